@@ -1,0 +1,121 @@
+# Every target makes what it needs in .venv, from python3, pip and make alone. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --progress-bar off --no-input --disable-pip-version-check --root-user-action ignore
+PYTEST := $(PY) -m pytest
+# Extra words for pytest: make test ARGS="-k race"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# One pip at a time may work in .venv, also under make -j.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-long lint format lab bench mutate clean
+
+help:
+	@echo "make demo       watch a race of connects on this machine"
+	@echo "make test       the test suite with coverage, under three minutes"
+	@echo "make test-long  the same, with the slow tests"
+	@echo "make lint       ruff, mypy for three platforms, pyright"
+	@echo "make format     let ruff format and mend what it can"
+	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
+	@echo "make bench      peers side by side, ratios out"
+	@echo "make mutate     break the engine on purpose: do the tests notice?"
+	@echo "make clean      remove everything that these targets made"
+
+demo: $(VENV)/.installed
+	@$(PY) -m trio_connect.cli.demo
+
+test: $(VENV)/.test
+	@$(call covered,$(PYTEST) $(ARGS))
+
+test-long: $(VENV)/.test
+	@$(call covered,$(PYTEST) -m "not lab and not bench" $(ARGS))
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy $(checked)
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin src
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32 src
+	$(VENV)/bin/pyright
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+# Exit status 77 is labrun's "not permitted here"; the line NOT RUN is what .ci/run looks for.
+lab: $(VENV)/.test
+	@$(PY) tests/lab/labrun.py $(PYTEST) -m lab $(ARGS) tests/lab || { \
+	  status=$$?; \
+	  test $$status -eq 77 || exit $$status; \
+	  echo "NOT RUN: make lab: this machine does not let us make network namespaces (the reason is above)"; \
+	}
+
+bench: $(VENV)/.bench
+	@for script in benchmarks/*.py; do \
+	  test -e "$$script" || { echo "no benchmarks yet"; exit 1; }; \
+	  echo "== $$script"; $(PY) "$$script" $(ARGS) || exit 1; \
+	done
+
+mutate: $(VENV)/.mutate
+	$(VENV)/bin/mutmut run $(ARGS)
+	$(VENV)/bin/mutmut results
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov
+	rm -f .coverage .coverage.*
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# mypy refuses a folder that is not there yet.
+checked = $(wildcard src tests examples benchmarks)
+
+# The report is printed whether or not the tests passed, and the status is theirs. `coverage run` rather than a
+# pytest plugin: our own plugin is imported before any plugin could start to measure.
+define covered
+$(PY) -m coverage erase; \
+$(PY) -m coverage run -m $(subst $(PY) -m ,,$(1)); status=$$?; \
+$(PY) -m coverage combine --quiet && $(PY) -m coverage report; \
+exit $$status
+endef
+
+# Debian's python3 may come without ensurepip and with a pip too old for dependency groups, so .venv starts without
+# pip and gets a current one: through --python (pip 22.3 and later), else by plain ensurepip, else as a bare package.
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trio-connect needs Python 3.11 or later, and $(PYTHON) is " + sys.version)'
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@for pip in "$(PYTHON) -m pip" pip3 pip; do \
+	  $$pip --python $(PY) --quiet --no-input --disable-pip-version-check install --upgrade "pip>=25.1" 2>$(VENV)/pip.log && break; \
+	done \
+	|| { $(PY) -m ensurepip >$(VENV)/pip.log 2>&1 && $(PIP) --upgrade "pip>=25.1"; } \
+	|| $(PYTHON) -m pip --quiet install --upgrade --target "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "pip>=25.1" \
+	|| { cat $(VENV)/pip.log; echo "make needs pip for $(PYTHON): on Debian, apt install python3-pip"; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.pip
+	@echo "installing trio-connect into $(VENV)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(PIP) --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@echo "installing ruff, mypy and pyright"
+	@$(PIP) --group lint
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "installing the peers to measure against"
+	@$(PIP) --group bench
+	@touch $@
+
+$(VENV)/.mutate: $(VENV)/.test
+	@echo "installing mutmut"
+	@$(PIP) --group mutate
+	@touch $@
