@@ -1,0 +1,349 @@
+"""The floors of the house: which module may import which, read from the source without running it.
+
+Theory. Every module stands on one floor, named by its path; a module without a floor is an error, so a new one is
+placed on purpose. What a module imports is every import statement in it, at any depth: an import inside a function
+only hides a dependency from the clock, and an import under TYPE_CHECKING says that an annotation depends on it, which
+would be as wrong (a pure value that speaks of Trio's types cannot be used without Trio). Two exceptions, each where
+it is checked: the public ``__init__`` may reach up to the front doors when asked for them, and pure code may name
+for its annotations any type of the standard library that is passed to it, as `random.Random`.
+
+Importing a module runs the ``__init__`` of each package above it, so these count as imported too, except those that
+stand above the importer itself: they run anyway. What holds for each single import holds transitively, because a floor
+may import only floors of which the same, or more, is asked.
+"""
+
+from __future__ import annotations
+
+import ast
+import enum
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+PACKAGE: Final = "trio_connect"
+
+
+class Floor(enum.Enum):
+    PURE = "PURE"
+    EDGE = "EDGE"
+    NET = "_net"
+    PUBLIC = "public names"
+    DOOR = "front door"
+    OUTSIDE = "outside"  # testing, cli, adapters: they see what users see
+
+
+PURE_VALUES: Final = frozenset({"_endpoint", "_policy", "_options", "_report"})
+EDGE_VALUES: Final = frozenset({"_errors", "_deadline"})
+DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
+OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
+# A veneer speaks an original's names over one door; libdill's door is the public names themselves.
+VENEER_OF: Final[Mapping[str, str]] = {"momentum": "outbound"}
+
+# Modules of values and of functions of their arguments: no clock, no randomness, no files, no sockets.
+VALUE_MODULES: Final = frozenset(
+    {
+        "__future__", "abc", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal", "enum",
+        "errno", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math", "numbers",
+        "operator", "re", "socket", "string", "struct", "sys", "textwrap", "types", "typing", "unicodedata",
+    }
+)  # fmt: skip
+SOCKET_TYPES: Final = frozenset({"AddressFamily", "SocketKind", "MsgFlag", "AddressInfo"})
+
+RUNTIME: Final = frozenset({"trio", "attrs", "attr"})
+# What an extra or an adapter brings, by the name that is imported.
+OPTIONAL: Final = frozenset({"anyio", "coredis", "dns", "httpcore", "opentelemetry", "python_socks", "rich"})
+MAY_ALSO_IMPORT: Final[Mapping[str, frozenset[str]]] = {
+    "adapters": OPTIONAL,
+    "cli": frozenset({"rich"}),
+    "testing": frozenset({"pytest"}),
+}
+
+_BELOW: Final[Mapping[Floor, frozenset[Floor]]] = {
+    Floor.PURE: frozenset({Floor.PURE}),
+    Floor.EDGE: frozenset({Floor.PURE, Floor.EDGE}),
+    Floor.NET: frozenset({Floor.PURE, Floor.EDGE, Floor.NET}),
+    Floor.PUBLIC: frozenset({Floor.PURE, Floor.EDGE, Floor.NET}),
+    Floor.DOOR: frozenset({Floor.PURE, Floor.EDGE, Floor.NET, Floor.PUBLIC}),
+}
+
+
+class When(enum.Enum):
+    IMPORT = "at import"
+    CALL = "in a function"
+    TYPING = "for annotations"
+
+
+@attrs.frozen
+class Import:
+    module: str
+    name: str | None
+    line: int
+    when: When
+
+
+@attrs.frozen
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+    is_package: bool
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.name.split(".")[1:])
+
+    @property
+    def group(self) -> str:
+        return self.parts[0] if self.parts else ""
+
+
+def floor_of(name: str) -> Floor | None:
+    parts = name.split(".")[1:]
+    if not parts:
+        return Floor.PUBLIC
+    if parts[0] == "_engine" or parts == ["sctp", "_wire"] or (len(parts) == 1 and parts[0] in PURE_VALUES):
+        return Floor.PURE
+    if len(parts) == 1 and parts[0] in EDGE_VALUES:
+        return Floor.EDGE
+    if parts[0] == "_net":
+        return Floor.NET
+    if parts[0] in DOORS:
+        return Floor.DOOR
+    if parts[0] in OUTSIDERS:
+        return Floor.OUTSIDE
+    return None
+
+
+def read_tree(src: Path) -> dict[str, Module]:
+    """Every module of the package under `src`, by its full name."""
+    modules = {}
+    for path in sorted((src / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(src).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        modules[name] = Module(name, path, tree, is_package)
+    return modules
+
+
+def imports_of(module: Module) -> Iterator[Import]:
+    yield from _walk(module, module.tree.body, When.IMPORT)
+
+
+def _walk(module: Module, nodes: list[ast.AST] | list[ast.stmt], when: When) -> Iterator[Import]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, None, node.lineno, when)
+        elif isinstance(node, ast.ImportFrom):
+            base = _resolve(module, node.module or "", node.level)
+            for alias in node.names:
+                yield Import(base, alias.name, node.lineno, when)
+        elif isinstance(node, ast.If) and _is_type_checking(node.test):
+            yield from _walk(module, node.body, When.TYPING)
+            yield from _walk(module, node.orelse, when)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            inner = When.CALL if when is When.IMPORT else when
+            yield from _walk(module, list(ast.iter_child_nodes(node)), inner)
+        elif isinstance(node, ast.Call) and (target := _import_module(module, node)) is not None:
+            yield Import(target, None, node.lineno, when)
+        else:
+            yield from _walk(module, list(ast.iter_child_nodes(node)), when)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _resolve(module: Module, name: str, level: int) -> str:
+    """The full name of what `module` calls `name`, given with so many leading dots."""
+    if level == 0:
+        return name
+    parts = module.name.split(".")
+    keep = len(parts) - level + (1 if module.is_package else 0)
+    return ".".join([*parts[:keep], *filter(None, name.split("."))])
+
+
+def _import_module(module: Module, call: ast.Call) -> str | None:
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
+    if function not in {"import_module", "__import__"} or not call.args:
+        return None
+    first = call.args[0]
+    if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
+        return None  # a computed name, as in a module's __getattr__
+    name = first.value.lstrip(".")
+    return _resolve(module, name, len(first.value) - len(name))
+
+
+def _targets(modules: Mapping[str, Module], importer: Module, item: Import) -> list[str]:
+    """Our modules that this import runs."""
+    if item.module.split(".")[0] != PACKAGE:
+        return []
+    target = item.module
+    if item.name is not None and f"{target}.{item.name}" in modules:
+        target = f"{target}.{item.name}"
+    parts = target.split(".")
+    ancestors = [".".join(parts[:n]) for n in range(1, len(parts))]
+    above_importer = {".".join(importer.name.split(".")[:n]) for n in range(1, importer.name.count(".") + 2)}
+    return [target, *(name for name in ancestors if name not in above_importer and name != PACKAGE)]
+
+
+def violations(src: Path) -> list[str]:
+    """Every breach of the import rules in the package under `src`, one line of text each."""
+    modules = read_tree(src)
+    found: list[str] = []
+    for module in modules.values():
+        floor = floor_of(module.name)
+        if floor is None:
+            found.append(f"{module.name}: has no floor; place it in tests/import_rules.py")
+            continue
+        for item in imports_of(module):
+            found.extend(f"{module.name}:{item.line}: {text}" for text in _judge(modules, module, floor, item))
+        if floor is Floor.PURE:
+            found.extend(f"{module.name}:{line}: {text}" for line, text in _socket_misuse(module))
+        if floor is Floor.OUTSIDE:
+            found.extend(f"{module.name}:{line}: {text}" for line, text in _private_attributes(module))
+    return found
+
+
+def _judge(modules: Mapping[str, Module], module: Module, floor: Floor, item: Import) -> Iterator[str]:
+    targets = _targets(modules, module, item)
+    if not targets:
+        yield from _judge_foreign(module, floor, item)
+        return
+    if targets[0] not in modules:
+        yield f"imports {targets[0]}, which does not exist"
+        return
+    for target in targets:
+        yield from _judge_own(modules, module, floor, item, target)
+
+
+def _judge_own(modules: Mapping[str, Module], module: Module, floor: Floor, item: Import, target: str) -> Iterator[str]:
+    other = floor_of(target)
+    group = modules[target].group
+    if other is None:
+        return  # reported where it stands
+    if floor is Floor.OUTSIDE:
+        if group == module.group:
+            return
+        if group == "testing":
+            yield f"imports {target}: testing is for users' tests, never for the rest"
+        elif any(part.startswith("_") for part in target.split(".")) or (item.name or "").startswith("_"):
+            yield f"imports {target if item.name is None else f'{item.module}.{item.name}'}: only public names here"
+        elif item.name and target == item.module and not _is_public(modules[target], item.name):
+            yield f"imports {item.name} from {target}, which does not list it in __all__"
+        return
+    if floor is Floor.DOOR and other is Floor.DOOR:
+        if group not in {module.group, VENEER_OF.get(module.group)}:
+            yield f"front door {module.group} imports front door {group}"
+        return
+    if floor is Floor.DOOR and other is Floor.PURE and group == module.group:
+        return
+    if floor is Floor.PUBLIC and other is Floor.DOOR and item.when is not When.IMPORT:
+        return  # loaded on first use
+    if other not in _BELOW[floor]:
+        yield f"{floor.value} imports {target} ({other.value}) {item.when.value}"
+
+
+def _judge_foreign(module: Module, floor: Floor, item: Import) -> Iterator[str]:
+    top = item.module.split(".")[0]
+    if floor is Floor.PURE:
+        if top in {"attrs", "attr"} or top in VALUE_MODULES:
+            return
+        if top in sys.stdlib_module_names and item.when is When.TYPING:
+            return  # the type of something passed in
+        yield f"PURE imports {item.module} {item.when.value}"
+    elif top in sys.stdlib_module_names | RUNTIME | MAY_ALSO_IMPORT.get(module.group, frozenset()):
+        return
+    elif top not in OPTIONAL:
+        yield f"imports {item.module}, which is no dependency"
+    elif floor is Floor.EDGE or floor is Floor.OUTSIDE:
+        yield f"imports the optional {item.module}, which is not for {floor.value} {module.group}"
+    elif item.when is When.IMPORT:
+        yield f"imports the optional {item.module} at import; import it where it is first used"
+
+
+def _is_public(module: Module, name: str) -> bool:
+    listed = _dunder_all(module)
+    return name == "*" or listed is None or name in listed
+
+
+def _dunder_all(module: Module) -> set[str] | None:
+    for node in module.tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+            value = getattr(node, "value", None)
+            if isinstance(value, ast.List | ast.Tuple):
+                return {e.value for e in value.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)}
+    return None
+
+
+def _socket_misuse(module: Module) -> Iterator[tuple[int, str]]:
+    """In pure code the socket module is a table of constants."""
+    names: set[str] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names |= {a.asname or a.name for a in node.names if a.name == "socket"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "socket" and node.level == 0:
+            for alias in node.names:
+                if not _is_socket_constant(alias.name):
+                    yield node.lineno, f"PURE takes socket.{alias.name}, which is not a constant"
+    allowed: set[ast.AST] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            allowed.add(node.value)
+            if not _is_socket_constant(node.attr):
+                yield node.lineno, f"PURE uses socket.{node.attr}, which is not a constant"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"getattr", "hasattr"}:
+            name = node.args[1] if len(node.args) > 1 else None
+            if isinstance(name, ast.Constant) and _is_socket_constant(str(name.value)):
+                allowed.add(node.args[0])  # a constant that not every platform has
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Name) and node.id in names and node not in allowed:
+            yield node.lineno, "PURE passes the socket module around"
+
+
+def _is_socket_constant(name: str) -> bool:
+    return name.isupper() or name in SOCKET_TYPES
+
+
+def _private_attributes(module: Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root = node.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            if isinstance(root, ast.Name) and root.id == PACKAGE:
+                yield node.lineno, f"reaches for {ast.unparse(node)}: only public names here"
+
+
+def private_uses_of_trio(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Trio's underscored names, imported or reached for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trio":
+            names = [f"trio.{node.attr}"]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "trio" and any(p.startswith("_") and not p.startswith("__") for p in parts):
+                yield node.lineno, name
+
+
+def uses_of_sleep(tree: ast.Module) -> Iterator[int]:
+    """Sleeping through `time`: it stops the loop, and a test that waits for real time is late or wrong."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) == ("time", "sleep"):
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "time" and "sleep" in {a.name for a in node.names}:
+            yield node.lineno

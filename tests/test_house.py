@@ -1,0 +1,323 @@
+"""The rules of the house: who may import whom, what an import costs, and how the project speaks of itself."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import trio_connect
+from tests.import_rules import DOORS, OPTIONAL, OUTSIDERS, private_uses_of_trio, uses_of_sleep, violations
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src"
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+# --- the floors -------------------------------------------------------------------------------------------------------
+
+
+def test_every_import_keeps_to_its_floor():
+    assert violations(SRC) == []
+
+
+def build(tmp_path: Path, files: dict[str, str]) -> Path:
+    """A small package that keeps every rule, and over it the files that a test wants to see judged."""
+    lawful = {
+        "__init__.py": "from ._net.connect import connect\n__all__ = ['connect']\n",
+        "_endpoint.py": "import socket\nimport attrs\nFAMILY = socket.AF_INET6\n",
+        "_errors.py": "import trio\nfrom ._endpoint import FAMILY\n",
+        "_engine/__init__.py": "",
+        "_engine/race.py": "import math\nfrom .._endpoint import FAMILY\nfrom . import order\n",
+        "_engine/order.py": "import attrs\n",
+        "_net/__init__.py": "",
+        "_net/connect.py": "import trio\nfrom .._engine.race import FAMILY\nfrom .. import _errors\nconnect = 1\n",
+        "queues.py": "import trio\nfrom ._net.connect import connect\n",
+        "outbound.py": "from . import connect\n",
+        "momentum.py": "from . import outbound\n",
+        "sctp/__init__.py": "from ._wire import pack\n",
+        "sctp/_wire.py": "import struct\npack = struct.pack\n",
+        "testing/__init__.py": "from .. import connect\nfrom ._network import net\n",
+        "testing/_network.py": "import pytest\nfrom trio_connect import queues\nnet = 1\n",
+        "adapters/__init__.py": "",
+        "adapters/anyio.py": "import anyio\nfrom .. import connect\n",
+        "cli/__init__.py": "",
+        "cli/probe.py": "import argparse\nimport trio_connect\ntrio_connect.connect\n",
+    }
+    for name, text in {**lawful, **files}.items():
+        path = tmp_path / "trio_connect" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_checker_passes_a_lawful_tree(tmp_path):
+    assert violations(build(tmp_path, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        # Rule 1: what is pure.
+        ("_policy.py", "import trio\n", "PURE imports trio at import"),
+        ("_policy.py", "import trio.testing\n", "PURE imports trio.testing at import"),
+        ("_engine/race.py", "def late():\n    from trio import sleep\n", "PURE imports trio in a function"),
+        ("_engine/race.py", "import time\n", "PURE imports time at import"),
+        ("_engine/race.py", "import random\n", "PURE imports random at import"),
+        ("_engine/race.py", "class A:\n    def f(self):\n        import os\n", "PURE imports os in a function"),
+        ("_engine/race.py", "try:\n    import datetime\nexcept E:\n    pass\n", "PURE imports datetime at import"),
+        ("_engine/race.py", "from .. import _errors\n", "PURE imports trio_connect._errors (EDGE) at import"),
+        ("_engine/race.py", "from .._net import connect\n", "PURE imports trio_connect._net.connect (_net) at import"),
+        ("_engine/race.py", "from trio_connect import connect\n", "PURE imports trio_connect (public names)"),
+        ("_engine/race.py", "x = __import__('trio')\n", "PURE imports trio at import"),
+        ("_engine/__init__.py", "import trio\n", "PURE imports trio at import"),
+        ("sctp/_wire.py", "import trio\n", "PURE imports trio at import"),
+        ("sctp/_wire.py", "from . import pack\n", "PURE imports trio_connect.sctp (front door) at import"),
+        ("_report.py", "import socket\nx = socket.socket()\n", "PURE uses socket.socket, which is not a constant"),
+        ("_report.py", "from socket import getaddrinfo\n", "PURE takes socket.getaddrinfo"),
+        ("_report.py", "import socket as s\nf(s)\n", "PURE passes the socket module around"),
+        ("_report.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import trio\n", "for annotations"),
+        ("_report.py", "import rich\n", "PURE imports rich at import"),
+        # Rule 2: who stands on whom.
+        ("_errors.py", "from ._net import connect\n", "EDGE imports trio_connect._net.connect (_net) at import"),
+        ("_deadline.py", "def f():\n    from . import queues\n", "EDGE imports trio_connect.queues (front door)"),
+        ("_net/connect.py", "from .. import queues\n", "_net imports trio_connect.queues (front door) at import"),
+        ("_net/connect.py", "from ..sctp._wire import pack\n", "_net imports trio_connect.sctp (front door)"),
+        ("_net/connect.py", "from .. import connect\n", "_net imports trio_connect (public names) at import"),
+        ("queues.py", "from . import outbound\n", "front door queues imports front door outbound"),
+        ("queues.py", "import importlib\nx = importlib.import_module('.sctp', 'trio_connect')\n", "front door sctp"),
+        ("queues.py", "import importlib\nx = importlib.import_module('trio_connect.sctp')\n", "front door sctp"),
+        ("libdill.py", "import trio_connect.sctp._wire\n", "front door libdill imports front door sctp"),
+        ("momentum.py", "from .queues import connect\n", "front door momentum imports front door queues"),
+        ("outbound.py", "from . import momentum\n", "front door outbound imports front door momentum"),
+        ("__init__.py", "from . import queues\n", "public names imports trio_connect.queues (front door) at import"),
+        ("_net/connect.py", "from .. import testing\n", "_net imports trio_connect.testing (outside) at import"),
+        ("queues.py", "def f():\n    from .cli import probe\n", "front door imports trio_connect.cli.probe (outside)"),
+        # Rule 3: outsiders use public names only.
+        ("testing/_network.py", "from .._net import connect\n", "only public names here"),
+        ("testing/_network.py", "import trio_connect._errors\n", "only public names here"),
+        ("testing/_network.py", "def f():\n    from .. import _errors\n", "only public names here"),
+        ("adapters/anyio.py", "from ..sctp import _wire\n", "only public names here"),
+        ("cli/probe.py", "import trio_connect\ntrio_connect._net.connect\n", "reaches for trio_connect._net"),
+        ("cli/probe.py", "from trio_connect import Hidden\n", "does not list it in __all__"),
+        ("cli/probe.py", "from ..testing import net\n", "testing is for users' tests"),
+        # Rule 4, and what may be imported from elsewhere at all.
+        ("_net/connect.py", "import dns.resolver\n", "imports the optional dns.resolver at import"),
+        ("_errors.py", "def f():\n    import rich\n", "imports the optional rich"),
+        ("cli/probe.py", "import dns\n", "imports the optional dns"),
+        ("queues.py", "import requests\n", "imports requests, which is no dependency"),
+        # A module is placed on purpose, and an import names something.
+        ("_helpers.py", "", "_helpers: has no floor"),
+        ("utils/__init__.py", "", "utils: has no floor"),
+        ("_engine/race.py", "from .gone import x\n", "imports trio_connect._engine.gone, which does not exist"),
+    ],
+)  # fmt: skip
+def test_checker_sees(tmp_path, name, text, expected):
+    found = violations(build(tmp_path, {name: text}))
+    assert any(expected in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "__init__.py",
+            "__all__ = ['connect']\nconnect = 1\ndef __getattr__(name):\n    from . import queues\n",
+        ),
+        (
+            "_engine/race.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from random import Random\n",
+        ),
+        (
+            "_engine/race.py",
+            "import socket\nx = getattr(socket, 'IPPROTO_MPTCP', 262)\ny: socket.AddressFamily\n",
+        ),
+        ("_net/connect.py", "connect = FAMILY = 1\ndef dns():\n    import dns.resolver\n"),
+    ],
+)
+def test_checker_allows(tmp_path, name, text):
+    assert violations(build(tmp_path, {name: text})) == []
+
+
+def test_a_chain_of_pure_modules_cannot_hide_an_impure_one(tmp_path):
+    tree = {"_engine/race.py": "from . import order\n", "_engine/order.py": "from .. import _errors\n"}
+    assert violations(build(tmp_path, tree)) == [
+        "trio_connect._engine.order:1: PURE imports trio_connect._errors (EDGE) at import"
+    ]
+
+
+def test_optional_dependencies_are_all_known():
+    import_names = {"dnspython": "dns", "python-socks": "python_socks", "opentelemetry-api": "opentelemetry"}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    declared = {re.split(r"[^\w.-]", line)[0] for lines in extras.values() for line in lines}
+    assert {import_names.get(name, name) for name in declared} <= OPTIONAL
+
+
+# --- what an import costs ---------------------------------------------------------------------------------------------
+
+# A finder asked before all others sees also imports that fail because the package is not installed.
+WATCH = """
+import json, sys
+asked = set()
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        asked.add(name)
+sys.meta_path.insert(0, Watch())
+import trio_connect
+print(json.dumps(sorted(asked)))
+"""
+
+
+def fresh_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # Measuring coverage would be measured too.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("COVERAGE_", "COV_", "PYTHON"))}
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=30, check=True)
+
+
+def test_import_loads_no_optional_dependency_and_no_front_door():
+    asked = set(json.loads(fresh_python("-c", WATCH).stdout))
+    assert "trio_connect" in asked
+    assert {name for name in asked if name.split(".")[0] in OPTIONAL} == set()
+    upstairs = DOORS | OUTSIDERS
+    assert {name for name in asked if name.startswith("trio_connect.") and name.split(".")[1] in upstairs} == set()
+
+
+def test_import_costs_at_most_15_ms_on_top_of_trio():
+    """The least of several runs: a busy machine only ever adds."""
+
+    def cost() -> float:
+        log = fresh_python("-X", "importtime", "-c", "import trio, attrs, trio_connect").stderr
+        # "import time: self [us] | cumulative | imported package"; a nested import is indented, ours is not.
+        (line,) = re.findall(r"^import time: +\d+ \| +(\d+) \| trio_connect$", log, re.MULTILINE)
+        return int(line) / 1000
+
+    cost()  # writes the byte code
+    assert min(cost() for _ in range(5)) <= 15.0
+
+
+# --- the public names -------------------------------------------------------------------------------------------------
+
+
+def order_of_names(name: str) -> tuple[int, str]:
+    """Constants, classes, functions: the order in which ruff sorts __all__."""
+    return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+
+
+def test_all_lists_every_public_name_in_order():
+    listed = list(trio_connect.__all__)
+    assert listed == sorted(set(listed), key=order_of_names)
+    present = {
+        name
+        for name, value in vars(trio_connect).items()
+        if not name.startswith("_") and name != "annotations" and not inspect.ismodule(value)
+    }
+    assert present <= set(listed)
+    for name in listed:
+        assert hasattr(trio_connect, name), name
+
+
+def test_public_names_say_that_they_are_trio_connects():
+    """A repr, a traceback and a pickle name the address that users import from, not the room it was written in."""
+    said = {
+        name: value.__module__
+        for name in trio_connect.__all__
+        if inspect.isclass(value := getattr(trio_connect, name)) or inspect.isroutine(value)
+    }
+    assert said == dict.fromkeys(said, "trio_connect")
+
+
+# --- manners ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_uses_trios_private_names():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in python_files("src", "tests", "examples", "benchmarks")
+        for line, name in private_uses_of_trio(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import trio._core",
+        "from trio._core import Run",
+        "from trio import _core",
+        "import trio\ntrio._core.x",
+    ],
+)
+def test_checker_sees_private_names_of_trio(text):
+    assert list(private_uses_of_trio(ast.parse(text)))
+
+
+def test_checker_allows_public_names_of_trio():
+    assert not list(private_uses_of_trio(ast.parse("import trio.testing\ntrio.__version__\nx._core")))
+
+
+def test_no_test_sleeps_in_real_time():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in python_files("tests", "examples")
+        for line in uses_of_sleep(ast.parse(path.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("text", ["import time\ntime.sleep", "from time import monotonic, sleep"])
+def test_checker_sees_sleep(text):
+    assert list(uses_of_sleep(ast.parse(text)))
+
+
+# Paths that exist on one machine only, and the places where packages happen to come from.
+NOT_OURS = re.compile(
+    r"""(?<![\w./-])/(?:home|root|Users|work|mnt|srv|opt)/\w
+      | (?<![\w./-])/tmp/\w
+      | \b(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com)\b
+    """,
+    re.VERBOSE,
+)
+
+
+def our_files() -> list[Path]:
+    """What git tracks or would; without git, what does not look like a by-product."""
+    git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(git, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        names = [str(p) for p in paths if not p.parts[0].startswith(".") and "__pycache__" not in p.parts]
+    else:
+        names = listed.split("\0")
+    return [path for name in names if name and (path := ROOT / name).is_file()]
+
+
+def test_the_project_speaks_of_itself_alone():
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in our_files()
+        for match in NOT_OURS.finditer(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert found == []
+
+
+# Put together here, so that this file does not speak of them either.
+@pytest.mark.parametrize(("text", "name"), [("see /{}/me/x", "home"), ("(/{}/x)", "tmp"), ("https://{}.org", "pypi")])
+def test_checker_sees_foreign_places(text, name):
+    assert NOT_OURS.search(text.format(name))
+
+
+@pytest.mark.parametrize("text", ["src/work/x", "/etc/hosts", "/tmp", "tests/tmp/x"])
+def test_checker_allows_other_paths(text):
+    assert not NOT_OURS.search(text)
