@@ -252,6 +252,8 @@ def _judge_own(modules: Mapping[str, Module], module: Module, floor: Floor, item
 
 def _judge_foreign(module: Module, floor: Floor, item: Import) -> Iterator[str]:
     top = item.module.split(".")[0]
+    if top == "typing_extensions" and item.when is When.TYPING:
+        return  # every type checker brings it; nothing needs it to run
     if floor is Floor.PURE:
         if top in {"attrs", "attr"} or top in VALUE_MODULES:
             return

@@ -117,6 +117,7 @@ def test_checker_passes_a_lawful_tree(tmp_path):
         ("_errors.py", "def f():\n    import rich\n", "imports the optional rich"),
         ("cli/probe.py", "import dns\n", "imports the optional dns"),
         ("queues.py", "import requests\n", "imports requests, which is no dependency"),
+        ("queues.py", "import typing_extensions\n", "imports typing_extensions, which is no dependency"),
         # A module is placed on purpose, and an import names something.
         ("_helpers.py", "", "_helpers: has no floor"),
         ("utils/__init__.py", "", "utils: has no floor"),
@@ -143,6 +144,7 @@ def test_checker_sees(tmp_path, name, text, expected):
             "_engine/race.py",
             "import socket\nx = getattr(socket, 'IPPROTO_MPTCP', 262)\ny: socket.AddressFamily\n",
         ),
+        ("_engine/order.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import typing_extensions\n"),
         ("_net/connect.py", "connect = FAMILY = 1\ndef dns():\n    import dns.resolver\n"),
     ],
 )
