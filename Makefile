@@ -12,7 +12,7 @@ ARGS ?=
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long lint format lab bench mutate clean
+.PHONY: help demo test test-long lint lint-ruff lint-mypy lint-pyright format lab bench mutate clean
 
 help:
 	@echo "make demo       watch a race of connects on this machine"
@@ -34,13 +34,20 @@ test: $(VENV)/.test
 test-long: $(VENV)/.test
 	@$(call covered,$(PYTEST) -m "not lab and not bench" $(ARGS))
 
-# What cannot be reached on one platform is there for another.
-lint: $(VENV)/.lint
+# In parts, so that `make -k lint` shows what every tool has to say.
+lint: lint-ruff lint-mypy lint-pyright
+
+lint-ruff: $(VENV)/.lint
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+
+# What cannot be reached on one platform is there for another.
+lint-mypy: $(VENV)/.lint
 	$(VENV)/bin/mypy $(checked)
 	$(VENV)/bin/mypy --platform darwin --no-warn-unreachable --cache-dir .mypy_cache/darwin src
 	$(VENV)/bin/mypy --platform win32 --no-warn-unreachable --cache-dir .mypy_cache/win32 src
+
+lint-pyright: $(VENV)/.lint
 	$(VENV)/bin/pyright
 
 format: $(VENV)/.lint
