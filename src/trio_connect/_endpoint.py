@@ -1,0 +1,265 @@
+"""Where to connect to, and from where: values without names, clocks or sockets.
+
+An `Endpoint` is always numeric. Keeping names out of it is what lets every layer below
+`connect` promise that no lookup, thread or cache hides in a connect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Final, TypeAlias
+
+import attrs
+
+
+__all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
+
+SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+_MAX_PORT: Final = 0xFFFF
+_MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
+_MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
+# The zone's text is an interface name (RFC 4007 section 11.2); these would make "host%zone" ambiguous.
+_BAD_ZONE: Final = re.compile(r"[\s%/\[\]\x00]")
+
+
+def _check_int(value: object, what: str, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    if not 0 <= value <= highest:
+        raise ValueError(f"{what} must be between 0 and {highest}, got {value!r}")
+    return int(value)
+
+
+def check_port(value: object) -> int:
+    """Return a port number, or say what is wrong with it."""
+    return _check_int(value, "port", _MAX_PORT)
+
+
+def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if not isinstance(host, str):
+        raise TypeError(f"{what} must be a str with a numeric IP address, got {host!r}")
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{what} must be a numeric IPv4 or IPv6 address such as '192.0.2.1' or '2001:db8::1', got {host!r}; "
+            "to connect to a name use trio_connect.connect(), to look one up use trio_connect.resolve()"
+        ) from None
+
+
+def _check_scope(scope: object) -> int | str:
+    if isinstance(scope, str):
+        if not scope or _BAD_ZONE.search(scope):
+            raise ValueError(f"scope_id must be an interface index or the name of an interface, got {scope!r}")
+        # getaddrinfo(3) takes "%2" for the index 2; the two spellings must be equal here too.
+        return _check_int(int(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
+    return _check_int(scope, "scope_id", _MAX_SCOPE)
+
+
+@attrs.frozen(init=False, repr=False)
+class Endpoint:
+    """One numeric address to connect to or listen on.
+
+    The text is normalised, so two spellings of one address are equal.
+
+    Args:
+      host: a numeric IPv4 or IPv6 address; an IPv6 address may carry its zone (``fe80::1%eth0``).
+      port: 0 to 65535. Connecting to port 0 is refused later, listening on it asks for any free port.
+      scope_id: the IPv6 zone, an interface index or name. A name stays text in the value and is turned
+        into an index when a socket is made.
+      flowinfo: the IPv6 flow label, 0 to 0xFFFFF.
+
+    Raises:
+      TypeError: an argument has the wrong type; a bool is not a port.
+      ValueError: the host is a name or malformed, a number is out of range, or an IPv4 address was given a
+        scope or flow label. A name belongs to `trio_connect.connect`.
+    """
+
+    host: str
+    port: int
+    scope_id: int | str
+    flowinfo: int
+    family: AddressFamily = attrs.field(init=False, eq=False)
+    """`socket.AF_INET` or `socket.AF_INET6`."""
+    sockaddr: SockAddr = attrs.field(init=False, eq=False)
+    """The address as the `socket` module takes it. A zone name is written into the host (``fe80::1%eth0``)."""
+
+    # Written by hand, without attrs' generated one, because a host carries its zone and the derived fields
+    # are what the fast path reads: they are computed once, here.
+    def __init__(self, host: str, port: int, scope_id: int | str = 0, flowinfo: int = 0) -> None:
+        address = _parse_host(host, "host")
+        port = check_port(port)
+        scope = _check_scope(scope_id)
+        flowinfo = _check_int(flowinfo, "flowinfo", _MAX_FLOWINFO)
+        sockaddr: SockAddr
+        if isinstance(address, ipaddress.IPv4Address):
+            if scope or flowinfo:
+                raise ValueError(f"scope_id and flowinfo belong to IPv6, got them with {host!r}")
+            text = str(address)
+            family = AF_INET
+            sockaddr = (text, port)
+        else:
+            if address.scope_id is not None:
+                zone = _check_scope(address.scope_id)
+                if scope not in (0, zone):
+                    raise ValueError(f"host {host!r} and scope_id {scope_id!r} name different zones")
+                scope = zone
+                address = ipaddress.IPv6Address(int(address))
+            text = str(address)
+            family = AF_INET6
+            sockaddr = (
+                (f"{text}%{scope}", port, flowinfo, 0) if isinstance(scope, str) else (text, port, flowinfo, scope)
+            )
+        self.__attrs_init__(text, port, scope, flowinfo)
+        object.__setattr__(self, "family", family)
+        object.__setattr__(self, "sockaddr", sockaddr)
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read an endpoint from ``192.0.2.1:443`` or ``[2001:db8::1%eth0]:443``.
+
+        Args:
+          text: the address and the port; IPv6 addresses stand in brackets (RFC 3986 section 3.2.2).
+
+        Raises:
+          TypeError: `text` is not a str.
+          ValueError: there is no port, the brackets are missing, or the host is not numeric.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"an endpoint is parsed from a str, got {text!r}")
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if not colon or not (port.isascii() and port.isdigit()) or (":" in host) != bracketed:
+            raise ValueError(f"an endpoint is written '192.0.2.1:443' or '[2001:db8::1]:443', got {text!r}")
+        return cls(host[1:-1] if bracketed else host, int(port))
+
+    def __str__(self) -> str:
+        host = f"{self.host}%{self.scope_id}" if self.scope_id else self.host
+        return f"{host}:{self.port}" if self.family == AF_INET else f"[{host}]:{self.port}"
+
+    def __repr__(self) -> str:
+        extra = f", flowinfo={self.flowinfo}" if self.flowinfo else ""
+        scope = f", {self.scope_id!r}" if self.scope_id else ""
+        return f"Endpoint({self.host!r}, {self.port}{scope}{extra})"
+
+    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, int, int | str, int]]:
+        return Endpoint, (self.host, self.port, self.scope_id, self.flowinfo)
+
+
+EndpointLike: TypeAlias = Endpoint | tuple[str, int] | tuple[str, int, int, int]
+"""An `Endpoint`, or an address tuple of the `socket` module: (host, port) or (host, port, flowinfo, scope_id)."""
+
+
+def as_endpoint(value: EndpointLike) -> Endpoint:
+    """Return `value` as an `Endpoint`.
+
+    Raises:
+      TypeError: neither an Endpoint nor a tuple of two or four.
+      ValueError: see `Endpoint`.
+    """
+    if isinstance(value, Endpoint):
+        return value
+    if not isinstance(value, tuple):
+        raise TypeError(f"an endpoint is an Endpoint or a tuple (host, port), got {value!r}")
+    if len(value) == 2:
+        return Endpoint(value[0], value[1])
+    if len(value) == 4:
+        # The socket module's order is (host, port, flowinfo, scope_id), the reverse of Endpoint's.
+        return Endpoint(value[0], value[1], value[3], value[2])
+    raise TypeError(f"an endpoint tuple is (host, port) or (host, port, flowinfo, scope_id), got {value!r}")
+
+
+def check_connectable(endpoint: Endpoint) -> None:
+    """Refuse port 0: Linux would answer "connection refused" for it, which blames a peer."""
+    if endpoint.port == 0:
+        raise ValueError(f"cannot connect to port 0 of {endpoint.host}: a port is 1 to 65535")
+
+
+def _source_host(value: str | None, version: int) -> str | None:
+    if value is None:
+        return None
+    address = _parse_host(value, f"the IPv{version} source address")
+    if address.version != version:
+        raise ValueError(f"the IPv{version} source address must be IPv{version}, got {value!r}")
+    return str(address)
+
+
+def _ipv4_host(value: str | None) -> str | None:
+    return _source_host(value, 4)
+
+
+def _ipv6_host(value: str | None) -> str | None:
+    return _source_host(value, 6)
+
+
+def _interface_name(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"interface must be a str, got {value!r}")
+    # IFNAMSIZ is 16 with the closing NUL, netdevice(7).
+    if not value or len(value.encode()) > 15 or _BAD_ZONE.search(value):
+        raise ValueError(f"interface must be the name of an interface (at most 15 bytes), got {value!r}")
+    return value
+
+
+@attrs.frozen
+class Source:
+    """A local identity to connect from: an address per family, an interface, a port.
+
+    With addresses of one family only, the other family cannot be used from this source. With none, both can.
+
+    Args:
+      ipv4: the numeric IPv4 address to bind to, or None to let the kernel choose.
+      ipv6: the numeric IPv6 address to bind to (may carry a zone), or None.
+      interface: the interface to send through (SO_BINDTODEVICE on Linux, socket(7); IP_BOUND_IF on macOS).
+      port: the local port, or 0 for any. With 0 and an address the kernel picks the port when it knows the
+        destination (IP_BIND_ADDRESS_NO_PORT, ip(7)), so ports do not run out at 28,000 connections.
+
+    Raises:
+      TypeError: an argument has the wrong type.
+      ValueError: an address is not numeric or of the wrong family, or the port is out of range.
+    """
+
+    ipv4: str | None = attrs.field(default=None, converter=_ipv4_host)
+    ipv6: str | None = attrs.field(default=None, converter=_ipv6_host)
+    interface: str | None = attrs.field(default=None, converter=_interface_name)
+    port: int = attrs.field(default=0, converter=check_port)
+
+    def serves(self, family: AddressFamily) -> bool:
+        """Say whether connections of this family can start here."""
+        return (self.ipv4 is None and self.ipv6 is None) or self.address(family) is not None
+
+    def address(self, family: AddressFamily) -> str | None:
+        """Return the address to bind to for this family, or None to leave it to the kernel."""
+        return self.ipv4 if family == AF_INET else self.ipv6
+
+    def check(self, endpoint: Endpoint) -> None:
+        """Refuse an endpoint that cannot be reached from here.
+
+        Raises:
+          ValueError: this source has addresses, but none of the endpoint's family.
+        """
+        if not self.serves(endpoint.family):
+            raise ValueError(f"source {self} has no address of the family of {endpoint}")
+
+    def describe(self, family: AddressFamily) -> str:
+        """Return the text of this source for messages about one family."""
+        address = self.address(family)
+        parts = [] if address is None else [address]
+        if self.port:
+            parts.append(f"port {self.port}")
+        if self.interface is not None:
+            parts.append(f"interface {self.interface}")
+        return ", ".join(parts) or "any"
+
+    def __str__(self) -> str:
+        parts = [text for text in (self.ipv4, self.ipv6) if text is not None]
+        if self.port:
+            parts.append(f"port {self.port}")
+        if self.interface is not None:
+            parts.append(f"interface {self.interface}")
+        return ", ".join(parts) or "any"
