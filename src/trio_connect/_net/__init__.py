@@ -1,0 +1,1 @@
+"""Shells around sockets: they do what the pure parts decide, and nothing else here touches the kernel."""

@@ -1,0 +1,223 @@
+"""One attempt: make a socket, bind it, connect it, say what happened. Nothing else calls connect(2).
+
+Every attempt has a socket of its own. A socket whose connect failed is no use for another one: Linux reports
+ECONNABORTED to the next connect() after a failure was read, and starts a new attempt in silence at the one after.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import attrs
+
+from .._endpoint import Endpoint
+from .._errors import connect_error
+from .._options import DEFAULT_OPTIONS
+from . import sockopts
+from .factory import FactorySocket, errno_of
+from .raw import RawSocket, new_socket
+
+if TYPE_CHECKING:
+    from .._endpoint import Source
+    from .._options import SocketOptions
+    from .._report import Phase
+
+Door: TypeAlias = RawSocket | FactorySocket
+
+PENDING: Final = errno.EALREADY
+"""What `begin` says while the handshake goes on."""
+
+# linux/in.h; not in the socket module before Python 3.12.
+_IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+_RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+@attrs.frozen
+class LocalFailure(Exception):  # noqa: N818 - internal, named for what it says
+    """An attempt ended before anything could leave this machine."""
+
+    code: int
+    phase: Phase
+
+
+def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
+    """Make a socket for one attempt, with its options set and, through the raw door, bound to its source.
+
+    Raises:
+      LocalFailure: the kernel would not; nothing stays open.
+    """
+    family = endpoint.family
+    if not factory and source is None:  # the fast path
+        try:
+            sock = new_socket(family)
+        except OSError as exc:
+            raise LocalFailure(errno_of(exc), "socket") from exc
+        try:
+            for level, option, value in sockopts.connecting(options, family):
+                sock.setsockopt(level, option, value)
+        except OSError as exc:
+            sock.close()
+            raise LocalFailure(errno_of(exc), "socket") from exc
+        return RawSocket(sock)
+    return _open_bound(endpoint, source, options, factory=factory)
+
+
+def _open_bound(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
+    family = endpoint.family
+    phase: Phase = "socket"
+    door: Door | None = None
+    try:
+        bind_address = _bind_address(family, source)
+        door = FactorySocket.make(family, bind_address) if factory else RawSocket(new_socket(family))
+        try:
+            door.set_options(sockopts.connecting(options, family))
+        except OSError:
+            # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
+            if not factory or options is not DEFAULT_OPTIONS:
+                raise
+        if source is not None:
+            phase = "bind"
+            _prepare_source(door, source)
+            if isinstance(door, RawSocket) and bind_address is not None:
+                door.bind(bind_address)
+    except OSError as exc:
+        if door is not None:
+            door.close()
+        raise LocalFailure(errno_of(exc), phase) from exc
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+    return door
+
+
+def _bind_address(family: int, source: Source | None) -> Any:
+    if source is None:
+        return None
+    host = source.ipv4 if family == socket.AF_INET else source.ipv6
+    if host is None:
+        if not source.port:
+            return None
+        host = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 - a client socket, any address of ours
+    return sockaddr_of(Endpoint(host, source.port))
+
+
+def _prepare_source(door: Door, source: Source) -> None:
+    plan: list[tuple[int, int, int]] = []
+    if source.port:
+        # A fixed local port must be usable again while its last connection is in TIME_WAIT.
+        plan.append((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1))
+    elif sys.platform == "linux" and isinstance(door, RawSocket):
+        # The port is then chosen by connect(), per destination, ip(7). IPv6 sockets take the option too.
+        plan.append((socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1))
+    door.set_options(tuple(plan))
+    if source.interface is not None:
+        door.bind_to_interface(source.interface)
+
+
+def sockaddr_of(endpoint: Endpoint) -> Any:
+    """Return the address for the kernel, a zone name turned into the interface's index.
+
+    Raises:
+      OSError: ENODEV, there is no such interface.
+    """
+    if not isinstance(endpoint.scope_id, str):
+        return endpoint.sockaddr
+    try:
+        index = socket.if_nametoindex(endpoint.scope_id)
+    except OSError as exc:
+        raise OSError(errno.ENODEV, f"no interface {endpoint.scope_id!r}") from exc
+    return endpoint.host, endpoint.port, endpoint.flowinfo, index
+
+
+@lru_cache(maxsize=1)
+def ephemeral_range() -> tuple[int, int]:
+    """Return the range that the kernel picks local ports from; read once per process."""
+    try:
+        with open(_RANGE_FILE, encoding="ascii") as file:
+            low, high = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 1, 65535  # unknown, as on every system but Linux: check each connection
+    return low, high
+
+
+def connected_to_itself(door: Door, endpoint: Endpoint, source: Source | None) -> bool:
+    """Say whether a connection that came up has this very socket at its other end.
+
+    Connecting to a port of this machine that nobody listens on, from the same port by chance, is TCP's simultaneous
+    open (RFC 9293 section 3.5): the kernel reports success, everything sent comes back, and the real server can no
+    longer bind its port. Only local ports of the ephemeral range, or asked for, can meet the destination's.
+    """
+    port = endpoint.port
+    low, high = ephemeral_range()
+    if not low <= port <= high and (source is None or source.port != port) and isinstance(door, RawSocket):
+        return False
+    try:
+        name = door.getsockname()
+    except (OSError, NotImplementedError):
+        return False
+    if name[1] != port:
+        return False
+    host = str(name[0]).partition("%")[0]
+    return host == endpoint.host or endpoint.host in ("0.0.0.0", "::")  # noqa: S104 - compared with
+
+
+def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
+    """Start connecting: 0 when that has already succeeded, `PENDING` while it goes on, else the errno."""
+    scope = endpoint.scope_id
+    try:
+        code = door.begin(endpoint.sockaddr if scope.__class__ is int else sockaddr_of(endpoint))
+    except OSError as exc:
+        raise LocalFailure(errno_of(exc), "socket") from exc
+    if not code and connected_to_itself(door, endpoint, source):
+        return errno.ECONNREFUSED
+    return code
+
+
+async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: float) -> int:
+    """Wait for a pending connect: 0, or its errno. The caller closes the door unless it is 0.
+
+    Args:
+      door: begun before, still pending.
+      endpoint: where it goes.
+      source: where it was to come from.
+      until: when to give up, in Trio time.
+
+    Raises:
+      Expired: `until` came first.
+      LocalFailure: the fake socket of a factory could not be bound.
+    """
+    if isinstance(door, FactorySocket):
+        try:
+            await door.bind()
+        except OSError as exc:
+            raise LocalFailure(errno_of(exc), "bind") from exc
+    code = await door.finish(endpoint.sockaddr if endpoint.scope_id.__class__ is int else sockaddr_of(endpoint), until)
+    if not code and connected_to_itself(door, endpoint, source):
+        return errno.ECONNREFUSED
+    return code
+
+
+def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None) -> str:
+    """Say where an attempt came from: what the caller asked for, else the address that the kernel had chosen."""
+    if source is not None:
+        return source.describe(endpoint.family)
+    if door is not None:
+        try:
+            host = door.getsockname()[0]
+        except (OSError, NotImplementedError, LookupError):
+            return "any address"
+        if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared with
+            return str(host)
+    return "any address"
+
+
+def failure(  # noqa: PLR0913 - the facts of a failure
+    code: int, phase: Phase, door: Door | None, endpoint: Endpoint, source: Source | None, elapsed: float
+) -> OSError:
+    """Return the error for one failed attempt."""
+    return connect_error(code, phase, endpoint, describe_source(door, endpoint, source), elapsed)

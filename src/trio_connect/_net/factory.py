@@ -1,0 +1,203 @@
+"""A `trio.socket.SocketType`: the door for runs with a socket factory of their own.
+
+Such an object may be a fake, so only what every one of them has is used, nothing is tried without waiting, and no
+file descriptor is ever taken from it for the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
+
+import trio
+from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
+
+from .raw import LINGER_ABORT, bind_to_interface
+from .waiting import Expired, within
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@enable_ki_protection
+def factory_installed() -> bool:
+    """Say whether this run has a socket factory of its own.
+
+    Trio offers no other way to ask than to replace it; a KeyboardInterrupt between the two calls would leave the
+    run without its factory, hence the protection.
+    """
+    factory = trio.socket.set_custom_socket_factory(None)
+    if factory is None:
+        return False
+    trio.socket.set_custom_socket_factory(factory)
+    return True
+
+
+def errno_of(exc: OSError) -> int:
+    """Return an exception's errno; fakes may raise an OSError without one."""
+    return exc.errno or errno.EIO
+
+
+@final
+class FactorySocket:
+    """The other of the two doors: whatever the run's socket factory made."""
+
+    __slots__ = ("_bind_address", "_scopes", "_sock")
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._sock = sock
+        self._bind_address: Any = None
+        self._scopes: set[trio.CancelScope] = set()
+
+    @classmethod
+    def make(cls, family: int, bind_address: Any = None) -> FactorySocket:
+        """Have the run's factory make a stream socket, to be bound as soon as it connects or listens."""
+        door = cls(trio.socket.socket(family, socket.SOCK_STREAM))
+        door._bind_address = bind_address  # noqa: SLF001 - its own class
+        return door
+
+    # ------------------------------------------------------------------ connecting
+
+    def begin(self, address: Any) -> int:  # noqa: ARG002 - the other door needs it
+        """Return EALREADY: here connecting is a coroutine, nothing can be started without a task."""
+        return errno.EALREADY
+
+    async def finish(self, address: Any, until: float) -> int:
+        """Connect: 0, or the error.
+
+        Raises:
+          Expired: `until` came first.
+        """
+        try:
+            await within(until, self._sock.connect, address)
+        except OSError as exc:
+            return errno_of(exc)
+        if self._sock.family == getattr(socket, "AF_UNIX", None):
+            # Trio takes EAGAIN, which here says that the backlog is full, for EINPROGRESS, and reports success.
+            try:
+                self._sock.getpeername()
+            except OSError as exc:
+                return errno.EAGAIN if exc.errno == errno.ENOTCONN else errno_of(exc)
+        return 0
+
+    async def bind(self) -> None:
+        """Bind to the address this socket was made for, if any."""
+        if self._bind_address is not None:
+            await self._sock.bind(self._bind_address)
+
+    def listen(self, backlog: int) -> None:
+        """Start listening."""
+        self._sock.listen(backlog)
+
+    # ------------------------------------------------------------------ moving bytes
+
+    async def receive(self, size: int, until: float) -> bytes:
+        """Receive up to `size` bytes; b"" at the end of the stream."""
+        return bytes(await self._run(until, self._sock.recv, size))
+
+    async def receive_into(self, view: memoryview, until: float) -> int:
+        """Receive into a buffer; 0 at the end of the stream."""
+        data = await self._run(until, self._sock.recv, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    async def send(self, data: Buffer, until: float) -> int:
+        """Send some of the bytes and return how many."""
+        return await self._run(until, self._sock.send, data)
+
+    async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
+        """Send some of the bytes of the first of several buffers and return how many."""
+        return await self._run(until, self._sock.send, buffers[0])
+
+    async def accept(self, until: float) -> tuple[FactorySocket, Any]:
+        """Accept one connection, skipping those that died while they waited."""
+        while True:
+            try:
+                sock, address = await self._run(until, self._sock.accept)
+            except OSError as exc:
+                if exc.errno != errno.ECONNABORTED:
+                    raise
+            else:
+                return FactorySocket(sock), address
+
+    async def wait_writable(self) -> None:
+        """Wait until a send would not block."""
+        await self._run(inf, self._sock.wait_writable)
+
+    async def _run(self, until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        # A fake need not wake those who wait on it when it is closed, so each wait can be ended from here.
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                return await within(until, call, *args)
+            finally:
+                self._scopes.discard(scope)
+        raise trio.ClosedResourceError("this socket was closed by another task")
+
+    # ------------------------------------------------------------------ ending
+
+    def shutdown_write(self) -> None:
+        """Send FIN once what was sent before has gone."""
+        self._sock.shutdown(socket.SHUT_WR)
+
+    async def discard(self, limit: int) -> None:
+        """Throw away what has been received, up to `limit` bytes, without waiting for the peer."""
+        with trio.CancelScope(shield=True):
+            while limit > 0:
+                try:
+                    data = await within(-inf, self._sock.recv, min(limit, 65536))
+                except (Expired, OSError, trio.ClosedResourceError, trio.BusyResourceError):
+                    return
+                if not data:
+                    return
+                limit -= len(data)
+                await cancel_shielded_checkpoint()
+
+    def wake(self) -> None:
+        """Wake every task that waits on this socket with `trio.ClosedResourceError`."""
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+    def close(self) -> None:
+        """Close."""
+        self._sock.close()
+
+    def abort(self) -> None:
+        """Close with RST."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ABORT)
+        except OSError:
+            pass
+        self._sock.close()
+
+    # ------------------------------------------------------------------ the rest
+
+    def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
+        """Set socket options."""
+        for level, option, value in plan:
+            self._sock.setsockopt(level, option, value)
+
+    def bind_to_interface(self, name: str) -> None:
+        """Send through one interface only."""
+        bind_to_interface(self._sock, name)
+
+    def getsockname(self) -> Any:
+        """Return the local address."""
+        return self._sock.getsockname()
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def trio_socket(self) -> trio.socket.SocketType:
+        """Return the socket itself."""
+        return self._sock
+
+

@@ -1,0 +1,221 @@
+"""Listening sockets, for TCP and unix-domain streams alike."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import checkpoint
+
+from .._deadline import to_seconds
+from .._endpoint import Endpoint, as_endpoint
+from .._errors import DeadlineExceeded
+from .._options import DEFAULT_OPTIONS, SocketOptions
+from . import sockopts
+from .attempt import Door
+from .factory import FactorySocket
+from .raw import RawSocket
+from .stream import ByteStream, TcpStream
+from .waiting import Expired
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+A = TypeVar("A")
+S = TypeVar("S", bound="ByteStream[Any]", covariant=True)  # noqa: PLC0105
+
+_MAX_BACKLOG: Final = 65535  # Linux clamps to net.core.somaxconn, listen(2); more than 16 bits once wrapped around
+
+
+def check_backlog(backlog: object) -> int:
+    """Return the number for listen(2), or say what is wrong with it."""
+    if backlog is None:
+        return _MAX_BACKLOG
+    if isinstance(backlog, bool) or not isinstance(backlog, int):
+        raise TypeError(f"backlog must be an int or None, got {backlog!r}")
+    if backlog < 0:
+        raise ValueError(f"backlog must be at least 0, got {backlog!r}")
+    return min(backlog, _MAX_BACKLOG)
+
+
+def new_listening_socket(family: int) -> socket.socket:
+    """Make a non-blocking socket of the kind that can accept."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    return sock
+
+
+def set_options(door: Door, plan: sockopts.Plan, options: SocketOptions) -> None:
+    """Set the options of a listener, all that were asked for or an error."""
+    try:
+        door.set_options(plan)
+    except OSError:
+        # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
+        if isinstance(door, RawSocket) or options is not DEFAULT_OPTIONS:
+            raise
+
+
+async def listen(door: Door, address: Any, backlog: int) -> None:
+    """Bind and listen."""
+    if isinstance(door, FactorySocket):
+        await door.bind()
+    else:
+        door.bind(address)
+    door.listen(backlog)
+
+
+class SocketListener(trio.abc.Listener[S], Generic[S, A]):
+    """What `TcpListener` and `UnixListener` have in common."""
+
+    __slots__ = ("__weakref__", "_accepting", "_closed", "_door", "_name")
+
+    def __init__(self, door: Door, name: A) -> None:
+        if not isinstance(door, (RawSocket, FactorySocket)):
+            raise TypeError(f"{type(self).__name__} is made by listening or from_socket(), not directly")
+        self._door: Final = door
+        self._name = name
+        self._accepting = self._closed = False
+
+    @classmethod
+    def from_socket(cls, sock: trio.socket.SocketType | socket.socket) -> Self:
+        """Make a listener of a listening socket, such as one passed in by a service manager, and own it.
+
+        Args:
+          sock: Trio's kind or the standard library's; the latter becomes non-blocking.
+
+        Raises:
+          TypeError: not a socket.
+          ValueError: not a stream socket, of another family, or not listening.
+        """
+        if isinstance(sock, socket.socket):
+            sock.setblocking(False)
+            door: Door = RawSocket(sock)
+        elif isinstance(sock, trio.socket.SocketType):
+            door = FactorySocket(sock)
+        else:
+            raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
+        if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family) or not _is_listening(sock):
+            raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {sock!r}")
+        return cls(door, cls._address(sock.getsockname()))
+
+    @staticmethod
+    @abstractmethod
+    def _is_family(family: int) -> bool: ...
+
+    @staticmethod
+    @abstractmethod
+    def _address(name: Any) -> Any: ...
+
+    @abstractmethod
+    def _stream(self, door: Door, name: Any) -> S: ...
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The socket beneath, still owned by the listener."""
+        self._check_open()
+        return self._door.trio_socket()
+
+    def fileno(self) -> int:
+        """Return the file descriptor, -1 once closed."""
+        return -1 if self._closed else self._door.fileno()
+
+    async def accept(self, deadline: int = -1) -> S:
+        """Accept one connection.
+
+        Connections that their clients gave up while they waited are skipped.
+
+        Args:
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one that already waits.
+
+        Raises:
+          DeadlineExceeded: nobody connected in time.
+          OSError: EMFILE, ENFILE, ENOBUFS or ENOMEM as they come, nothing was accepted; `trio.serve_listeners`
+            waits a little and tries again.
+          trio.BusyResourceError: another task is accepting.
+          trio.ClosedResourceError: this listener was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        self._check_open()
+        if self._accepting:
+            raise trio.BusyResourceError("another task is accepting from this listener")
+        started = current_time()
+        self._accepting = True
+        try:
+            door, name = await self._door.accept(until)
+        except Expired:
+            what = f"accept on {self._name}"
+            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        except OSError as exc:
+            if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
+                raise trio.ClosedResourceError("this listener was closed by another task") from None
+            raise
+        finally:
+            self._accepting = False
+        try:
+            return self._stream(door, name)
+        except BaseException:
+            door.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop listening; those who connected and were not accepted get RST. Twice is once."""
+        self._close()
+        await checkpoint()
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._accepting:
+                self._door.wake()
+            self._door.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this listener is closed")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self._name}{' (closed)' if self._closed else ''}>"
+
+
+def _is_listening(sock: trio.socket.SocketType | socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return True  # macOS has no such option: the first accept will tell
+
+
+@final
+class TcpListener(SocketListener[TcpStream, Endpoint]):
+    """A listening TCP socket: a `trio.abc.Listener` whose accepts have deadlines. Made by `tcp_listen`."""
+
+    __slots__ = ("_options",)
+
+    def __init__(self, door: Door, name: Endpoint, options: SocketOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(door, name)
+        self._options = options
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens, with the port that was chosen."""
+        return self._name
+
+    @staticmethod
+    def _is_family(family: int) -> bool:
+        return family in (socket.AF_INET, socket.AF_INET6)
+
+    @staticmethod
+    def _address(name: Any) -> Endpoint:
+        return as_endpoint(tuple(name))
+
+    def _stream(self, door: Door, name: Any) -> TcpStream:
+        if sys.platform != "linux":  # where accepted sockets inherit the listener's options, tcp(7)
+            try:
+                door.set_options(sockopts.accepted(self._options))
+            except OSError:
+                pass  # the connection is already gone; the first receive or send will say so
+        return TcpStream(door, self._address(name))

@@ -1,0 +1,310 @@
+"""A kernel socket, tried first and waited for only when it says so.
+
+Operations begin with the cancellation check and end with a shielded pass of the loop, in that order: a cancellable
+checkpoint after success would throw away a connection or data that nobody can get again.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+import trio
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    notify_closing,
+    wait_readable,
+    wait_writable,
+)
+
+from .waiting import Expired, park
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+# The C base class: `socket.socket` on top of it converts family and type to enums, 1 us for every connection.
+CSocket: Final = socket.SocketType
+LINGER_ABORT: Final = struct.pack("ii", 1, 0)
+# What one recv() of the discarding loop takes; it is read into one scratch buffer for the whole process, whose
+# content nobody looks at.
+_SCRATCH: Final = bytearray(65536)
+# More than this without a pass of the loop and other tasks would notice.
+FAIR_SHARE: Final = 1 << 20
+
+# netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
+_IP_BOUND_IF: Final = 25
+_IPV6_BOUND_IF: Final = 125
+
+_PENDING: Final = frozenset(
+    {errno.EINPROGRESS, errno.EALREADY, errno.EINTR, errno.EWOULDBLOCK} if sys.platform == "win32" else
+    # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
+    {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
+)  # fmt: skip
+# accept(2): Linux hands errors of the not yet accepted connection to accept(); they concern nobody here.
+_DEAD_ON_ARRIVAL: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED", "ENETDOWN", "EPROTO", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "EOPNOTSUPP",
+        "ENETUNREACH",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+
+
+def new_socket(family: int, kind: int = int(socket.SOCK_STREAM), proto: int = 0) -> socket.SocketType:
+    """Make a non-blocking socket that children do not inherit."""
+    if sys.platform == "linux":
+        return CSocket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
+    sock = CSocket(family, kind, proto)
+    sock.setblocking(False)
+    return sock
+
+
+def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: str) -> None:
+    """Send through one interface only: SO_BINDTODEVICE, socket(7), or IP_BOUND_IF on macOS.
+
+    Raises:
+      OSError: ENODEV, there is no such interface; ENOPROTOOPT, this platform cannot.
+    """
+    if sys.platform == "linux":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
+    elif sys.platform == "darwin":
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError as exc:
+            raise OSError(errno.ENODEV, f"no interface {name!r}") from exc
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_BOUND_IF, index)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_BOUND_IF, index)
+    else:
+        raise OSError(errno.ENOPROTOOPT, "this platform cannot bind a socket to an interface")
+
+
+@final
+class RawSocket:
+    """One of the two doors: a non-blocking kernel socket under Trio's public wait functions."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.SocketType) -> None:
+        self._sock = sock
+
+    # ------------------------------------------------------------------ connecting
+
+    def begin(self, address: Any) -> int:
+        """Start connecting: 0 when that has already succeeded, EALREADY while it goes on, else the error.
+
+        On plain loopback the handshake is over when connect(2) returns EINPROGRESS, so it is asked again at once:
+        that costs one system call and saves two of epoll, a scope and a wait.
+        """
+        code = self._sock.connect_ex(address)
+        if code == errno.EINPROGRESS and sys.platform == "linux":
+            code = self._sock.connect_ex(address)
+        return errno.EALREADY if code in _PENDING else code
+
+    async def finish(self, address: Any, until: float) -> int:
+        """Wait for a pending connect: 0, or its error.
+
+        Wakeups may be spurious, and an SO_ERROR of 0 does not mean connected, so connect(2) itself is asked: 0,
+        EALREADY, or the error, which it reports once.
+
+        Raises:
+          Expired: `until` came first.
+        """
+        while True:
+            ready = await park(wait_writable, self._sock.fileno(), until)
+            code = self._look(address)
+            if code != errno.EALREADY:
+                return code
+            if not ready:
+                raise Expired
+
+    if sys.platform == "linux":
+
+        def _look(self, address: Any) -> int:
+            code = self._sock.connect_ex(address)
+            if code == errno.EISCONN:
+                return 0
+            return errno.EALREADY if code in _PENDING else code
+
+    else:
+
+        def _look(self, address: Any) -> int:  # noqa: ARG002 - POSIX leaves the second connect() to the system
+            code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                return code
+            try:
+                self._sock.getpeername()
+            except OSError as exc:
+                return errno.EALREADY if exc.errno == errno.ENOTCONN else exc.errno or errno.EIO
+            return 0
+
+    # ------------------------------------------------------------------ moving bytes
+
+    async def receive(self, size: int, until: float) -> bytes:
+        """Receive up to `size` bytes; b"" at the end of the stream."""
+        return await self._do(partial(self._sock.recv, size), wait_readable, until)
+
+    async def receive_into(self, view: memoryview, until: float) -> int:
+        """Receive into a buffer until it is full, the stream ends or the kernel has no more; 0 at the end only."""
+        return await self._do(partial(self._receive_ready, view), wait_readable, until)
+
+    def _receive_ready(self, view: memoryview) -> int:
+        # What is ready is taken without a pass of the loop for every segment, up to a fair share.
+        count = self._sock.recv_into(view)
+        size = min(len(view), FAIR_SHARE)
+        try:
+            while 0 < count < size:
+                more = self._sock.recv_into(view[count:])
+                if not more:
+                    break
+                count += more
+        except OSError:
+            pass  # nothing more for now, or an error that stays for the next call
+        return count
+
+    async def send(self, data: Buffer, until: float) -> int:
+        """Send some of the bytes and return how many."""
+        return await self._do(partial(self._sock.send, data), wait_writable, until)
+
+    async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
+        """Send some of the bytes of several buffers in one system call and return how many."""
+        if sys.platform == "win32":
+            return await self.send(buffers[0], until)
+        return await self._do(partial(self._sock.sendmsg, buffers), wait_writable, until)
+
+    async def accept(self, until: float) -> tuple[RawSocket, Any]:
+        """Accept one connection, skipping those that died while they waited."""
+        assert isinstance(self._sock, socket.socket)
+        sock, address = await self._do(partial(self._accept_alive, self._sock), wait_readable, until)
+        sock.setblocking(False)
+        return RawSocket(sock), address
+
+    @staticmethod
+    def _accept_alive(listener: socket.socket) -> tuple[socket.socket, Any]:
+        while True:
+            try:
+                return listener.accept()
+            except BlockingIOError:
+                raise
+            except OSError as exc:
+                if exc.errno not in _DEAD_ON_ARRIVAL:
+                    raise
+
+    async def wait_writable(self) -> None:
+        """Wait until a send would not block."""
+        await wait_writable(self._sock.fileno())
+
+    async def _do(self, call: Callable[[], T], wait: Callable[[int], Awaitable[None]], until: float) -> T:
+        await checkpoint_if_cancelled()
+        try:
+            result = call()
+        except BlockingIOError:
+            pass
+        except OSError:
+            await cancel_shielded_checkpoint()  # or a loop of retries would starve every other task
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+            return result
+        while True:
+            ready = await park(wait, self._sock.fileno(), until)
+            try:
+                return call()
+            except BlockingIOError:
+                if not ready:
+                    raise Expired from None
+
+    # ------------------------------------------------------------------ ending
+
+    def shutdown_write(self) -> None:
+        """Send FIN once what was sent before has gone."""
+        self._sock.shutdown(socket.SHUT_WR)
+
+    async def discard(self, limit: int) -> None:
+        """Throw away what has been received, up to `limit` bytes, without waiting for the peer.
+
+        Linux answers a close() with unread input by RST (RFC 2525 section 2.17), which destroys whatever the peer
+        has not received yet. While the peer's own kernel is still emptying its queue into the room that reading
+        makes, each pass of the loop finds more.
+        """
+        while limit > 0:
+            found = 0
+            try:
+                while limit > found:
+                    count = self._sock.recv_into(_SCRATCH)
+                    if not count:
+                        return
+                    found += count
+            except OSError:
+                pass
+            if not found:
+                return
+            limit -= found
+            await cancel_shielded_checkpoint()
+
+    def wake(self) -> None:
+        """Wake every task that waits on this socket with `trio.ClosedResourceError`."""
+        fd = self._sock.fileno()
+        if fd >= 0:
+            notify_closing(fd)
+
+    def close(self) -> None:
+        """Close; what was sent is still delivered unless unread input makes the kernel send RST."""
+        self._sock.close()
+
+    def abort(self) -> None:
+        """Close with RST."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ABORT)
+        except OSError:
+            pass
+        self._sock.close()
+
+    # ------------------------------------------------------------------ the rest
+
+    def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
+        """Set socket options."""
+        for level, option, value in plan:
+            self._sock.setsockopt(level, option, value)
+
+    def bind(self, address: Any) -> None:
+        """Bind to a local address."""
+        self._sock.bind(address)
+
+    def listen(self, backlog: int) -> None:
+        """Start listening."""
+        self._sock.listen(backlog)
+
+    def bind_to_interface(self, name: str) -> None:
+        """Send through one interface only.
+
+        Raises:
+          OSError: there is no such interface, or this platform cannot.
+        """
+        bind_to_interface(self._sock, name)
+
+    def getsockname(self) -> Any:
+        """Return the local address."""
+        return self._sock.getsockname()
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def trio_socket(self) -> trio.socket.SocketType:
+        """Return Trio's view of the same socket; closing either closes both."""
+        sock = self._sock
+        if not isinstance(sock, socket.socket):
+            self._sock = sock = socket.socket(fileno=sock.detach())
+        return trio.socket.from_stdlib_socket(sock)

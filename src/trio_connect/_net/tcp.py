@@ -1,0 +1,155 @@
+"""`tcp_connect` and `tcp_listen`: one endpoint, one socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
+from .._errors import DeadlineExceeded, connect_error
+from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from .._report import Attempt, ConnectReport
+from . import sockopts
+from .attempt import PENDING, LocalFailure, begin, describe_source, failure, finish, open_socket, sockaddr_of
+from .factory import FactorySocket, errno_of, factory_installed
+from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
+from .raw import RawSocket
+from .stream import TcpStream
+from .waiting import Expired
+
+if TYPE_CHECKING:
+    from .._report import Phase
+    from .attempt import Door
+
+
+async def tcp_connect(
+    endpoint: EndpointLike,
+    deadline: int = -1,
+    *,
+    source: Source | None = None,
+    options: SocketOptions = DEFAULT_OPTIONS,
+) -> TcpStream:
+    """Connect to one numeric address.
+
+    Args:
+      endpoint: where to, an `Endpoint` or an address tuple of the `socket` module.
+      deadline: milliseconds on the clock of `now()`; -1 for none. With 0, or one that has passed, connect(2) is
+        tried, other tasks get one turn, and it is looked at once more.
+      source: the address, interface or port to connect from.
+      options: what to set on the socket before it connects.
+
+    Returns:
+      The connected stream.
+
+    Raises:
+      OSError: the kernel's own subclass, such as `ConnectionRefusedError`, with errno, endpoint, source and elapsed
+        time in its text, which begins with "local:" for trouble on this machine. The kernel's own giving up is a
+        plain `TimeoutError`.
+      DeadlineExceeded: the deadline came first; `report` has the attempt.
+      TypeError: an argument has the wrong type.
+      ValueError: the endpoint is a name or malformed, its port is 0, the source has no address of its family, or the
+        deadline is below -1. Nothing was opened.
+
+    See connect(2) and RFC 9293 section 3.9.1.
+    """
+    endpoint = as_endpoint(endpoint)
+    check_connectable(endpoint)
+    until = to_seconds(deadline)
+    if source is not None:
+        _check_source(source, endpoint)
+    if options is not DEFAULT_OPTIONS:
+        check_options(options)
+    # Before the socket exists: a cancelled caller must not send a SYN.
+    await checkpoint_if_cancelled()
+    started = current_time()
+    door = None
+    try:
+        door = open_socket(endpoint, source, options, factory=factory_installed())
+        code = begin(door, endpoint, source)
+        if code == PENDING:
+            code = await finish(door, endpoint, source, until)
+        else:
+            await cancel_shielded_checkpoint()
+        if code:
+            raise failure(code, "connect", door, endpoint, source, current_time() - started)
+        return TcpStream(door, endpoint, (endpoint, source, started, current_time()))
+    except LocalFailure as exc:
+        if door is None:
+            await cancel_shielded_checkpoint()
+        else:
+            door.close()
+        error = failure(exc.code, exc.phase, None, endpoint, source, current_time() - started)
+        raise error from None
+    except Expired:
+        assert door is not None
+        error_from = describe_source(door, endpoint, source)
+        door.close()
+        raise _exceeded(endpoint, source, error_from, started, until) from None
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+
+
+def _check_source(source: object, endpoint: Endpoint) -> None:
+    if not isinstance(source, Source):
+        raise TypeError(f"source must be a Source, got {source!r}")
+    source.check(endpoint)
+
+
+def _exceeded(
+    endpoint: Endpoint, source: Source | None, source_text: str, started: float, until: float
+) -> DeadlineExceeded:
+    elapsed = current_time() - started
+    # "timed out" is said of attempts that came to their own end; here the caller's patience did.
+    attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")
+    report = ConnectReport(attempts=(attempt,), started_at=started, elapsed=elapsed)
+    return DeadlineExceeded.during(f"connect to {endpoint} from {source_text}", elapsed, until, report=report)
+
+
+async def tcp_listen(
+    endpoint: EndpointLike, *, backlog: int | None = None, options: SocketOptions = DEFAULT_OPTIONS
+) -> TcpListener:
+    """Listen on one numeric address. A checkpoint; never waits.
+
+    The address can be bound again at once after a restart (SO_REUSEADDR). ``::`` takes IPv4 too unless
+    `SocketOptions.v6only` is set.
+
+    Args:
+      endpoint: where to listen; port 0 asks for any free port, which the listener's `endpoint` then has.
+      backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
+      options: set on the listener; accepted connections have them too.
+
+    Raises:
+      OSError: the address is in use, not of this machine, or not allowed.
+      TypeError: an argument has the wrong type.
+      ValueError: the endpoint is a name or malformed, or the backlog is negative.
+    """
+    endpoint = as_endpoint(endpoint)
+    size = check_backlog(backlog)
+    check_options(options)
+    await checkpoint()
+    started = current_time()
+    family = endpoint.family
+    phase: Phase = "socket"
+    door: Door | None = None
+    try:
+        address = sockaddr_of(endpoint)
+        plan = sockopts.listening(options, family)
+        door = FactorySocket.make(family, address) if factory_installed() else RawSocket(new_listening_socket(family))
+        set_options(door, plan, options)
+        phase = "bind"
+        await listen(door, address, size)
+        name = door.getsockname()
+    except OSError as exc:
+        if door is not None:
+            door.close()
+        raise connect_error(errno_of(exc), phase, endpoint, "this machine", current_time() - started) from None
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+    return TcpListener(door, as_endpoint(tuple(name)), options)

@@ -1,0 +1,254 @@
+"""Unix-domain twins of the TCP calls: the same streams, addressed by path.
+
+Connecting is immediate or refused, except when the listener's backlog is full: Linux then answers EAGAIN, which says
+that nothing was started and that nothing will report room (unix(7)). Python maps it to the exception of EINPROGRESS,
+and code that takes it for that reports a connection that does not exist. Here it is tried again, ever less often,
+until there is room or the deadline comes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .._errors import DeadlineExceeded, connect_error
+from .attempt import PENDING
+from .factory import FactorySocket, errno_of, factory_installed
+from .listener import SocketListener, check_backlog, listen, new_listening_socket
+from .raw import RawSocket, new_socket
+from .stream import ByteStream
+from .waiting import Expired
+
+if TYPE_CHECKING:
+    from .._report import Phase
+    from .attempt import Door
+
+UnixPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+# sizeof(sun_path) is 108 on Linux and 104 on the BSDs, the closing NUL included (unix(7), unix(4)).
+_MAX_PATH: Final = (108 if sys.platform == "linux" else 104) - 1
+# A full backlog empties at the pace of the server's accepts: begin below a scheduler tick, end where nobody notices.
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+
+
+def _check_path(path: object) -> str | bytes:
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"path must be a str, bytes or path object, got {path!r}")
+    plain: str | bytes = os.fspath(path)
+    raw = os.fsencode(plain)
+    if not raw:
+        raise ValueError("path must not be empty")
+    if b"\0" in raw[1:] and not raw.startswith(b"\0"):
+        raise ValueError(f"path must not contain NUL, except first for an abstract name, got {plain!r}")
+    return plain
+
+
+def _show(path: str | bytes) -> str:
+    text = os.fsdecode(path)
+    return "@" + text[1:] if text.startswith("\0") else text
+
+
+def _family() -> int:
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this platform has no unix-domain sockets")
+    return int(socket.AF_UNIX)
+
+
+def _too_long(path: str | bytes) -> bool:
+    raw = os.fsencode(path)
+    # An abstract name has no closing NUL.
+    return len(raw) > _MAX_PATH + raw.startswith(b"\0")
+
+
+@final
+class UnixStream(ByteStream[str | bytes]):
+    """A unix-domain stream connection, like `TcpStream`. Addresses are paths; unnamed ends are ""."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _is_family(family: int) -> bool:
+        return family == _family()
+
+    @staticmethod
+    def _address(name: Any) -> str | bytes:
+        return name  # type: ignore[no-any-return]
+
+
+@final
+class UnixListener(SocketListener[UnixStream, str | bytes]):
+    """A listening unix-domain socket. Made by `unix_listen`; closing it removes the path that it made."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, door: Door, name: str | bytes) -> None:
+        super().__init__(door, name)
+        self._made: tuple[int, int] | None = None
+
+    @property
+    def path(self) -> str | bytes:
+        """Where it listens."""
+        return self._name
+
+    @staticmethod
+    def _is_family(family: int) -> bool:
+        return family == _family()
+
+    @staticmethod
+    def _address(name: Any) -> str | bytes:
+        return name  # type: ignore[no-any-return]
+
+    def _stream(self, door: Door, name: Any) -> UnixStream:
+        return UnixStream(door, name)
+
+    def _own_path(self) -> None:
+        """Remember which file this listener made, to remove that one and no successor's."""
+        if not os.fsencode(self._name).startswith(b"\0"):
+            try:
+                status = os.stat(self._name)
+            except OSError:
+                return
+            self._made = status.st_dev, status.st_ino
+
+    def _close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            try:
+                status = os.stat(self._name)
+                if (status.st_dev, status.st_ino) == made:
+                    os.unlink(self._name)
+            except OSError:
+                pass
+        super()._close()
+
+
+async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
+    """Connect to a unix-domain socket.
+
+    Args:
+      path: its path; a first NUL byte means Linux's abstract namespace.
+      deadline: milliseconds on the clock of `now()`; -1 for none. It bounds how long a full backlog is waited for;
+        with 0 that is not waited for at all.
+
+    Raises:
+      OSError: the kernel's own subclass: ENOENT, ECONNREFUSED (nobody listens there any more), EACCES, ENAMETOOLONG.
+      DeadlineExceeded: the listener's backlog stayed full until the deadline.
+      TypeError: an argument has the wrong type.
+      ValueError: the path is empty, or the deadline is below -1.
+
+    See unix(7).
+    """
+    address = _check_path(path)
+    until = to_seconds(deadline)
+    await checkpoint_if_cancelled()
+    started = current_time()
+    phase: Phase = "socket"
+    door: Door | None = None
+    try:
+        family = _family()
+        door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
+        phase = "connect"
+        code = await _connect(door, address, until)
+        if code:
+            raise connect_error(code, phase, _show(address), "this machine", current_time() - started)
+        return UnixStream(door, address)
+    except Expired:
+        assert door is not None
+        door.close()
+        what = f"connect to {_show(address)}, whose backlog is full,"
+        raise DeadlineExceeded.during(what, current_time() - started, until) from None
+    except OSError as exc:
+        if door is not None:
+            door.close()
+            if phase == "connect":
+                raise
+        await cancel_shielded_checkpoint()
+        raise connect_error(errno_of(exc), phase, _show(address), "this machine", current_time() - started) from None
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+
+
+async def _connect(door: Door, address: str | bytes, until: float) -> int:
+    pause = _FIRST_PAUSE
+    last = False
+    while True:
+        if _too_long(address):
+            code = errno.ENAMETOOLONG
+        else:
+            code = door.begin(address)
+            if code == PENDING:
+                code = await door.finish(address, until)
+        if code != errno.EAGAIN:
+            await cancel_shielded_checkpoint()
+            return code
+        if last:
+            raise Expired
+        now = current_time()
+        last = now + pause >= until
+        if now >= until:
+            await checkpoint()
+        else:
+            # A scope of our own is not needed: nothing but this sleep waits, and it knows when to end.
+            await trio.sleep_until(min(now + pause, until))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def unix_listen(path: UnixPath, *, backlog: int | None = None) -> UnixListener:
+    """Listen on a unix-domain socket. A checkpoint; never waits.
+
+    A path that exists is an error and is left alone: only its owner can know that nobody uses it. Closing the
+    listener removes the path, unless another socket has taken its place.
+
+    Args:
+      path: where; a first NUL byte means Linux's abstract namespace.
+      backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
+
+    Raises:
+      OSError: EADDRINUSE, the path exists; ENOENT, its folder does not; EACCES, ENAMETOOLONG.
+      TypeError: an argument has the wrong type.
+      ValueError: the path is empty, or the backlog negative.
+    """
+    return await listen_on_path(path, backlog, remove=True)
+
+
+async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -> UnixListener:
+    """Listen; `remove` says whether closing removes the path."""
+    address = _check_path(path)
+    size = check_backlog(backlog)
+    await checkpoint()
+    started = current_time()
+    phase: Phase = "socket"
+    door: Door | None = None
+    try:
+        family = _family()
+        if factory_installed():
+            door = FactorySocket.make(family, address)
+        else:
+            door = RawSocket(new_listening_socket(family))
+        phase = "bind"
+        if _too_long(address):
+            raise OSError(errno.ENAMETOOLONG, "")  # noqa: TRY301 - one place that closes
+        await listen(door, address, size)
+    except OSError as exc:
+        if door is not None:
+            door.close()
+        raise connect_error(errno_of(exc), phase, _show(address), "this machine", current_time() - started) from None
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+    listener = UnixListener(door, address)
+    if remove:
+        listener._own_path()  # noqa: SLF001 - its own module
+    return listener

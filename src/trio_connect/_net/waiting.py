@@ -1,0 +1,92 @@
+"""Waiting up to a point in time, with the rules of the project's deadlines.
+
+An operation is tried before its deadline is looked at, and ready beats expired: whoever waits here must look once
+more after a `False` before it gives up. A deadline that has already passed still grants one pass of Trio's loop.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
+
+from trio import CancelScope, current_time, open_nursery
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# A call through a socket factory's objects takes several passes of the loop even when nothing has to be waited for:
+# the child task starts (1), Trio's own socket checks for cancellation (2), retries (3); fakes take a few more.
+PASSES: Final = 8
+
+
+class Expired(Exception):
+    """Our own deadline came first. Never reaches a user: front doors turn it into `DeadlineExceeded`."""
+
+
+async def park(wait: Callable[[int], Awaitable[None]], fd: int, until: float) -> bool:
+    """Wait for an fd; return False when `until` (Trio time) came first.
+
+    A scope is opened for every finite `until`, also under an enclosing scope that expires earlier: that one's
+    deadline may be moved, and then ours must still hold. At the same instant the enclosing scope wins, because Trio
+    lets a `Cancelled` pass through every scope inside the outermost cancelled one.
+    """
+    if until == inf:
+        await wait(fd)
+        return True
+    if current_time() >= until:
+        await checkpoint()
+        return False
+    with CancelScope(deadline=until) as scope:
+        await wait(fd)
+    return not scope.cancelled_caught
+
+
+async def within(until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    """Run a cancellable call that cannot be split into "try" and "wait".
+
+    Raises:
+      Expired: `until` came first. Past or minus infinity: the call had `PASSES` passes of the loop.
+    """
+    if until == inf:
+        return await call(*args)
+    if current_time() < until:
+        with CancelScope(deadline=until):
+            return await call(*args)
+        raise Expired
+    return await _for_some_passes(call, *args)
+
+
+async def _for_some_passes(call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    value: T | None = None
+    error: Exception | None = None
+    done = False
+
+    async def child() -> None:
+        nonlocal value, error, done
+        try:
+            value = await call(*args)
+        except Exception as exc:  # noqa: BLE001 - carried out of the nursery, so that it is not wrapped in a group
+            error = exc
+        done = True
+
+    async with open_nursery() as nursery:
+        nursery.start_soon(child)
+        # Shielded: an enclosing cancellation reaches the child by itself, and here it could throw away a value
+        # that the child has just got.
+        for _ in range(PASSES):
+            await cancel_shielded_checkpoint()
+            if done:
+                break
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+    if not done:
+        raise Expired
+    return cast("T", value)
