@@ -188,6 +188,14 @@ class FactorySocket:
         """Send through one interface only."""
         bind_to_interface(self._sock, name)
 
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
+        """Set one socket option."""
+        self._sock.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, size: int) -> int | bytes:
+        """Return one socket option: an int for size 0."""
+        return self._sock.getsockopt(level, option, size) if size else self._sock.getsockopt(level, option)
+
     def getsockname(self) -> Any:
         """Return the local address."""
         return self._sock.getsockname()

@@ -60,13 +60,20 @@ _DEAD_ON_ARRIVAL: Final = frozenset(
 )  # fmt: skip
 
 
-def new_socket(family: int, kind: int = int(socket.SOCK_STREAM), proto: int = 0) -> socket.SocketType:
-    """Make a non-blocking socket that children do not inherit."""
-    if sys.platform == "linux":
-        return CSocket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
-    sock = CSocket(family, kind, proto)
-    sock.setblocking(False)
-    return sock
+if sys.platform == "linux":
+    _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    def new_socket(family: int) -> socket.SocketType:
+        """Make a non-blocking stream socket that children do not inherit, in one system call."""
+        return CSocket(family, _STREAM)
+
+else:
+
+    def new_socket(family: int) -> socket.SocketType:
+        """Make a non-blocking stream socket that children do not inherit."""
+        sock = CSocket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
 
 
 def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: str) -> None:
@@ -153,13 +160,18 @@ class RawSocket:
 
     async def receive(self, size: int, until: float) -> bytes:
         """Receive up to `size` bytes; b"" at the end of the stream."""
-        return await self._do(partial(self._sock.recv, size), wait_readable, until)
+        return await self._do(partial(self._receive_now, size), wait_readable, until)
 
     async def receive_into(self, view: memoryview, until: float) -> int:
         """Receive into a buffer until it is full, the stream ends or the kernel has no more; 0 at the end only."""
-        return await self._do(partial(self._receive_ready, view), wait_readable, until)
+        return await self._do(partial(self._receive_into_now, view), wait_readable, until)
 
-    def _receive_ready(self, view: memoryview) -> int:
+    # The "now" methods look the socket up each time: trio_socket() may replace it while somebody waits.
+
+    def _receive_now(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def _receive_into_now(self, view: memoryview) -> int:
         # What is ready is taken without a pass of the loop for every segment, up to a fair share.
         count = self._sock.recv_into(view)
         size = min(len(view), FAIR_SHARE)
@@ -175,31 +187,39 @@ class RawSocket:
 
     async def send(self, data: Buffer, until: float) -> int:
         """Send some of the bytes and return how many."""
-        return await self._do(partial(self._sock.send, data), wait_writable, until)
+        return await self._do(partial(self._send_now, data), wait_writable, until)
 
     async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
         """Send some of the bytes of several buffers in one system call and return how many."""
         if sys.platform == "win32":
             return await self.send(buffers[0], until)
-        return await self._do(partial(self._sock.sendmsg, buffers), wait_writable, until)
+        return await self._do(partial(self._send_buffers_now, buffers), wait_writable, until)
+
+    def _send_now(self, data: Buffer) -> int:
+        return self._sock.send(data)
+
+    if sys.platform != "win32":
+
+        def _send_buffers_now(self, buffers: Sequence[Buffer]) -> int:
+            return self._sock.sendmsg(buffers)
 
     async def accept(self, until: float) -> tuple[RawSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
-        assert isinstance(self._sock, socket.socket)
-        sock, address = await self._do(partial(self._accept_alive, self._sock), wait_readable, until)
-        sock.setblocking(False)
+        sock, address = await self._do(self._accept_now, wait_readable, until)
         return RawSocket(sock), address
 
-    @staticmethod
-    def _accept_alive(listener: socket.socket) -> tuple[socket.socket, Any]:
+    def _accept_now(self) -> tuple[socket.socket, Any]:
+        listener = self._sock
+        assert isinstance(listener, socket.socket)
         while True:
             try:
-                return listener.accept()
-            except BlockingIOError:
-                raise
+                sock, address = listener.accept()
             except OSError as exc:
                 if exc.errno not in _DEAD_ON_ARRIVAL:
                     raise
+            else:
+                sock.setblocking(False)
+                return sock, address
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
@@ -293,6 +313,14 @@ class RawSocket:
           OSError: there is no such interface, or this platform cannot.
         """
         bind_to_interface(self._sock, name)
+
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
+        """Set one socket option."""
+        self._sock.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, size: int) -> int | bytes:
+        """Return one socket option: an int for size 0."""
+        return self._sock.getsockopt(level, option, size) if size else self._sock.getsockopt(level, option)
 
     def getsockname(self) -> Any:
         """Return the local address."""

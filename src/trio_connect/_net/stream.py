@@ -156,7 +156,8 @@ class ByteStream(trio.abc.HalfCloseableStream, Generic[A]):
           OSError: the kernel refused.
           trio.ClosedResourceError: the stream is closed.
         """
-        self.socket.setsockopt(level, option, value)
+        self._check_open()
+        self._door.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Return a socket option, an int, or bytes when `buffersize` is not 0; see getsockopt(2).
@@ -165,7 +166,8 @@ class ByteStream(trio.abc.HalfCloseableStream, Generic[A]):
           OSError: the kernel refused.
           trio.ClosedResourceError: the stream is closed.
         """
-        return self.socket.getsockopt(level, option, buffersize) if buffersize else self.socket.getsockopt(level, option)
+        self._check_open()
+        return self._door.getsockopt(level, option, buffersize)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self._peer}{' (closed)' if self._closed else ''}>"
