@@ -29,8 +29,8 @@ __all__ = [
     "Endpoint",
     "EndpointLike",
     "IncompleteRead",
-    "Source",
     "SocketOptions",
+    "Source",
     "TcpListener",
     "TcpStream",
     "UnixListener",
@@ -42,9 +42,7 @@ __all__ = [
     "unix_listen",
 ]
 
-for _name in __all__:
-    _value = globals()[_name]
+# What users see in reprs and tracebacks is where they import it from.
+for _value in [globals()[_name] for _name in __all__]:
     if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        # What users see in reprs and tracebacks is where they import it from.
         _value.__module__ = __name__
-del _name, _value

@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 
 import attrs
 
-
 __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
 
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -113,9 +112,11 @@ class Endpoint:
             sockaddr = (
                 (f"{text}%{scope}", port, flowinfo, 0) if isinstance(scope, str) else (text, port, flowinfo, scope)
             )
-        self.__attrs_init__(text, port, scope, flowinfo)
-        object.__setattr__(self, "family", family)
-        object.__setattr__(self, "sockaddr", sockaddr)
+        for name, value in (
+            ("host", text), ("port", port), ("scope_id", scope), ("flowinfo", flowinfo),
+            ("family", family), ("sockaddr", sockaddr),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:

@@ -37,7 +37,7 @@ _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
 @attrs.frozen
-class LocalFailure(Exception):  # noqa: N818 - internal, named for what it says
+class LocalFailure(Exception):
     """An attempt ended before anything could leave this machine."""
 
     code: int
@@ -102,7 +102,7 @@ def _bind_address(family: int, source: Source | None) -> Any:
     if host is None:
         if not source.port:
             return None
-        host = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 - a client socket, any address of ours
+        host = "0.0.0.0" if family == socket.AF_INET else "::"
     return sockaddr_of(Endpoint(host, source.port))
 
 
@@ -163,7 +163,7 @@ def connected_to_itself(door: Door, endpoint: Endpoint, source: Source | None) -
     if name[1] != port:
         return False
     host = str(name[0]).partition("%")[0]
-    return host == endpoint.host or endpoint.host in ("0.0.0.0", "::")  # noqa: S104 - compared with
+    return host == endpoint.host or endpoint.host in ("0.0.0.0", "::")
 
 
 def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
@@ -211,12 +211,12 @@ def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None
             host = door.getsockname()[0]
         except (OSError, NotImplementedError, LookupError):
             return "any address"
-        if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared with
+        if host not in ("0.0.0.0", "::", ""):
             return str(host)
     return "any address"
 
 
-def failure(  # noqa: PLR0913 - the facts of a failure
+def failure(
     code: int, phase: Phase, door: Door | None, endpoint: Endpoint, source: Source | None, elapsed: float
 ) -> OSError:
     """Return the error for one failed attempt."""

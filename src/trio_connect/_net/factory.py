@@ -60,7 +60,7 @@ class FactorySocket:
     def make(cls, family: int, bind_address: Any = None) -> FactorySocket:
         """Have the run's factory make a stream socket, to be bound as soon as it connects or listens."""
         door = cls(trio.socket.socket(family, socket.SOCK_STREAM))
-        door._bind_address = bind_address  # noqa: SLF001 - its own class
+        door._bind_address = bind_address
         return door
 
     # ------------------------------------------------------------------ connecting
@@ -207,5 +207,3 @@ class FactorySocket:
     def trio_socket(self) -> trio.socket.SocketType:
         """Return the socket itself."""
         return self._sock
-
-

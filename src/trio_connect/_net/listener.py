@@ -24,7 +24,7 @@ from .stream import ByteStream, TcpStream
 from .waiting import Expired
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 A = TypeVar("A")
 S = TypeVar("S", bound="ByteStream[Any]", covariant=True)  # noqa: PLC0105

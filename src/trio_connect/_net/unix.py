@@ -110,8 +110,8 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
     def _stream(self, door: Door, name: Any) -> UnixStream:
         return UnixStream(door, name)
 
-    def _own_path(self) -> None:
-        """Remember which file this listener made, to remove that one and no successor's."""
+    def own_path(self) -> None:
+        """Make closing remove the path: the file that this listener made, and no successor's."""
         if not os.fsencode(self._name).startswith(b"\0"):
             try:
                 status = os.stat(self._name)
@@ -238,7 +238,7 @@ async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -
             door = RawSocket(new_listening_socket(family))
         phase = "bind"
         if _too_long(address):
-            raise OSError(errno.ENAMETOOLONG, "")  # noqa: TRY301 - one place that closes
+            raise OSError(errno.ENAMETOOLONG, "")
         await listen(door, address, size)
     except OSError as exc:
         if door is not None:
@@ -250,5 +250,5 @@ async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -
         raise
     listener = UnixListener(door, address)
     if remove:
-        listener._own_path()  # noqa: SLF001 - its own module
+        listener.own_path()
     return listener

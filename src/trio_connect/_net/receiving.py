@@ -1,0 +1,276 @@
+"""The receiving half of a stream.
+
+Two rules shape this module. A receive that times out or is cancelled loses nothing: bytes go into the stream's buffer
+before anything can interrupt the call, and are taken from there at its very end. And a second receiver gets
+`trio.BusyResourceError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .._errors import IncompleteRead
+from .stream_state import Patience, StreamState
+from .waiting import Expired
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+A = TypeVar("A")
+
+RECEIVE_SIZE: Final = 65536
+"""What one read asks for unless told otherwise; trio.SocketStream's own default."""
+
+
+def _check_size(value: object, what: str, lowest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    if value < lowest:
+        raise ValueError(f"{what} must be at least {lowest}, got {value!r}")
+    return value
+
+
+class ReceivingHalf(StreamState[A]):
+    """Everything that takes bytes from the peer."""
+
+    __slots__ = ()
+
+    async def receive_some(self, max_bytes: int | None = None, deadline: int = -1) -> bytes:
+        """Receive whatever comes first, buffered bytes before all.
+
+        Args:
+          max_bytes: at most this many; None leaves it to the stream.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what is there.
+
+        Returns:
+          At least one byte, or b"" at the end of the stream.
+
+        Raises:
+          DeadlineExceeded: nothing came in time. The stream stays usable.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        size = RECEIVE_SIZE if max_bytes is None else _check_size(max_bytes, "max_bytes", 1)
+        self._check_can_receive()
+        if self._buffer:
+            await checkpoint_if_cancelled()
+            data = self._buffer.take_up_to(size)
+            await cancel_shielded_checkpoint()
+            return data
+        return await self._receive(size, until)
+
+    async def receive_exactly(self, n: int, deadline: int = -1) -> bytes:
+        """Receive exactly `n` bytes.
+
+        Args:
+          n: how many; 0 is a checkpoint and returns b"".
+          deadline: milliseconds on the clock of `now()`, for all of them together; -1 for none, 0 for what is there.
+
+        Raises:
+          DeadlineExceeded: fewer came in time; those stay buffered, `transferred` counts them.
+          IncompleteRead: the peer ended the stream before; what came stays buffered.
+          trio.BrokenResourceError: the connection broke; what came stays buffered.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        _check_size(n, "n", 0)
+        self._check_can_receive()
+        if n > RECEIVE_SIZE and n > len(self._buffer):
+            target = bytearray(n)
+            await self._fill_target(memoryview(target), until)
+            return bytes(target)
+        if len(self._buffer) >= n:
+            await checkpoint_if_cancelled()
+        else:
+            await self._fill_to(n, until)
+        data = self._buffer.take(n)
+        assert data is not None
+        await cancel_shielded_checkpoint()
+        return data
+
+    async def receive_into(self, buffer: Buffer, deadline: int = -1) -> None:
+        """Fill a whole buffer.
+
+        Args:
+          buffer: a bytearray, a writable memoryview, an array; an empty one is a checkpoint.
+          deadline: milliseconds on the clock of `now()`, for all of it; -1 for none, 0 for what is there.
+
+        Raises:
+          DeadlineExceeded: less came in time. What came stays buffered in the stream and will be received again.
+          IncompleteRead: the peer ended the stream before; likewise.
+          TypeError: the buffer is read-only or no buffer.
+          trio.BrokenResourceError: the connection broke; likewise.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            if view.readonly:
+                raise TypeError("receive_into needs a writable buffer")
+            self._check_can_receive()
+            await self._fill_target(view, until)
+
+    async def receive_until(self, delimiter: bytes, max_bytes: int, deadline: int = -1) -> bytes:
+        r"""Receive up to a delimiter, such as ``b"\\r\\n"``.
+
+        Args:
+          delimiter: at least one byte.
+          max_bytes: how many bytes may stand before the delimiter.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what is there.
+
+        Returns:
+          The bytes before the delimiter. The delimiter is taken from the stream too, and not returned.
+
+        Raises:
+          DeadlineExceeded: no delimiter came in time; what came stays buffered.
+          IncompleteRead: the peer ended the stream before it; what came stays buffered.
+          OSError: EMSGSIZE, more than `max_bytes` came without it; they stay buffered.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        if not isinstance(delimiter, bytes | bytearray | memoryview):
+            raise TypeError(f"delimiter must be bytes, got {delimiter!r}")
+        delimiter = bytes(delimiter)
+        if not delimiter:
+            raise ValueError("delimiter must have at least one byte")
+        _check_size(max_bytes, "max_bytes", 0)
+        self._check_can_receive()
+        searched = 0
+        started = current_time()
+        patience = Patience(until)
+        while True:
+            found = self._buffer.find(delimiter, searched)
+            if found > max_bytes or (found < 0 and len(self._buffer) >= max_bytes + len(delimiter)):
+                await checkpoint()
+                text = f"no {delimiter!r} within {max_bytes} bytes from {self._peer}"
+                raise OSError(errno.EMSGSIZE, text)
+            if found >= 0:
+                break
+            # The delimiter may have begun already: search its possible beginning again.
+            searched = max(0, len(self._buffer) - len(delimiter) + 1)
+            if patience.is_over():
+                raise self._exceeded("receive", started, until, len(self._buffer))
+            data = await self._receive(RECEIVE_SIZE, until, started)
+            if not data:
+                raise self._incomplete(None, f"{delimiter!r}")
+            self._buffer.add(data)
+        if not patience.tried:
+            await checkpoint_if_cancelled()
+        line = self._buffer.take_up_to(found)
+        self._buffer.take(len(delimiter))
+        await cancel_shielded_checkpoint()
+        return line
+
+    def take(self, n: int) -> bytes | None:
+        """Take exactly `n` buffered bytes, or None while there are fewer; never waits, no checkpoint.
+
+        With `fill` this is the fast way through many small records::
+
+            while (record := stream.take(64)) is None:
+                if not await stream.fill():
+                    break
+
+        Raises:
+          trio.BusyResourceError: another task is receiving.
+          ValueError: n is negative.
+        """
+        if self._receiving:
+            self._refuse_receive()
+        if n < 0:
+            raise ValueError(f"n must be at least 0, got {n!r}")
+        return self._buffer.take(n)
+
+    async def fill(self, deadline: int = -1) -> int:
+        """Read once into the buffer.
+
+        Args:
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what is there.
+
+        Returns:
+          How many bytes were added; 0 at the end of the stream.
+
+        Raises:
+          DeadlineExceeded: nothing came in time. The stream stays usable.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        self._check_can_receive()
+        data = await self._receive(RECEIVE_SIZE, until)
+        self._buffer.add(data)
+        return len(data)
+
+    async def _receive(self, size: int, until: float, started: float | None = None) -> bytes:
+        if started is None and until != inf:
+            started = current_time()
+        self._receiving = True
+        try:
+            return await self._door.receive(size, until)
+        except Expired:
+            raise self._exceeded("receive", started, until, len(self._buffer)) from None
+        except OSError as exc:
+            self._raise_broken("receive", exc)
+        finally:
+            self._receiving = False
+
+    async def _fill_to(self, n: int, until: float) -> None:
+        started = current_time()
+        patience = Patience(until)
+        while len(self._buffer) < n:
+            if patience.is_over():
+                raise self._exceeded("receive", started, until, len(self._buffer))
+            data = await self._receive(RECEIVE_SIZE, until, started)
+            if not data:
+                raise self._incomplete(n, f"{n} bytes")
+            self._buffer.add(data)
+
+    async def _fill_target(self, view: memoryview, until: float) -> None:
+        """Fill a buffer without a detour; whatever ends this early puts the bytes back."""
+        started = current_time()
+        patience = Patience(until)
+        head = self._buffer.take_up_to(len(view))
+        count = len(head)
+        view[:count] = head
+        if count == len(view):
+            try:
+                await checkpoint()
+            except BaseException:
+                self._buffer.put_back(head)
+                raise
+            return
+        self._receiving = True
+        try:
+            while count < len(view):
+                if patience.is_over():
+                    raise Expired
+                got = await self._door.receive_into(view[count:], until)
+                if not got:
+                    break
+                count += got
+        except Expired:
+            raise self._exceeded("receive", started, until, count) from None
+        except OSError as exc:
+            self._raise_broken("receive", exc)
+        finally:
+            self._receiving = False
+            if count < len(view):
+                self._buffer.put_back(bytes(view[:count]))
+        if count < len(view):
+            raise self._incomplete(len(view), f"{len(view)} bytes")
+
+    def _incomplete(self, expected: int | None, what: str) -> IncompleteRead:
+        available = len(self._buffer)
+        text = f"{self._peer} ended the stream before {what}; {available} bytes came and stay buffered"
+        return IncompleteRead(text, expected=expected, available=available)

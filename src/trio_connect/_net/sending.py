@@ -1,0 +1,138 @@
+"""The sending half of a stream.
+
+A send that times out says how much went and poisons nothing; a second sender gets `trio.BusyResourceError` and
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .stream_state import Patience, StreamState
+from .waiting import Expired
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+A = TypeVar("A")
+
+_IOV_MAX: Final = 1024  # limits.h; sendmsg(2) answers EMSGSIZE for more
+
+
+class SendingHalf(StreamState[A]):
+    """Everything that gives bytes to the peer."""
+
+    __slots__ = ()
+
+    async def send_all(self, data: Buffer | Sequence[Buffer], deadline: int = -1) -> None:
+        """Send all bytes, of one buffer or of several one after the other.
+
+        Returns when the kernel has taken them, not when the peer has them. The buffers must not change meanwhile.
+
+        Args:
+          data: a bytes-like object, or a sequence of them, which costs fewer system calls than joining.
+          deadline: milliseconds on the clock of `now()`, for all of it; -1 for none, 0 for what fits now.
+
+        Raises:
+          DeadlineExceeded: the kernel did not take all in time; `transferred` says how many it took. The stream stays
+            usable: send the rest, or close it.
+          TypeError: not bytes.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is sending.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
+        """
+        until = to_seconds(deadline)
+        views = _views(data)
+        self._check_can_send()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+        self._sending = True
+        started = current_time() if until != inf else 0.0
+        patience = Patience(until)
+        total = sum(map(len, views))
+        sent = 0
+        try:
+            if not total:
+                await checkpoint()
+            while sent < total:
+                if patience.is_over():
+                    raise Expired
+                count = await (
+                    self._door.send(views[0], until)
+                    if len(views) == 1
+                    else self._door.send_buffers(views[:_IOV_MAX], until)
+                )
+                sent += count
+                if sent < total:
+                    _consume(views, count)
+        except Expired:
+            raise self._exceeded("send", started, until, sent) from None
+        except OSError as exc:
+            self._raise_broken("send", exc)
+        finally:
+            self._sending = False
+            for view in views:  # a bytearray cannot be resized while a traceback keeps a view of it
+                view.release()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until sending might not block, see `trio.abc.SendStream`.
+
+        Raises:
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is sending.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        self._check_can_send()
+        self._sending = True
+        try:
+            await self._door.wait_writable()
+        except OSError as exc:
+            self._raise_broken("send", exc)
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """Close the sending half: the peer reads the end of the stream, receiving goes on. Twice is once.
+
+        Raises:
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is sending.
+          trio.ClosedResourceError: this stream is closed.
+        """
+        self._check_can_send()
+        await checkpoint_if_cancelled()
+        self._shutdown_write()
+        await cancel_shielded_checkpoint()
+
+    def _shutdown_write(self) -> None:
+        if not self._eof_sent:
+            try:
+                self._door.shutdown_write()
+            except OSError as exc:
+                self._raise_broken("send", exc)
+            self._eof_sent = True
+
+
+def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
+    try:
+        return [memoryview(data).cast("B")]  # type: ignore[arg-type]
+    except TypeError:
+        if not isinstance(data, list | tuple):
+            raise TypeError(f"send_all needs bytes or a list of bytes, got {type(data).__name__}") from None
+    return [view for view in (memoryview(part).cast("B") for part in data) if view]
+
+
+def _consume(views: list[memoryview], count: int) -> None:
+    done = 0
+    while count >= len(views[done]):
+        count -= len(views[done])
+        done += 1
+    del views[:done]
+    views[0] = views[0][count:]

@@ -1,0 +1,100 @@
+"""What the two directions of a stream share: the socket, who is using it, and how it broke."""
+
+from __future__ import annotations
+
+import errno
+from math import inf
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+
+import trio
+from trio import current_time
+
+from .._errors import DeadlineExceeded, strerror
+from .._report import EMPTY_REPORT, ConnectReport
+from .buffer import ReceiveBuffer
+from .factory import FactorySocket
+from .raw import RawSocket
+
+if TYPE_CHECKING:
+    from .attempt import Door
+    from .stream import Facts
+
+A = TypeVar("A")
+
+
+class StreamState(Generic[A]):
+    """The state of one connection. An operation belongs to one task per direction."""
+
+    # All of them here, none in the halves: of two bases with slots of their own no class can be made.
+    __slots__ = (
+        "__weakref__", "_buffer", "_closed", "_door", "_eof_sent", "_local", "_peer", "_receiving", "_report",
+        "_sending",
+    )  # fmt: skip
+
+    _door: Door
+    _buffer: ReceiveBuffer
+    _peer: A
+    _local: A | None
+    _report: ConnectReport | Facts
+    _receiving: bool
+    _sending: bool
+    _eof_sent: bool
+    _closed: bool
+
+    def __init__(self, door: Door, peer: A, report: ConnectReport | Facts = EMPTY_REPORT) -> None:
+        if not isinstance(door, (RawSocket, FactorySocket)):
+            raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
+        self._door = door
+        self._buffer = ReceiveBuffer()
+        self._peer = peer
+        self._local: A | None = None
+        self._report = report
+        self._receiving = self._sending = self._eof_sent = self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+
+    def _check_can_receive(self) -> None:
+        if self._closed or self._receiving:
+            self._refuse_receive()
+
+    def _refuse_receive(self) -> NoReturn:
+        self._check_open()
+        raise trio.BusyResourceError("another task is receiving from this stream")
+
+    def _check_can_send(self) -> None:
+        self._check_open()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending to this stream")
+
+    def _raise_broken(self, what: str, exc: OSError) -> NoReturn:
+        if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
+            raise trio.ClosedResourceError("this stream was closed by another task") from None
+        text = f"{what}: connection with {self._peer} broke: {strerror(exc.errno or errno.EIO)}"
+        raise trio.BrokenResourceError(text) from exc
+
+    def _exceeded(self, what: str, started: float | None, until: float, transferred: int) -> DeadlineExceeded:
+        now = current_time()
+        elapsed = 0.0 if started is None else now - started
+        direction = "to" if what == "send" else "from"
+        return DeadlineExceeded.during(f"{what} {direction} {self._peer}", elapsed, until, transferred=transferred)
+
+
+class Patience:
+    """How often a call of several steps may go on: always once, and after its deadline once more."""
+
+    __slots__ = ("_last", "_until", "tried")
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._last = self.tried = False
+
+    def is_over(self) -> bool:
+        """Ask before each step."""
+        if self._last:
+            return True
+        if self.tried and self._until != inf and current_time() >= self._until:
+            self._last = True
+        self.tried = True
+        return False
