@@ -1,0 +1,3 @@
+from support.doors import door
+
+__all__ = ["door"]

@@ -1,0 +1,1 @@
+"""What the tests share: leak detection, cancel sweeps, the two socket doors, faults on loopback."""
