@@ -161,7 +161,7 @@ async def test_an_abandoned_worker_is_detected_unless_allowed() -> None:
             async with no_leaks():
                 await abandon()
         assert kinds(caught.value) == {("thread", False)}
-        async with no_leaks(ignore_threads=r"Event\.wait"):
+        async with no_leaks(ignore_threads=r"^wait from "):
             await abandon()
     finally:
         done.set()
@@ -277,6 +277,7 @@ async def good_connect(peer: Peer) -> trio.SocketStream:
 
 
 held: list[trio.socket.SocketType] = []
+"""What the faulty ones leak, kept so that no finaliser tidies up."""
 
 
 async def connect_leaking_at_its_second_step(peer: Peer) -> trio.SocketStream:
@@ -346,20 +347,21 @@ async def test_trios_own_connect_passes() -> None:
     assert summary.steps >= 4
 
 
-@pytest.mark.usefixtures("release_held")
 @pytest.mark.parametrize("mode", CANCELLING)
-async def test_a_leak_only_when_cancelled_at_one_step_is_found(mode: Mode) -> None:
-    # Undisturbed it is right, and cancelled at its first step too.
-    with pytest.raises(LeakError, match=f"by mode {mode}, round 1") as caught:
+async def test_a_leak_only_when_cancelled_at_one_step_is_found(
+    mode: Mode, release_held: None
+) -> None:
+    with pytest.raises(LeakError, match=f"by mode {mode}.*: cancelled") as caught:
         await sweep(
             connect_leaking_at_its_second_step, environment=faults.echoing, modes=[mode], rounds=20
         )
-    assert "step 1:" not in str(caught.value) or mode in ("after", "neighbour")
-    assert any(leak.kind == "descriptor" for leak in caught.value.leaks)
+    assert {leak.kind for leak in caught.value.leaks} == {"descriptor"}
+    # Cancelled before its second step begins it is still right, and undisturbed it always is.
+    if mode == "before":
+        assert "round 1, step 2" in str(caught.value)
 
 
-@pytest.mark.usefixtures("release_held")
-async def test_a_lost_winner_is_found() -> None:
+async def test_a_lost_winner_is_found(release_held: None) -> None:
     with pytest.raises(LeakError, match="cancelled"):
         await sweep(connect_losing_its_winner, environment=faults.echoing)
 
@@ -443,12 +445,6 @@ async def test_steps_of_child_tasks_count() -> None:
 
 
 async def test_a_child_that_outlives_the_operation_is_found() -> None:
-    scope = trio.CancelScope()
-
-    async def stay() -> None:
-        with scope:
-            await trio.sleep_forever()
-
     @contextlib.asynccontextmanager
     async def nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
@@ -457,9 +453,9 @@ async def test_a_child_that_outlives_the_operation_is_found() -> None:
 
     async def leave(nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint()
-        nursery.start_soon(stay)
+        nursery.start_soon(trio.sleep_forever)
 
-    with pytest.raises(LeakError, match="task .*stay"):
+    with pytest.raises(LeakError, match="task trio.sleep_forever"):
         await sweep(leave, environment=nursery, modes=["before"])
     # Its surroundings took it away, and that may be what was wanted.
     await sweep(leave, environment=nursery, modes=["before"], rounds=1, inside=False)
@@ -472,16 +468,20 @@ async def test_deadlines_of_the_operation_fall_at_each_step(
         with trio.fail_after(10):
             return await good_connect(peer)
 
-    summary = await sweep(
-        connect,
-        environment=faults.echoing,
-        modes=["clock"],
-        clock=mock_clock,
-        jump=10,
-        raises=trio.TooSlowError,
-    )
-    endings = {run.ending for run in summary.runs}
-    assert endings == {"raised", "returned"}
+
+    with faults.black_hole() as hole:
+        summary = await sweep(
+            lambda: connect(Peer(hole)),
+            modes=["clock"],
+            clock=mock_clock,
+            jump=10,
+            raises=trio.TooSlowError,
+        )
+    assert {run.ending for run in summary.runs} == {"raised"}
+    with pytest.raises(VacuousSweep, match="no run was ever raised"):
+        await sweep(
+            connect, environment=faults.echoing, modes=["clock"], clock=mock_clock, jump=1, rounds=1
+        )
 
 
 async def test_time_passes_for_the_operation_under_an_autojump_clock(

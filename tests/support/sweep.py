@@ -13,8 +13,9 @@ step ``k``, the cancel comes:
 ``deadline``
     the scope's deadline is reached during the step: it expires in the next pass, after the I/O.
 ``clock``
-    nothing is cancelled; the run's ``MockClock`` jumps, so that deadlines of the operation's own
-    are reached during the step.
+    nothing is cancelled; the run's ``MockClock`` jumps before the step, so that deadlines of the
+    operation's own are reached during it. Where the operation parks, the clock jumps (again);
+    only if that does not help either, it is cancelled.
 
 Trio shuffles each batch of tasks, and offers no way to seed that, so every sweep is repeated.
 """
@@ -285,6 +286,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
         self._stepping: trio.lowlevel.Task | None = None
         self._tasks: set[trio.lowlevel.Task] = set()
         self._idle = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
         self._threads = Census.take().threads
         self._horizon = _next_deadline()
         self._ending: Ending | None = None
@@ -351,8 +353,9 @@ class _Run(trio.abc.Instrument, Generic[T]):
             self._fire()
 
     def before_io_wait(self, timeout: float) -> None:
-        if self.mode != "neighbour" and self._standing_still():
-            self._idle.set()
+        if self.mode != "neighbour" and not self._idle.is_set() and self._standing_still():
+            # How long to wait for I/O is settled by now: only this wakes the loop.
+            self._token.run_sync_soon(self._idle.set, idempotent=True)
 
     def _fire(self) -> None:
         self.fired = True
@@ -368,29 +371,41 @@ class _Run(trio.abc.Instrument, Generic[T]):
             self.broken = exc
 
     def _standing_still(self) -> bool:
-        statistics = trio.lowlevel.current_statistics()
+        if trio.lowlevel.current_statistics().tasks_runnable:
+            return False
+        clock = trio.lowlevel.current_clock()
+        if (
+            isinstance(clock, trio.testing.MockClock)
+            and clock.rate == 0
+            and clock.autojump_threshold == math.inf
+        ):
+            return True  # no deadline comes by itself
         # A deadline that surrounds the sweep does not set the operation going again.
-        return statistics.tasks_runnable == 0 and _next_deadline() >= self._horizon - 0.001
+        return _next_deadline() >= self._horizon - 0.001
 
     async def _watch(self) -> None:
+        nudged = False
         while True:
             await self._idle.wait()
             await trio.testing.wait_all_tasks_blocked(self.quiet)
             working = Census.take().threads - self._threads
-            if (
-                self._standing_still()
-                and not working
-                and (not self.fired or self.mode == "clock")  # a jump may have changed nothing
-            ):
-                self.parked = True
-                self.scope.cancel()
-                return
+            if self._standing_still() and not working:
+                if not self.fired:
+                    self.parked = True
+                    self._fire()
+                elif self.mode == "clock":
+                    # That jump came before the deadline was set, or there is none.
+                    if nudged:
+                        self.scope.cancel()
+                        return
+                    nudged = True
+                    self._fire()
             self._idle = trio.Event()
             await trio.lowlevel.checkpoint()
 
     async def _neighbour(self) -> None:
         still = 0
-        for _ in range(self.k):
+        for _ in range(self.k - 1):
             seen = self.steps
             await trio.lowlevel.checkpoint()
             still = still + 1 if self.steps == seen else 0
