@@ -167,9 +167,7 @@ class PassThroughSocket(trio.socket.SocketType):
     async def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         return await self._inner.recvfrom(bufsize, flags)
 
-    async def recvfrom_into(
-        self, buffer: Buffer, nbytes: int = 0, flags: int = 0
-    ) -> tuple[int, Any]:
+    async def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         return await self._inner.recvfrom_into(buffer, nbytes, flags)
 
     async def recvmsg(

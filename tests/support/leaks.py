@@ -32,16 +32,16 @@ from typing import Literal, TypeAlias
 import attrs
 import trio
 
-Kind: TypeAlias = Literal[
-    "descriptor", "task", "thread", "waiter", "connecting", "unraisable", "counter"
-]
+Kind: TypeAlias = Literal["descriptor", "task", "thread", "waiter", "connecting", "unraisable", "counter"]
 Counters: TypeAlias = Mapping[str, Callable[[], int]]
 
 SYN_SENT = 2
 
 # A worker of Trio's thread cache bears this name while it has nothing to do, and the name of its
 # job while it works. The name is put back before the result is delivered, so a job that somebody
-# awaited is never seen as running. Idle workers belong to the process and do not count.
+# awaited is never seen as running. Idle workers belong to the process and do not count. A worker
+# that has got a job but no time yet still looks idle: the slot that the job takes up tells.
+_SLOTS = "worker slots"
 _IDLE_WORKER = re.compile(r"Trio thread \d+")
 
 
@@ -73,6 +73,8 @@ class Census:
     descriptors: Counter[str]
     tasks: Mapping[trio.lowlevel.Task, str]
     threads: Counter[tuple[threading.Thread, str]]
+    slots: int
+    """Jobs for worker threads, under the run's default limiter; another limiter is a counter."""
     waiters: Mapping[str, int]
     connecting: Counter[str]
     unraisable: Counter[str]
@@ -94,6 +96,7 @@ class Census:
                 for thread in threading.enumerate()
                 if not _IDLE_WORKER.fullmatch(thread.name)
             ),
+            slots=trio.to_thread.current_default_thread_limiter().borrowed_tokens,
             waiters=_waiters(),
             connecting=Counter(_connecting(targets, frozenset(ports))),
             unraisable=Counter(_recorders[-1]) if _recorders else Counter(),
@@ -102,10 +105,13 @@ class Census:
 
     def leaked_since(self, before: Census) -> tuple[Leak, ...]:
         """What this census has that ``before`` had not."""
+        threads = [Leak("thread", name) for _, name in (self.threads - before.threads)]
+        if not threads and self.slots > before.slots:
+            threads.append(Leak("thread", f"{_SLOTS}: {before.slots} became {self.slots}"))
         return (
             *(Leak("descriptor", what) for what in (self.descriptors - before.descriptors)),
             *(Leak("task", name) for task, name in self.tasks.items() if task not in before.tasks),
-            *(Leak("thread", name) for _, name in (self.threads - before.threads)),
+            *threads,
             *(
                 Leak("waiter", f"{name}: {before.waiters.get(name, 0)} became {count}")
                 for name, count in self.waiters.items()
@@ -131,7 +137,8 @@ async def leaks_since(
     """Let the run settle, then say what is there that was not there ``before``.
 
     Settling is a bounded number of passes of the loop and takes no time on any clock.
-    ``ignore_threads`` is a regular expression for names of threads that may stay.
+    ``ignore_threads`` is a regular expression for names of threads that may stay (a worker's is
+    ``"<function> from <task>"``); with it, slots in the default limiter may stay too.
     """
     ports = frozenset(ports)
 
@@ -142,7 +149,7 @@ async def leaks_since(
             for leak in found
             if leak.kind != "thread"
             or ignore_threads is None
-            or not re.search(ignore_threads, leak.what)
+            or not (leak.what.startswith(_SLOTS) or re.search(ignore_threads, leak.what))
         }
 
     passes = 1
@@ -172,16 +179,12 @@ async def no_leaks(
     with watching():
         before = await settled_census(ports=ports, counters=counters)
         yield
-        leaks = await leaks_since(
-            before, ports=ports, counters=counters, ignore_threads=ignore_threads
-        )
+        leaks = await leaks_since(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
     if leaks:
         raise LeakError(leaks)
 
 
-async def settled_census(
-    *, ports: Iterable[int] = (), counters: Counters | None = None
-) -> Census:
+async def settled_census(*, ports: Iterable[int] = (), counters: Counters | None = None) -> Census:
     """A census that some passes of the loop do not change, if there is one to be had."""
     ports = frozenset(ports)
     census = Census.take(ports=ports, counters=counters)
@@ -265,9 +268,7 @@ def live_tasks() -> Iterator[trio.lowlevel.Task]:
 def _waiters() -> dict[str, int]:
     io = trio.lowlevel.current_statistics().io_statistics
     return {
-        name: getattr(io, name)
-        for name in ("tasks_waiting_read", "tasks_waiting_write")
-        if hasattr(io, name)
+        name: getattr(io, name) for name in ("tasks_waiting_read", "tasks_waiting_write") if hasattr(io, name)
     }
 
 

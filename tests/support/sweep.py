@@ -95,7 +95,8 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [f"{len(self.runs)} runs, {self.steps} steps"]
-        for mode in dict.fromkeys(run.mode for run in self.runs):
+        modes: dict[Mode, None] = dict.fromkeys(run.mode for run in self.runs)
+        for mode in modes:
             for k, endings in self.endings(mode).items():
                 lines.append(f"  {mode} {k}: {', '.join(f'{e} {n}' for e, n in endings.items())}")
         return "\n".join(lines)
@@ -183,9 +184,7 @@ async def sweep(
     runs: list[Step] = []
 
     async def require_clean(before: Census, step: Step, where: str) -> None:
-        leaks = await leaks_since(
-            before, ports=ports, counters=counters, ignore_threads=ignore_threads
-        )
+        leaks = await leaks_since(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
         if leaks:
             raise LeakError(leaks, f"{where}by {step}")
 
@@ -219,6 +218,7 @@ async def sweep(
             return step
 
         failure: Exception | None = None
+        step: Step | None = None
         outer = await settled_census(ports=ports, counters=counters)
         async with surroundings() as value:
             try:
@@ -232,6 +232,7 @@ async def sweep(
                 raise failure
             finally:
                 failure = None
+        assert step is not None
         await require_clean(outer, step, "(seen after its surroundings were gone) ")
         return step
 
@@ -288,7 +289,8 @@ class _Run(trio.abc.Instrument, Generic[T]):
         self._idle = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         self._threads = Census.take().threads
-        self._horizon = _next_deadline()
+        now = trio.current_time()
+        self._horizon = now + _time_to_next_deadline()
         self._ending: Ending | None = None
         self._result: T | None = None
         self._error: Exception | None = None
@@ -380,8 +382,10 @@ class _Run(trio.abc.Instrument, Generic[T]):
             and clock.autojump_threshold == math.inf
         ):
             return True  # no deadline comes by itself
-        # A deadline that surrounds the sweep does not set the operation going again.
-        return _next_deadline() >= self._horizon - 0.001
+        # A deadline that surrounds the sweep does not set the operation going again. The clock is
+        # read before there and after here, so that it is never taken for an earlier one.
+        left = _time_to_next_deadline()
+        return trio.current_time() + left >= self._horizon
 
     async def _watch(self) -> None:
         nudged = False
@@ -413,6 +417,5 @@ class _Run(trio.abc.Instrument, Generic[T]):
         self._fire()
 
 
-def _next_deadline() -> float:
-    left = trio.lowlevel.current_statistics().seconds_to_next_deadline
-    return math.inf if left == math.inf else trio.current_time() + left
+def _time_to_next_deadline() -> float:
+    return trio.lowlevel.current_statistics().seconds_to_next_deadline
