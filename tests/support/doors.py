@@ -7,6 +7,16 @@ behind the second door, made as awkward as a fake may be:
   (-1 when closed, as `trio.SocketStream` asks for that);
 - a cancelled ``connect`` does *not* close the socket, unlike Trio's own;
 - whatever is not closed stays open: instances are held, and no finaliser comes to the rescue.
+
+A test that takes the `door` fixture runs twice. It must be an argument: pytest-trio does not see
+``usefixtures``. ::
+
+    async def test_connect_leaves_nothing(door: Door) -> None:
+        async def connect(peer: Peer) -> TcpStream:
+            return await tcp_connect(peer.address.pair)
+
+        summary = await sweep(connect, environment=faults.echoing, counters=door.counters)
+        assert summary.endings("before")[1]["cancelled"] == 20
 """
 
 from __future__ import annotations
@@ -63,9 +73,7 @@ class PassThroughSocket(trio.socket.SocketType):
             return self._inner.getsockopt(level, optname)
         return self._inner.getsockopt(level, optname, buflen)
 
-    def setsockopt(
-        self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
-    ) -> None:
+    def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None) -> None:
         if optlen is None:
             assert value is not None
             self._inner.setsockopt(level, optname, value)

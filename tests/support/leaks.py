@@ -92,9 +92,7 @@ class Census:
             descriptors=Counter(targets.values()),
             tasks={task: task.name for task in live_tasks()},
             threads=Counter(
-                (thread, thread.name)
-                for thread in threading.enumerate()
-                if not _IDLE_WORKER.fullmatch(thread.name)
+                (thread, thread.name) for thread in threading.enumerate() if not _IDLE_WORKER.fullmatch(thread.name)
             ),
             slots=trio.to_thread.current_default_thread_limiter().borrowed_tokens,
             waiters=_waiters(),
@@ -267,9 +265,7 @@ def live_tasks() -> Iterator[trio.lowlevel.Task]:
 
 def _waiters() -> dict[str, int]:
     io = trio.lowlevel.current_statistics().io_statistics
-    return {
-        name: getattr(io, name) for name in ("tasks_waiting_read", "tasks_waiting_write") if hasattr(io, name)
-    }
+    return {name: getattr(io, name) for name in ("tasks_waiting_read", "tasks_waiting_write") if hasattr(io, name)}
 
 
 def _connecting(targets: Mapping[int, str], ports: frozenset[int]) -> Iterator[str]:
