@@ -223,7 +223,7 @@ async def sweep(
         async with surroundings() as value:
             try:
                 step = await run_once(value)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001
                 # Raised outside: a nursery of the surroundings would wrap it in a group.
                 failure = exc
             del value
@@ -307,7 +307,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
                     self._ending = "returned"
                 if self._ending is None:
                     self._ending = "cancelled"
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001
                 self._ending, self._error = "raised", exc
             nursery.cancel_scope.cancel()
 
@@ -373,7 +373,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
                 self.clock.jump(self.jump)
             else:
                 self.scope.cancel()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001
             self.broken = exc
 
     def _standing_still(self) -> bool:
