@@ -1,6 +1,6 @@
 import sys
 
-from support.doors import door
+from tests.support.doors import door
 
 __all__ = ["door"]
 

@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
-from support import faults
-from support.doors import Door, PassThroughFactory, PassThroughSocket, through_each_door
-from support.faults import Peer
-from support.leaks import Census, Kind, LeakError, leaks_since, no_leaks
-from support.sweep import CANCELLING, Mode, Step, SweepFailure, VacuousSweep, sweep
+from tests.support import faults
+from tests.support.doors import Door, PassThroughFactory, PassThroughSocket, through_each_door
+from tests.support.faults import Peer
+from tests.support.leaks import Census, Kind, LeakError, leaks_since, no_leaks
+from tests.support.sweep import CANCELLING, Mode, Step, SweepFailure, VacuousSweep, sweep
 
 FAMILIES = [
     pytest.param(socket.AF_INET, id="ipv4"),
