@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 import trio.testing
+
 from tests.support import faults
 from tests.support.doors import Door, PassThroughFactory, PassThroughSocket, through_each_door
 from tests.support.faults import Peer
