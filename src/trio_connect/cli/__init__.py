@@ -1,0 +1,1 @@
+"""The command line; it uses public names only, like any other program."""
