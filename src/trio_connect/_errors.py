@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -93,6 +94,9 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
         self.report = report
         self.transferred = transferred
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strerror,), self.__dict__
+
     @classmethod
     def during(
         cls, what: str, elapsed: float, until: float, *, report: ConnectReport = EMPTY_REPORT, transferred: int = 0
@@ -127,3 +131,6 @@ class IncompleteRead(trio.BrokenResourceError, EOFError):
         super().__init__(message)
         self.expected = expected
         self.available = available
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), expected=self.expected, available=self.available), self.args, self.__dict__
