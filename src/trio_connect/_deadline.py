@@ -59,7 +59,12 @@ def to_seconds(deadline: int) -> float:
     deadline = check_deadline(deadline)
     if deadline == NO_DEADLINE:
         return inf
-    return -inf if deadline == IMMEDIATE else (deadline - 1) / 1000
+    if deadline == IMMEDIATE:
+        return -inf
+    try:
+        return (deadline - 1) / 1000
+    except OverflowError:  # beyond what a float can hold, and so beyond every clock
+        return inf
 
 
 def is_stale(until: float) -> bool:
