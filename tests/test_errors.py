@@ -1,0 +1,137 @@
+"""What errors say: the kernel's own class, one shape of text, and nobody blamed who is not to blame."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import pickle
+import re
+from typing import get_args
+
+import pytest
+import trio
+import trio.testing
+
+from trio_connect import ConnectReport, DeadlineExceeded, Endpoint, IncompleteRead
+from trio_connect._errors import connect_error, is_local
+from trio_connect._report import Phase
+
+PEER = Endpoint("192.0.2.1", 443)
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+@pytest.mark.parametrize("code", sorted(errno.errorcode))
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_errno_in_every_phase_gives_the_kernels_class_and_one_shape(code: int, phase: Phase) -> None:
+    error = connect_error(code, phase, PEER, "192.0.2.9", 0.0004)
+    assert error.errno == code
+    assert type(error) is type(OSError(code, ""))
+    assert not isinstance(error, DeadlineExceeded)
+    text = str(error)
+    assert "192.0.2.1:443" in text
+    assert "192.0.2.9" in text
+    assert "after 0.4 ms" in text
+    if is_local(code, phase):
+        assert text.startswith(f"[Errno {code}] local: {phase} for 192.0.2.1:443: ")
+        said = os.strerror(code)
+        assert said[1:] in text
+    else:
+        assert re.fullmatch(
+            rf"\[Errno {code}\] connect to {re.escape(str(PEER))} from 192\.0\.2\.9 .* after 0\.4 ms", text
+        )
+
+
+def test_the_three_outcomes_that_have_a_word() -> None:
+    def text(code: int) -> str:
+        return str(connect_error(code, "connect", PEER, "192.0.2.9", 0.0004))
+
+    assert (
+        text(errno.ECONNREFUSED)
+        == f"[Errno {errno.ECONNREFUSED}] connect to 192.0.2.1:443 from 192.0.2.9 refused after 0.4 ms"
+    )
+    assert (
+        text(errno.ECONNRESET)
+        == f"[Errno {errno.ECONNRESET}] connect to 192.0.2.1:443 from 192.0.2.9 reset after 0.4 ms"
+    )
+    assert text(errno.ETIMEDOUT) == (
+        f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 from 192.0.2.9 timed out in the kernel after 0.4 ms"
+    )
+    assert text(errno.ENETUNREACH) == (
+        f"[Errno {errno.ENETUNREACH}] connect to 192.0.2.1:443 from 192.0.2.9 failed (network is unreachable) after 0.4 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "phase", "local"),
+    [
+        (errno.EMFILE, "socket", True), (errno.ECONNREFUSED, "socket", True), (errno.EADDRINUSE, "bind", True),
+        (errno.EADDRNOTAVAIL, "connect", True), (errno.EADDRNOTAVAIL, "establish", False),
+        (errno.ECONNREFUSED, "connect", False), (errno.EACCES, "connect", False), (errno.EMFILE, "connect", False),
+    ],
+)  # fmt: skip
+def test_what_is_local(code: int, phase: Phase, local: bool) -> None:
+    assert is_local(code, phase) is local
+
+
+def test_local_errors_bring_a_hint_where_there_is_one() -> None:
+    assert "ulimit -n" in connect_error(errno.EMFILE, "socket", PEER, "any", 0).__notes__[0]
+    assert "ip_local_port_range" in connect_error(errno.EADDRNOTAVAIL, "connect", PEER, "any", 0).__notes__[0]
+    assert not hasattr(connect_error(errno.EINVAL, "bind", PEER, "any", 0), "__notes__")
+    # A peer that forbids is no policy of this system.
+    assert not hasattr(connect_error(errno.EPERM, "connect", PEER, "any", 0), "__notes__")
+
+
+def test_deadline_exceeded_is_both_kinds_and_no_kernel_timeout() -> None:
+    error = DeadlineExceeded("too late")
+    assert isinstance(error, trio.TooSlowError)
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ETIMEDOUT
+    assert str(error) == f"[Errno {errno.ETIMEDOUT}] too late"
+    assert error.report == ConnectReport()
+    assert error.transferred == 0
+
+
+def test_deadline_exceeded_words_and_hint() -> None:
+    async def main() -> None:
+        report = ConnectReport(started_at=1.0)
+        error = DeadlineExceeded.during(
+            f"connect to {PEER}", 0.5, trio.current_time() - 1, report=report, transferred=7
+        )
+        assert (
+            str(error)
+            == f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms"
+        )
+        assert (error.report, error.transferred) == (report, 7)
+        assert "deadlines are absolute" not in str(DeadlineExceeded.during("x", 0, -math.inf))
+        stale = DeadlineExceeded.during("x", 0, 0.5)
+        assert str(stale).endswith("; deadlines are absolute: use now() + ...")
+
+    clock = trio.testing.MockClock()
+    clock.jump(10_000)
+    trio.run(main, clock=clock)
+
+
+def test_incomplete_read_is_the_end_of_a_broken_stream() -> None:
+    error = IncompleteRead("ended early", expected=10, available=3)
+    assert isinstance(error, trio.BrokenResourceError)
+    assert isinstance(error, EOFError)
+    assert (error.expected, error.available, str(error)) == (10, 3, "ended early")
+    assert IncompleteRead("x", expected=None, available=0).expected is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExceeded("too late", report=ConnectReport(started_at=1.0), transferred=3),
+        IncompleteRead("ended early", expected=10, available=3),
+        connect_error(errno.ECONNREFUSED, "connect", PEER, "any", 0.1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_processes(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
