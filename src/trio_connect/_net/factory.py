@@ -49,12 +49,13 @@ def errno_of(exc: OSError) -> int:
 class FactorySocket:
     """The other of the two doors: whatever the run's socket factory made."""
 
-    __slots__ = ("_bind_address", "_scopes", "_sock")
+    __slots__ = ("_bind_address", "_scopes", "_sock", "lost")
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = sock
         self._bind_address: Any = None
         self._scopes: set[trio.CancelScope] = set()
+        self.lost = 0
 
     @classmethod
     def make(cls, family: int, bind_address: Any = None) -> FactorySocket:
@@ -199,6 +200,10 @@ class FactorySocket:
     def getsockname(self) -> Any:
         """Return the local address."""
         return self._sock.getsockname()
+
+    def getpeername(self) -> Any:
+        """Return the remote address."""
+        return self._sock.getpeername()
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""

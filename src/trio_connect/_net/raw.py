@@ -101,10 +101,12 @@ def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: st
 class RawSocket:
     """One of the two doors: a non-blocking kernel socket under Trio's public wait functions."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_sock", "lost")
 
     def __init__(self, sock: socket.SocketType) -> None:
         self._sock = sock
+        # The errno that broke the connection, 0 while it lives. Linux tells it once.
+        self.lost = 0
 
     # ------------------------------------------------------------------ connecting
 
@@ -181,8 +183,10 @@ class RawSocket:
                 if not more:
                     break
                 count += more
-        except OSError:
-            pass  # nothing more for now, or an error that stays for the next call
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self.lost = exc.errno or errno.EIO  # told only now; the next call meets the end
         return count
 
     async def send(self, data: Buffer, until: float) -> int:
@@ -325,6 +329,10 @@ class RawSocket:
     def getsockname(self) -> Any:
         """Return the local address."""
         return self._sock.getsockname()
+
+    def getpeername(self) -> Any:
+        """Return the remote address."""
+        return self._sock.getpeername()
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""

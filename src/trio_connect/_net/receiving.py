@@ -217,13 +217,18 @@ class ReceivingHalf(StreamState[A]):
             started = current_time()
         self._receiving = True
         try:
-            return await self._door.receive(size, until)
+            data = await self._door.receive(size, until)
         except Expired:
             raise self._exceeded("receive", started, until, len(self._buffer)) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
         finally:
             self._receiving = False
+        if self._closed:
+            self._raise_closed()
+        if not data:
+            self._check_end("receive")
+        return data
 
     async def _fill_to(self, n: int, until: float) -> None:
         started = current_time()
@@ -238,24 +243,24 @@ class ReceivingHalf(StreamState[A]):
 
     async def _fill_target(self, view: memoryview, until: float) -> None:
         """Fill a buffer without a detour; whatever ends this early puts the bytes back."""
+        if len(view) <= len(self._buffer):
+            await checkpoint_if_cancelled()
+            view[:] = self._buffer.take_up_to(len(view))
+            await cancel_shielded_checkpoint()
+            return
         started = current_time()
         patience = Patience(until)
         head = self._buffer.take_up_to(len(view))
         count = len(head)
         view[:count] = head
-        if count == len(view):
-            try:
-                await checkpoint()
-            except BaseException:
-                self._buffer.put_back(head)
-                raise
-            return
         self._receiving = True
         try:
             while count < len(view):
                 if patience.is_over():
                     raise Expired
                 got = await self._door.receive_into(view[count:], until)
+                if self._closed:
+                    self._raise_closed()
                 if not got:
                     break
                 count += got
@@ -265,9 +270,10 @@ class ReceivingHalf(StreamState[A]):
             self._raise_broken("receive", exc)
         finally:
             self._receiving = False
-            if count < len(view):
+            if count < len(view) and not self._closed:
                 self._buffer.put_back(bytes(view[:count]))
         if count < len(view):
+            self._check_end("receive")
             raise self._incomplete(len(view), f"{len(view)} bytes")
 
     def _incomplete(self, expected: int | None, what: str) -> IncompleteRead:

@@ -71,6 +71,8 @@ class SendingHalf(StreamState[A]):
                 )
                 sent += count
                 if sent < total:
+                    if self._closed:
+                        self._raise_closed()
                     _consume(views, count)
         except Expired:
             raise self._exceeded("send", started, until, sent) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
 from trio import current_time
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, Source, as_endpoint
@@ -146,7 +146,8 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     async def close_gracefully(self, deadline: int = -1) -> None:
         """Send the end of the stream, read and throw away until the peer's, then close. Always closed after.
 
-        When this returns, the peer has read everything, or at least has closed its own half after it could.
+        When this returns, the peer has read everything, or at least has closed its own half after it could. Another
+        task may cut it short with `aclose` or `abort`.
 
         Args:
           deadline: milliseconds on the clock of `now()`; -1 waits for the peer for ever.
@@ -154,19 +155,30 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         Raises:
           DeadlineExceeded: the peer's end did not come in time, however much else did.
           trio.BrokenResourceError: the connection broke before it.
+          trio.ClosedResourceError: another task closed the stream meanwhile.
         """
         until = to_seconds(deadline)
         if self._closed:
-            await checkpoint()
+            await self.aclose()
             return
         started = current_time()
         patience = Patience(until)
         self._leave()
+        self._draining = True
         try:
             await checkpoint_if_cancelled()
+            while self._receiving or self._sending:
+                # They may have been on their way when they were woken, and have parked again since.
+                await cancel_shielded_checkpoint()
+                self._door.wake()
+            self._receiving = True
             self._shutdown_write()
             while not patience.is_over():
-                if not await self._door.receive(RECEIVE_SIZE, until):
+                data = await self._door.receive(RECEIVE_SIZE, until)
+                if not self._draining:
+                    self._raise_closed()
+                if not data:
+                    self._check_end("graceful close")
                     return
             raise Expired
         except Expired:
@@ -174,6 +186,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         except OSError as exc:
             self._raise_broken("graceful close", exc)
         finally:
+            self._receiving = self._draining = False
             await self._finish_closing()
 
     async def aclose(self) -> None:
@@ -182,14 +195,14 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         What was sent before is still delivered, also when this is cancelled or called by `trio.aclose_forcefully`:
         the kernel does that after the close. Twice is once.
         """
-        if not self._closed:
+        if not self._closed or self._draining:
             self._leave()
             await self._finish_closing()
         await checkpoint()
 
     def abort(self) -> None:
         """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
-        if not self._closed:
+        if not self._closed or self._draining:
             self._leave()
             self._door.abort()
 
@@ -213,6 +226,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     def _leave(self) -> None:
         """From here on this stream is closed for everybody, also for those who wait on it."""
         self._closed = True
+        self._draining = False
         self._buffer.clear()
         if self._receiving or self._sending:
             self._door.wake()
@@ -221,6 +235,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         try:
             await self._door.discard(DISCARD_LIMIT)
         finally:
+            if self._receiving or self._sending:
+                # Whoever was on its way when it was woken may have parked again, and close(2) wakes nobody.
+                self._door.wake()
             self._door.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from math import inf
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
@@ -27,8 +28,8 @@ class StreamState(Generic[A]):
 
     # All of them here, none in the halves: of two bases with slots of their own no class can be made.
     __slots__ = (
-        "__weakref__", "_buffer", "_closed", "_door", "_eof_sent", "_local", "_peer", "_receiving", "_report",
-        "_sending",
+        "__weakref__", "_buffer", "_closed", "_door", "_draining", "_eof_sent", "_local", "_peer", "_receiving",
+        "_report", "_sending",
     )  # fmt: skip
 
     _door: Door
@@ -40,6 +41,7 @@ class StreamState(Generic[A]):
     _sending: bool
     _eof_sent: bool
     _closed: bool
+    _draining: bool
 
     def __init__(self, door: Door, peer: A, report: ConnectReport | Facts = EMPTY_REPORT) -> None:
         if not isinstance(door, (RawSocket, FactorySocket)):
@@ -49,7 +51,7 @@ class StreamState(Generic[A]):
         self._peer = peer
         self._local: A | None = None
         self._report = report
-        self._receiving = self._sending = self._eof_sent = self._closed = False
+        self._receiving = self._sending = self._eof_sent = self._closed = self._draining = False
 
     def _check_open(self) -> None:
         if self._closed:
@@ -69,10 +71,27 @@ class StreamState(Generic[A]):
             raise trio.BusyResourceError("another task is sending to this stream")
 
     def _raise_broken(self, what: str, exc: OSError) -> NoReturn:
-        if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
-            raise trio.ClosedResourceError("this stream was closed by another task") from None
-        text = f"{what}: connection with {self._peer} broke: {strerror(exc.errno or errno.EIO)}"
+        # While a graceful close drains, the stream is closed for everybody but it. EBADF: closed through .socket.
+        if (self._closed and not self._draining) or exc.errno == errno.EBADF:
+            self._raise_closed()
+        code = exc.errno or errno.EIO
+        # After EPIPE the other direction may still end well: the peer closed, and had sent all it wanted to.
+        if code != errno.EPIPE:
+            self._door.lost = code
+        text = f"{what}: connection with {self._peer} broke: {strerror(code)}"
         raise trio.BrokenResourceError(text) from exc
+
+    def _raise_closed(self) -> NoReturn:
+        raise trio.ClosedResourceError("this stream was closed by another task") from None
+
+    def _check_end(self, what: str) -> None:
+        """Tell the end of the stream from a broken one.
+
+        The kernel tells an error once, to whichever call comes first, and says "end of stream" to all others.
+        """
+        code = self._door.lost
+        if code:
+            self._raise_broken(what, OSError(code, os.strerror(code)))
 
     def _exceeded(self, what: str, started: float | None, until: float, transferred: int) -> DeadlineExceeded:
         now = current_time()
