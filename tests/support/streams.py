@@ -1,0 +1,124 @@
+"""Pairs of connected streams of ours, over the kernel's loopback, through whichever door the run has open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import trio
+
+from trio_connect import (
+    DeadlineExceeded,
+    SocketOptions,
+    TcpListener,
+    TcpStream,
+    UnixListener,
+    UnixStream,
+    tcp_connect,
+    tcp_listen,
+    unix_connect,
+    unix_listen,
+)
+
+Kind: TypeAlias = Literal["tcp", "unix"]
+Stream: TypeAlias = TcpStream | UnixStream
+Listener: TypeAlias = TcpListener | UnixListener
+
+KINDS: tuple[Kind, ...] = ("tcp", "unix")
+
+
+@contextlib.asynccontextmanager
+async def listening(kind: Kind, *, backlog: int | None = None) -> AsyncIterator[Listener]:
+    """A listener of ours on loopback or in a folder of its own."""
+    if kind == "tcp":
+        async with await tcp_listen(("127.0.0.1", 0), backlog=backlog) as tcp:
+            yield tcp
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            async with await unix_listen(Path(folder, "socket"), backlog=backlog) as unix:
+                yield unix
+
+
+async def connect_to(listener: Listener, deadline: int = -1) -> Stream:
+    if isinstance(listener, TcpListener):
+        return await tcp_connect(listener.endpoint, deadline)
+    return await unix_connect(listener.path, deadline)
+
+
+async def make_pair(kind: Kind) -> tuple[Stream, Stream]:
+    """The connecting end and the accepted one."""
+    async with listening(kind) as listener:
+        near = await connect_to(listener)
+        return near, await listener.accept()
+
+
+@contextlib.asynccontextmanager
+async def pair(kind: Kind) -> AsyncIterator[tuple[Stream, Stream]]:
+    near, far = await make_pair(kind)
+    try:
+        yield near, far
+    finally:
+        near.abort()
+        far.abort()
+
+
+async def clog(*streams: Stream) -> None:
+    """Send until the kernel takes no more in any direction.
+
+    Over TCP it finds room again in bursts, some time after it said that there was none, so it must have had none for
+    a while.
+    """
+    tcp = any(isinstance(stream, TcpStream) for stream in streams)
+    quiet = 0
+    while quiet < (20 if tcp else 1):
+        taken = 0
+        for stream in streams:
+            try:
+                await stream.send_all(bytes(1_000_000), 0)
+                taken += 1_000_000
+            except DeadlineExceeded as exc:
+                taken += exc.transferred
+        quiet = 0 if taken else quiet + 1
+        if tcp:
+            await trio.sleep(0.02)
+
+
+async def make_clogged_pair(kind: Kind) -> tuple[Stream, Stream]:
+    if kind == "tcp":
+        # Small buffers only spare time.
+        options = SocketOptions(send_buffer=65536, receive_buffer=65536)
+        async with await tcp_listen(("127.0.0.1", 0), options=options) as listener:
+            near: Stream = await tcp_connect(listener.endpoint, options=options)
+            far: Stream = await listener.accept()
+    else:
+        near, far = await make_pair(kind)
+    await clog(near, far)
+    return near, far
+
+
+def random_bytes(size: int) -> bytes:
+    return os.urandom(size)
+
+
+Receive: TypeAlias = Callable[[Stream, int], Awaitable[Any]]
+
+
+async def _receive_into(stream: Stream, size: int, deadline: int) -> bytes:
+    target = bytearray(size)
+    await stream.receive_into(target, deadline)
+    return bytes(target)
+
+
+# Every way to receive, each of which needs at least two bytes but the first and the last.
+RECEIVES: dict[str, Receive] = {
+    "receive_some": lambda stream, deadline: stream.receive_some(None, deadline),
+    "receive_exactly": lambda stream, deadline: stream.receive_exactly(3, deadline),
+    "receive_exactly, large": lambda stream, deadline: stream.receive_exactly(100_000, deadline),
+    "receive_into": lambda stream, deadline: _receive_into(stream, 3, deadline),
+    "receive_until": lambda stream, deadline: stream.receive_until(b"\r\n", 64, deadline),
+    "fill": lambda stream, deadline: stream.fill(deadline),
+}
