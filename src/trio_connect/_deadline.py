@@ -54,17 +54,14 @@ def check_deadline(deadline: object) -> int:
 
 def to_seconds(deadline: int) -> float:
     """Return the point in Trio time that a deadline means: `math.inf` for none, `-math.inf` for 0."""
-    if deadline == NO_DEADLINE and type(deadline) is int:  # the default, on every fast path
-        return inf
-    deadline = check_deadline(deadline)
-    if deadline == NO_DEADLINE:
-        return inf
-    if deadline == IMMEDIATE:
-        return -inf
-    try:
-        return (deadline - 1) / 1000
-    except OverflowError:  # beyond what a float can hold, and so beyond every clock
-        return inf
+    if type(deadline) is not int or deadline < NO_DEADLINE:
+        deadline = check_deadline(deadline)
+    if deadline > IMMEDIATE:
+        try:
+            return (deadline - 1) / 1000
+        except OverflowError:  # beyond what a float can hold, and so beyond every clock
+            return inf
+    return inf if deadline == NO_DEADLINE else -inf
 
 
 def is_stale(until: float) -> bool:
