@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-import attrs
-
 
 @final
-@attrs.define(eq=False)
 class ReceiveBuffer:
     """Bytes in arrival order: added at the end, taken from the front.
 
@@ -16,8 +13,9 @@ class ReceiveBuffer:
     bytearray would move the rest at every `del`, a memoryview would cost an object and a conversion per record.
     """
 
-    _data: bytes = attrs.field(default=b"", alias="data")
-    _start: int = attrs.field(default=0, init=False)
+    # Defaults of the class, not of an __init__: many a stream is made and closed without ever buffering a byte.
+    _data = b""
+    _start = 0
 
     def __len__(self) -> int:
         return len(self._data) - self._start
