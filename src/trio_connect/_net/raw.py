@@ -10,7 +10,9 @@ import errno
 import socket
 import struct
 import sys
+from errno import EALREADY
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import trio
@@ -34,6 +36,9 @@ T = TypeVar("T")
 # The C base class: `socket.socket` on top of it converts family and type to enums, 1 us for every connection.
 CSocket: Final = socket.SocketType
 LINGER_ABORT: Final = struct.pack("ii", 1, 0)
+# Plain ints: an enum's member costs a look into a module and a conversion.
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SO_LINGER: Final = int(socket.SO_LINGER)
 # What one recv() of the discarding loop takes; it is read into one scratch buffer for the whole process, whose
 # content nobody looks at.
 _SCRATCH: Final = bytearray(65536)
@@ -49,6 +54,8 @@ _PENDING: Final = frozenset(
     # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
 )  # fmt: skip
+# Linux says so of the first connect(2) only, and answers a second one with how far the handshake is.
+_ASK_AGAIN: Final = errno.EINPROGRESS if sys.platform == "linux" else None
 # accept(2): Linux hands errors of the not yet accepted connection to accept(); they concern nobody here.
 _DEAD_ON_ARRIVAL: Final = frozenset(
     getattr(errno, name)
@@ -116,10 +123,11 @@ class RawSocket:
         On plain loopback the handshake is over when connect(2) returns EINPROGRESS, so it is asked again at once:
         that costs one system call and saves two of epoll, a scope and a wait.
         """
-        code = self._sock.connect_ex(address)
-        if code == errno.EINPROGRESS and sys.platform == "linux":
-            code = self._sock.connect_ex(address)
-        return errno.EALREADY if code in _PENDING else code
+        connect = self._sock.connect_ex
+        code = connect(address)
+        if code == _ASK_AGAIN:
+            code = connect(address)
+        return EALREADY if code in _PENDING else code
 
     async def finish(self, address: Any, until: float) -> int:
         """Wait for a pending connect: 0, or its error.
@@ -130,10 +138,15 @@ class RawSocket:
         Raises:
           Expired: `until` came first.
         """
+        fd = self._sock.fileno()
+        ready = True
         while True:
-            ready = await park(wait_writable, self._sock.fileno(), until)
+            if until == inf:  # no frame but Trio's own: of thousands that are pending, each pays for it in memory
+                await wait_writable(fd)
+            else:
+                ready = await park(wait_writable, fd, until)
             code = self._look(address)
-            if code != errno.EALREADY:
+            if code != EALREADY:
                 return code
             if not ready:
                 raise Expired
@@ -144,7 +157,7 @@ class RawSocket:
             code = self._sock.connect_ex(address)
             if code == errno.EISCONN:
                 return 0
-            return errno.EALREADY if code in _PENDING else code
+            return EALREADY if code in _PENDING else code
 
     else:
 
@@ -155,7 +168,7 @@ class RawSocket:
             try:
                 self._sock.getpeername()
             except OSError as exc:
-                return errno.EALREADY if exc.errno == errno.ENOTCONN else exc.errno or errno.EIO
+                return EALREADY if exc.errno == errno.ENOTCONN else exc.errno or errno.EIO
             return 0
 
     # ------------------------------------------------------------------ moving bytes
@@ -290,7 +303,7 @@ class RawSocket:
     def abort(self) -> None:
         """Close with RST."""
         try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ABORT)
+            self._sock.setsockopt(_SOL_SOCKET, _SO_LINGER, LINGER_ABORT)
         except OSError:
             pass
         self._sock.close()
