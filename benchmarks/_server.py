@@ -1,0 +1,106 @@
+"""The other end, on a core of its own: ``_server.py CORE LOWEST HIGHEST``.
+
+Prints one line of JSON, the ports it found between LOWEST and HIGHEST, and serves until its stdin ends.
+
+  accept   accepts and closes, in batches, so that it wakes seldom while somebody connects in a row
+  echo     sends back what comes
+  sink     reads and forgets
+  source   sends without end
+  full     listens and never accepts, its backlog already full: whoever connects stays pending
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+BACKLOG = 65535
+SIZE = 1 << 20
+
+
+def listen(ports: range, backlog: int = BACKLOG) -> socket.socket:
+    for port in ports:
+        sock = socket.socket()
+        # All addresses of 127.0.0.0/8: a client that spreads over many of them never runs out of local ports.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("0.0.0.0", port))
+            sock.listen(backlog)
+        except OSError:
+            sock.close()
+        else:
+            return sock
+    raise SystemExit(f"no free port in {ports}")
+
+
+def accept_and_close(listener: socket.socket) -> None:
+    listener.setblocking(False)
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    while True:
+        poll.poll()
+        time.sleep(0.0003)
+        try:
+            while True:
+                fd, _ = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - without a socket object
+                os.close(fd)
+        except OSError:
+            pass
+
+
+def echo(sock: socket.socket) -> None:
+    while data := sock.recv(1 << 18):
+        sock.sendall(data)
+
+
+def sink(sock: socket.socket) -> None:
+    buffer = bytearray(SIZE)
+    while sock.recv_into(buffer):
+        pass
+
+
+def source(sock: socket.socket) -> None:
+    data = bytes(SIZE)
+    while True:
+        sock.sendall(data)
+
+
+def serve(listener: socket.socket, handler: Callable[[socket.socket], None]) -> None:
+    def guarded(sock: socket.socket) -> None:
+        with sock:
+            try:
+                handler(sock)
+            except OSError:
+                pass
+
+    while True:
+        sock, _ = listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=guarded, args=(sock,), daemon=True).start()
+
+
+def main() -> None:
+    core, lowest, highest = map(int, sys.argv[1:])
+    if core >= 0:
+        os.sched_setaffinity(0, {core})
+    ports = range(lowest, highest + 1)
+    listeners = {name: listen(ports) for name in ("accept", "echo", "sink", "source")}
+    full = listeners["full"] = listen(ports, 0)
+    filler = socket.socket()  # kept: a backlog of 0 has room for one
+    filler.connect(("127.0.0.1", full.getsockname()[1]))
+    for name, handler in (("echo", echo), ("sink", sink), ("source", source)):
+        threading.Thread(target=serve, args=(listeners[name], handler), daemon=True).start()
+    threading.Thread(target=accept_and_close, args=(listeners["accept"],), daemon=True).start()
+    print(json.dumps({name: sock.getsockname()[1] for name, sock in listeners.items()}), flush=True)
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

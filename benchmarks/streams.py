@@ -1,0 +1,354 @@
+"""Bytes after connecting: ping-pong, bulk both ways, and many small records out of a full pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+import _contestants as c
+from _harness import (
+    Bound,
+    NotPermittedError,
+    Sample,
+    cores,
+    end,
+    enter_network,
+    inside,
+    interleave,
+    missing,
+    parser,
+    pin_client,
+    print_bounds,
+    quiet_ratio,
+    ratio,
+    running_server,
+    show,
+    table,
+    versions,
+)
+from trio_connect import TcpStream, tcp_connect
+
+OURS, TRIO, ASYNCIO, UVLOOP = "trio_connect.TcpStream", "trio.SocketStream", "asyncio streams", "uvloop streams"
+BLOCKING = c.BLOCKING
+MIB = 1 << 20
+RECORD = 64
+SMALL = bytes(RECORD)
+LARGE = bytes(MIB)
+
+Ports = dict[str, int]
+Clock = Callable[[], None]
+"""Called when the warm-up is over: from then on the time counts."""
+
+
+class Watch:
+    """Measures from `start` to `read`, per operation."""
+
+    def start(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self, count: int) -> Sample:
+        return Sample((time.perf_counter() - self._wall) / count, (time.process_time() - self._cpu) / count)
+
+
+# ---------------------------------------------------------------------- ours
+
+
+async def ours_ping_pong(stream: TcpStream, n: int) -> None:
+    for _ in range(n):
+        await stream.send_all(SMALL)
+        await stream.receive_exactly(RECORD)
+
+
+async def ours_send(stream: TcpStream, n: int) -> None:
+    for _ in range(n):
+        await stream.send_all(LARGE)
+
+
+async def ours_receive(stream: TcpStream, n: int) -> None:
+    left = n * MIB
+    while left > 0:
+        left -= len(await stream.receive_some())
+
+
+async def ours_receive_into(stream: TcpStream, n: int) -> None:
+    buffer = bytearray(MIB)
+    for _ in range(n):
+        await stream.receive_into(buffer)
+
+
+async def ours_records(stream: TcpStream, n: int) -> None:
+    take = stream.take
+    for _ in range(n):
+        while take(RECORD) is None:
+            await stream.fill()
+
+
+async def ours_records_exactly(stream: TcpStream, n: int) -> None:
+    for _ in range(n):
+        await stream.receive_exactly(RECORD)
+
+
+# ---------------------------------------------------------------------- trio
+
+
+async def trio_ping_pong(stream: trio.SocketStream, n: int) -> None:
+    for _ in range(n):
+        await stream.send_all(SMALL)
+        left = RECORD
+        while left:
+            left -= len(await stream.receive_some())
+
+
+async def trio_send(stream: trio.SocketStream, n: int) -> None:
+    for _ in range(n):
+        await stream.send_all(LARGE)
+
+
+async def trio_receive(stream: trio.SocketStream, n: int) -> None:
+    left = n * MIB
+    while left > 0:
+        left -= len(await stream.receive_some())
+
+
+async def trio_records(stream: trio.SocketStream, n: int) -> None:
+    # What a program without exact reads does by hand.
+    buffer = bytearray()
+    for _ in range(n):
+        while len(buffer) < RECORD:
+            buffer += await stream.receive_some()
+        bytes(buffer[:RECORD])
+        del buffer[:RECORD]
+
+
+# ---------------------------------------------------------------------- asyncio and uvloop
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def asyncio_ping_pong(streams: Streams, n: int) -> None:
+    reader, writer = streams
+    for _ in range(n):
+        writer.write(SMALL)
+        await writer.drain()
+        await reader.readexactly(RECORD)
+
+
+async def asyncio_send(streams: Streams, n: int) -> None:
+    _, writer = streams
+    for _ in range(n):
+        writer.write(LARGE)
+        await writer.drain()
+
+
+async def asyncio_receive(streams: Streams, n: int) -> None:
+    reader, _ = streams
+    left = n * MIB
+    while left > 0:
+        left -= len(await reader.read(65536))
+
+
+async def asyncio_records(streams: Streams, n: int) -> None:
+    reader, _ = streams
+    for _ in range(n):
+        await reader.readexactly(RECORD)
+
+
+# ---------------------------------------------------------------------- blocking
+
+
+def blocking_ping_pong(sock: socket.socket, n: int) -> None:
+    for _ in range(n):
+        sock.sendall(SMALL)
+        sock.recv(RECORD, socket.MSG_WAITALL)
+
+
+def blocking_send(sock: socket.socket, n: int) -> None:
+    for _ in range(n):
+        sock.sendall(LARGE)
+
+
+def blocking_receive(sock: socket.socket, n: int) -> None:
+    left = n * MIB
+    while left > 0:
+        left -= len(sock.recv(65536))
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def run_blocking(body: Callable[[Any, int], None], port: int, n: int) -> Sample:
+    watch = Watch()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        body(sock, max(1, n // 20))
+        watch.start()
+        body(sock, n)
+        return watch.read(n)
+
+
+def run_trio(connect: Callable[[int], Awaitable[Any]], body: Any, port: int, n: int) -> Sample:
+    async def main() -> Sample:
+        watch = Watch()
+        async with await connect(port) as stream:
+            await body(stream, max(1, n // 20))
+            watch.start()
+            await body(stream, n)
+            return watch.read(n)
+
+    return trio.run(main)
+
+
+async def asyncio_main(body: Any, port: int, n: int) -> Sample:
+    watch = Watch()
+    streams = await asyncio.open_connection("127.0.0.1", port)
+    await body(streams, max(1, n // 20))
+    watch.start()
+    await body(streams, n)
+    sample = watch.read(n)
+    streams[1].transport.abort()
+    return sample
+
+
+def run_asyncio(body: Any, port: int, n: int) -> Sample:
+    return asyncio.run(asyncio_main(body, port, n))
+
+
+def run_uvloop(body: Any, port: int, n: int) -> Sample:
+    sample: Sample = c.run_uvloop(asyncio_main(body, port, n))
+    return sample
+
+
+async def open_ours(port: int) -> TcpStream:
+    return await tcp_connect(("127.0.0.1", port))
+
+
+async def open_trio(port: int) -> trio.SocketStream:
+    return await trio.open_tcp_stream("127.0.0.1", port)
+
+
+on_ours, on_trio = partial(run_trio, open_ours), partial(run_trio, open_trio)
+
+# title: (server, operations for --n 1000, {contestant: how})
+EXERCISES: dict[str, tuple[str, int, dict[str, partial[Sample]]]] = {
+    "64-byte ping-pong": (
+        "echo",
+        1000,
+        {
+            BLOCKING: partial(run_blocking, blocking_ping_pong),
+            OURS: partial(on_ours, ours_ping_pong),
+            TRIO: partial(on_trio, trio_ping_pong),
+            ASYNCIO: partial(run_asyncio, asyncio_ping_pong),
+            UVLOOP: partial(run_uvloop, asyncio_ping_pong),
+        },
+    ),
+    "bulk send, 1 MiB each": (
+        "sink",
+        60,
+        {
+            BLOCKING: partial(run_blocking, blocking_send),
+            OURS: partial(on_ours, ours_send),
+            TRIO: partial(on_trio, trio_send),
+            ASYNCIO: partial(run_asyncio, asyncio_send),
+            UVLOOP: partial(run_uvloop, asyncio_send),
+        },
+    ),
+    "bulk receive, 1 MiB each": (
+        "source",
+        60,
+        {
+            BLOCKING: partial(run_blocking, blocking_receive),
+            OURS: partial(on_ours, ours_receive),
+            OURS + ", receive_into": partial(on_ours, ours_receive_into),
+            TRIO: partial(on_trio, trio_receive),
+            ASYNCIO: partial(run_asyncio, asyncio_receive),
+            UVLOOP: partial(run_uvloop, asyncio_receive),
+        },
+    ),
+    "64-byte records from a full pipe": (
+        "source",
+        40_000,
+        {
+            OURS + ", take and fill": partial(on_ours, ours_records),
+            OURS + ", receive_exactly": partial(on_ours, ours_records_exactly),
+            TRIO + " and a bytearray": partial(on_trio, trio_records),
+            ASYNCIO + ", readexactly": partial(run_asyncio, asyncio_records),
+            UVLOOP + ", readexactly": partial(run_uvloop, asyncio_records),
+        },
+    ),
+}
+RECORDS = "64-byte records from a full pipe"
+
+
+def measure(rounds: int, n: int) -> dict[str, Any]:
+    note = ""
+    try:
+        enter_network()
+    except NotPermittedError as exc:
+        note = f"no network of its own ({exc}): measured on this machine's loopback"
+    client, server = cores()
+    without_uvloop = bool(missing("uvloop"))
+    found = {}
+    with running_server(server) as ports:
+        pin_client(client)
+        for title, (kind, thousand, contestants) in EXERCISES.items():
+            count = max(1, thousand * n // 1000)
+            able = {
+                name: partial(how, ports[kind], count)
+                for name, how in contestants.items()
+                if not (without_uvloop and name.startswith(UVLOOP))
+            }
+            samples = interleave(able, rounds)
+            found[title] = {name: [(s.wall, s.cpu) for s in taken] for name, taken in samples.items()}
+    return {"note": note, "missing": ["MISSING: uvloop is not installed"] if without_uvloop else [], "samples": found}
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=9, n=1000)
+    options.add_argument("--measure", action="store_true", help="measure in this process, print JSON")
+    given = options.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.rounds, given.n)))
+        return
+    print(f"# Streams\n\n{versions()}; {given.rounds} rounds")
+    found = inside(__file__, "--measure", "--rounds", str(given.rounds), "--n", str(given.n))
+    bounds: list[Bound] = []
+    for title, raw in found["samples"].items():
+        samples = {name: [Sample(*pair) for pair in taken] for name, taken in raw.items()}
+        mine = next(name for name in samples if name.startswith(OURS))
+        rows = []
+        for name, taken in samples.items():
+            cpu = sorted(sample.cpu * 1e6 for sample in taken)
+            wall = sorted(sample.wall * 1e6 for sample in taken)
+            bold = "**" if name.startswith(OURS) else ""
+            middle = len(cpu) // 2
+            rows.append(
+                [
+                    f"{bold}{name}{bold}",
+                    show(ratio(samples, name, mine)),
+                    show(quiet_ratio(samples, name, mine)),
+                    f"{cpu[middle]:.2f} ({cpu[0]:.2f})",
+                    f"{wall[middle]:.2f}",
+                ]
+            )
+        header = [title, "CPU / ours, median of ratios", "quiet", "CPU us (best)", "wall us"]
+        print(f"\n{table(header, rows)}")
+        if title == RECORDS:
+            exactly = ratio(samples, ASYNCIO + ", readexactly", mine)
+            bounds.append(Bound("records: asyncio readexactly / our take", exactly, at_least=1))
+    for line in filter(None, [*found["missing"], found["note"] and "NOTE: " + found["note"]]):
+        print(f"\n{line}")
+    sys.stdout.flush()
+    print_bounds(bounds)
+    end(given, found, bounds)
+
+
+if __name__ == "__main__":
+    main()
