@@ -88,13 +88,15 @@ class ReceivingHalf(StreamState[A]):
             target = bytearray(n)
             await self._fill_target(memoryview(target), until)
             return bytes(target)
-        if len(self._buffer) >= n:
+        buffered = len(self._buffer) >= n
+        if buffered:
             await checkpoint_if_cancelled()
         else:
             await self._fill_to(n, until)
         data = self._buffer.take(n)
         assert data is not None
-        await cancel_shielded_checkpoint()
+        if buffered:  # each read has passed through the loop
+            await cancel_shielded_checkpoint()
         return data
 
     async def receive_into(self, buffer: Buffer, deadline: int = -1) -> None:
@@ -165,11 +167,13 @@ class ReceivingHalf(StreamState[A]):
             if not data:
                 raise self._incomplete(None, f"{delimiter!r}")
             self._buffer.add(data)
-        if not patience.tried:
+        buffered = not patience.tried
+        if buffered:
             await checkpoint_if_cancelled()
         line = self._buffer.take_up_to(found)
         self._buffer.take(len(delimiter))
-        await cancel_shielded_checkpoint()
+        if buffered:  # each read has passed through the loop
+            await cancel_shielded_checkpoint()
         return line
 
     def take(self, n: int) -> bytes | None:
