@@ -77,10 +77,10 @@ async def tcp_connect(
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (endpoint, source, started, current_time()))
     except LocalFailure as exc:
-        if door is None:
-            await cancel_shielded_checkpoint()
-        else:
+        if door is not None:
             door.close()
+        # Nothing has been waited for yet, and a loop of retries would starve every other task.
+        await cancel_shielded_checkpoint()
         error = failure(exc.code, exc.phase, None, endpoint, source, current_time() - started)
         raise error from None
     except Expired:
