@@ -145,8 +145,8 @@ def ephemeral_range() -> tuple[int, int]:
     return low, high
 
 
-def connected_to_itself(door: Door, endpoint: Endpoint, source: Source | None) -> bool:
-    """Say whether a connection that came up has this very socket at its other end.
+def reject_self_connect(door: Door, endpoint: Endpoint, source: Source | None) -> bool:
+    """Close a connection that has this very socket at its other end, and say whether it had.
 
     Connecting to a port of this machine that nobody listens on, from the same port by chance, is TCP's simultaneous
     open (RFC 9293 section 3.5): the kernel reports success, everything sent comes back, and the real server can no
@@ -164,9 +164,13 @@ def connected_to_itself(door: Door, endpoint: Endpoint, source: Source | None) -
         return False
     # Asked only now: an address has several spellings (v4-mapped ones), and a wildcard stands for another one.
     try:
-        return bool(name[:2] == door.getpeername()[:2])
+        if name[:2] != door.getpeername()[:2]:
+            return False
     except (OSError, NotImplementedError):
         return False
+    # With RST: an ordinary close would leave the port in TIME_WAIT, closed to the server that it belongs to.
+    door.abort()
+    return True
 
 
 def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
@@ -176,7 +180,7 @@ def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
         code = door.begin(endpoint.sockaddr if scope.__class__ is int else sockaddr_of(endpoint))
     except OSError as exc:
         raise LocalFailure(errno_of(exc), "socket") from exc
-    if not code and connected_to_itself(door, endpoint, source):
+    if not code and reject_self_connect(door, endpoint, source):
         return errno.ECONNREFUSED
     return code
 
@@ -200,7 +204,7 @@ async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: f
         except OSError as exc:
             raise LocalFailure(errno_of(exc), "bind") from exc
     code = await door.finish(endpoint.sockaddr if endpoint.scope_id.__class__ is int else sockaddr_of(endpoint), until)
-    if not code and connected_to_itself(door, endpoint, source):
+    if not code and reject_self_connect(door, endpoint, source):
         return errno.ECONNREFUSED
     return code
 
