@@ -12,13 +12,11 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import attrs
-
 from .._endpoint import Endpoint
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS
 from . import sockopts
-from .factory import FactorySocket, errno_of
+from .factory import FactorySocket, LocalFailure, errno_of
 from .raw import RawSocket, new_socket
 
 if TYPE_CHECKING:
@@ -36,14 +34,6 @@ _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-@attrs.frozen
-class LocalFailure(Exception):
-    """An attempt ended before anything could leave this machine."""
-
-    code: int
-    phase: Phase
-
-
 def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
     """Make a socket for one attempt, with its options set and, through the raw door, bound to its source.
 
@@ -52,15 +42,14 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
     """
     family = endpoint.family
     if not factory and source is None:  # the fast path
+        sock = None
         try:
             sock = new_socket(family)
-        except OSError as exc:
-            raise LocalFailure(errno_of(exc), "socket") from exc
-        try:
             for level, option, value in sockopts.connecting(options, family):
                 sock.setsockopt(level, option, value)
         except OSError as exc:
-            sock.close()
+            if sock is not None:
+                sock.close()
             raise LocalFailure(errno_of(exc), "socket") from exc
         return RawSocket(sock)
     return _open_bound(endpoint, source, options, factory=factory)
@@ -134,6 +123,20 @@ def sockaddr_of(endpoint: Endpoint) -> Any:
     return endpoint.host, endpoint.port, endpoint.flowinfo, index
 
 
+def connect_address(endpoint: Endpoint) -> Any:
+    """Return the address for connect(2).
+
+    Raises:
+      LocalFailure: the endpoint's zone names no interface.
+    """
+    if endpoint.scope_id.__class__ is int:
+        return endpoint.sockaddr
+    try:
+        return sockaddr_of(endpoint)
+    except OSError as exc:
+        raise LocalFailure(errno_of(exc), "socket") from exc
+
+
 @lru_cache(maxsize=1)
 def ephemeral_range() -> tuple[int, int]:
     """Return the range that the kernel picks local ports from; read once per process."""
@@ -174,15 +177,18 @@ def reject_self_connect(door: Door, endpoint: Endpoint, source: Source | None) -
 
 
 def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
-    """Start connecting: 0 when that has already succeeded, `PENDING` while it goes on, else the errno."""
-    scope = endpoint.scope_id
-    try:
-        code = door.begin(endpoint.sockaddr if scope.__class__ is int else sockaddr_of(endpoint))
-    except OSError as exc:
-        raise LocalFailure(errno_of(exc), "socket") from exc
-    if not code and reject_self_connect(door, endpoint, source):
-        return errno.ECONNREFUSED
-    return code
+    """Start connecting: 0 when that has already succeeded, `PENDING` while it goes on, else the errno.
+
+    Raises:
+      LocalFailure: the endpoint's zone names no interface.
+    """
+    code = door.begin(connect_address(endpoint))
+    return code or settle(code, door, endpoint, source)
+
+
+def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> int:
+    """Return what a door said of its connect, but a refusal for a connection with itself, which is then closed."""
+    return errno.ECONNREFUSED if not code and reject_self_connect(door, endpoint, source) else code
 
 
 async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: float) -> int:
@@ -198,15 +204,7 @@ async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: f
       Expired: `until` came first.
       LocalFailure: the fake socket of a factory could not be bound.
     """
-    if isinstance(door, FactorySocket):
-        try:
-            await door.bind()
-        except OSError as exc:
-            raise LocalFailure(errno_of(exc), "bind") from exc
-    code = await door.finish(endpoint.sockaddr if endpoint.scope_id.__class__ is int else sockaddr_of(endpoint), until)
-    if not code and reject_self_connect(door, endpoint, source):
-        return errno.ECONNREFUSED
-    return code
+    return settle(await door.finish(connect_address(endpoint), until), door, endpoint, source)
 
 
 def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None) -> str:

@@ -11,6 +11,7 @@ import socket
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 
+import attrs
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
 
@@ -22,8 +23,18 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from .._report import Phase
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+@attrs.frozen
+class LocalFailure(Exception):
+    """An attempt ended before anything could leave this machine."""
+
+    code: int
+    phase: Phase
 
 
 @enable_ki_protection
@@ -71,11 +82,16 @@ class FactorySocket:
         return errno.EALREADY
 
     async def finish(self, address: Any, until: float) -> int:
-        """Connect: 0, or the error.
+        """Bind to the address this socket was made for, connect: 0, or the error.
 
         Raises:
           Expired: `until` came first.
+          LocalFailure: it could not be bound.
         """
+        try:
+            await self.bind()
+        except OSError as exc:
+            raise LocalFailure(errno_of(exc), "bind") from exc
         try:
             await within(until, self._sock.connect, address)
         except OSError as exc:

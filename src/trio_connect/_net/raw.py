@@ -16,8 +16,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import trio
+from trio import CancelScope, current_time
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
+    checkpoint,
     checkpoint_if_cancelled,
     notify_closing,
     wait_readable,
@@ -139,17 +141,26 @@ class RawSocket:
           Expired: `until` came first.
         """
         fd = self._sock.fileno()
-        ready = True
-        while True:
-            if until == inf:  # no frame but Trio's own: of thousands that are pending, each pays for it in memory
+        # No frame between here and Trio's: each one is paid for at every wakeup, and in memory by all that are pending.
+        if until == inf:
+            while True:
                 await wait_writable(fd)
-            else:
-                ready = await park(wait_writable, fd, until)
-            code = self._look(address)
-            if code != EALREADY:
-                return code
-            if not ready:
-                raise Expired
+                code = self._look(address)
+                if code != EALREADY:
+                    return code
+        if current_time() < until:
+            with CancelScope(deadline=until):
+                while True:
+                    await wait_writable(fd)
+                    code = self._look(address)
+                    if code != EALREADY:
+                        return code
+        else:
+            await checkpoint()
+        code = self._look(address)
+        if code == EALREADY:
+            raise Expired
+        return code
 
     if sys.platform == "linux":
 

@@ -13,8 +13,8 @@ from .._errors import DeadlineExceeded, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._report import Attempt, ConnectReport
 from . import sockopts
-from .attempt import PENDING, LocalFailure, begin, describe_source, failure, finish, open_socket, sockaddr_of
-from .factory import FactorySocket, errno_of, factory_installed
+from .attempt import PENDING, connect_address, describe_source, failure, open_socket, settle, sockaddr_of
+from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
 from .raw import RawSocket
 from .stream import TcpStream
@@ -68,12 +68,13 @@ async def tcp_connect(
     door = None
     try:
         door = open_socket(endpoint, source, options, factory=factory_installed())
-        code = begin(door, endpoint, source)
+        address = connect_address(endpoint)
+        code = door.begin(address)
         if code == PENDING:
-            code = await finish(door, endpoint, source, until)
+            code = await door.finish(address, until)
         else:
             await cancel_shielded_checkpoint()
-        if code:
+        if code or (code := settle(code, door, endpoint, source)):
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (endpoint, source, started, current_time()))
     except LocalFailure as exc:
