@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 
-from trio import CancelScope, current_time, open_nursery
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
+from trio import Cancelled, CancelScope, current_time, open_nursery
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,14 +62,16 @@ async def within(until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) 
 
 async def _for_some_passes(call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     value: T | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     done = False
 
     async def child() -> None:
         nonlocal value, error, done
         try:
             value = await call(*args)
-        except Exception as exc:  # noqa: BLE001 - carried out of the nursery, so that it is not wrapped in a group
+        except Cancelled:
+            return  # ours, or raised again below: a nursery would wrap it in a group
+        except BaseException as exc:  # noqa: BLE001 - carried out of the nursery for the same reason
             error = exc
         done = True
 
@@ -88,5 +90,6 @@ async def _for_some_passes(call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T
         finally:
             del error
     if not done:
+        await checkpoint_if_cancelled()
         raise Expired
     return cast("T", value)
