@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .._report import Phase
+    from .raw import Ancillary
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -132,6 +134,20 @@ class FactorySocket:
     async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
         """Send some of the bytes of the first of several buffers and return how many."""
         return await self._run(until, self._sock.send, buffers[0])
+
+    async def send_message(self, data: bytes, ancillary: Sequence[Ancillary], until: float) -> int:
+        """Send bytes with ancillary data riding on them, see sendmsg(2)."""
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform has no ancillary data")
+        return await self._run(until, self._sock.sendmsg, [data], ancillary)
+
+    async def receive_message(
+        self, size: int, room: int, flags: int, until: float
+    ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
+        """Receive up to `size` bytes and up to `room` bytes of ancillary data, and the flags of recvmsg(2)."""
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform has no ancillary data")
+        return (await self._run(until, self._sock.recvmsg, size, room, flags))[:3]
 
     async def accept(self, until: float) -> tuple[FactorySocket, Any]:
         """Accept one connection, skipping those that died while they waited."""

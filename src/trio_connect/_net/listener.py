@@ -167,6 +167,10 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         self._close()
         await checkpoint()
 
+    def close(self) -> None:
+        """Do what `aclose` does, for callers that cannot await. Twice is once."""
+        self._close()
+
     def _close(self) -> None:
         if not self._closed:
             self._closed = True

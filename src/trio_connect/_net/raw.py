@@ -13,7 +13,7 @@ import sys
 from errno import EALREADY
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import trio
 from trio import CancelScope, current_time
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 T = TypeVar("T")
+
+Ancillary: TypeAlias = "tuple[int, int, Buffer]"
+"""Level, type and data of a control message, cmsg(3)."""
 
 # The C base class: `socket.socket` on top of it converts family and type to enums, 1 us for every connection.
 CSocket: Final = socket.SocketType
@@ -230,6 +233,30 @@ class RawSocket:
 
         def _send_buffers_now(self, buffers: Sequence[Buffer]) -> int:
             return self._sock.sendmsg(buffers)
+
+    async def send_message(self, data: bytes, ancillary: Sequence[Ancillary], until: float) -> int:
+        """Send bytes with ancillary data riding on them, see sendmsg(2)."""
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform has no ancillary data")
+        return await self._do(partial(self._send_message_now, data, ancillary), wait_writable, until)
+
+    async def receive_message(
+        self, size: int, room: int, flags: int, until: float
+    ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
+        """Receive up to `size` bytes and up to `room` bytes of ancillary data, and the flags of recvmsg(2)."""
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform has no ancillary data")
+        return await self._do(partial(self._receive_message_now, size, room, flags), wait_readable, until)
+
+    if sys.platform != "win32":
+
+        def _send_message_now(self, data: bytes, ancillary: Sequence[Ancillary]) -> int:
+            return self._sock.sendmsg([data], ancillary)
+
+        def _receive_message_now(
+            self, size: int, room: int, flags: int
+        ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
+            return self._sock.recvmsg(size, room, flags)[:3]
 
     async def accept(self, until: float) -> tuple[RawSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""

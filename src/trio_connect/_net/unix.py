@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -38,6 +39,10 @@ _MAX_PATH: Final = (108 if sys.platform == "linux" else 104) - 1
 # A full backlog empties at the pace of the server's accepts: begin below a scheduler tick, end where nobody notices.
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
+
+_CARRIER: Final = b"\xcc"
+_INT: Final = struct.Struct("i")
+_CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # recvmsg(2), Linux
 
 
 def _check_path(path: object) -> str | bytes:
@@ -82,6 +87,101 @@ class UnixStream(ByteStream[str | bytes]):
     @staticmethod
     def _address(name: Any) -> str | bytes:
         return name  # type: ignore[no-any-return]
+
+    async def send_fd(self, fd: int, deadline: int = -1) -> None:
+        """Give the peer a copy of a file descriptor. It rides on one byte of the stream, 0xCC as in libdill.
+
+        Args:
+          fd: stays open here, and may be closed as soon as this is called.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what fits now.
+
+        Raises:
+          DeadlineExceeded: there was no room in time; nothing was sent, the stream stays usable.
+          OSError: EBADF, `fd` is not open; EMFILE; ETOOMANYREFS, too many are on their way (see unix(7)).
+          TypeError: not an int.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is sending.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
+        """
+        until = to_seconds(deadline)
+        if isinstance(fd, bool) or not isinstance(fd, int):
+            raise TypeError(f"fd must be an int, got {fd!r}")
+        self._check_can_send()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform cannot pass descriptors")
+        # While this waits for room, its caller may close the number, and another open may get it.
+        copy = os.dup(fd)
+        started = current_time()
+        self._sending = True
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(copy))]
+            await self._door.send_message(_CARRIER, rights, until)
+        except Expired:
+            raise self._exceeded("send", started, until, 0) from None
+        except OSError as exc:
+            if exc.errno == errno.ETOOMANYREFS:  # sendmsg(2): nothing was sent, the connection is well
+                raise
+            self._raise_broken("send", exc)
+        finally:
+            self._sending = False
+            os.close(copy)
+
+    async def receive_fd(self, deadline: int = -1) -> int:
+        """Receive a file descriptor that the peer sends with `send_fd`, and own it; children do not inherit it.
+
+        The descriptor has its place in the stream, and a read that reaches past that place loses it. Take the bytes
+        before it with `receive_into`, the one read that never takes more than it was asked for.
+
+        Args:
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what is there.
+
+        Raises:
+          DeadlineExceeded: none came in time. The stream stays usable.
+          IncompleteRead: the peer ended the stream.
+          OSError: EPROTO, what comes next is no descriptor; it stays buffered. EMFILE, there was no room for it, and
+            it is lost.
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is receiving.
+          trio.ClosedResourceError: this stream was closed, before or meanwhile.
+        """
+        until = to_seconds(deadline)
+        self._check_can_receive()
+        if self._buffer:
+            await checkpoint()
+            raise OSError(errno.EPROTO, f"bytes, not a descriptor, came on {self!r}")
+        if sys.platform == "win32":
+            raise OSError(errno.EOPNOTSUPP, "this platform cannot pass descriptors")
+        started = current_time()
+        self._receiving = True
+        try:
+            # CMSG_LEN: the padding that CMSG_SPACE adds has room for another descriptor.
+            room = socket.CMSG_LEN(_INT.size)
+            data, ancillary, flags = await self._door.receive_message(1, room, _CLOSE_ON_EXEC, until)
+        except Expired:
+            raise self._exceeded("receive", started, until, 0) from None
+        except OSError as exc:
+            self._raise_broken("receive", exc)
+        finally:
+            self._receiving = False
+        if not data:
+            raise self._incomplete(1, "a descriptor")
+        fds = [
+            fd
+            for level, kind, content in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for (fd,) in _INT.iter_unpack(content[: len(content) // _INT.size * _INT.size])
+        ]
+        if len(fds) == 1 and data == _CARRIER:
+            os.set_inheritable(fds[0], False)
+            return int(fds[0])
+        for fd in fds:
+            os.close(fd)
+        if flags & socket.MSG_CTRUNC and not fds:
+            raise OSError(errno.EMFILE, "a descriptor came and the system had no room for it")
+        self._buffer.put_back(data)
+        raise OSError(errno.EPROTO, f"bytes, not a descriptor, came on {self!r}")
 
 
 @final
