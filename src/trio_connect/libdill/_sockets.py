@@ -1,0 +1,110 @@
+"""What the TCP and the unix-domain names have in common: accepting, half-closing, closing, wrapping descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from trio.lowlevel import checkpoint, notify_closing
+
+from ._handles import Connection, Listening, check_deadline, failure, refuse, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+T = TypeVar("T")
+
+
+def check_backlog(backlog: object) -> int | None:
+    """Return the backlog as our listeners want it. The kernel takes a negative one for "as many as allowed"."""
+    if isinstance(backlog, bool) or not isinstance(backlog, int):
+        raise TypeError(f"backlog must be an int, got {backlog!r}")
+    return None if backlog < 0 else backlog
+
+
+async def accept(listening: Listening[Any], s: int, deadline: int) -> Any:
+    """Accept a stream."""
+    check_deadline(deadline)
+    if listening.accepting.busy:
+        await refuse(errno.EBUSY, f"another task accepts from handle {s}")
+    with listening.accepting:
+        return await listening.listener.accept(deadline)
+
+
+async def done(connection: Connection[Any], s: int, deadline: int) -> int:
+    """Half-close."""
+    check_deadline(deadline)
+    if code := connection.outgoing.refusal():
+        await refuse(code, f"ending the outgoing direction of handle {s}")
+    with connection.outgoing:
+        await connection.stream.send_eof()
+    connection.outgoing.done = True
+    return 0
+
+
+async def close(thing: Connection[Any] | Listening[Any], s: int, deadline: int) -> int:
+    """Close well. From the checks on the handle is gone, whatever happens."""
+    check_deadline(deadline)
+    remove(s)
+    if isinstance(thing, Listening):
+        thing.close()
+        await checkpoint()
+        return 0
+    incoming, outgoing = thing.incoming, thing.outgoing
+    if incoming.broken or outgoing.broken:
+        thing.close()
+        await refuse(errno.ECONNRESET, f"handle {s} was broken already")
+    if outgoing.busy:
+        # The end of the stream after half of what that task sends would be a lie that the peer cannot see through.
+        thing.close()
+        await refuse(errno.ECONNRESET, f"handle {s} was reset, because another task was still sending on it")
+    try:
+        await thing.stream.close_gracefully(deadline)
+    except trio.BrokenResourceError as exc:
+        raise failure(errno.ECONNRESET, str(exc)) from exc
+    return 0
+
+
+def wrap(make: Callable[[socket.socket], T], fd: int, families: Collection[int], *, listener: bool) -> T:
+    """Make a stream or listener of a descriptor, and take the descriptor over.
+
+    Raises:
+      OSError: EBADF, EINVAL, ENOTSOCK, ENOTCONN, EMFILE; the caller then keeps the descriptor as it was.
+      TypeError: not an int.
+    """
+    if isinstance(fd, bool) or not isinstance(fd, int):
+        raise TypeError(f"a file descriptor is an int, got {fd!r}")
+    if fd < 0:
+        raise failure(errno.EINVAL, f"a descriptor is not negative, got {fd}")
+    try:
+        mode = os.fstat(fd).st_mode
+    except (OSError, OverflowError):
+        raise failure(errno.EBADF, f"descriptor {fd} is not open") from None
+    if not stat.S_ISSOCK(mode):
+        raise failure(errno.ENOTSOCK, f"descriptor {fd}")
+    sock = socket.socket(fileno=os.dup(fd))
+    try:
+        # Before `make`: making it non-blocking would reach the caller's descriptor too.
+        if sock.type != socket.SOCK_STREAM or sock.family not in families or _is_listening(sock, listener) != listener:
+            kind = "listening" if listener else "connected"
+            raise failure(errno.EINVAL, f"descriptor {fd} is no {kind} stream socket of this family")
+        if not listener:
+            sock.getpeername()
+        wrapped = make(sock)
+    except BaseException:
+        sock.close()
+        raise
+    notify_closing(fd)
+    os.close(fd)
+    return wrapped
+
+
+def _is_listening(sock: socket.socket, unknown: bool) -> bool:
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return unknown  # macOS has no such option: the first accept will tell
