@@ -39,6 +39,8 @@ async def park(wait: Callable[[int], Awaitable[None]], fd: int, until: float) ->
         return True
     if current_time() >= until:
         await checkpoint()
+        # Trio shuffles each batch, so by now perhaps nobody but this task has run; at the next turn everybody has.
+        await cancel_shielded_checkpoint()
         return False
     with CancelScope(deadline=until) as scope:
         await wait(fd)
