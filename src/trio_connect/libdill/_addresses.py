@@ -314,7 +314,7 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
     Raises:
       DeadlineExceeded: ETIMEDOUT, no answer came in time.
       OSError: EADDRNOTAVAIL, the name has no such address, or could not be looked up (then the resolver's error is
-        the `__cause__`); EINVAL, the port, the mode or the deadline is none, or `addr` or `name` is None.
+        the `__cause__`); EINVAL, the port, the mode, the name or the deadline is none, or `addr` is None.
       TypeError: an argument has the wrong type.
 
     libdill: ipaddr_remote(3).
@@ -345,8 +345,8 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no address came in time.
-      OSError: EADDRNOTAVAIL, no address came and a lookup failed; EINVAL, the port, the mode or the deadline is none,
-        `addrs` or `name` is None, or `n` is below 1 or above the length of `addrs`.
+      OSError: EADDRNOTAVAIL, no address came and a lookup failed; EINVAL, the port, the mode, the name or the deadline
+        is none, `addrs` is None, or `n` is below 1 or above the length of `addrs`.
       TypeError: an argument has the wrong type.
 
     libdill: ipaddr_remotes(3).
@@ -370,6 +370,8 @@ async def _find(name: str, port: int, mode: int, deadline: int, n: int) -> list[
     families = _check_mode(mode)
     check_not_null(name, "the name")
     _check_name(name)
+    if "\0" in name:
+        raise failure(errno.EINVAL, f"a name has no NUL in it, got {name!r}")
     literal = _literal(name, port)
     if literal is not None:
         await checkpoint()

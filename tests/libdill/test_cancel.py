@@ -1,0 +1,303 @@
+"""Cancel every call at every step: no descriptor, task, waiter or handle stays, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from tests.libdill.kit import counters, fails, ipc_pair, listen, loopback, receive, send, tcp_pair
+from tests.support import faults
+from tests.support.doors import Door
+from tests.support.sweep import Summary, sweep
+from trio_connect import libdill as dill
+
+ROUNDS = 4
+
+
+async def swept(door: Door | None, operation, **options) -> Summary:
+    options.setdefault("inside", False)
+    return await sweep(operation, counters=counters(door), rounds=ROUNDS, **options)
+
+
+async def drop(handle: int) -> None:
+    dill.hclose(handle)
+
+
+async def nothing(_: object) -> None:
+    pass
+
+
+@attrs.define
+class Ends:
+    client: int
+    server: int
+
+
+@contextlib.asynccontextmanager
+async def tcp_ends() -> AsyncIterator[Ends]:
+    ends = Ends(*await tcp_pair())
+    try:
+        yield ends
+    finally:
+        for handle in (ends.client, ends.server):
+            with contextlib.suppress(OSError):
+                dill.hclose(handle)
+
+
+@contextlib.asynccontextmanager
+async def ipc_ends() -> AsyncIterator[Ends]:
+    ends = Ends(*ipc_pair())
+    try:
+        yield ends
+    finally:
+        for handle in (ends.client, ends.server):
+            with contextlib.suppress(OSError):
+                dill.hclose(handle)
+
+
+@pytest.mark.parametrize("patience", [-1, 0, 10_000])
+async def test_connect(door, patience):
+    async def connect(peer: faults.Peer) -> int:
+        deadline = patience if patience <= 0 else dill.now() + patience
+        return await dill.tcp_connect(loopback(peer.address.port), deadline)
+
+    await swept(door, connect, environment=faults.echoing, dispose=drop, inside=True)
+
+
+async def test_connect_to_a_black_hole(door):
+    with faults.black_hole() as address:
+
+        async def connect() -> int:
+            return await dill.tcp_connect(loopback(address.port), -1)
+
+        await swept(door, connect, dispose=drop, ports=[address.port], inside=True)
+
+
+async def test_listen(door):
+    async def call() -> int:
+        return (await listen())[0]
+
+    await swept(door, call, dispose=drop, inside=True)
+
+
+async def test_accept_loses_nobody(door):
+    @attrs.define
+    class Lobby:
+        listener: int
+        client: int
+
+    @contextlib.asynccontextmanager
+    async def lobby() -> AsyncIterator[Lobby]:
+        listener, addr = await listen()
+        client = await dill.tcp_connect(addr, -1)
+        try:
+            yield Lobby(listener, client)
+        finally:
+            dill.hclose(listener)
+            dill.hclose(client)
+
+    async def accept(where: Lobby) -> int:
+        return await dill.tcp_accept(where.listener, dill.ipaddr(), -1)
+
+    async def check(where: Lobby, step) -> None:
+        if step.ending == "cancelled":
+            dill.hclose(await dill.tcp_accept(where.listener, None, 0))
+
+    await swept(door, accept, environment=lobby, dispose=drop, check=check, inside=True)
+
+
+async def test_receive_loses_nothing(door):
+    async def call(ends: Ends) -> bytes:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, ends.client, b"hello")
+            return await receive(ends.server, 5)
+
+    @contextlib.asynccontextmanager
+    async def filled() -> AsyncIterator[Ends]:
+        async with tcp_ends() as ends:
+            await send(ends.client, b"hel")
+            yield ends
+
+    async def receive_five(ends: Ends) -> bytes:
+        return await receive(ends.server, 5)
+
+    async def check(ends: Ends, step) -> None:
+        await send(ends.client, b"lo")
+        assert step.ending == "cancelled"
+        assert await receive(ends.server, 5) == b"hello"
+
+    await swept(door, call, environment=tcp_ends, dispose=nothing)
+    await swept(door, receive_five, environment=filled, dispose=nothing, check=check)
+
+
+async def test_send(door):
+    async def call(ends: Ends) -> None:
+        await send(ends.client, bytes(32 << 20))
+
+    async def check(ends: Ends, step) -> None:
+        with fails(errno.ETIMEDOUT):
+            while True:
+                await dill.brecv(ends.server, None, 65536, 0)
+        await send(ends.client, b"usable")
+
+    await swept(door, call, environment=tcp_ends, dispose=nothing, check=check)
+
+
+@pytest.mark.parametrize("name", ["tcp_done", "ipc_done"])
+async def test_done_is_done_or_not_begun(door, name):
+    async def call(ends: Ends) -> object:
+        return await getattr(dill, name)(ends.client, -1)
+
+    async def check(ends: Ends, step) -> None:
+        if step.ending == "returned":
+            with fails(errno.EPIPE):
+                await getattr(dill, name)(ends.client, -1)
+            with fails(errno.EPIPE):
+                await receive(ends.server, 1)
+        else:
+            await send(ends.client, b"x")
+
+    environment = tcp_ends if name == "tcp_done" else ipc_ends
+    await swept(door, call, environment=environment, dispose=nothing, check=check)
+
+
+@pytest.mark.parametrize("name", ["tcp_close", "ipc_close"])
+@pytest.mark.parametrize("polite", [True, False])
+async def test_close_consumes_the_handle(door, name, polite):
+    async def call(ends: Ends) -> object:
+        return await getattr(dill, name)(ends.client, -1)
+
+    @contextlib.asynccontextmanager
+    async def ends() -> AsyncIterator[Ends]:
+        async with tcp_ends() if name == "tcp_close" else ipc_ends() as both:
+            if polite:
+                await getattr(dill, name.replace("close", "done"))(both.server, -1)
+            yield both
+
+    async def check(both: Ends, step) -> None:
+        with fails(errno.EBADF):
+            dill.hclose(both.client)
+
+    await swept(door, call, environment=ends, dispose=nothing, check=check)
+
+
+@contextlib.asynccontextmanager
+async def ipc_lobby() -> AsyncIterator[tuple[int, Path]]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "s")
+        listener = await dill.ipc_listen(path, 10)
+        try:
+            yield listener, path
+        finally:
+            dill.hclose(listener)
+
+
+async def test_ipc_connect(door):
+    async def call(lobby: tuple[int, Path]) -> int:
+        return await dill.ipc_connect(lobby[1], -1)
+
+    await swept(door, call, environment=ipc_lobby, dispose=drop)
+
+
+async def test_ipc_connect_with_a_full_backlog(door):
+    with faults.full_unix_backlog() as path:
+
+        async def call() -> int:
+            return await dill.ipc_connect(path, dill.now() + 30)
+
+        await swept(door, call, dispose=drop, raises=TimeoutError, inside=True)
+
+
+async def test_ipc_accept(door):
+    async def call(lobby: tuple[int, Path]) -> int:
+        client = await dill.ipc_connect(lobby[1], -1)
+        try:
+            return await dill.ipc_accept(lobby[0], -1)
+        finally:
+            dill.hclose(client)
+
+    await swept(door, call, environment=ipc_lobby, dispose=drop)
+
+
+async def test_ipc_listen(door):
+    async def call() -> int:
+        with tempfile.TemporaryDirectory() as directory:
+            return await dill.ipc_listen(Path(directory, "s"), 10)
+
+    await swept(door, call, dispose=drop, inside=True)
+
+
+async def test_passing_a_descriptor_leaks_none():
+    async def call(ends: Ends) -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dill.ipc_sendfd, ends.client, 0, -1)
+            fd = await dill.ipc_recvfd(ends.server, -1)
+            os.close(fd)
+            return fd
+
+    async def wait_for_room(ends: Ends) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                await dill.bsend(ends.client, bytes(65536), 65536, 0)
+        await dill.ipc_sendfd(ends.client, 0, -1)
+
+    await swept(None, call, environment=ipc_ends, dispose=nothing)
+    await swept(None, wait_for_room, environment=ipc_ends, dispose=nothing)
+
+
+@pytest.mark.parametrize("call", [dill.fdin, dill.fdout])
+async def test_waiting_for_descriptors(call):
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                one.send(bytes(65536))
+
+        async def wait() -> object:
+            return await call(one.fileno(), -1)
+
+        await swept(None, wait, dispose=nothing, inside=True)
+        assert dill.fdclean(one.fileno()) == 0
+
+
+async def test_sleeping(mock_clock):
+    async def wait() -> int:
+        return await dill.msleep(dill.now() + 1000)
+
+    await swept(None, wait, dispose=nothing, inside=True)
+
+
+async def test_lookups():
+    class Slow(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+            for _ in range(3 if family == socket.AF_INET else 5):
+                await trio.lowlevel.checkpoint()
+            if family == socket.AF_INET6:
+                raise socket.gaierror(socket.EAI_NONAME, "no name")
+            return [(family, type, 6, "", ("192.0.2.1", port))]
+
+        async def getnameinfo(self, sockaddr, flags):
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Slow())
+    addr = dill.ipaddr()
+
+    async def one() -> int:
+        return await dill.ipaddr_remote(addr, "name.test", 80, dill.IPADDR_PREF_IPV6, -1)
+
+    async def several() -> int:
+        return await dill.ipaddr_remotes([addr], 1, "name.test", 80, 0, dill.now() + 10_000)
+
+    for call in (one, several):
+        summary = await swept(None, call, dispose=nothing, inside=True)
+        assert summary.steps > 3
