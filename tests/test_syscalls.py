@@ -60,7 +60,7 @@ def test_six_when_the_handshake_is_over_at_once(tmp_path):
 
 def test_one_more_where_a_connection_to_itself_is_possible(tmp_path):
     for calls in calls_of("inside", 20, tmp_path):
-        assert calls == [*INLINE[:4], "getsockname", *INLINE[4:]]
+        assert calls == [*INLINE[:5], "getsockname", *INLINE[5:]]
 
 
 def test_nine_when_the_handshake_is_waited_for(tmp_path):

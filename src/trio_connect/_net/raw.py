@@ -19,14 +19,13 @@ import trio
 from trio import CancelScope, current_time
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
-    checkpoint,
     checkpoint_if_cancelled,
     notify_closing,
     wait_readable,
     wait_writable,
 )
 
-from .waiting import Expired, park
+from .waiting import Expired, one_pass, park
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -159,7 +158,7 @@ class RawSocket:
                     if code != EALREADY:
                         return code
         else:
-            await checkpoint()
+            await one_pass()
         code = self._look(address)
         if code == EALREADY:
             raise Expired

@@ -38,13 +38,20 @@ async def park(wait: Callable[[int], Awaitable[None]], fd: int, until: float) ->
         await wait(fd)
         return True
     if current_time() >= until:
-        await checkpoint()
-        # Trio shuffles each batch, so by now perhaps nobody but this task has run; at the next turn everybody has.
-        await cancel_shielded_checkpoint()
+        await one_pass()
         return False
     with CancelScope(deadline=until) as scope:
         await wait(fd)
     return not scope.cancelled_caught
+
+
+async def one_pass() -> None:
+    """Let every task that is ready have its turn.
+
+    Trio shuffles each batch: after one checkpoint perhaps nobody but this task has run, at the next one everybody has.
+    """
+    await checkpoint()
+    await cancel_shielded_checkpoint()
 
 
 async def within(until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
