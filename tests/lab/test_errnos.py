@@ -1,0 +1,281 @@
+"""Every errno that this kernel's TCP gives to connect(2), made by routes, packet filters and links."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import sys
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+import pytest
+import trio
+
+from tests.lab.netlab import Host, cable
+from tests.support.leaks import no_leaks
+from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's"),
+]
+
+Network: TypeAlias = tuple[Host, Host]
+SERVER = "10.9.0.2"
+
+
+async def failing(target: tuple[str, int], source: Source | None, options: SocketOptions) -> OSError:
+    """Connect in vain, and leave nothing."""
+    async with no_leaks(ports=[target[1]]):
+        with pytest.raises(OSError, match="after") as caught:
+            await tcp_connect(target, now() + 30_000, source=source, options=options)
+        error = caught.value.with_traceback(None)
+        del caught
+    return error
+
+
+@attrs.frozen
+class Case:
+    name: str
+    code: int
+    words: str
+    fault: Callable[[Host, Host], object]
+    targets: tuple[str, ...] = (SERVER,)
+    source: Source | None = None
+    options: SocketOptions = SocketOptions()
+    local: bool = False
+    reached: bool = True
+    """Whether a packet leaves and an answer comes, or the kernel says no at once."""
+
+
+def route(kind: str) -> Callable[[Host, Host], object]:
+    return lambda client, _: client.ip(f"route add {kind} 192.0.2.0/24", f"route add {kind} 2001:db8::/64")
+
+
+def reject(how: str) -> Callable[[Host, Host], object]:
+    return lambda _, server: server.filter("input", f"tcp dport 80 reject with {how}")
+
+
+def drop(_: Host, server: Host) -> None:
+    server.filter("input", "tcp dport 80 drop")
+
+
+def drop_and_give_up(client: Host, server: Host) -> None:
+    drop(client, server)
+    client.sysctl("net.ipv4.tcp_syn_retries", 1)
+    client.sysctl("net.ipv4.tcp_syn_linear_timeouts", 0)
+
+
+def nobody_at_the_address(client: Host, _: Host) -> None:
+    client.sysctl("net.ipv4.neigh.c0.retrans_time_ms", 50)
+
+
+def nothing(_client: Host, _server: Host) -> None:
+    pass
+
+
+AWAY = ("192.0.2.1", "2001:db8::1")
+CASES = [
+    Case("no route", errno.ENETUNREACH, "network is unreachable", nothing, AWAY, reached=False),
+    Case("throw route", errno.ENETUNREACH, "network is unreachable", route("throw"), AWAY, reached=False),
+    Case("link down", errno.ENETUNREACH, "network is unreachable", lambda c, _: c.ip("link set c0 down"),
+         reached=False),
+    Case("icmp net-unreachable", errno.ENETUNREACH, "network is unreachable", reject("icmp type net-unreachable")),
+    Case("icmp net-prohibited", errno.ENETUNREACH, "network is unreachable", reject("icmp type net-prohibited")),
+    Case("unreachable route", errno.EHOSTUNREACH, "no route to host", route("unreachable"), AWAY, reached=False),
+    Case("nobody at the address", errno.EHOSTUNREACH, "no route to host", nobody_at_the_address, ("10.9.0.77",)),
+    Case("icmp host-unreachable", errno.EHOSTUNREACH, "no route to host", reject("icmp type host-unreachable")),
+    Case("icmp admin-prohibited", errno.EHOSTUNREACH, "no route to host", reject("icmp type admin-prohibited")),
+    Case("icmp host-prohibited", errno.EHOSTUNREACH, "no route to host", reject("icmp type host-prohibited")),
+    Case("prohibit route", errno.EACCES, "permission denied", route("prohibit"), AWAY, reached=False),
+    Case("blackhole route", errno.EINVAL, "invalid argument", route("blackhole"), AWAY, reached=False),
+    Case("loopback as source", errno.EINVAL, "invalid argument", nothing, source=Source(ipv4="127.0.0.1"),
+         reached=False),
+    Case("icmp prot-unreachable", errno.ENOPROTOOPT, "protocol not available", reject("icmp type prot-unreachable")),
+    Case("closed port", errno.ECONNREFUSED, "refused", nothing, (SERVER, "fd00:0::2")),
+    Case("tcp reset", errno.ECONNREFUSED, "refused", reject("tcp reset"), (SERVER, "fd00:0::2")),
+    Case("icmp port-unreachable", errno.ECONNREFUSED, "refused", reject("icmp type port-unreachable")),
+    Case("user timeout", errno.ETIMEDOUT, "timed out in the kernel", drop, options=SocketOptions(user_timeout=0.7)),
+    Case("SYN retries used up", errno.ETIMEDOUT, "timed out in the kernel", drop_and_give_up),
+    Case("address of another host", errno.EADDRNOTAVAIL, "cannot assign requested address", nothing,
+         source=Source(ipv4=SERVER), local=True, reached=False),
+    Case("no such interface", errno.ENODEV, "no such device", nothing, source=Source(interface="c7"), local=True,
+         reached=False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_errno(network: Network, case: Case) -> None:
+    client, server = network
+    case.fault(client, server)
+    for host in case.targets:
+        error = client.trio(failing, (host, 80), case.source, case.options)
+        assert error.errno == case.code
+        assert type(error) is type(OSError(case.code, ""))
+        assert not isinstance(error, DeadlineExceeded)
+        target = re.escape(str(Endpoint(host, 80)))
+        words = case.words if case.words in ("refused", "timed out in the kernel") else rf"failed \({case.words}\)"
+        shape = (
+            rf"\[Errno {case.code}\] local: \w+ for {target}: {case.words} \(from .+, after (\d+\.\d) ms\)"
+            if case.local
+            else rf"\[Errno {case.code}\] connect to {target} from .+ {words} after (\d+\.\d) ms"
+        )
+        match = re.fullmatch(shape, str(error))
+        assert match, str(error)
+        if not case.reached:
+            assert float(match[1]) < 500, "the kernel says no at once"
+        if case.code == errno.ETIMEDOUT:
+            assert float(match[1]) > 500, "the kernel's patience, not ours"
+
+
+def test_a_loopback_that_never_came_up(network: Network) -> None:
+    with Host(loopback=False) as bare:
+        error = bare.trio(failing, ("127.0.0.1", 80), None, SocketOptions())
+        assert error.errno == errno.ENETUNREACH
+        assert "connect to 127.0.0.1:80 from" in str(error)
+        error = bare.trio(failing, ("::1", 80), None, SocketOptions())
+        assert error.errno == errno.EADDRNOTAVAIL
+        assert "local: connect for [::1]:80: cannot assign" in str(error)
+
+
+def test_local_ports_used_up(network: Network) -> None:
+    client, server = network
+    client.sysctl("net.ipv4.ip_local_port_range", "40000 40001")
+
+    async def main() -> None:
+        async with no_leaks():
+            streams = [await tcp_connect(listener.getsockname()) for _ in range(2)]
+            for source in (None, Source(ipv4="10.9.0.1")):
+                with pytest.raises(OSError, match=r"local: connect for 10\.9\.0\.2:\d+: cannot assign") as caught:
+                    await tcp_connect(listener.getsockname(), source=source)
+                assert caught.value.errno == errno.EADDRNOTAVAIL
+                assert "ip_local_port_range" in caught.value.__notes__[0]
+                del caught
+            # Ports are counted per destination: another one is still reached, also from a bound address.
+            streams.append(await tcp_connect(other.getsockname(), source=Source(ipv4="10.9.0.1")))
+            for stream in streams:
+                stream.abort()
+
+    with server.listener(SERVER) as listener, server.listener(SERVER) as other:
+        client.trio(main)
+
+
+def test_a_black_hole_ends_with_our_deadline(network: Network) -> None:
+    client, server = network
+    drop(client, server)
+
+    async def main() -> None:
+        async with no_leaks(ports=[80]):
+            for deadline in (lambda: 0, lambda: now() + 50):
+                with pytest.raises(DeadlineExceeded, match=r"connect to 10\.9\.0\.2:80 from 10\.9\.0\.1 had no result"):
+                    await tcp_connect((SERVER, 80), deadline())
+
+    client.trio(main)
+
+
+def test_a_link_that_goes_down_leaves_the_deadline_holding(network: Network) -> None:
+    client, server = network
+    drop(client, server)
+
+    async def main() -> None:
+        async with no_leaks(ports=[80]):
+            with pytest.raises(DeadlineExceeded):
+                async with trio.open_nursery() as nursery:
+
+                    async def unplug() -> None:
+                        client.ip("link set c0 down")
+
+                    nursery.start_soon(unplug)
+                    try:
+                        await tcp_connect((SERVER, 80), now() + 100)
+                    except DeadlineExceeded as exc:
+                        error = exc
+                raise error
+
+    client.trio(main)
+
+
+def test_a_peer_that_vanishes_breaks_the_stream(network: Network) -> None:
+    client, server = network
+
+    async def main() -> None:
+        async with no_leaks():
+            stream = await tcp_connect(listener.getsockname(), options=SocketOptions(user_timeout=0.5))
+            server.filter("prerouting", "iif s0 drop")
+            await stream.send_all(b"x")
+            for _ in range(2):  # the kernel tells it once, we as often as we are asked
+                with pytest.raises(trio.BrokenResourceError, match="broke: connection timed out"):
+                    await stream.receive_some(None, now() + 30_000)
+            await stream.aclose()
+
+    with server.listener(SERVER) as listener:
+        client.trio(main)
+
+
+def test_link_local_addresses_have_a_zone(network: Network) -> None:
+    client, server = network
+    server.ip("addr add fe80::2/64 dev s0 nodad")
+    client.ip("addr add fe80::1/64 dev c0 nodad")
+    with client.inside():
+        index = socket.if_nametoindex("c0")
+
+    async def main() -> None:
+        async with no_leaks():
+            for endpoint in (
+                Endpoint("fe80::2", port, "c0"),
+                Endpoint("fe80::2", port, index),
+                Endpoint.parse(f"[fe80::2%c0]:{port}"),
+            ):
+                async with await tcp_connect(endpoint, now() + 5000) as stream:
+                    assert stream.peer == endpoint
+                    assert (stream.local.host, stream.local.scope_id) == (stream.local.host, index)
+            with pytest.raises(OSError, match=r"local: socket for \[fe80::2%c7\]") as caught:
+                await tcp_connect(Endpoint("fe80::2", port, "c7"))
+            assert caught.value.errno == errno.ENODEV
+            del caught
+            async with await tcp_listen(Endpoint("fe80::1", 0, "c0")) as own:
+                assert own.endpoint.scope_id == index
+                source = Source(ipv6="fe80::1%c0")
+                async with await tcp_connect(own.endpoint, now() + 5000, source=source), await own.accept() as far:
+                    assert far.peer.scope_id == index
+
+    with server.listener("::") as listener:
+        port = listener.getsockname()[1]
+        client.trio(main)
+
+
+def test_a_source_picks_the_uplink(network: Network) -> None:
+    client, server = network
+    cable(client, server, 1)
+    server.ip("addr add 10.8.0.1/32 dev lo")
+    client.ip(
+        "route add 10.8.0.1/32 via 10.9.0.2",
+        "route add 10.8.0.1/32 via 10.9.1.2 table 101",
+        "rule add from 10.9.1.1 lookup 101",
+        "rule add oif c1 lookup 101",
+    )
+
+    async def main() -> None:
+        async with no_leaks():
+
+            async def comes_from(source: Source | None) -> str:
+                stream = await tcp_connect(listener.getsockname(), now() + 5000, source=source)
+                sock, peer = listener.accept()
+                sock.close()
+                await stream.aclose()
+                assert isinstance(peer[0], str)
+                return peer[0]
+
+            assert await comes_from(None) == "10.9.0.1"
+            for source in (Source(ipv4="10.9.1.1"), Source(interface="c1")):
+                assert await comes_from(source) == "10.9.1.1"
+            # With the first uplink dead, the second still leads there.
+            server.filter("prerouting", "iif s0 drop")
+            with pytest.raises(DeadlineExceeded):
+                await tcp_connect(listener.getsockname(), now() + 100)
+            assert await comes_from(Source(ipv4="10.9.1.1")) == "10.9.1.1"
+
+    with server.listener("10.8.0.1") as listener:
+        client.trio(main)
