@@ -25,8 +25,12 @@ _IDLE: Final = "TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE"
 _FAST_OPEN_BACKLOG: Final = 1024
 
 
+# linux/tcp.h; Python's socket module does not have it.
+_LINUX: Final = {"TCP_FASTOPEN_CONNECT": 30} if sys.platform == "linux" else {}
+
+
 def _constant(name: str) -> int:
-    value = getattr(socket, name, None)
+    value = getattr(socket, name, _LINUX.get(name))
     if value is None:
         raise OSError(errno.ENOPROTOOPT, f"{os.strerror(errno.ENOPROTOOPT)}: this platform has no {name}")
     return int(value)
