@@ -1,0 +1,270 @@
+"""Unix-domain connects: each errno of the kernel's, and the full backlog that is no success."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support import faults
+from tests.support.doors import Door
+from tests.support.leaks import no_leaks
+from trio_connect import DeadlineExceeded, UnixListener, UnixStream, now, unix_connect, unix_listen
+from trio_connect._net import unix
+from trio_connect._net.raw import RawSocket
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "text"),
+    [
+        (None, TypeError, "path must be a str, bytes or path object, got None"),
+        (3, TypeError, "path must be a str, bytes or path object, got 3"),
+        ("", ValueError, "path must not be empty"),
+        (b"", ValueError, "path must not be empty"),
+        ("a\0b", ValueError, r"path must not contain NUL, except first for an abstract name, got 'a\x00b'"),
+    ],
+    ids=repr,
+)
+async def test_bad_paths_meet_no_socket(door: Door, path: Any, error: type[Exception], text: str) -> None:
+    async with no_leaks(counters=door.counters):
+        for call in (unix_connect, unix_listen):
+            with pytest.raises(error, match=re.escape(text)):
+                await call(path)
+    assert door.factory is None or door.factory.created == 0
+
+
+async def test_a_platform_without_them_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX")
+    for call in (unix_connect, unix_listen):
+        with pytest.raises(OSError, match="local: socket for") as caught:
+            await call(tmp_path / "x")
+        assert caught.value.errno == errno.EAFNOSUPPORT
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> dict[str, Path]:
+    """A path for each errno that a unix-domain connect can meet."""
+    regular = tmp_path / "regular"
+    regular.touch()
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    stale = tmp_path / "stale"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.fspath(stale))
+    return {
+        "missing": tmp_path / "missing",
+        "no folder": regular / "x",
+        "loop": loop / "x",
+        "stale": stale,
+        "regular": regular,
+        "long": tmp_path / ("x" * 108),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("missing", errno.ENOENT, r"failed \(no such file or directory\)"),
+        ("no folder", errno.ENOTDIR, r"failed \(not a directory\)"),
+        ("loop", errno.ELOOP, r"failed \(too many levels of symbolic links\)"),
+        ("stale", errno.ECONNREFUSED, "refused"),
+        ("regular", errno.ECONNREFUSED, "refused"),
+        ("long", errno.ENAMETOOLONG, r"failed \(file name too long\)"),
+    ],
+)
+async def test_errnos_of_paths(door: Door, faulty: dict[str, Path], name: str, code: int, words: str) -> None:
+    async with no_leaks(counters=door.counters):
+        for path in (faulty[name], os.fsencode(faulty[name])):
+            with trio.testing.assert_checkpoints(), pytest.raises(OSError, match="connect to") as caught:
+                await unix_connect(path)
+            assert caught.value.errno == code
+            assert type(caught.value) is type(OSError(code, ""))
+            shape = rf"\[Errno {code}\] connect to {re.escape(str(faulty[name]))} from this machine {words} after .* ms"
+            assert re.fullmatch(shape, str(caught.value))
+            del caught
+
+
+async def test_a_socket_of_another_type(door: Door, tmp_path: Path) -> None:
+    async with no_leaks(counters=door.counters):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(os.fspath(tmp_path / "datagram"))
+            with pytest.raises(OSError, match="wrong type") as caught:
+                await unix_connect(tmp_path / "datagram")
+            assert caught.value.errno == errno.EPROTOTYPE
+            del caught
+
+
+async def test_an_absent_abstract_name(door: Door) -> None:
+    async with no_leaks(counters=door.counters):
+        with pytest.raises(ConnectionRefusedError, match="connect to @trio-connect-absent from this machine refused"):
+            await unix_connect("\0trio-connect-absent")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="permissions do not bind root")
+async def test_a_path_without_permission(door: Door, tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    path = folder / "socket"
+    async with no_leaks(counters=door.counters):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(os.fspath(path))
+            sock.listen()
+            folder.chmod(0)
+            root = os.geteuid() == 0
+            if root:
+                os.seteuid(65534)  # nobody
+            try:
+                with pytest.raises(PermissionError, match=r"failed \(permission denied\)") as caught:
+                    await unix_connect(path)
+            finally:
+                if root:
+                    os.seteuid(0)
+                folder.chmod(0o700)
+            assert caught.value.errno == errno.EACCES
+            del caught
+
+
+async def test_no_free_descriptor(door: Door, tmp_path: Path) -> None:
+    async with no_leaks(counters=door.counters):
+        for call in (unix_connect, unix_listen):
+            with faults.descriptors_exhausted(), pytest.raises(OSError, match=r"local: socket for .*: too many open"):
+                await call(tmp_path / "x")
+
+
+# --- a full backlog ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_backlog_is_waited_for(door: Door, tmp_path: Path) -> None:
+    async with no_leaks(counters=door.counters):
+        listener = await unix_listen(tmp_path / "socket", backlog=0)
+        first = await unix_connect(listener.path)
+        got: list[UnixStream] = []
+        async with trio.open_nursery() as nursery:
+
+            async def connecting() -> None:
+                got.append(await unix_connect(listener.path, now() + 10_000))
+
+            nursery.start_soon(connecting)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert not got
+            accepted = [await listener.accept()]
+            accepted.append(await listener.accept(now() + 5000))
+        await got[0].send_all(b"x")
+        assert await accepted[1].receive_some() == b"x"
+        for stream in (first, *got, *accepted):
+            await stream.aclose()
+        await listener.aclose()
+
+
+async def test_waiting_for_room_is_no_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+    begin = RawSocket.begin
+
+    def counted(self: RawSocket, address: Any) -> int:
+        nonlocal tries
+        tries += 1
+        return begin(self, address)
+
+    monkeypatch.setattr(RawSocket, "begin", counted)
+    async with no_leaks():
+        with faults.full_unix_backlog() as path, pytest.raises(DeadlineExceeded, match="whose backlog is full"):
+            await unix_connect(path, now() + 200)
+    assert 8 <= tries <= 14
+
+
+async def test_a_listener_that_goes_while_its_backlog_is_waited_for(door: Door) -> None:
+    async with no_leaks(counters=door.counters):
+        with faults.full_unix_backlog() as path:
+            os.unlink(path)
+            with pytest.raises(FileNotFoundError):
+                await unix_connect(path, now() + 5000)
+
+
+# --- addresses and paths ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "path", "abstract"])
+async def test_each_kind_of_path(door: Door, tmp_path: Path, kind: str) -> None:
+    path: Any = {
+        "text": str(tmp_path / "socket"),
+        "bytes": os.fsencode(tmp_path / "socket"),
+        "path": tmp_path / "socket",
+        "abstract": f"\0trio-connect-{os.getpid()}",
+    }[kind]
+    async with no_leaks(counters=door.counters):
+        listener = await unix_listen(path)
+        assert isinstance(listener, UnixListener)
+        near = await unix_connect(path, 0)
+        far = await listener.accept(0)
+        assert (near.peer, listener.path) == (os.fspath(path), os.fspath(path))
+        assert near.local in ("", b"")
+        assert far.peer in ("", b"")
+        assert near.report.attempts == ()
+        await near.send_all(b"x")
+        assert await far.receive_some() == b"x"
+        for resource in (near, far, listener):
+            await resource.aclose()
+        assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("length", [107, 108])
+async def test_the_longest_path(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "x" * length
+    async with no_leaks(counters=door.counters):
+        if length == 107:
+            async with await unix_listen(name):
+                await (await unix_connect(name)).aclose()
+            async with await unix_listen("\0" + name):
+                await (await unix_connect("\0" + name)).aclose()
+        for call, path in ((unix_connect, name), (unix_listen, name), (unix_listen, "\0" + name)):
+            if length == 108:
+                with pytest.raises(OSError, match="file name too long") as caught:
+                    await call(path)
+                assert caught.value.errno == errno.ENAMETOOLONG
+                del caught
+
+
+async def test_a_path_that_exists_is_left_alone(door: Door, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with no_leaks(counters=door.counters):
+        listener = await unix_listen(path)
+        with pytest.raises(OSError, match=r"local: bind for .*: address already in use") as caught:
+            await unix_listen(path)
+        assert caught.value.errno == errno.EADDRINUSE
+        with pytest.raises(FileNotFoundError, match="local: bind for"):
+            await unix_listen(tmp_path / "missing" / "socket")
+        assert path.exists()
+        await listener.aclose()
+        assert not path.exists()
+        del caught
+
+
+async def test_closing_removes_no_successors_path(door: Door, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with no_leaks(counters=door.counters):
+        first = await unix_listen(path)
+        path.unlink()
+        second = await unix_listen(path)
+        await first.aclose()
+        await (await unix_connect(path)).aclose()
+        path.unlink()
+        await second.aclose()
+        kept = await unix.listen_on_path(path, None, remove=False)
+        await kept.aclose()
+        assert path.exists()
+
+
+async def test_a_cancelled_listen_leaves_no_path(door: Door, tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await unix_listen(tmp_path / "socket")
+    assert scope.cancelled_caught
+    assert not os.listdir(tmp_path)
