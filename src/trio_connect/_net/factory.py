@@ -190,7 +190,7 @@ class FactorySocket:
                     return
                 if not data:
                     return
-                limit -= len(data)
+                limit -= 65536  # not what came: a peer that trickles must not keep us for as long as it likes
                 await cancel_shielded_checkpoint()
 
     def wake(self) -> None:

@@ -324,7 +324,8 @@ class RawSocket:
                 pass
             if not found:
                 return
-            limit -= found
+            # Each pass costs something: a peer that trickles must not keep us for as long as it likes.
+            limit -= max(found, len(_SCRATCH))
             await cancel_shielded_checkpoint()
 
     def wake(self) -> None:
