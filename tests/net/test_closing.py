@@ -492,6 +492,27 @@ async def test_the_end_of_a_handler_delivers_what_it_sent(door: Door, unread: in
         nursery.cancel_scope.cancel()
 
 
+@kinds
+async def test_a_peer_that_trickles_does_not_hold_an_aclose(door: Door, kind: Kind) -> None:
+    async with no_leaks(counters=door.counters):
+        near, far = await make_pair(kind)
+        await far.send_all(b"unread")
+        sent = 0
+        async with trio.open_nursery() as nursery:
+
+            async def trickle() -> None:
+                nonlocal sent
+                with contextlib.suppress(trio.BrokenResourceError):
+                    while True:
+                        await far.send_all(b"x")
+                        sent += 1
+
+            nursery.start_soon(trickle)
+            await near.aclose()
+        assert sent < 5000
+        await far.aclose()
+
+
 async def test_a_unix_peer_receives_everything(door: Door) -> None:
     async with no_leaks(counters=door.counters):
         near, far = await make_pair("unix")
