@@ -93,9 +93,9 @@ def test_deadline_exceeded_words_and_hint() -> None:
         error = DeadlineExceeded.during(
             f"connect to {PEER}", 0.5, trio.current_time() - 1, report=report, transferred=7
         )
-        assert (
-            str(error)
-            == f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms"
+        assert str(error) == (
+            f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms; "
+            "transferred: 7 bytes"
         )
         assert (error.report, error.transferred) == (report, 7)
         assert "deadlines are absolute" not in str(DeadlineExceeded.during("x", 0, -math.inf))

@@ -164,7 +164,7 @@ def as_endpoint(value: EndpointLike) -> Endpoint:
     if isinstance(value, Endpoint):
         return value
     if not isinstance(value, tuple):
-        raise TypeError(f"an endpoint is an Endpoint or a tuple (host, port), got {value!r}")
+        raise TypeError(f"an endpoint is an Endpoint or a tuple (host, port), got {value!r}; text: Endpoint.parse()")
     if len(value) == 2:
         return Endpoint(value[0], value[1])
     if len(value) == 4:

@@ -33,8 +33,10 @@ _WORDS: Final = {
 _HINTS: Final = {
     errno.EMFILE: "raise the limit of open files (ulimit -n), or keep fewer connections at a time",
     errno.ENFILE: "the whole machine is out of open files (fs.file-max)",
-    errno.EADDRNOTAVAIL: "the source address is not on this machine, or every local port towards that endpoint is in "
-    "use (net.ipv4.ip_local_port_range); another source address has ports of its own",
+    errno.EADDRINUSE: "another socket has that address and port, or that path exists already; ss -anp lists sockets",
+    errno.EADDRNOTAVAIL: "the local address is not on this machine, or, in a connect, every local port towards that "
+    "endpoint is in use (net.ipv4.ip_local_port_range); another source address has ports of its own",
+    errno.EACCES: "a port below net.ipv4.ip_unprivileged_port_start, or a path in that folder, needs more rights",
     errno.ENODEV: "no interface has that name",
     errno.EPERM: "the system's policy forbids it",
 }
@@ -111,6 +113,8 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
           transferred: see the attribute.
         """
         text = f"{what} had no result by its deadline, after {milliseconds(elapsed)}"
+        if transferred:
+            text = f"{text}; transferred: {transferred} bytes"
         if is_stale(until):
             text = f"{text}; {STALE_HINT}"
         return cls(text, report=report, transferred=transferred)

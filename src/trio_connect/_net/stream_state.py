@@ -96,7 +96,7 @@ class StreamState(Generic[A]):
     def _exceeded(self, what: str, started: float | None, until: float, transferred: int) -> DeadlineExceeded:
         now = current_time()
         elapsed = 0.0 if started is None else now - started
-        direction = "to" if what == "send" else "from"
+        direction = {"send": "to", "receive": "from"}.get(what, "with")
         return DeadlineExceeded.during(f"{what} {direction} {self._peer}", elapsed, until, transferred=transferred)
 
 
