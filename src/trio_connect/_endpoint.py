@@ -231,7 +231,11 @@ class Source:
     port: int = attrs.field(default=0, converter=check_port)
 
     def serves(self, family: AddressFamily) -> bool:
-        """Say whether connections of this family can start here."""
+        """Say whether connections of this family can start here.
+
+        Args:
+          family: `socket.AF_INET` or `socket.AF_INET6`.
+        """
         return (self.ipv4 is None and self.ipv6 is None) or self.address(family) is not None
 
     def address(self, family: AddressFamily) -> str | None:
@@ -240,6 +244,9 @@ class Source:
 
     def check(self, endpoint: Endpoint) -> None:
         """Refuse an endpoint that cannot be reached from here.
+
+        Args:
+          endpoint: where a connection would go.
 
         Raises:
           ValueError: this source has addresses, but none of the endpoint's family.

@@ -84,6 +84,11 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
 
     Both a `trio.TooSlowError` and a `TimeoutError`, with errno ETIMEDOUT. A scope of the caller's that expires raises
     what Trio raises, never this; the kernel's own timeout is a plain `TimeoutError`.
+
+    Args:
+      message: what was waited for, and for how long.
+      report: what had been tried by then; empty unless the call was `tcp_connect`.
+      transferred: bytes of this call that the kernel had taken, or that were received and stay buffered.
     """
 
     report: ConnectReport
@@ -124,6 +129,11 @@ class IncompleteRead(trio.BrokenResourceError, EOFError):
     """The peer ended the stream before as many bytes had come as were asked for.
 
     The bytes that did come stay in the stream's buffer: `available` of them can still be taken.
+
+    Args:
+      message: who ended the stream, and before what.
+      expected: how many bytes were asked for; None when a delimiter was.
+      available: how many came and are buffered.
     """
 
     expected: int | None

@@ -29,7 +29,19 @@ def _us(seconds: float | None) -> int | None:
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One socket trying one (source, endpoint) pair, once. Times are seconds since the report's `started_at`."""
+    """One socket trying one (source, endpoint) pair, once.
+
+    Args:
+      endpoint: where it went.
+      source: where it came from; None when the kernel chose.
+      cause: why it was started; None when it was not.
+      started: seconds after the report's `started_at`; None when it was not started.
+      ended: likewise; None when it was not started.
+      phase: how far it came: "socket", "bind", "connect" or "establish".
+      outcome: how it ended, such as "won", "failed" or "cancelled" (the caller's deadline came).
+      errno: the error of a failed attempt.
+      beaten_by: who won while this one was still trying.
+    """
 
     endpoint: Endpoint
     source: Source | None = None
@@ -64,7 +76,13 @@ class Attempt:
 
 @attrs.frozen(kw_only=True)
 class ConnectReport:
-    """Everything that was tried for one connection, and when."""
+    """Everything that was tried for one connection, and when.
+
+    Args:
+      attempts: what was tried, in order of start; empty for accepted streams.
+      started_at: seconds on Trio's clock, the origin of every other time here.
+      elapsed: seconds from the start to the result.
+    """
 
     attempts: tuple[Attempt, ...] = ()
     started_at: float = 0.0

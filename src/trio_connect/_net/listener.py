@@ -132,6 +132,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         Args:
           deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one that already waits.
 
+        Returns:
+          The stream; its `peer` is who connected.
+
         Raises:
           DeadlineExceeded: nobody connected in time.
           OSError: EMFILE, ENFILE, ENOBUFS or ENOMEM as they come, nothing was accepted; `trio.serve_listeners`

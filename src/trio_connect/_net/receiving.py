@@ -74,6 +74,9 @@ class ReceivingHalf(StreamState[A]):
           n: how many; 0 is a checkpoint and returns b"".
           deadline: milliseconds on the clock of `now()`, for all of them together; -1 for none, 0 for what is there.
 
+        Returns:
+          The `n` bytes, never fewer.
+
         Raises:
           DeadlineExceeded: fewer came in time; those stay buffered, `transferred` counts them.
           IncompleteRead: the peer ended the stream before; what came stays buffered.
@@ -122,7 +125,7 @@ class ReceivingHalf(StreamState[A]):
             await self._fill_target(view, until)
 
     async def receive_until(self, delimiter: bytes, max_bytes: int, deadline: int = -1) -> bytes:
-        r"""Receive up to a delimiter, such as ``b"\\r\\n"``.
+        r"""Receive up to a delimiter, such as ``b"\r\n"``.
 
         Args:
           delimiter: at least one byte.
@@ -184,6 +187,12 @@ class ReceivingHalf(StreamState[A]):
             while (record := stream.take(64)) is None:
                 if not await stream.fill():
                     break
+
+        Args:
+          n: how many bytes; 0 gives b"".
+
+        Returns:
+          The bytes; None while fewer than `n` are buffered, and once the stream is closed.
 
         Raises:
           trio.BusyResourceError: another task is receiving.

@@ -37,7 +37,7 @@ class SendingHalf(StreamState[A]):
         Returns when the kernel has taken them, not when the peer has them. The buffers must not change meanwhile.
 
         Args:
-          data: a bytes-like object, or a sequence of them, which costs fewer system calls than joining.
+          data: a bytes-like object, or a list or tuple of them, which are sent together (sendmsg(2)) without joining.
           deadline: milliseconds on the clock of `now()`, for all of it; -1 for none, 0 for what fits now.
 
         Raises:

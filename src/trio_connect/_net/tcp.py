@@ -124,10 +124,16 @@ async def tcp_listen(
       backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
       options: set on the listener; accepted connections have them too.
 
+    Returns:
+      The listener.
+
     Raises:
-      OSError: the address is in use, not of this machine, or not allowed.
+      OSError: EADDRINUSE, another socket listens there; EADDRNOTAVAIL, the address is not of this machine; EACCES, the
+        port needs more rights; ENODEV, the zone names no interface; EMFILE and kin. The text begins with "local:".
       TypeError: an argument has the wrong type.
       ValueError: the endpoint is a name or malformed, or the backlog is negative.
+
+    See bind(2), listen(2) and ip(7).
     """
     endpoint = as_endpoint(endpoint)
     size = check_backlog(backlog)

@@ -137,6 +137,9 @@ class UnixStream(ByteStream[str | bytes]):
         Args:
           deadline: milliseconds on the clock of `now()`; -1 for none, 0 for what is there.
 
+        Returns:
+          The descriptor, close-on-exec.
+
         Raises:
           DeadlineExceeded: none came in time. The stream stays usable.
           IncompleteRead: the peer ended the stream.
@@ -239,6 +242,9 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
       deadline: milliseconds on the clock of `now()`; -1 for none. It bounds how long a full backlog is waited for;
         with 0 that is not waited for at all.
 
+    Returns:
+      The connected stream.
+
     Raises:
       OSError: the kernel's own subclass: ENOENT, ECONNREFUSED (nobody listens there any more), EACCES, ENAMETOOLONG.
       DeadlineExceeded: the listener's backlog stayed full until the deadline.
@@ -313,6 +319,9 @@ async def unix_listen(path: UnixPath, *, backlog: int | None = None) -> UnixList
     Args:
       path: where; a first NUL byte means Linux's abstract namespace.
       backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
+
+    Returns:
+      The listener; closing it removes the path.
 
     Raises:
       OSError: EADDRINUSE, the path exists; ENOENT, its folder does not; EACCES, ENAMETOOLONG.
