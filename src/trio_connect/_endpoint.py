@@ -107,7 +107,9 @@ class Endpoint:
                     raise ValueError(f"host {host!r} and scope_id {scope_id!r} name different zones")
                 scope = zone
                 address = ipaddress.IPv6Address(int(address))
-            text = str(address)
+            # As RFC 5952 section 5 recommends, and as Python prints it from 3.13 on.
+            mapped = address.ipv4_mapped
+            text = str(address) if mapped is None else f"::ffff:{mapped}"
             family = AF_INET6
             sockaddr = (
                 (f"{text}%{scope}", port, flowinfo, 0) if isinstance(scope, str) else (text, port, flowinfo, scope)

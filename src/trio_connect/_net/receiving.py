@@ -118,7 +118,11 @@ class ReceivingHalf(StreamState[A]):
           trio.ClosedResourceError: this stream was closed, before or meanwhile.
         """
         until = to_seconds(deadline)
-        with memoryview(buffer) as whole, whole.cast("B") as view:
+        try:
+            whole = memoryview(buffer)
+        except TypeError:
+            raise TypeError(f"receive_into needs a writable buffer, got {buffer!r:.80}") from None
+        with whole, whole.cast("B") as view:
             if view.readonly:
                 raise TypeError("receive_into needs a writable buffer")
             self._check_can_receive()
@@ -196,12 +200,13 @@ class ReceivingHalf(StreamState[A]):
 
         Raises:
           trio.BusyResourceError: another task is receiving.
+          TypeError: n is not an int.
           ValueError: n is negative.
         """
         if self._receiving:
             self._refuse_receive()
-        if n < 0:
-            raise ValueError(f"n must be at least 0, got {n!r}")
+        if n.__class__ is not int or n < 0:
+            _check_size(n, "n", 0)
         return self._buffer.take(n)
 
     async def fill(self, deadline: int = -1) -> int:

@@ -110,15 +110,17 @@ class SendingHalf(StreamState[A]):
         """
         self._check_can_send()
         await checkpoint_if_cancelled()
-        self._shutdown_write()
+        self._shutdown_write("send")
         await cancel_shielded_checkpoint()
 
-    def _shutdown_write(self) -> None:
+    def _shutdown_write(self, what: str) -> None:
         if not self._eof_sent:
             try:
                 self._door.shutdown_write()
             except OSError as exc:
-                self._raise_broken("send", exc)
+                # After a reset the kernel only says ENOTCONN; what broke the connection was told before.
+                self._check_end(what)
+                self._raise_broken(what, exc)
             self._eof_sent = True
 
 
@@ -126,9 +128,12 @@ def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
     try:
         return [memoryview(data).cast("B")]  # type: ignore[arg-type]
     except TypeError:
-        if not isinstance(data, list | tuple):
-            raise TypeError(f"send_all needs bytes or a list of bytes, got {type(data).__name__}") from None
-    return [view for view in (memoryview(part).cast("B") for part in data) if view]
+        if isinstance(data, str) or not isinstance(data, Sequence):
+            raise TypeError(f"send_all needs bytes or a sequence of bytes, got {data!r:.80}") from None
+    try:
+        return [view for view in (memoryview(part).cast("B") for part in data) if view]
+    except TypeError as exc:
+        raise TypeError(f"send_all needs bytes or a sequence of bytes: {exc}") from None
 
 
 def _consume(views: list[memoryview], count: int) -> None:

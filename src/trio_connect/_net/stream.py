@@ -172,7 +172,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
                 await cancel_shielded_checkpoint()
                 self._door.wake()
             self._receiving = True
-            self._shutdown_write()
+            self._shutdown_write("graceful close")
             while not patience.is_over():
                 data = await self._door.receive(RECEIVE_SIZE, until)
                 if not self._draining:
