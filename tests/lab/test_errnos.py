@@ -12,10 +12,12 @@ from typing import TypeAlias
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from tests.lab.netlab import Host, cable
 from tests.support.leaks import no_leaks
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
+from trio_connect._options import DEFAULT_OPTIONS
 
 pytestmark = [
     pytest.mark.lab,
@@ -44,7 +46,7 @@ class Case:
     fault: Callable[[Host, Host], object]
     targets: tuple[str, ...] = (SERVER,)
     source: Source | None = None
-    options: SocketOptions = SocketOptions()
+    options: SocketOptions = DEFAULT_OPTIONS
     local: bool = False
     reached: bool = True
     """Whether a packet leaves and an answer comes, or the kernel says no at once."""
@@ -132,10 +134,10 @@ def test_errno(network: Network, case: Case) -> None:
 
 def test_a_loopback_that_never_came_up(network: Network) -> None:
     with Host(loopback=False) as bare:
-        error = bare.trio(failing, ("127.0.0.1", 80), None, SocketOptions())
+        error = bare.trio(failing, ("127.0.0.1", 80), None, DEFAULT_OPTIONS)
         assert error.errno == errno.ENETUNREACH
         assert "connect to 127.0.0.1:80 from" in str(error)
-        error = bare.trio(failing, ("::1", 80), None, SocketOptions())
+        error = bare.trio(failing, ("::1", 80), None, DEFAULT_OPTIONS)
         assert error.errno == errno.EADDRNOTAVAIL
         assert "local: connect for [::1]:80: cannot assign" in str(error)
 
@@ -180,19 +182,15 @@ def test_a_link_that_goes_down_leaves_the_deadline_holding(network: Network) -> 
     drop(client, server)
 
     async def main() -> None:
-        async with no_leaks(ports=[80]):
-            with pytest.raises(DeadlineExceeded):
-                async with trio.open_nursery() as nursery:
+        async with no_leaks(ports=[80]), trio.open_nursery() as nursery:
 
-                    async def unplug() -> None:
-                        client.ip("link set c0 down")
+            async def connecting() -> None:
+                with pytest.raises(DeadlineExceeded):
+                    await tcp_connect((SERVER, 80), now() + 100)
 
-                    nursery.start_soon(unplug)
-                    try:
-                        await tcp_connect((SERVER, 80), now() + 100)
-                    except DeadlineExceeded as exc:
-                        error = exc
-                raise error
+            nursery.start_soon(connecting)
+            await trio.testing.wait_all_tasks_blocked()
+            client.ip("link set c0 down")
 
     client.trio(main)
 

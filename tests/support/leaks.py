@@ -203,7 +203,7 @@ def watching() -> Iterator[list[str]]:
     """Record what finalisers raise, make ResourceWarning one of those things, and hold the GC.
 
     The collector stays off inside, so that it cannot by chance hide what only it would free;
-    what was alive before is frozen, so that collecting inside is cheap.
+    what was alive before is frozen, and stays so, or every census would go through all that pytest holds.
     """
     if _recorders:
         # Nested: the outer one has set everything up, and both see what comes.
@@ -234,7 +234,6 @@ def watching() -> Iterator[list[str]]:
         finally:
             _recorders.pop()
             sys.unraisablehook = hook
-            gc.unfreeze()
             if collecting:
                 gc.enable()
 
