@@ -60,7 +60,6 @@ def _seed(text: str) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--vnet-seed`."""
-    # xdist hands the parsed value to its workers, so "random" is one seed for all of them.
     parser.getgroup("trio-connect").addoption(
         "--vnet-seed",
         type=_seed,
@@ -68,6 +67,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="seed of the fixture vnet: a number, or 'random'; the report of a failed test says how to replay it",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist the seed: it parses the command line anew, and would draw its own for "random"."""
+    node.workerinput["vnet_seed"] = node.config.option.vnet_seed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Learn it there."""
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    config.option.vnet_seed = told.get("vnet_seed", config.option.vnet_seed)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
