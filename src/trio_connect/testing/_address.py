@@ -1,0 +1,47 @@
+"""PURE: addresses as sockets spell them, and as the network knows them.
+
+The network knows an IPv4 host by one text and an IPv6 host by one text, without zone; sockets add zones, flow labels,
+and IPv4 addresses in IPv6 dress.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import socket
+from typing import Final, TypeAlias
+
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+WILDCARD: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+@functools.lru_cache(maxsize=4096)
+def canonical(address: str) -> str:
+    """The one text of an address: IPv4 in IPv6 dress is undressed, a zone is cut off.
+
+    Raises:
+        ValueError: Not a numeric address.
+    """
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return str(parsed)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_loopback(address: str) -> bool:
+    """Whether a canonical address never leaves its host."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of a canonical address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def dressed(family: int, address: str, port: int, flow: int = 0, scope: int = 0) -> SocketAddress:
+    """A canonical address as a socket of `family` spells it."""
+    if family == socket.AF_INET:
+        return (address, port)
+    return (address if ":" in address else f"::ffff:{address}", port, flow, scope)

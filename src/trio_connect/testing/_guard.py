@@ -1,0 +1,57 @@
+"""The tripwire: while a virtual network is active in a thread, no standard library socket connects from it.
+
+A library that bypasses `trio.socket` would otherwise talk to the real world from a test that believes to be offline. An
+audit hook cannot be removed, so there is one per process, installed with the first network, and it looks at nothing but
+a thread-local list unless a network is active.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from ._errors import RealSocketUsed
+
+if TYPE_CHECKING:
+    from ._network import VirtualNetwork
+
+
+class _Active(threading.local):
+    networks: tuple[VirtualNetwork, ...] = ()
+
+
+_active = _Active()
+
+
+def activate(network: VirtualNetwork) -> None:
+    """Forbid real connects in this thread."""
+    _install()
+    _active.networks += (network,)
+
+
+@functools.cache
+def _install() -> None:
+    sys.addaudithook(_hook)
+
+
+def deactivate(network: VirtualNetwork) -> None:
+    """Allow them again."""
+    _active.networks = tuple(other for other in _active.networks if other is not network)
+
+
+def _hook(event: str, arguments: tuple[object, ...]) -> None:
+    if event != "socket.connect" or not _active.networks:
+        return
+    real, address = arguments
+    assert isinstance(real, socket.socket)
+    if real.family == getattr(socket, "AF_UNIX", None):
+        return
+    raise _active.networks[-1].failed(
+        RealSocketUsed(
+            f"a standard library socket was about to connect to {address!r} while a virtual network was active: "
+            "only sockets from trio.socket are virtual"
+        )
+    )

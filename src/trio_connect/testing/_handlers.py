@@ -1,0 +1,17 @@
+"""Handlers that every second test needs."""
+
+from __future__ import annotations
+
+import trio
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    """Send back what comes in, until the peer has no more to say."""
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def discard(stream: trio.SocketStream) -> None:
+    """Read everything, answer nothing."""
+    async for _ in stream:
+        pass

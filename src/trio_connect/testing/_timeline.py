@@ -1,0 +1,96 @@
+"""When a virtual network does what: a heap of events, and one system task that sleeps until the next of them.
+
+The task exists only after something was scheduled, and only in the run that scheduled it. It sleeps with a deadline on
+Trio's clock and nothing else, so autojump sees it as blocked and jumps straight to the next event. Cancelling an event
+moves that deadline at once: nothing wakes the clock for an event that will not happen.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from itertools import count
+
+import attrs
+import trio
+
+Place = tuple[str, int, int, str]
+"""Where an event happens: host, port, ordinal, source. Events of one instant run in this order."""
+
+
+@attrs.define(eq=False)
+class Timer:
+    """An event to come; `action` is None once it has run or was cancelled."""
+
+    at: float
+    action: Callable[[], None] | None
+    _timeline: Timeline = attrs.field(alias="timeline")
+
+    def cancel(self) -> None:
+        """Forget the event."""
+        if self.action is not None:
+            self.action = None
+            self._timeline.rearm()
+
+
+@attrs.define(eq=False)
+class Timeline:
+    """The events of one network in one run."""
+
+    _heap: list[tuple[float, Place, int, Timer]] = attrs.field(
+        factory=list[tuple[float, Place, int, "Timer"]], init=False, alias="_heap"
+    )
+    _ties: count[int] = attrs.field(factory=count, init=False, alias="_ties")
+    _alarm: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_alarm")
+    _life: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_life")
+    _running: bool = attrs.field(default=False, init=False, alias="_running")
+    closed: bool = attrs.field(default=False, init=False)
+
+    def at(self, when: float, place: Place, action: Callable[[], None]) -> Timer:
+        """Run `action` at Trio time `when`, seconds; never before this call returns."""
+        timer = Timer(when, action, self)
+        if self.closed:
+            return timer
+        heapq.heappush(self._heap, (when, place, next(self._ties), timer))
+        if self._life is None:
+            self._life = trio.CancelScope()
+            trio.lowlevel.spawn_system_task(self._pump, name="trio_connect.testing: virtual network")
+        else:
+            self.rearm()
+        return timer
+
+    def close(self) -> None:
+        """Drop every event and end the task."""
+        self.closed = True
+        self._heap.clear()
+        if self._life is not None:
+            self._life.cancel(reason="the virtual network was closed")
+
+    def rearm(self) -> None:
+        """Move the alarm to the next event that was not cancelled."""
+        while self._heap and self._heap[0][3].action is None:
+            heapq.heappop(self._heap)
+        if self._alarm is not None and not self._running:
+            self._alarm.deadline = self._heap[0][0] if self._heap else math.inf
+
+    async def _pump(self) -> None:
+        assert self._life is not None
+        with self._life:
+            while True:
+                with trio.CancelScope() as self._alarm:
+                    self.rearm()
+                    await trio.sleep_forever()
+                self._run_due()
+
+    def _run_due(self) -> None:
+        now = trio.current_time()
+        self._running = True
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                timer = heapq.heappop(self._heap)[3]
+                if timer.action is not None:
+                    action, timer.action = timer.action, None
+                    action()
+        finally:
+            self._running = False

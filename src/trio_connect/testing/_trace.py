@@ -1,0 +1,237 @@
+"""PURE: what happened on a virtual network, and when.
+
+Times are virtual seconds since the network was installed, rounded to a nanosecond so that sums of floats compare.
+Everything is reported in canonical order: by time, then host, port and ordinal. The order in which Trio ran the tasks
+that shared an instant is not part of it, because Trio shuffles them on purpose.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+import attrs
+
+EventKind = Literal[
+    "lookup",
+    "answer",
+    "start",
+    "retransmit",
+    "connected",
+    "failed",
+    "abandoned",
+    "accepted",
+    "reset",
+    "closed",
+    "handler",
+]
+
+
+@attrs.frozen
+class TraceEvent:
+    """One thing that happened.
+
+    Attributes:
+        at: Virtual seconds since the network was installed.
+        kind: What happened.
+        host: The address connected to, or the name looked up.
+        port: The port connected to; 0 for a lookup.
+        ordinal: Which connection from that source to that host and port, from 0; which lookup of that name and family.
+        source: The host that it happened to, by its first address.
+        detail: More, in words: the errno's name, the addresses of an answer, byte counts.
+    """
+
+    at: float
+    kind: EventKind
+    host: str
+    port: int
+    ordinal: int
+    source: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        where = (
+            f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}" if self.port else self.host
+        )
+        return f"{self.at:.9f} {self.kind} {where} #{self.ordinal} {self.source} {self.detail}".rstrip()
+
+
+@attrs.define(eq=False)
+class Connection:
+    """One connection attempt and what became of it; times in virtual seconds, bytes as the connecting side saw them.
+
+    Attributes:
+        host, port, ordinal, source: As in `TraceEvent`.
+        started: When the first SYN left.
+        ended: When connect was over, whatever the outcome; None while it goes on.
+        outcome: "connecting", "connected", "abandoned", or the name of the errno, such as "ECONNREFUSED".
+        closed: When the connecting side closed its socket, or None.
+        sent, received: Bytes that the connecting program handed to and took from the socket.
+    """
+
+    host: str
+    port: int
+    ordinal: int
+    source: str
+    started: float
+    ended: float | None = None
+    outcome: str = "connecting"
+    closed: float | None = None
+    sent: int = 0
+    received: int = 0
+
+    @property
+    def key(self) -> tuple[float, str, int, int, str]:
+        return (self.started, self.host, self.port, self.ordinal, self.source)
+
+
+@attrs.define(eq=False)
+class NameLookup:
+    """One question to the virtual DNS; times in virtual seconds.
+
+    Attributes:
+        name: The name asked for.  kind: "A" or "AAAA".  ordinal: Which such question, from 0.
+        started, ended: When it was asked and answered; ended is None while it is open.
+        outcome: "asking", the addresses joined by spaces, "empty", "cancelled", or the name of the error.
+    """
+
+    name: str
+    kind: Literal["A", "AAAA"]
+    ordinal: int
+    started: float
+    ended: float | None = None
+    outcome: str = "asking"
+
+
+@attrs.define(eq=False)
+class Trace:
+    """Everything that happened on a network so far."""
+
+    seed: int = 0
+    _events: list[tuple[int, TraceEvent]] = attrs.field(
+        factory=list[tuple[int, TraceEvent]], init=False, alias="_events"
+    )
+    _connections: list[Connection] = attrs.field(factory=list[Connection], init=False, alias="_connections")
+    _lookups: list[NameLookup] = attrs.field(factory=list[NameLookup], init=False, alias="_lookups")
+    _live: int = attrs.field(default=0, init=False, alias="_live")
+    live_max: int = attrs.field(default=0, init=False)
+    """The largest number of connects that were in progress at once."""
+
+    def add(self, event: TraceEvent) -> None:
+        """Note an event."""
+        self._events.append((len(self._events), event))
+
+    def began(self, connection: Connection) -> None:
+        """Note that a connect started."""
+        self._connections.append(connection)
+        self._live += 1
+        self.live_max = max(self.live_max, self._live)
+        self._note(connection, connection.started, "start")
+
+    def ended(self, connection: Connection, at: float, outcome: str) -> None:
+        """Note how a connect ended."""
+        connection.ended, connection.outcome = at, outcome
+        self._live -= 1
+        if outcome in ("connected", "abandoned"):
+            self._note(connection, at, "connected" if outcome == "connected" else "abandoned")
+        else:
+            self._note(connection, at, "failed", outcome)
+
+    def asked(self, lookup: NameLookup) -> None:
+        """Note that a name was looked up."""
+        self._lookups.append(lookup)
+        self.add(TraceEvent(lookup.started, "lookup", lookup.name, 0, lookup.ordinal, "", lookup.kind))
+
+    def answered(self, lookup: NameLookup, at: float, outcome: str) -> None:
+        """Note what a lookup gave."""
+        lookup.ended, lookup.outcome = at, outcome
+        self.add(TraceEvent(at, "answer", lookup.name, 0, lookup.ordinal, "", f"{lookup.kind} {outcome}"))
+
+    def _note(self, connection: Connection, at: float, kind: EventKind, detail: str = "") -> None:
+        self.add(TraceEvent(at, kind, connection.host, connection.port, connection.ordinal, connection.source, detail))
+
+    @property
+    def events(self) -> tuple[TraceEvent, ...]:
+        """Every event, in canonical order."""
+        # Within one connection the order of noting is cause and effect, so it decides last.
+        ordered = sorted(self._events, key=lambda row: (_place(row[1]), row[0]))
+        return tuple(event for _, event in ordered)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """Every connection attempt, in canonical order."""
+        return tuple(sorted(self._connections, key=lambda connection: connection.key))
+
+    @property
+    def lookups(self) -> tuple[NameLookup, ...]:
+        """Every lookup, in canonical order."""
+        return tuple(sorted(self._lookups, key=lambda row: (row.started, row.name, row.kind, row.ordinal)))
+
+    @property
+    def starts(self) -> dict[str, float]:
+        """When each address was first connected to, in order of time."""
+        first: dict[str, float] = {}
+        for connection in self.connections:
+            first.setdefault(connection.host, connection.started)
+        return first
+
+    def canonical(self) -> str:
+        """One line per event, in canonical order: equal text means that the same things happened at the same times."""
+        return "".join(f"{event}\n" for event in self.events)
+
+    def waterfall(self, width: int = 48, rows: int = 60) -> str:
+        """A picture of the first `rows` lookups and connects on one time axis, `width` characters wide, in ms."""
+        return _waterfall(self.lookups, self.connections, width, rows)
+
+
+def _place(event: TraceEvent) -> tuple[float, str, int, int, str]:
+    return (event.at, event.host, event.port, event.ordinal, event.source)
+
+
+def errno_name(number: int) -> str:
+    """ECONNREFUSED for 111, and so on; the number where it has no name here."""
+    return errno.errorcode.get(number, str(number))
+
+
+def describe(outcome: str) -> str:
+    """An outcome in words a person would use."""
+    number = getattr(errno, outcome, None)
+    return os.strerror(number).lower() if isinstance(number, int) else outcome
+
+
+def _waterfall(lookups: Iterable[NameLookup], connections: Iterable[Connection], width: int, limit: int) -> str:
+    rows: list[tuple[str, float, float | None, str, str]] = [
+        (f"{lookup.kind} {lookup.name}", lookup.started, lookup.ended, "|", lookup.outcome) for lookup in lookups
+    ]
+    for row in connections:
+        where = f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
+        mark = {"connected": "*", "abandoned": "/", "connecting": ">"}.get(row.outcome, "x")
+        words = describe(row.outcome)
+        if row.outcome == "connected":
+            words = f"connected, {row.sent} B out, {row.received} B in"
+            if row.closed is not None:
+                words += f", closed at {_ms(row.closed)} ms"
+        rows.append((where, row.started, row.ended, mark, words))
+    if not rows:
+        return "(nothing happened on the virtual network)\n"
+    more = len(rows) - limit
+    rows = rows[:limit]
+    end = max([0.0, *(started for _, started, *_ in rows), *(ended for _, _, ended, *_ in rows if ended is not None)])
+    label = max(len(row[0]) for row in rows)
+    scale = (width - 1) / end if end else 0.0
+    lines = [f"{'':{label}}  0{f'{_ms(end)} ms':>{width - 1}}"]
+    for name, started, ended, mark, words in rows:
+        first = int(started * scale)
+        last = int((end if ended is None else ended) * scale)
+        bar = " " * first + "=" * (last - first) + (">" if ended is None else mark)
+        took = f" in {_ms(ended - started)} ms" if ended is not None else ""
+        lines.append(f"{name:{label}}  {bar:{width}}  at {_ms(started)} ms: {words}{took}")
+    if more > 0:
+        lines.append(f"... and {more} more")
+    return "\n".join(lines) + "\n"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".")
