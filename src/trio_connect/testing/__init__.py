@@ -37,3 +37,8 @@ __all__ = [
     "echo",
     "run",
 ]
+
+# What users see in reprs and tracebacks is where they import it from.
+for _value in [globals()[_name] for _name in __all__]:
+    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
+        _value.__module__ = __name__

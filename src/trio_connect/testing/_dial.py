@@ -90,15 +90,14 @@ class Dial:
             case Blackhole():
                 self._waiting = False
             case Refuse(after):
-                path = self.target.path
-                when = self._sent + (path.rtt if after is None else after)
+                when = self._sent + (self.client.path.rtt if after is None else after)
                 self._later(max(now, when), lambda: self._fails_unless_lost(errno.ECONNREFUSED))
             case Unreachable(number, after):
                 self._later(max(now, self._sent + after), lambda: self._fails_unless_lost(number))
             case Accept() if arrived:
                 self._syn_is_welcome(verdict)
             case Accept(path=path):
-                if path is not self.client.path:
+                if path is not None and path is not self.client.path:
                     self.client.path, self.client.wire = path, Wire(path, self.client.wire.name)
                 self._later(self.client.wire.arrival(now, 0), self._syn_arrives)
 
@@ -118,8 +117,8 @@ class Dial:
         server = End(
             fabric=client.fabric,
             place=client.place,
-            path=verdict.path,
-            wire=Wire(verdict.path, client.wire.name + " back"),
+            path=client.path,
+            wire=Wire(client.path, client.wire.name + " back"),
             passes=client.passes,
             local=client.remote,
             remote=client.local,

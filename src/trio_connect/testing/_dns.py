@@ -16,7 +16,6 @@ import attrs
 import trio
 
 from ._address import LOOPBACK, canonical, dressed, family_of
-from ._errors import UnknownHost
 from ._trace import NameLookup
 
 if TYPE_CHECKING:
@@ -95,14 +94,14 @@ class Names(trio.abc.HostnameResolver):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        self._network.check_clock()
+        self._network.check_usable()
         name = _plain(host.decode("ascii") if isinstance(host, bytes) else host or "")
         number = _service(port, type)
         if flags & socket.AI_NUMERICHOST:
             raise _gaierror(socket.EAI_NONAME)
         known = self._names.get(name)
         if known is None:
-            raise self._network.failed(UnknownHost(name, f"give it addresses with net.dns({name!r}, ...)"))
+            raise self._network.unknown(name, f"give it addresses with net.dns({name!r}, ...)")
         families = [socket.AF_INET6, socket.AF_INET] if not family else [socket.AddressFamily(family)]
         if family == socket.AF_INET6 and flags & socket.AI_V4MAPPED:
             families.append(socket.AF_INET)
@@ -156,7 +155,7 @@ class Names(trio.abc.HostnameResolver):
         raise _gaierror(nodata if known.order else socket.EAI_NONAME)
 
     async def getnameinfo(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int) -> tuple[str, str]:
-        self._network.check_clock()
+        self._network.check_usable()
         await trio.lowlevel.checkpoint()
         address = canonical(sockaddr[0])
         service = str(sockaddr[1])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import trio
 
 
-async def echo(stream: trio.SocketStream) -> None:
+async def echo(stream: trio.abc.Stream) -> None:
     """Send back what comes in, until the peer has no more to say."""
     async for chunk in stream:
         await stream.send_all(chunk)
 
 
-async def discard(stream: trio.SocketStream) -> None:
+async def discard(stream: trio.abc.ReceiveStream) -> None:
     """Read everything, answer nothing."""
     async for _ in stream:
         pass

@@ -29,7 +29,8 @@ class Accept:
     """Complete the handshake; `reset` seconds after the SYN was sent, break it off."""
 
     listening: Listening
-    path: Path
+    path: Path | None = None
+    """None: whatever lies between the two hosts."""
     reset: float | None = None
 
 
@@ -150,14 +151,14 @@ class Host:
     def reset(self, after: float = 0.0, *, rtt: float | None = None, port: int | None = None) -> Host:
         """Send RST `after` seconds after the SYN left.
 
-        Before the handshake is over, which takes `rtt` seconds (None: the host's), the program sees ECONNREFUSED; later the
-        connection is established and then breaks with ECONNRESET.
+        Before the handshake is over, which takes `rtt` seconds (None: the host's), the program sees ECONNREFUSED; later
+        the connection is established and then breaks with ECONNRESET.
         """
         _seconds("after", after)
         path = self.path.changed(rtt, None, None)
         if after < path.rtt:
             return self._decide(port, Refuse(after))
-        return self._decide(port, Accept(self._network.listening(self, None), path, reset=after))
+        return self._decide(port, Accept(self._network.listening(self, None), path, after))
 
     def flap(self, schedule: Sequence[tuple[float, FlapState]]) -> Host:
         """Take the host away ("down": every packet is dropped) and back ("up") at seconds of virtual time.
@@ -199,7 +200,7 @@ class Host:
         for exact in (True, False):
             for listening in self.bound:
                 if listening.accepts(address, port, exact=exact):
-                    return Accept(listening, self.path)
+                    return Accept(listening)
         return Refuse()
 
     def _ruled(self, port: int) -> Verdict | None:

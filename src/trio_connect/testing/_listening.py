@@ -46,8 +46,8 @@ class Listening:
         """Whether a SYN is answered. Linux admits one connection more than the backlog says (sk_acceptq_is_full)."""
         if self.handler is not None:
             return True
-        # A half-open connection holds its place here. Linux counts it only when its last ACK comes, and may then leave a
-        # client that believes to be connected; a test would not want to tell the two apart.
+        # A half-open connection holds its place here. Linux counts it only when its last ACK comes, and may then leave
+        # a client that believes to be connected; a test would not want to tell the two apart.
         return len(self.queue) + len(self.half_open) <= self.backlog
 
     def accepts(self, address: str, port: int, *, exact: bool) -> bool:

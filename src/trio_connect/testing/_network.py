@@ -65,7 +65,7 @@ class VirtualNetwork(trio.abc.Instrument):
 
     def __init__(self, seed: int = 0, *, local: Iterable[str] = LOCAL) -> None:
         self.seed = seed
-        self.trace = Trace(seed)
+        self.trace = Trace()
         self.failures: list[BaseException] = []
         self.timeline = Timeline()
         self._hosts: dict[str, Host] = {}
@@ -77,6 +77,7 @@ class VirtualNetwork(trio.abc.Instrument):
         self._sockets: dict[int, VirtualSocket] = {}
         self._handlers: set[trio.CancelScope] = set()
         self._origin = 0.0
+        self._refusal: VirtualNetworkError | None = None
         self._used = False
         self._active = False
         self._previous: tuple[trio.abc.SocketFactory | None, trio.abc.HostnameResolver | None] = (None, None)
@@ -173,19 +174,22 @@ class VirtualNetwork(trio.abc.Instrument):
 
     def before_run(self) -> None:
         """Install this network in the run that begins; Trio calls it."""
-        self._activate()
-        if not self._in_virtual_time():
-            # Trio would log and drop an exception raised here; so every use of the network raises it instead.
-            self.failed(self._clock_error())
+        # Trio would log and drop an exception raised here; so every use of the network raises it instead. Installed it
+        # is all the same: the program must not reach the real network.
+        self._refusal = self._objection()
+        if self._refusal is not None:
+            self.failed(self._refusal)
+        self._install()
 
     def after_run(self) -> None:
         """End with the run; Trio calls it."""
-        self._deactivate()
+        self._close()
 
     def __enter__(self) -> Self:
-        if not self._in_virtual_time():
-            raise self.failed(self._clock_error())
-        self._activate()
+        objection = self._objection()
+        if objection is not None:
+            raise self.failed(objection)
+        self._install()
         return self
 
     def __exit__(
@@ -193,15 +197,24 @@ class VirtualNetwork(trio.abc.Instrument):
     ) -> None:
         trio.socket.set_custom_socket_factory(self._previous[0])
         trio.socket.set_custom_hostname_resolver(self._previous[1])
-        for sock in [*self._sockets.values()]:
-            sock.close()
+        self._close()
+        # Handlers first: one that is cancelled does not notice that its socket goes away as well.
         for scope in [*self._handlers]:
             scope.cancel(reason="the virtual network was closed")
-        self._deactivate()
+        for sock in [*self._sockets.values()]:
+            sock.close()
 
-    def _activate(self) -> None:
+    def _objection(self) -> VirtualNetworkError | None:
         if self._used:
-            raise RuntimeError("a VirtualNetwork serves one run, once: make a new one")
+            return VirtualNetworkError("a VirtualNetwork serves one run, once: make a new one")
+        if not isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+            return NotVirtualTime(
+                "a virtual network needs trio.testing.MockClock: ask for the fixture autojump_clock as well, or use "
+                "trio_connect.testing.run()"
+            )
+        return None
+
+    def _install(self) -> None:
         self._used = self._active = True
         self._origin = trio.current_time()
         self._previous = (
@@ -210,7 +223,7 @@ class VirtualNetwork(trio.abc.Instrument):
         )
         _guard.activate(self)
 
-    def _deactivate(self) -> None:
+    def _close(self) -> None:
         self._active = False
         _guard.deactivate(self)
         self.timeline.close()
@@ -241,19 +254,15 @@ class VirtualNetwork(trio.abc.Instrument):
         self.failures.append(error)
         return error
 
-    def check_clock(self) -> None:
-        """Raise `NotVirtualTime` on a real clock."""
-        if not self._in_virtual_time():
-            raise self._clock_error()
+    def unknown(self, name: str, remedy: str) -> UnknownHost:
+        """The failure for an address or a name that the test does not mention, noted and remembered."""
+        self.trace.add(TraceEvent(self.elapsed(), "unknown", name, 0, 0, self.local.name))
+        return self.failed(UnknownHost(name, remedy))
 
-    def _in_virtual_time(self) -> bool:
-        return isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
-
-    def _clock_error(self) -> NotVirtualTime:
-        return NotVirtualTime(
-            "a virtual network needs trio.testing.MockClock: ask for the fixture autojump_clock as well, or use "
-            "trio_connect.testing.run()"
-        )
+    def check_usable(self) -> None:
+        """Raise what is wrong with the run that this network was installed in: its clock, or that it is the second."""
+        if self._refusal is not None:
+            raise self._refusal
 
     # ---- For sockets, hosts and names ----
 
@@ -276,7 +285,7 @@ class VirtualNetwork(trio.abc.Instrument):
             OSError: A family or protocol that a kernel may lack: EAFNOSUPPORT, EPROTONOSUPPORT.
             NotOnVirtualNetwork: Anything else that is not TCP.
         """
-        self.check_clock()
+        self.check_usable()
         kind = type & ~(getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0))
         if family == getattr(socket, "AF_UNIX", None):
             raise self.failed(
@@ -337,7 +346,7 @@ class VirtualNetwork(trio.abc.Instrument):
             address = LOOPBACK[family_of(address)]
         target = source if is_loopback(address) else self._find(address)
         if target is None:
-            raise self.failed(UnknownHost(address, f"describe it with net.host({address!r})"))
+            raise self.unknown(address, f"describe it with net.host({address!r})")
         bound = None if local is None or local[0] in WILDCARDS else local[0]
         here = bound or self._source_address(source, target, address)
         if is_loopback(here) and target is not source:
@@ -350,9 +359,7 @@ class VirtualNetwork(trio.abc.Instrument):
         # A port per destination, as Linux allocates them too: it does not depend on which task came first.
         own = local[1] if local is not None else _FIRST_EPHEMERAL + ordinal % (65536 - _FIRST_EPHEMERAL)
         record = Connection(address, port, ordinal, source.name, self.elapsed())
-        path = source.path if target is self.local else target.path
-        if target is source:
-            path = Path()
+        path = Path() if target is source else source.path if target is self.local else target.path
 
         def passes() -> bool:
             at = self.elapsed()
@@ -362,6 +369,7 @@ class VirtualNetwork(trio.abc.Instrument):
             fabric=self, place=(address, port, ordinal, source.name), path=path,
             wire=Wire(path, f"{self.seed} {source.name} {address} {port} {ordinal}"), passes=passes,
             local=(here, own), remote=(address, port), send_buffer=send_buffer, receive_buffer=receive_buffer,
+            tally=record.tally,
         )  # fmt: skip
         client.on_reset = lambda: self.note(
             TraceEvent(self.elapsed(), "reset", address, port, ordinal, source.name, "by the peer")
@@ -413,6 +421,8 @@ class VirtualNetwork(trio.abc.Instrument):
             stream.socket.close()
 
     def _handler_failed(self, error: BaseException, host: Host, record: Connection) -> None:
+        if not self._active:
+            return
         rest = _without_departures(error)
         detail = "peer went away" if rest is None else f"raised {type(rest).__name__}"
         self.note(TraceEvent(self.elapsed(), "handler", record.host, record.port, record.ordinal, host.name, detail))
@@ -426,12 +436,8 @@ class VirtualNetwork(trio.abc.Instrument):
             return
         address, port, ordinal, _ = end.place
         if record is not None:
-            record.closed, record.sent, record.received = self.elapsed(), end.sent, end.received
-        self.note(
-            TraceEvent(
-                self.elapsed(), "closed", address, port, ordinal, host.name, f"{end.sent} B out, {end.received} B in"
-            )
-        )
+            record.closed = self.elapsed()
+        self.note(TraceEvent(self.elapsed(), "closed", address, port, ordinal, host.name, str(end.tally)))
 
 
 def _without_departures(error: BaseException) -> BaseException | None:

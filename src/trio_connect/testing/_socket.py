@@ -335,18 +335,18 @@ class VirtualSocket(trio.socket.SocketType):
     async def recvmsg(
         self,
         bufsize: int,
-        ancbufsize: int = 0,
+        ancbufsize: int = 0,  # noqa: ARG002
         flags: int = 0,
-        /,  # noqa: ARG002
+        /,
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
         return await self.recv(bufsize, flags), [], 0, None
 
     async def recvmsg_into(
         self,
         buffers: Iterable[Buffer],
-        ancbufsize: int = 0,
+        ancbufsize: int = 0,  # noqa: ARG002
         flags: int = 0,
-        /,  # noqa: ARG002
+        /,
     ) -> tuple[int, list[tuple[int, int, bytes]], int, object]:
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         data = await self.recv(sum(map(len, views)), flags)

@@ -4,8 +4,8 @@ Rules.
 - An end talks to its peer only through messages on its own wire; the messages of one direction arrive in order.
 - `send` takes what fits into the send buffer, and bytes leave it when the peer has acknowledged them. Bytes travel only
   as far as the peer's receive buffer has room for, and reading makes room: that is the back-pressure.
-- A message that meets a cut path waits at the head of its wire and is retransmitted with doubling pauses from 0.2 s plus
-  a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Everything behind it waits too.
+- A message that meets a cut path waits at the head of its wire and is retransmitted with doubling pauses from 0.2 s
+  plus a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Everything behind it waits too.
 - Unread input at close, or SO_LINGER 0, becomes RST; otherwise FIN follows the data. Data for an end that is gone is
   answered with RST. RST is never retransmitted.
 - What a read or a write then says, and in which order, is Linux's (tcp_recvmsg, tcp_sendmsg): queued bytes first, then
@@ -25,6 +25,7 @@ import attrs
 
 from ._path import SEGMENT, Path, Wire
 from ._timeline import Place, Timeline, Timer
+from ._trace import Tally
 
 DATA_RETRIES: Final = 15  # net.ipv4.tcp_retries2
 MIN_RTO: Final = 0.2
@@ -86,8 +87,7 @@ class End:
     write_closed: bool = attrs.field(default=False, init=False)
     orphan: bool = attrs.field(default=False, init=False)
     """No program holds this end any more; it only finishes what was sent."""
-    sent: int = attrs.field(default=0, init=False)
-    received: int = attrs.field(default=0, init=False)
+    tally: Tally = attrs.field(factory=Tally, kw_only=True)
 
     on_open: Callable[[], None] = attrs.field(default=_nothing, init=False)
     on_readable: Callable[[], None] = attrs.field(default=_nothing, init=False)
@@ -123,7 +123,7 @@ class End:
         accepted = min(room, len(data))
         self._outbox += data[:accepted]
         self._unacked += accepted
-        self.sent += accepted
+        self.tally.sent += accepted
         self._flush()
         return accepted
 
@@ -153,7 +153,7 @@ class End:
             data = bytes(self.inbox[:limit])
             if not peek:
                 del self.inbox[:limit]
-                self.received += len(data)
+                self.tally.received += len(data)
                 self._open_window(len(data))
             return data
         if self.fin_received:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from typing import Literal
 
 import attrs
+
+from ._waterfall import Bar, draw, milliseconds
 
 EventKind = Literal[
     "lookup",
@@ -26,6 +27,7 @@ EventKind = Literal[
     "reset",
     "closed",
     "handler",
+    "unknown",
 ]
 
 
@@ -59,6 +61,17 @@ class TraceEvent:
 
 
 @attrs.define(eq=False)
+class Tally:
+    """How many bytes a program has handed to a socket, and taken from it, so far."""
+
+    sent: int = 0
+    received: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.sent} B out, {self.received} B in"
+
+
+@attrs.define(eq=False)
 class Connection:
     """One connection attempt and what became of it; times in virtual seconds, bytes as the connecting side saw them.
 
@@ -68,7 +81,6 @@ class Connection:
         ended: When connect was over, whatever the outcome; None while it goes on.
         outcome: "connecting", "connected", "abandoned", or the name of the errno, such as "ECONNREFUSED".
         closed: When the connecting side closed its socket, or None.
-        sent, received: Bytes that the connecting program handed to and took from the socket.
     """
 
     host: str
@@ -79,8 +91,17 @@ class Connection:
     ended: float | None = None
     outcome: str = "connecting"
     closed: float | None = None
-    sent: int = 0
-    received: int = 0
+    tally: Tally = attrs.field(factory=Tally, repr=False)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the connecting program handed to the socket."""
+        return self.tally.sent
+
+    @property
+    def received(self) -> int:
+        """Bytes that the connecting program took from the socket."""
+        return self.tally.received
 
     @property
     def key(self) -> tuple[float, str, int, int, str]:
@@ -109,7 +130,6 @@ class NameLookup:
 class Trace:
     """Everything that happened on a network so far."""
 
-    seed: int = 0
     _events: list[tuple[int, TraceEvent]] = attrs.field(
         factory=list[tuple[int, TraceEvent]], init=False, alias="_events"
     )
@@ -165,6 +185,11 @@ class Trace:
         return tuple(sorted(self._connections, key=lambda connection: connection.key))
 
     @property
+    def unknown(self) -> tuple[tuple[str, float], ...]:
+        """Addresses and names that the test does not mention, and when the program touched them."""
+        return tuple((event.host, event.at) for event in self.events if event.kind == "unknown")
+
+    @property
     def lookups(self) -> tuple[NameLookup, ...]:
         """Every lookup, in canonical order."""
         return tuple(sorted(self._lookups, key=lambda row: (row.started, row.name, row.kind, row.ordinal)))
@@ -177,13 +202,18 @@ class Trace:
             first.setdefault(connection.host, connection.started)
         return first
 
+    def waterfall(self, width: int = 48, rows: int = 60) -> str:
+        """A picture of the first `rows` lookups and connects on one time axis, `width` characters wide, in ms."""
+        bars = [
+            *(Bar(f"{row.kind} {row.name}", row.started, row.ended, "|", row.outcome) for row in self.lookups),
+            *map(_bar, self.connections),
+            *(Bar(name, at, at, "?", "unknown host") for name, at in self.unknown),
+        ]
+        return draw(bars, width, rows)
+
     def canonical(self) -> str:
         """One line per event, in canonical order: equal text means that the same things happened at the same times."""
         return "".join(f"{event}\n" for event in self.events)
-
-    def waterfall(self, width: int = 48, rows: int = 60) -> str:
-        """A picture of the first `rows` lookups and connects on one time axis, `width` characters wide, in ms."""
-        return _waterfall(self.lookups, self.connections, width, rows)
 
 
 def _place(event: TraceEvent) -> tuple[float, str, int, int, str]:
@@ -195,43 +225,12 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-def describe(outcome: str) -> str:
-    """An outcome in words a person would use."""
-    number = getattr(errno, outcome, None)
-    return os.strerror(number).lower() if isinstance(number, int) else outcome
-
-
-def _waterfall(lookups: Iterable[NameLookup], connections: Iterable[Connection], width: int, limit: int) -> str:
-    rows: list[tuple[str, float, float | None, str, str]] = [
-        (f"{lookup.kind} {lookup.name}", lookup.started, lookup.ended, "|", lookup.outcome) for lookup in lookups
-    ]
-    for row in connections:
-        where = f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
-        mark = {"connected": "*", "abandoned": "/", "connecting": ">"}.get(row.outcome, "x")
-        words = describe(row.outcome)
-        if row.outcome == "connected":
-            words = f"connected, {row.sent} B out, {row.received} B in"
-            if row.closed is not None:
-                words += f", closed at {_ms(row.closed)} ms"
-        rows.append((where, row.started, row.ended, mark, words))
-    if not rows:
-        return "(nothing happened on the virtual network)\n"
-    more = len(rows) - limit
-    rows = rows[:limit]
-    end = max([0.0, *(started for _, started, *_ in rows), *(ended for _, _, ended, *_ in rows if ended is not None)])
-    label = max(len(row[0]) for row in rows)
-    scale = (width - 1) / end if end else 0.0
-    lines = [f"{'':{label}}  0{f'{_ms(end)} ms':>{width - 1}}"]
-    for name, started, ended, mark, words in rows:
-        first = int(started * scale)
-        last = int((end if ended is None else ended) * scale)
-        bar = " " * first + "=" * (last - first) + (">" if ended is None else mark)
-        took = f" in {_ms(ended - started)} ms" if ended is not None else ""
-        lines.append(f"{name:{label}}  {bar:{width}}  at {_ms(started)} ms: {words}{took}")
-    if more > 0:
-        lines.append(f"... and {more} more")
-    return "\n".join(lines) + "\n"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".")
+def _bar(row: Connection) -> Bar:
+    where = f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
+    mark = {"connected": "*", "abandoned": "/"}.get(row.outcome, "x")
+    number = getattr(errno, row.outcome, None)
+    outcome = os.strerror(number).lower() if isinstance(number, int) else row.outcome
+    after = ""
+    if row.outcome == "connected":
+        after = f", {row.tally}" + ("" if row.closed is None else f", closed at {milliseconds(row.closed)}")
+    return Bar(where, row.started, row.ended, mark, outcome, after)
