@@ -129,8 +129,20 @@ def test_an_unknown_host_that_the_program_lets_through_fails_it_once(run_pytest)
     result = run_pytest("""
         async def test_x(vnet, autojump_clock):
             await trio.open_tcp_stream("nowhere.test", 80)
+
+        async def test_dressed(vnet, autojump_clock):
+            try:
+                await trio.open_tcp_stream("nowhere.test", 80)
+            except UnknownHost as error:
+                raise ValueError("no service") from error
+
+        async def test_replaced(vnet, autojump_clock):
+            try:
+                await trio.open_tcp_stream("nowhere.test", 80)
+            except UnknownHost:
+                raise ValueError("no service")
     """)
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(["*UnknownHost: unknown host nowhere.test*"])
     result.stdout.no_fnmatch_line("*recorded by the network*")
 
@@ -280,6 +292,29 @@ def test_each_test_has_a_network_of_its_own(run_pytest):
             vnet.failures.clear()
     """)
     result.assert_outcomes(passed=2)
+
+
+def test_a_second_try_has_a_new_network(run_pytest):
+    """As plugins that rerun failed tests make it."""
+    run_pytest.pytester.makeconftest("""
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for _ in range(2):
+                item._initrequest()
+                runtestprotocol(item, nextitem=nextitem)
+            return True
+    """)
+    result = run_pytest("""
+        networks = []
+
+        async def test_x(vnet, autojump_clock):
+            assert vnet.active
+            assert vnet not in networks
+            networks.append(vnet)
+            assert len(networks) == 2, "the first try fails"
+    """)
+    result.assert_outcomes(failed=1, passed=1)
 
 
 # --- seeds ------------------------------------------------------------------------------------------------------------

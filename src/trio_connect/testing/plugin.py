@@ -43,8 +43,6 @@ class _Stage:
     """One test on its network."""
 
     network: _Network
-    named: bool
-    """Whether the test function itself asks for `vnet`, rather than a fixture of its."""
     test: Callable[..., Awaitable[object]] | None = None
     """The async test as we wrapped it."""
     raised: BaseException | None = None
@@ -92,13 +90,13 @@ def vnet(request: pytest.FixtureRequest) -> Generator[VirtualNetwork, None, None
     """A `trio_connect.testing.VirtualNetwork`; ask for a virtual clock as well, such as `autojump_clock`."""
     __tracebackhide__ = True
     item: pytest.Item = request.node
-    named = isinstance(item, pytest.Function) and "vnet" in inspect.signature(item.obj).parameters
-    stage = item.stash[_stage] = _Stage(_Network(request.config.option.vnet_seed), named)
+    stage = item.stash[_stage] = _Stage(_Network(request.config.option.vnet_seed))
     yield stage.network
     # The report of a test that raised has what the network recorded; failing twice for one reason helps nobody.
     if stage.raised is None:
         stage.network.verify()
         # A sync test that has vnet only through an autouse fixture need not run anything.
+        named = isinstance(item, pytest.Function) and "vnet" in inspect.signature(item.obj).parameters
         if not stage.network.installed and (named or "vnet" not in request.node.fixturenames):
             raise VirtualNetworkError(
                 "the test asked for vnet and never installed it: give it to its run, as in "
@@ -150,8 +148,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     """Let pytest-trio see a network that only a fixture asked for, so that async fixtures are on it too."""
     __tracebackhide__ = True
     stage = pyfuncitem.stash.get(_stage, None)
-    # pytest-trio puts a sync function of its own in the test's place; anyio runs the test as it finds it.
-    if stage is not None and stage.test not in (None, pyfuncitem.obj) and not stage.named:
+    # pytest-trio puts a sync function of its own in the test's place; anyio runs the test as it finds it. That Trio
+    # may get one instrument twice is no harm: it keeps it once.
+    if stage is not None and stage.test not in (None, pyfuncitem.obj):
         pyfuncitem.obj = functools.partial(pyfuncitem.obj, **{_EXTRA: stage.network})
     return (yield)
 
