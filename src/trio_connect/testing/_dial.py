@@ -57,7 +57,7 @@ class Dial:
         self._tries += 1
         if not self._lost():
             address, port = self.client.remote
-            self._consider(self.target.verdict(address, port, self.network.elapsed()), arrived=False)
+            self._consider(self.target.verdict(address, port), arrived=False)
         if self.record.ended is None:
             self._again = self.network.timeline.at(
                 self._sent + 2 ** (self._tries - 1), self.client.place, self._unanswered
@@ -82,7 +82,7 @@ class Dial:
             self._syn()
 
     def _lost(self) -> bool:
-        return self.network.parted(self.source, self.target) or self.source.is_dark(0, self.network.elapsed())
+        return self.network.parted(self.source, self.target) or self.source.is_dark(0)
 
     def _consider(self, verdict: Verdict, *, arrived: bool) -> None:
         now = self.network.now()
@@ -106,7 +106,7 @@ class Dial:
             self._waiting = False
             return
         address, port = self.client.remote
-        self._consider(self.target.verdict(address, port, self.network.elapsed()), arrived=True)
+        self._consider(self.target.verdict(address, port), arrived=True)
 
     def _syn_is_welcome(self, verdict: Accept) -> None:
         listening, client = verdict.listening, self.client
@@ -132,7 +132,7 @@ class Dial:
         self._later(arrives, lambda: self._syn_ack_arrives(verdict, server))
 
     def _syn_ack_arrives(self, verdict: Accept, server: End) -> None:
-        if self._lost() or self.target.is_dark(self.client.remote[1], self.network.elapsed()):
+        if self._lost() or self.target.is_dark(self.client.remote[1]):
             self._release()
             self._waiting = False
             return

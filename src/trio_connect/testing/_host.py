@@ -184,15 +184,17 @@ class Host:
 
     # ---- For the network ----
 
-    def is_dark(self, port: int, at: float) -> bool:
-        """Whether packets from and to `port` get lost at `at` seconds."""
-        if self._flap is not None and not self._flap.is_up(at):
-            return True
-        return isinstance(self._ruled(port), Blackhole | Unreachable)
+    def is_dark(self, port: int) -> bool:
+        """Whether packets from and to `port` get lost now."""
+        return self._is_down or isinstance(self._ruled(port), Blackhole | Unreachable)
 
-    def verdict(self, address: str, port: int, at: float) -> Verdict:
-        """What becomes of a SYN that comes in for `address` and `port` at `at` seconds."""
-        if self._flap is not None and not self._flap.is_up(at):
+    @property
+    def _is_down(self) -> bool:
+        return self._flap is not None and not self._flap.is_up(self._network.elapsed())
+
+    def verdict(self, address: str, port: int) -> Verdict:
+        """What becomes of a SYN that comes in for `address` and `port` now."""
+        if self._is_down:
             return Blackhole()
         ruled = self._ruled(port)
         if ruled is not None:
