@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import struct
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -389,28 +390,28 @@ def test_a_program_may_live_on_another_host() -> None:
     run(properly)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda net: net.host(),
-        lambda net: net.host("api.test"),
-        lambda net: (net.host(A), net.host(B), net.host(A, B)),
-        lambda net: net.host(A).listen(0, echo),
-        lambda net: net.host(A).listen(65536, echo),
-        lambda net: net.host(A).listen(443, echo, rtt=-1),
-        lambda net: net.host(A).listen(443, echo, jitter=math.inf),
-        lambda net: net.host(A).listen(443, echo, bandwidth=0),
-        lambda net: net.host(A).listen(443, echo, backlog=-1),
-        lambda net: net.host(A).refuse(-0.1),
-        lambda net: net.host(A).reset(math.nan),
-        lambda net: net.dns("api.test", ["not an address"]),
-        lambda net: net.dns("api.test", a=[V6]),
-        lambda net: net.dns("api.test", a=[A], a_delay=-1),
-    ],
-)
-def test_descriptions_that_make_no_sense_are_refused(wrong: object) -> None:
-    with pytest.raises(ValueError):
-        wrong(VirtualNetwork())  # type: ignore[operator]
+SENSELESS: dict[str, Callable[[VirtualNetwork], object]] = {
+    "no address": lambda net: net.host(),
+    "a name": lambda net: net.host("api.test"),
+    "two hosts": lambda net: (net.host(A), net.host(B), net.host(A, B)),
+    "port 0": lambda net: net.host(A).listen(0, echo),
+    "port 65536": lambda net: net.host(A).listen(65536, echo),
+    "negative rtt": lambda net: net.host(A).listen(443, echo, rtt=-1),
+    "endless jitter": lambda net: net.host(A).listen(443, echo, jitter=math.inf),
+    "no bandwidth": lambda net: net.host(A).listen(443, echo, bandwidth=0),
+    "negative backlog": lambda net: net.host(A).listen(443, echo, backlog=-1),
+    "negative after": lambda net: net.host(A).refuse(-0.1),
+    "NaN": lambda net: net.host(A).reset(math.nan),
+    "no numeric address": lambda net: net.dns("api.test", ["not an address"]),
+    "wrong family": lambda net: net.dns("api.test", a=[V6]),
+    "negative delay": lambda net: net.dns("api.test", a=[A], a_delay=-1),
+}
+
+
+@pytest.mark.parametrize("what", SENSELESS)
+def test_descriptions_that_make_no_sense_are_refused(what: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        SENSELESS[what](VirtualNetwork())
 
 
 def test_a_host_may_have_several_addresses_and_grow() -> None:
