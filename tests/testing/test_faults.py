@@ -372,6 +372,7 @@ def test_a_program_may_live_on_another_host() -> None:
         with net.host(B).here():
             listener = trio.SocketListener(trio.socket.socket())
             await listener.socket.bind(("0.0.0.0", 80))
+
     # A listener made too early is no listener.
 
     with pytest.raises(ValueError, match="listening"):
@@ -410,7 +411,7 @@ SENSELESS: dict[str, Callable[[VirtualNetwork], object]] = {
 
 @pytest.mark.parametrize("what", SENSELESS)
 def test_descriptions_that_make_no_sense_are_refused(what: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         SENSELESS[what](VirtualNetwork())
 
 

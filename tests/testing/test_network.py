@@ -341,7 +341,7 @@ def test_open_sockets_are_those_that_the_program_forgot() -> None:
     async def main(net: VirtualNetwork) -> None:
         net.host(A).listen(7, echo)
         stream = await trio.open_tcp_stream(A, 7)
-        assert net.open_sockets == (stream.socket,)
+        assert list(net.open_sockets) == [stream.socket]
         await stream.aclose()
         assert net.open_sockets == ()
 

@@ -31,7 +31,13 @@ def test_a_name_is_a_random_stream() -> None:
     assert draws("0 here there 443 0") == draws("0 here there 443 0")
     assert draws("0 here there 443 0") != draws("0 here there 443 1")
     # The generator itself is part of the promise: a trace that was kept is still true with the next release.
-    assert [round(draw, 6) for draw in draws("0 here there 443 0")] == [0.941321, 0.449701, 0.192103, 0.422697, 0.490562]
+    assert [round(draw, 6) for draw in draws("0 here there 443 0")] == [
+        0.941321,
+        0.449701,
+        0.192103,
+        0.422697,
+        0.490562,
+    ]
 
 
 @given(

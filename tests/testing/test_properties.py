@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_connect.testing import VirtualNetwork, echo, run
@@ -14,12 +14,13 @@ A = "192.0.2.1"
 seconds = st.floats(0, 2, allow_nan=False)
 
 
+@settings(deadline=None)  # how long an example takes says something about the machine only
 @given(
     rtt=seconds,
     jitter=seconds,
     bandwidth=st.one_of(st.just(math.inf), st.floats(1e3, 1e8)),
-    sizes=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
-    buffers=st.tuples(st.integers(2304, 60_000), st.integers(1152, 60_000), st.integers(1, 60_000), st.integers(1, 60_000)),
+    sizes=st.tuples(st.integers(10, 3000), st.integers(10, 3000)),
+    buffers=st.tuples(st.integers(1, 4000), st.integers(1, 4000), st.integers(10, 4000), st.integers(10, 4000)),
     cuts=st.lists(st.floats(0, 5), max_size=4),
     seed=st.integers(0, 2**32),
 )
@@ -32,7 +33,7 @@ def test_bytes_arrive_in_order_and_complete_whatever_the_network_is_like(
     cuts: list[float],
     seed: int,
 ) -> None:
-    payload = bytes(range(256)) * 80
+    payload = bytes(range(256)) * 8
 
     async def main(net: VirtualNetwork) -> None:
         net.host(A).listen(
@@ -71,6 +72,7 @@ def test_bytes_arrive_in_order_and_complete_whatever_the_network_is_like(
     run(main, seed=seed)
 
 
+@settings(deadline=None)
 @given(
     fates=st.lists(
         st.tuples(st.sampled_from(["listen", "refuse", "blackhole", "reset"]), st.floats(0, 1)), min_size=1, max_size=8

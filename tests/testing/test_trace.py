@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 import trio
 
 from trio_connect.testing import Trace, TraceEvent, VirtualNetwork, echo, run
@@ -46,8 +47,10 @@ def test_the_waterfall_of_a_race() -> None:
         "A api.test         =|                               at 0 ms: 192.0.2.1 after 10 ms",
         "AAAA api.test      |                                at 0 ms: 2001:db8::1",
         "[2001:db8::1]:443   =============================/  at 10 ms: abandoned after 290 ms",
-        "192.0.2.1:443                                ====*  "
-        "at 260 ms: connected after 40 ms, 5 B out, 5 B in, closed at 340 ms",
+        (
+            "192.0.2.1:443                                ====*  "
+            "at 260 ms: connected after 40 ms, 5 B out, 5 B in, closed at 340 ms"
+        ),
     ]
 
 
@@ -60,10 +63,9 @@ def test_the_waterfall_of_what_goes_on_and_of_what_failed() -> None:
             nursery.start_soon(trio.open_tcp_stream, "192.0.2.2", 80)
             stream = await trio.open_tcp_stream("192.0.2.3", 80)
             await stream.send_all(b"abc")
-            try:
+            with pytest.raises(OSError, match="all attempts"):
                 await trio.open_tcp_stream(FOUR, 80)
-            except OSError:
-                picture = net.trace.waterfall()
+            picture = net.trace.waterfall()
             nursery.cancel_scope.cancel()
         rows = dict(row.split("  ", 1) for row in picture.splitlines()[1:])
         assert rows["192.0.2.1:80"].endswith("x  at 0 ms: connection refused after 500 ms")
