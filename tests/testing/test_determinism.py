@@ -17,16 +17,16 @@ async def busy(net: VirtualNetwork) -> str:
     """Jitter everywhere, many tasks, several connections to one port, faults on the way."""
     net.dns("api.test", aaaa=SIX, a=FOUR, aaaa_delay=0.03, a_delay=0.01)
     for number, address in enumerate([*SIX, *FOUR]):
-        net.host(address).listen(443, echo, rtt=0.2 + number / 100, jitter=0.3, bandwidth=200_000)
+        net.host(address).listen(443, echo, rtt=0.2 + number / 100, jitter=0.3, bandwidth=60_000)
     net.host(SIX[0]).blackhole()
     net.host(SIX[1]).refuse(after=0.17)
     net.host(FOUR[0]).flap([(0.5, "down"), (2.0, "up")])
 
     async def one(host: str) -> None:
         stream = await trio.open_tcp_stream(host, 443)
-        await stream.send_all(b"x" * 100_000)
+        await stream.send_all(b"x" * 30_000)
         got = 0
-        while got < 100_000:
+        while got < 30_000:
             got += len(await stream.receive_some())
         await stream.aclose()
 

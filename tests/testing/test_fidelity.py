@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ from trio_connect.testing import VirtualNetwork, run
 Log: TypeAlias = list[object]
 Script: TypeAlias = Callable[[Log], Awaitable[None]]
 scripts: dict[str, Script] = {}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the virtual network is modelled on Linux")
 
 RST = struct.pack("ii", 1, 0)
 
@@ -307,6 +310,11 @@ async def without_a_connection(log: Log) -> None:
     await note(log, "closed send", sock.send(b"x"))
     await note(log, "closed connect", sock.connect(("127.0.0.1", 9)))
     await note(log, "closed accept", sock.accept())
+    for name in ("shutdown", "getpeername"):
+        try:
+            getattr(sock, name)(*((socket.SHUT_WR,) if name == "shutdown" else ()))
+        except OSError as error:
+            log.append((name, errno.errorcode[error.errno or 0]))
     try:
         sock.getsockname()
     except OSError as error:

@@ -355,3 +355,16 @@ def test_public_names_say_where_they_are_imported_from() -> None:
             "collections.abc",
             "typing",
         )
+
+
+def test_a_handler_that_leaves_the_network_fails_the_test_once() -> None:
+    async def wander(stream: trio.SocketStream) -> None:
+        await trio.open_tcp_stream("198.51.100.1", 80)
+
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).listen(7, wander)
+        async with await trio.open_tcp_stream(A, 7) as stream:
+            assert await stream.receive_some() == b""
+
+    with pytest.raises(UnknownHost):
+        run(main)

@@ -92,3 +92,25 @@ def test_events_of_one_instant_are_ordered_by_host_port_and_ordinal() -> None:
         trace.add(event)
     assert trace.events == tuple(events)
     assert str(attrs.evolve(events[-1], detail="x")) == f"1.000000000 start [{SIX}]:443 #1 192.0.2.254 x"
+
+
+def test_both_ends_of_a_reset_are_told_apart() -> None:
+    async def leave(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+
+    async def main(net: VirtualNetwork) -> Trace:
+        net.host(FOUR).listen(443, leave, rtt=0.1)
+        stream = await trio.open_tcp_stream(FOUR, 443)
+        await stream.send_all(b"more than it reads")
+        await trio.sleep(1)
+        await stream.aclose()
+        net.host(SIX).listen(443, echo, rtt=0.1)
+        stream = await trio.open_tcp_stream(SIX, 443)
+        await stream.send_all(b"x")
+        await trio.sleep(1)
+        await stream.aclose()
+        await trio.sleep(1)
+        return net.trace
+
+    resets = [event for event in run(main).events if event.kind == "reset"]
+    assert [(event.source, event.host) for event in resets] == [("192.0.2.254", FOUR), (SIX, SIX)]

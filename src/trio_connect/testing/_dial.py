@@ -126,6 +126,7 @@ class Dial:
             receive_buffer=listening.receive_buffer,
             peer=client,
         )
+        server.on_reset = lambda: self.network.was_reset(self.record, self.target)
         self._half = (listening, server)
         listening.half_open.add(server)
         arrives = server.wire.arrival(self.network.now(), 0)

@@ -370,10 +370,12 @@ class VirtualNetwork(trio.abc.Instrument):
             local=(here, own), remote=(address, port), send_buffer=send_buffer, receive_buffer=receive_buffer,
             tally=record.tally,
         )  # fmt: skip
-        client.on_reset = lambda: self.note(
-            TraceEvent(self.elapsed(), "reset", address, port, ordinal, source.name, "by the peer")
-        )
+        client.on_reset = lambda: self.was_reset(record, source)
         return Dial(self, client, source, target, record, retries), record
+
+    def was_reset(self, record: Connection, host: Host) -> None:
+        """An end of a connection, on `host`, was told that its peer is gone."""
+        self.note(TraceEvent(self.elapsed(), "reset", record.host, record.port, record.ordinal, host.name))
 
     def _source_address(self, source: Host, target: Host, address: str) -> str:
         if target is source:
@@ -422,12 +424,23 @@ class VirtualNetwork(trio.abc.Instrument):
     def _handler_failed(self, error: BaseException, host: Host, record: Connection) -> None:
         if not self._active:
             return
-        rest = _without_departures(error)
+        rest = self._news(error)
         detail = "peer went away" if rest is None else f"raised {type(rest).__name__}"
         self.note(TraceEvent(self.elapsed(), "handler", record.host, record.port, record.ordinal, host.name, detail))
         if rest is not None:
             rest.add_note(f"raised by the handler of {record.host} port {record.port} on the virtual network")
             self.failures.append(rest)
+
+    def _news(self, error: BaseException) -> BaseException | None:
+        """What is left of a handler's error without what says only that the peer went away, or was recorded already."""
+
+        def is_old(one: BaseException) -> bool:
+            gone = isinstance(one, trio.BrokenResourceError | ConnectionError | trio.Cancelled)
+            return gone or any(one is known for known in self.failures)
+
+        if isinstance(error, BaseExceptionGroup):
+            return cast("BaseExceptionGroup[BaseException]", error).split(is_old)[1]
+        return None if is_old(error) else error
 
     def closes(self, host: Host, end: End, record: Connection | None) -> None:
         """A program closes its end of a connection."""
@@ -437,11 +450,3 @@ class VirtualNetwork(trio.abc.Instrument):
         if record is not None:
             record.closed = self.elapsed()
         self.note(TraceEvent(self.elapsed(), "closed", address, port, ordinal, host.name, str(end.tally)))
-
-
-def _without_departures(error: BaseException) -> BaseException | None:
-    """What is left of a handler's error when whatever only says that the peer went away is taken out."""
-    gone = (trio.BrokenResourceError, ConnectionError, trio.Cancelled)
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).split(gone)[1]
-    return None if isinstance(error, gone) else error
