@@ -146,3 +146,13 @@ def test_an_unknown_name_fails_the_test_even_when_it_is_swallowed() -> None:
     (note,) = caught.value.__notes__
     assert "seed 0" in note
     assert "typo.test" in note.partition("\n")[2]
+
+
+def test_small_print() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.dns("api.test", [A])
+        with pytest.raises(socket.gaierror):
+            await lookup("api.test", flags=socket.AI_NUMERICHOST)
+        assert await trio.socket.getnameinfo((A, 5), socket.NI_NUMERICHOST) == (A, "5")
+
+    run(main)

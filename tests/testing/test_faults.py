@@ -423,3 +423,96 @@ def test_a_host_may_have_several_addresses_and_grow() -> None:
     assert host.addresses == [A, V6, B]
     assert net.host("127.0.0.1") is net.host("::1") is net.local
     assert net.local.addresses == ["192.0.2.254", "2001:db8::fe"]
+
+
+def test_a_slow_handshake_is_not_started_again() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).listen(443, greet, rtt=8.0)
+        await (await connect()).aclose()
+        assert ms() == 8000
+        assert "retransmit" not in {event.kind for event in net.trace.events}
+
+    run(main)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.6], ids=["SYN lost", "SYN-ACK lost"])
+def test_a_handshake_that_a_partition_interrupts_is_started_again(cut: float) -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).listen(443, None, backlog=0, rtt=0.8)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            await trio.sleep(cut)
+            net.partition(net.local, A)
+            await trio.sleep(0.3)
+            net.heal(net.local, A)
+        assert ms() == 1800
+        assert [event.at for event in net.trace.events if event.kind == "retransmit"] == [1.0]
+
+    run(main)
+
+
+def test_an_answer_that_a_partition_swallows_is_given_again() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).refuse(after=0.5)
+        net.host(B).refuse(after=0.5)
+        net.partition(net.local, B)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failure, A)
+            await trio.sleep(0.4)
+            net.partition(net.local, A)
+            await trio.sleep(0.4)
+            net.heal(net.local, A)
+        assert ms() == 1500
+
+    run(main)
+
+
+def test_a_host_that_changes_its_mind_while_the_syn_is_under_way() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        host = net.host(A).listen(443, greet, rtt=1.0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failure)
+            await trio.sleep(0.2)
+            host.refuse(after=0.1)
+        assert ms() == 500
+
+        host.listen(443, greet, rtt=0.2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            await trio.sleep(0.05)
+            host.blackhole()
+            await trio.sleep(0.02)
+            host.recover()
+        assert ms() == 500 + 200
+
+    run(main)
+
+
+def test_a_connection_closed_before_the_reset_came() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).reset(after=1.0)
+        await (await connect()).aclose()
+        await trio.sleep(2)
+        assert "reset" not in {event.kind for event in net.trace.events}
+
+    run(main)
+
+
+def test_a_listener_that_closes_during_the_handshake_resets() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(B, rtt=1.0)
+        with net.host(B).here():
+            (listener,) = await trio.open_tcp_listeners(80, host=B)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                stream = await connect(B, 80)
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+
+            await trio.sleep(0.7)
+            await listener.aclose()
+        assert ms() == 2000
+
+    run(main)

@@ -312,3 +312,97 @@ def test_two_listeners_share_a_port_only_when_they_may() -> None:
             await third.accept()
 
     run(main)
+
+
+def test_bad_arguments() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        serve(net)
+        sock = await connected()
+        with pytest.raises(ValueError, match="negative"):
+            await sock.recv(-1)
+        with pytest.raises(ValueError, match="negative"):
+            await sock.recv_into(bytearray(1), -1)
+        with pytest.raises(ValueError, match="too small"):
+            await sock.recv_into(bytearray(1), 2)
+        with pytest.raises(TypeError):
+            await sock.sendto(b"x")  # type: ignore[call-overload]
+        number = [
+            lambda: sock.recv(1, socket.MSG_OOB),
+            lambda: sock.sendmsg([b"x"], [(1, 2, b"3")]),
+        ]
+        for call in number:
+            with pytest.raises(OSError) as caught:
+                await call()
+            assert caught.value.errno == errno.EINVAL
+        for sync in (lambda: sock.shutdown(7), sock.listen):
+            with pytest.raises(OSError) as caught:
+                sync()
+            assert caught.value.errno == errno.EINVAL
+        with pytest.raises(NotImplementedError):
+            sock.share(1)  # type: ignore[attr-defined]
+        assert await sock.sendto(b"x", 0, (A, 7)) == 1
+        buffer = bytearray(1)
+        assert await sock.recvfrom_into(buffer) == (1, None)
+        assert buffer == b"x"
+        assert sock.getsockopt(socket.SOL_SOCKET, getattr(socket, "SO_PROTOCOL", 38)) == socket.IPPROTO_TCP
+        sock.close()
+
+    with pytest.raises(NotImplementedError):
+        run(main)
+
+
+def test_a_shared_port_and_a_source_of_the_other_family() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        serve(net)
+        net.host("2001:db8::1").listen(7, echo)
+        first, second = trio.socket.socket(), trio.socket.socket()
+        for sock in (first, second):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            await sock.bind(("127.0.0.1", 5000))
+            sock.listen()
+        assert not first.is_readable()
+        client = trio.socket.socket()
+        await client.connect(("127.0.0.1", 5000))
+        assert first.is_readable()
+        dressed = trio.socket.socket(socket.AF_INET6)
+        await dressed.bind(("::ffff:192.0.2.254", 0))
+        with pytest.raises(OSError) as caught:
+            await dressed.connect(("2001:db8::1", 7))
+        assert caught.value.errno == errno.ENETUNREACH
+        await dressed.connect(("::ffff:192.0.2.1", 7))
+        assert dressed.getpeername()[0] == "::ffff:192.0.2.1"
+
+    run(main)
+
+
+def test_a_connection_that_was_reset() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).reset(after=0.1)
+        sock = await connected()
+        await trio.sleep(1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2000)
+        with pytest.raises(OSError) as caught:
+            sock.shutdown(socket.SHUT_WR)
+        assert caught.value.errno == errno.ENOTCONN
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.close()
+
+    run(main)
+
+
+def test_a_port_that_is_bound_but_does_not_listen_refuses() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        net.dns("here.test", ["127.0.0.1"])
+        quiet, client = trio.socket.socket(), trio.socket.socket(socket.AF_INET6)
+        await quiet.bind(("127.0.0.1", 5000))
+        with pytest.raises(ConnectionRefusedError):
+            await client.connect(("here.test", 5000))
+        quiet.listen()
+        await client.connect(("here.test", 5000))
+        assert client.getpeername()[0] == "::ffff:127.0.0.1"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        quiet.close()  # with a connection in its queue that is no longer one
+
+    run(main)

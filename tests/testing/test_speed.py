@@ -1,39 +1,56 @@
-"""Ten thousand virtual connects take less than five seconds."""
+"""Ten thousand virtual connects, each to a handler 20 ms away, take less than five seconds."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import trio
 
+import trio_connect
 from trio_connect.testing import VirtualNetwork, discard, run
 
 A = "192.0.2.1"
 
 
-@pytest.mark.parametrize("concurrent", [False, True], ids=["one by one", "all at once"])
-def test_ten_thousand_connects(concurrent: bool) -> None:
-    async def one() -> None:
-        sock = trio.socket.socket()
-        await sock.connect((A, 443))
-        sock.close()
+async def one() -> None:
+    sock = trio.socket.socket()
+    await sock.connect((A, 443))
+    sock.close()
 
-    async def main(net: VirtualNetwork) -> None:
-        net.host(A).listen(443, discard, rtt=0.020)
-        if concurrent:
-            async with trio.open_nursery() as nursery:
-                for _ in range(10_000):
-                    nursery.start_soon(one)
-        else:
-            for _ in range(10_000):
-                await one()
-        assert len(net.trace.connections) == 10_000
-        assert net.trace.live_max == (10_000 if concurrent else 1)
 
+async def one_by_one(net: VirtualNetwork) -> None:
+    net.host(A).listen(443, discard, rtt=0.020)
+    for _ in range(10_000):
+        await one()
+    assert (len(net.trace.connections), net.trace.live_max) == (10_000, 1)
+
+
+async def all_at_once(net: VirtualNetwork) -> None:
+    net.host(A).listen(443, discard, rtt=0.020)
+    async with trio.open_nursery() as nursery:
+        for _ in range(10_000):
+            nursery.start_soon(one)
+    assert (len(net.trace.connections), net.trace.live_max) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("program", ["one_by_one", "all_at_once"])
+def test_ten_thousand_connects(program: str) -> None:
+    # In a process of its own: what measures coverage here would measure itself. PYTHONPATH, since not all install us.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    environment["PYTHONPATH"] = str(Path(trio_connect.__file__).parents[1])
+    command = [sys.executable, __file__, program]
+    seconds = float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    print(f"10,000 connects, {program}: {seconds:.2f} s of processor time")
+    assert seconds < 5
+
+
+if __name__ == "__main__":
     # Processor time: a machine that is busy with other things does not make the network slower.
     before = time.process_time()
-    run(main)
-    took = time.process_time() - before
-    print(f"10,000 connects, {'all at once' if concurrent else 'one by one'}: {took:.2f} s")
-    assert took < 5
+    run({"one_by_one": one_by_one, "all_at_once": all_at_once}[sys.argv[1]])
+    print(time.process_time() - before)

@@ -152,7 +152,7 @@ class Dial:
 
             def break_off() -> None:
                 server.die(0)
-                if self.client.state == "open":
+                if self.client.state == "open" and not self.client.orphan:
                     self.client.on_reset()
                     self.client.die(errno.ECONNRESET)
 

@@ -42,7 +42,7 @@ def deactivate(network: VirtualNetwork) -> None:
     _active.networks = tuple(other for other in _active.networks if other is not network)
 
 
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
+def _hook(event: str, arguments: tuple[object, ...]) -> None:  # pragma: no cover - Python does not trace audit hooks
     if event != "socket.connect" or not _active.networks:
         return
     real, address = arguments

@@ -352,7 +352,7 @@ class VirtualNetwork(trio.abc.Instrument):
         if is_loopback(here) and target is not source:
             fail(errno.EINVAL)
         if family_of(here) != family_of(address):
-            fail(errno.ENETUNREACH if ":" in here else errno.EAFNOSUPPORT)
+            fail(errno.ENETUNREACH)
         key = (id(source), address, port)
         ordinal = self._ordinals[key]
         self._ordinals[key] += 1
