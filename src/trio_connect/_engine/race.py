@@ -1,0 +1,429 @@
+"""The race: which endpoint is tried when, who has won, and what is to be given up.
+
+Theory of operation
+===================
+
+A race is two coupled machines. Both are driven from outside: facts go in together with the time, commands come out,
+and `deadline` says when the race wants to be asked again. It never looks at a clock, a socket or a die, so the same
+facts give the same commands for ever, and a test is a conversation.
+
+**The race** is *open* while more candidates may come and *closed* once the driver said that none will. It ends as
+*won*, *exhausted* (every attempt failed, nothing is left to try) or *cancelled*. Each end is final.
+
+**A candidate** waits until it is started; from then on it is an *attempt* with an id: *connecting*, then perhaps
+*establishing* (TCP is up, the caller's own test runs), then over: *won*, *failed*, *timed out* (``attempt_timeout``
+passed), *lost* (another won) or *cancelled*.
+
+Who may say what:
+
+- Whoever finds candidates says `add`, `skip` (known, but there is no source to reach it from), `remove`,
+  `replace_order` and `no_more`. These only change the list, so that a caller who sorts can add and order in one step;
+  what follows from them comes out of the next `tick`.
+- Whoever runs an attempt says `progressed` at most once, then `failed` or `succeeded` exactly once.
+- Whoever holds the timer says `tick`, at `deadline` or at any other time.
+- Whoever owns the whole says `cancel`.
+
+Every pair of state and fact is in `race_table`. A pair that makes no sense raises `IllegalFact` and changes nothing.
+
+**Late facts** are those about something that the race has ended itself. They are no bugs, and are ignored by name:
+
+- about an attempt that was abandoned: its task had already finished, and waited to be scheduled, when the command to
+  end it came. Two connections that succeed in one pass of the event loop are the common case: one wins, and the
+  success of the other is late. A late success is answered by ``Abandon(id, "late")``, for there is a connection that
+  somebody has to close; late progress and late failure by nothing.
+- about the race when it is over: a lookup answers once more before it is stopped, a timer had fired, a cancel crosses
+  the winner on its way out. A `cancel` that comes late takes no winner away.
+
+When the next one starts
+------------------------
+
+There is one gate. It has a due time and the cause that the next start will bear.
+
+- At first it is due at once. A start sets it to *its own due time* plus the attempt delay, so that a timer which fires
+  late does not shift the schedule. (Only a stall of a whole delay begins the schedule anew: nobody wants a laptop that
+  wakes up to catch up on everything that it slept through.)
+- A failure of any attempt sets it to now, or to when the floor ends if that is later. RFC 9623 section 4.3 gives the
+  licence, RFC 8305 is silent. There is one gate, so failures before the next start open it once. All facts of one
+  instant count as one: when a start was made at this very instant, an older attempt that fails now opens nothing more,
+  whichever of the two was told first.
+- When the start was due but every slot was taken, the end of an attempt sets it likewise: cause "slot".
+- When the start was due but there was nobody to start, the next candidate sets it likewise: cause "arrival". So does a
+  candidate that comes when no attempt is alive.
+- While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
+  one delay: RFC 8305 section 5 says that the delay should give one attempt time to succeed, and this one is getting
+  there. A start is put off once, however many connections get that far.
+
+The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
+an attempt to a loopback address nor one that failed before it sent anything sets it.
+
+An attempt that may still succeed is never ended because another is to start. That is why the limit on attempts in
+flight makes the next one wait, and why ``attempt_timeout`` exists: so that black holes cannot hold every slot for ever.
+"""
+
+from __future__ import annotations
+
+from errno import ETIMEDOUT
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+from .._policy import MIN_ATTEMPT_DELAY
+from .._report import Attempt
+from .race_table import (
+    ATTEMPT_FACTS,
+    ILLEGAL,
+    LATE,
+    RACE_FACTS,
+    Abandon,
+    Candidate,
+    Command,
+    Exhausted,
+    IllegalFact,
+    Start,
+    Won,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._endpoint import Endpoint
+    from .._policy import RacePolicy
+    from .._report import Cause, Outcome, Phase
+    from .race_table import AttemptFact, AttemptState, RaceFact, RaceState
+
+__all__ = ["MAX_RACED", "Race"]
+
+MAX_RACED: Final = 64
+"""How many candidates one race starts. Whoever runs the DNS zone chooses how many addresses there are, and RFC 9623
+section 4.1.2 asks to limit the number of children; 64 starts at the default delay last 16 seconds."""
+
+
+def _is_loopback(endpoint: Endpoint) -> bool:
+    # RFC 1122 section 3.2.1.3 (g) and RFC 4291 section 2.5.3. The text is normalised.
+    host = endpoint.host
+    return host == "::1" or host.startswith("127.")
+
+
+class _Try:
+    """One attempt: what the report will say of it, and what the schedule needs."""
+
+    __slots__ = ("arms", "candidate", "cause", "ended", "errno", "phase", "started", "state")
+
+    def __init__(self, candidate: Candidate, cause: Cause, started: float) -> None:
+        self.candidate = candidate
+        self.cause: Cause = cause
+        self.started = started
+        self.ended: float | None = None
+        self.state: AttemptState = "connecting"
+        self.phase: Phase = "connect"
+        self.errno: int | None = None
+        self.arms = not _is_loopback(candidate[1])
+
+
+class Race:
+    """One race, from the first candidate to its end.
+
+    The first attempt may be run before there is a race at all: create it with the time of that start, and the first
+    `tick` at the same time gives the `Start` that has been executed already.
+
+    Args:
+      policy: the delays and limits.
+      now: when the race began, in seconds on any clock; the origin of the times in `records`.
+      candidates: those known from the start, in the order to try them in. Of duplicates the first counts.
+      more: whether others may come; if so, somebody has to say `no_more` in the end.
+    """
+
+    __slots__ = (
+        "_aside",
+        "_delay",
+        "_due",
+        "_floor",
+        "_gate",
+        "_last_start",
+        "_limit",
+        "_live",
+        "_origin",
+        "_postponed",
+        "_raced",
+        "_timeout",
+        "_tries",
+        "_waiting",
+        "state",
+    )
+
+    def __init__(self, policy: RacePolicy, now: float, candidates: Iterable[Candidate] = (), *, more: bool) -> None:
+        self._delay = policy.attempt_delay
+        self._timeout = policy.attempt_timeout
+        self._limit = policy.max_in_flight
+        self._origin = now
+        self.state: RaceState = "open" if more else "closed"
+        self._waiting: dict[Candidate, None] = dict.fromkeys(candidates)
+        self._raced: set[Candidate] = set()
+        self._aside: dict[Candidate, Outcome] = {}
+        self._tries: list[_Try] = []
+        # In order of start, so the first one is the next to time out.
+        self._live: dict[int, _Try] = {}
+        self._due = now
+        self._gate: Cause = "first"
+        self._floor = -inf
+        self._last_start = -inf
+        self._postponed = False
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` wants to be called at the latest: `math.inf` for never, `-math.inf` for at once."""
+        if RACE_FACTS[self.state]["tick"] == LATE:
+            return inf
+        if self._is_exhausted():
+            return -inf
+        due = max(self._due, self._floor) if self._can_start() else inf
+        return min(due, self._expiry())
+
+    @property
+    def full(self) -> bool:
+        """Whether as many candidates are known as one race will start: more would only lengthen the report."""
+        return len(self._tries) + len(self._waiting) >= MAX_RACED
+
+    # Facts about candidates: they change the list, and the next tick acts on it.
+
+    def add(self, candidates: Iterable[Candidate], now: float) -> None:
+        """Take more candidates, at the end of the list. One that is known keeps its place."""
+        if not self._takes("add"):
+            return
+        nobody_waited = not self._waiting
+        for candidate in candidates:
+            if candidate in self._raced or self._aside.get(candidate) == "skipped":
+                continue
+            self._aside.pop(candidate, None)
+            self._waiting.setdefault(candidate)
+        if nobody_waited and self._waiting:
+            self._arrived(now)
+
+    def skip(self, candidates: Iterable[Candidate]) -> None:
+        """Report candidates that cannot be tried, because no source serves them. One that is known stays as it is."""
+        if not self._takes("skip"):
+            return
+        for candidate in candidates:
+            if candidate not in self._raced and candidate not in self._waiting:
+                self._aside[candidate] = "skipped"
+
+    def remove(self, candidates: Iterable[Candidate]) -> None:
+        """Forget candidates that wait. One that was started is left alone."""
+        if not self._takes("remove"):
+            return
+        for candidate in candidates:
+            if candidate in self._waiting:
+                del self._waiting[candidate]
+                self._aside[candidate] = "not tried"
+
+    def replace_order(self, candidates: Iterable[Candidate]) -> None:
+        """Put those that wait into this order.
+
+        Args:
+          candidates: every candidate that waits. Those that do not wait any more may be among them, so that the
+            complete list can be sorted, as RFC 8305 section 3 asks for when answers come late.
+
+        Raises:
+          IllegalFact: one that waits is missing, or one is unknown.
+        """
+        if not self._takes("replace_order"):
+            return
+        order = dict.fromkeys(candidates)
+        for candidate in order:
+            if candidate not in self._waiting and candidate not in self._raced and candidate not in self._aside:
+                raise IllegalFact(f"replace_order: {candidate!r} was never added")
+        waiting = {candidate: None for candidate in order if candidate in self._waiting}
+        if len(waiting) != len(self._waiting):
+            raise IllegalFact(f"replace_order: {len(self._waiting)} candidates wait, {len(waiting)} of them were named")
+        self._waiting = waiting
+
+    def no_more(self) -> None:
+        """Learn that no more candidates will come."""
+        if self._takes("no_more"):
+            self.state = "closed"
+
+    # Facts about time and attempts: they return what is to be done, an end of the race always last.
+
+    def tick(self, now: float) -> list[Command]:
+        """Learn that time has passed. At most one attempt is started."""
+        if not self._takes("tick"):
+            return []
+        return self._advance(now, [])
+
+    def progressed(self, attempt: int, now: float) -> list[Command]:
+        """Learn that an attempt's TCP is up and establish runs on it."""
+        row = self._heard(attempt, "progressed")
+        if row is None:
+            return []
+        row.phase = "establish"
+        if not self._postponed:
+            self._postponed = True
+            self._due = max(self._due, now) + min(now - row.started, self._delay)
+        return self._advance(now, [])
+
+    def failed(
+        self, attempt: int, now: float, *, phase: Phase, errno: int | None, emitted: bool = True
+    ) -> list[Command]:
+        """Learn that an attempt has failed, and closed what it had open.
+
+        Args:
+          attempt: its id.
+          now: the time.
+          phase: how far it came.
+          errno: what the kernel said; None when establish refused without one.
+          emitted: whether a packet may have left this machine.
+        """
+        row = self._heard(attempt, "failed")
+        if row is None:
+            return []
+        row.phase = phase
+        row.errno = errno
+        if row.arms and not emitted:
+            row.arms = False
+            self._floor = max((r.started + MIN_ATTEMPT_DELAY for r in self._tries if r.arms), default=-inf)
+        self._end(attempt, row, now)
+        return self._advance(now, [])
+
+    def succeeded(self, attempt: int, now: float) -> list[Command]:
+        """Learn that an attempt has connected, and that establish, if there is one, has returned."""
+        row = self._heard(attempt, "succeeded")
+        if row is None:
+            return [Abandon(attempt, "late")]
+        row.ended = now
+        del self._live[attempt]
+        self.state = "won"
+        commands = self._abandon_all(now, "lost")
+        commands.append(Won(attempt))
+        return commands
+
+    def cancel(self, now: float) -> list[Command]:
+        """Learn that nobody wants the result any more."""
+        if not self._takes("cancel"):
+            return []
+        self.state = "cancelled"
+        return self._abandon_all(now, "cancelled")
+
+    def records(self) -> tuple[Attempt, ...]:
+        """Return every candidate once: the attempts in order of their ids, then those that were never started.
+
+        Raises:
+          IllegalFact: the race is not over, so some rows have no outcome yet.
+        """
+        if RACE_FACTS[self.state]["tick"] != LATE:
+            raise IllegalFact(f"records: the race is still {self.state}")
+        origin = self._origin
+        winner = next((row.candidate[1] for row in self._tries if row.state == "won"), None)
+        rows = [
+            Attempt(
+                source=row.candidate[0],
+                endpoint=row.candidate[1],
+                cause=row.cause,
+                started=row.started - origin,
+                ended=None if row.ended is None else row.ended - origin,
+                phase=row.phase,
+                outcome=cast("Outcome", row.state),  # the race is over, so no attempt is alive
+                errno=row.errno,
+                beaten_by=winner if row.state == "lost" else None,
+            )
+            for row in self._tries
+        ]
+        rows += [Attempt(source=c[0], endpoint=c[1], outcome="not tried") for c in self._waiting]
+        rows += [Attempt(source=c[0], endpoint=c[1], outcome=outcome) for c, outcome in self._aside.items()]
+        return tuple(rows)
+
+    def _takes(self, fact: RaceFact) -> bool:
+        """Say whether a fact about the race is to be taken, False when it is late."""
+        becomes = RACE_FACTS[self.state][fact]
+        if becomes == ILLEGAL:
+            raise IllegalFact(f"{fact}: not while the race is {self.state}")
+        return becomes != LATE
+
+    def _heard(self, attempt: int, fact: AttemptFact) -> _Try | None:
+        """Move an attempt on by what was reported of it, and return it; None when the report is late."""
+        row = self._tries[attempt] if 0 <= attempt < len(self._tries) else None
+        state: AttemptState = "waiting" if row is None else row.state
+        becomes = ATTEMPT_FACTS[state][fact]
+        if row is None or becomes == ILLEGAL:
+            raise IllegalFact(f"{fact}: not while attempt {attempt} is {state}")
+        if becomes == LATE:
+            return None
+        row.state = becomes
+        return row
+
+    def _can_start(self) -> bool:
+        return bool(self._waiting) and len(self._live) < self._limit and len(self._tries) < MAX_RACED
+
+    def _is_exhausted(self) -> bool:
+        if self._live:
+            return False
+        return len(self._tries) >= MAX_RACED or (self.state == "closed" and not self._waiting)
+
+    def _expiry(self) -> float:
+        """Return when the next attempt times out."""
+        return next((row.started + self._timeout for row in self._live.values()), inf)
+
+    def _arrived(self, now: float) -> None:
+        """Open the gate for a candidate that came when none waited, unless it has to wait like any other."""
+        if not self._tries:
+            self._due = max(self._due, now)
+        # Idle means that the last attempt ended before this instant: of two facts in one instant, neither is first.
+        elif self._due < now or all(row.ended is not None and row.ended < now for row in self._tries):
+            self._due = max(now, self._floor)
+            self._gate = "arrival"
+
+    def _end(self, attempt: int, row: _Try, now: float) -> None:
+        """Take note of a failure, a time-out included, and open the gate."""
+        was_full = len(self._live) >= self._limit
+        row.ended = now
+        del self._live[attempt]
+        if row.started < now == self._last_start:
+            return
+        if self._due > now:
+            self._gate = "failure"
+        elif was_full:
+            self._gate = "slot"
+        else:
+            # The start is due anyway, and needs nobody's failure.
+            return
+        self._due = max(now, self._floor)
+
+    def _advance(self, now: float, commands: list[Command]) -> list[Command]:
+        """Do what time asks for: end attempts that took too long, make the start that is due, see the end."""
+        while now >= self._expiry():
+            attempt, row = next(iter(self._live.items()))
+            row.state = "timed out"
+            row.errno = ETIMEDOUT
+            self._end(attempt, row, now)
+            commands.append(Abandon(attempt, "attempt_timeout"))
+        if self._can_start() and now >= self._due and now >= self._floor:
+            commands.append(self._start(now))
+        elif self._is_exhausted():
+            self.state = "exhausted"
+            commands.append(Exhausted())
+        return commands
+
+    def _start(self, now: float) -> Start:
+        candidate = next(iter(self._waiting))
+        del self._waiting[candidate]
+        self._raced.add(candidate)
+        row = _Try(candidate, self._gate, now)
+        attempt = len(self._tries)
+        self._tries.append(row)
+        self._live[attempt] = row
+        if row.arms:
+            self._floor = now + MIN_ATTEMPT_DELAY
+        self._last_start = now
+        self._due += self._delay
+        if self._due <= now:
+            self._due = now + self._delay
+        self._gate = "delay"
+        self._postponed = False
+        return Start(attempt, candidate, row.cause)
+
+    def _abandon_all(self, now: float, reason: Literal["lost", "cancelled"]) -> list[Command]:
+        commands: list[Command] = []
+        for attempt, row in self._live.items():
+            row.state = reason
+            row.ended = now
+            commands.append(Abandon(attempt, reason))
+        self._live.clear()
+        return commands

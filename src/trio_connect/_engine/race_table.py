@@ -1,0 +1,136 @@
+"""What the race engine and its driver say to each other, and every pair of state and fact, listed.
+
+`Race` obeys these tables and the state diagram in the documentation is drawn from them, so none of the three can
+say something else than the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._endpoint import Endpoint, Source
+    from .._report import Cause
+
+__all__ = ["Abandon", "Candidate", "Command", "Exhausted", "IllegalFact", "Start", "Won"]
+
+Candidate: TypeAlias = "tuple[Source | None, Endpoint]"
+"""What one attempt tries: from where (None for anywhere), and to where."""
+
+Reason: TypeAlias = Literal["attempt_timeout", "lost", "cancelled", "late"]
+"""Why an attempt is to be ended: its time is up, another won, the race was cancelled, or it succeeded too late."""
+
+
+@attrs.frozen
+class Start:
+    """Begin this attempt now. Ids count up from 0 in the order of starts."""
+
+    id: int
+    candidate: Candidate
+    cause: Cause
+
+
+@attrs.frozen
+class Abandon:
+    """Close what this attempt has open; whatever it still reports is late."""
+
+    id: int
+    reason: Reason
+
+
+@attrs.frozen
+class Won:
+    """The race is over, and this attempt's connection is its result."""
+
+    id: int
+
+
+@attrs.frozen
+class Exhausted:
+    """The race is over: every attempt failed and there is nothing left to try."""
+
+
+Command: TypeAlias = Start | Abandon | Won | Exhausted
+
+
+class IllegalFact(RuntimeError):
+    """The driver said what cannot be: a bug of ours, never of a peer or a user. The race is as it was before."""
+
+
+Late: TypeAlias = Literal["late"]
+Illegal: TypeAlias = Literal["illegal"]
+LATE: Final = "late"
+ILLEGAL: Final = "illegal"
+
+AttemptState: TypeAlias = Literal[
+    "waiting", "connecting", "establishing", "won", "lost", "failed", "timed out", "cancelled"
+]
+AttemptFact: TypeAlias = Literal["progressed", "failed", "succeeded"]
+
+ATTEMPT_FACTS: Final[Mapping[AttemptState, Mapping[AttemptFact, AttemptState | Late | Illegal]]] = {
+    "waiting": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "connecting": {"progressed": "establishing", "failed": "failed", "succeeded": "won"},
+    "establishing": {"progressed": ILLEGAL, "failed": "failed", "succeeded": "won"},
+    # These three were ended from here, and their tasks may not know yet.
+    "lost": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
+    "timed out": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
+    "cancelled": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
+    # These two ended themselves, which is the last thing an attempt says.
+    "won": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "failed": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+}
+"""What becomes of an attempt when its driver reports on it. An unknown id is that of one that waits."""
+
+ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
+    "waiting": {"Start": "connecting"},
+    "connecting": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
+    "establishing": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
+}
+"""What becomes of an attempt by a command of the race: `Start`, or `Abandon` with its reason."""
+
+RaceState: TypeAlias = Literal["open", "closed", "won", "exhausted", "cancelled"]
+RaceFact: TypeAlias = Literal["add", "skip", "remove", "replace_order", "no_more", "tick", "cancel"]
+
+RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illegal]]] = {
+    "open": {
+        "add": "open",
+        "skip": "open",
+        "remove": "open",
+        "replace_order": "open",
+        "no_more": "closed",
+        "tick": "open",
+        "cancel": "cancelled",
+    },
+    "closed": {
+        "add": ILLEGAL,
+        "skip": ILLEGAL,
+        "remove": "closed",
+        "replace_order": "closed",
+        "no_more": ILLEGAL,
+        "tick": "closed",
+        "cancel": "cancelled",
+    },
+    **{
+        over: {
+            "add": LATE,
+            "skip": LATE,
+            "remove": LATE,
+            "replace_order": LATE,
+            "no_more": LATE,
+            "tick": LATE,
+            "cancel": LATE,
+        }
+        for over in ("won", "exhausted", "cancelled")
+    },
+}
+"""What becomes of the race by a fact about its candidates, by time, or by a cancel."""
+
+RACE_DECISIONS: Final[Mapping[RaceState, Mapping[str, RaceState]]] = {
+    "open": {"Won": "won", "Exhausted": "exhausted"},
+    "closed": {"Won": "won", "Exhausted": "exhausted"},
+}
+"""How the race itself says that it is over."""
