@@ -10,20 +10,21 @@ import attrs
 __all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "RacePolicy", "check_policy"]
 
 MIN_ATTEMPT_DELAY: Final = 0.010
-"""RFC 8305 section 8: "The minimum value MUST NOT be less than 10 milliseconds to avoid congestion collapse"."""
+"""RFC 8305 section 5: "a subsequent connection MUST NOT be started within 10 milliseconds of the previous attempt"."""
 
 DEFAULT_ATTEMPT_DELAY: Final = 0.250
-"""RFC 8305 section 8: "Recommended to be 250 milliseconds"."""
+"""RFC 8305 section 8: "The time to wait between connection attempts in the absence of RTT data. Recommended to be 250
+milliseconds"."""
 
 DEFAULT_RESOLUTION_DELAY: Final = 0.050
 """RFC 8305 section 8: "The time to wait for a AAAA response after receiving an A response. Recommended to be 50
-milliseconds."""
+milliseconds"."""
 
 DEFAULT_FAMILY_COUNT: Final = 1
 """RFC 8305 section 4: "Recommended to be 1; 2 may be used to more aggressively favor a particular address family"."""
 
 DEFAULT_ATTEMPT_TIMEOUT: Final = 10.0
-"""No RFC: long enough for a SYN that was lost three times (RFC 6298 section 2: 1 + 2 + 4 s)."""
+"""No RFC: long enough for a SYN that was lost three times (RFC 6298: sent again after 1, 3 and 7 s)."""
 
 DEFAULT_MAX_IN_FLIGHT: Final = 16
 """No RFC: at the default delay, four seconds' worth of black holes before a start has to wait."""
@@ -40,7 +41,7 @@ def _number(field: attrs.Attribute[Any], value: object) -> float:
 def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if _number(field, value) < MIN_ATTEMPT_DELAY:
         raise ValueError(
-            f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 8), "
+            f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 5), "
             f"or math.inf for one attempt at a time, got {value!r}"
         )
 

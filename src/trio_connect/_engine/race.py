@@ -34,27 +34,8 @@ Every pair of state and fact is in `race_table`. A pair that makes no sense rais
 - about the race when it is over: a lookup answers once more before it is stopped, a timer had fired, a cancel crosses
   the winner on its way out. A `cancel` that comes late takes no winner away.
 
-When the next one starts
-------------------------
-
-There is one gate. It has a due time and the cause that the next start will bear.
-
-- At first it is due at once. A start sets it to *its own due time* plus the attempt delay, so that a timer which fires
-  late does not shift the schedule. (Only a stall of a whole delay begins the schedule anew: nobody wants a laptop that
-  wakes up to catch up on everything that it slept through.)
-- A failure of any attempt sets it to now, or to when the floor ends if that is later. RFC 9623 section 4.3 gives the
-  licence, RFC 8305 is silent. There is one gate, so failures before the next start open it once. All facts of one
-  instant count as one: when a start was made at this very instant, an older attempt that fails now opens nothing more,
-  whichever of the two was told first.
-- When the start was due but every slot was taken, the end of an attempt sets it likewise: cause "slot".
-- When the start was due but there was nobody to start, the next candidate sets it likewise: cause "arrival". So does a
-  candidate that comes when no attempt is alive.
-- While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
-  one delay: RFC 8305 section 5 says that the delay should give one attempt time to succeed, and this one is getting
-  there. A start is put off once, however many connections get that far.
-
-The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
-an attempt to a loopback address nor one that failed before it sent anything sets it.
+**When** the next candidate is started is `race_schedule`'s decision: by the attempt delay, or sooner when an attempt
+fails. The race asks it whenever a candidate waits, a slot is free and time has passed or a fact has come.
 
 An attempt that may still succeed is never ended because another is to start. That is why the limit on attempts in
 flight makes the next one wait, and why ``attempt_timeout`` exists: so that black holes cannot hold every slot for ever.
@@ -66,8 +47,8 @@ from errno import ETIMEDOUT
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from .._policy import MIN_ATTEMPT_DELAY
 from .._report import Attempt
+from .race_schedule import Schedule
 from .race_table import (
     ATTEMPT_FACTS,
     ILLEGAL,
@@ -94,7 +75,7 @@ __all__ = ["MAX_RACED", "Race"]
 
 MAX_RACED: Final = 64
 """How many candidates one race starts. Whoever runs the DNS zone chooses how many addresses there are, and RFC 9623
-section 4.1.2 asks to limit the number of children; 64 starts at the default delay last 16 seconds."""
+section 4 asks to limit the number of children; 64 starts at the default delay last 16 seconds."""
 
 
 def _is_loopback(endpoint: Endpoint) -> bool:
@@ -106,7 +87,7 @@ def _is_loopback(endpoint: Endpoint) -> bool:
 class _Try:
     """One attempt: what the report will say of it, and what the schedule needs."""
 
-    __slots__ = ("arms", "candidate", "cause", "ended", "errno", "phase", "started", "state")
+    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "started", "state")
 
     def __init__(self, candidate: Candidate, cause: Cause, started: float) -> None:
         self.candidate = candidate
@@ -116,7 +97,6 @@ class _Try:
         self.state: AttemptState = "connecting"
         self.phase: Phase = "connect"
         self.errno: int | None = None
-        self.arms = not _is_loopback(candidate[1])
 
 
 class Race:
@@ -134,16 +114,11 @@ class Race:
 
     __slots__ = (
         "_aside",
-        "_delay",
-        "_due",
-        "_floor",
-        "_gate",
-        "_last_start",
         "_limit",
         "_live",
         "_origin",
-        "_postponed",
         "_raced",
+        "_schedule",
         "_timeout",
         "_tries",
         "_waiting",
@@ -151,7 +126,7 @@ class Race:
     )
 
     def __init__(self, policy: RacePolicy, now: float, candidates: Iterable[Candidate] = (), *, more: bool) -> None:
-        self._delay = policy.attempt_delay
+        self._schedule = Schedule(policy.attempt_delay, now)
         self._timeout = policy.attempt_timeout
         self._limit = policy.max_in_flight
         self._origin = now
@@ -162,11 +137,6 @@ class Race:
         self._tries: list[_Try] = []
         # In order of start, so the first one is the next to time out.
         self._live: dict[int, _Try] = {}
-        self._due = now
-        self._gate: Cause = "first"
-        self._floor = -inf
-        self._last_start = -inf
-        self._postponed = False
 
     @property
     def deadline(self) -> float:
@@ -175,8 +145,7 @@ class Race:
             return inf
         if self._is_exhausted():
             return -inf
-        due = max(self._due, self._floor) if self._can_start() else inf
-        return min(due, self._expiry())
+        return min(self._schedule.next_start if self._can_start() else inf, self._expiry())
 
     @property
     def full(self) -> bool:
@@ -196,7 +165,9 @@ class Race:
             self._aside.pop(candidate, None)
             self._waiting.setdefault(candidate)
         if nobody_waited and self._waiting:
-            self._arrived(now)
+            # Of two facts in one instant neither is first: idle is who ended before now.
+            idle = not self._live and all(row.ended != now for row in self._tries)
+            self._schedule.arrived(now, idle=idle)
 
     def skip(self, candidates: Iterable[Candidate]) -> None:
         """Report candidates that cannot be tried, because no source serves them. One that is known stays as it is."""
@@ -255,9 +226,7 @@ class Race:
         if row is None:
             return []
         row.phase = "establish"
-        if not self._postponed:
-            self._postponed = True
-            self._due = max(self._due, now) + min(now - row.started, self._delay)
+        self._schedule.progressed(now - row.started, now)
         return self._advance(now, [])
 
     def failed(
@@ -277,9 +246,8 @@ class Race:
             return []
         row.phase = phase
         row.errno = errno
-        if row.arms and not emitted:
-            row.arms = False
-            self._floor = max((r.started + MIN_ATTEMPT_DELAY for r in self._tries if r.arms), default=-inf)
+        if not emitted and attempt == len(self._tries) - 1:
+            self._schedule.nothing_was_sent()
         self._end(attempt, row, now)
         return self._advance(now, [])
 
@@ -359,32 +327,15 @@ class Race:
 
     def _expiry(self) -> float:
         """Return when the next attempt times out."""
-        return next((row.started + self._timeout for row in self._live.values()), inf)
-
-    def _arrived(self, now: float) -> None:
-        """Open the gate for a candidate that came when none waited, unless it has to wait like any other."""
-        if not self._tries:
-            self._due = max(self._due, now)
-        # Idle means that the last attempt ended before this instant: of two facts in one instant, neither is first.
-        elif self._due < now or all(row.ended is not None and row.ended < now for row in self._tries):
-            self._due = max(now, self._floor)
-            self._gate = "arrival"
+        for row in self._live.values():
+            return row.started + self._timeout
+        return inf
 
     def _end(self, attempt: int, row: _Try, now: float) -> None:
-        """Take note of a failure, a time-out included, and open the gate."""
-        was_full = len(self._live) >= self._limit
+        """Take note of a failure, a time-out included."""
+        self._schedule.ended(row.started, now, was_full=len(self._live) >= self._limit)
         row.ended = now
         del self._live[attempt]
-        if row.started < now == self._last_start:
-            return
-        if self._due > now:
-            self._gate = "failure"
-        elif was_full:
-            self._gate = "slot"
-        else:
-            # The start is due anyway, and needs nobody's failure.
-            return
-        self._due = max(now, self._floor)
 
     def _advance(self, now: float, commands: list[Command]) -> list[Command]:
         """Do what time asks for: end attempts that took too long, make the start that is due, see the end."""
@@ -394,7 +345,7 @@ class Race:
             row.errno = ETIMEDOUT
             self._end(attempt, row, now)
             commands.append(Abandon(attempt, "attempt_timeout"))
-        if self._can_start() and now >= self._due and now >= self._floor:
+        if self._can_start() and now >= self._schedule.next_start:
             commands.append(self._start(now))
         elif self._is_exhausted():
             self.state = "exhausted"
@@ -405,18 +356,11 @@ class Race:
         candidate = next(iter(self._waiting))
         del self._waiting[candidate]
         self._raced.add(candidate)
-        row = _Try(candidate, self._gate, now)
+        row = _Try(candidate, self._schedule.cause, now)
         attempt = len(self._tries)
         self._tries.append(row)
         self._live[attempt] = row
-        if row.arms:
-            self._floor = now + MIN_ATTEMPT_DELAY
-        self._last_start = now
-        self._due += self._delay
-        if self._due <= now:
-            self._due = now + self._delay
-        self._gate = "delay"
-        self._postponed = False
+        self._schedule.started(now, sets_floor=not _is_loopback(candidate[1]))
         return Start(attempt, candidate, row.cause)
 
     def _abandon_all(self, now: float, reason: Literal["lost", "cancelled"]) -> list[Command]:

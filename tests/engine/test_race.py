@@ -1,0 +1,1045 @@
+"""The race engine, as conversations: what is told, at what time, and everything that comes out.
+
+Tests named after a line prove that line of the conformance checklist.
+"""
+
+from __future__ import annotations
+
+import errno
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from trio_connect._endpoint import Endpoint, Source
+from trio_connect._engine import race as race_module
+from trio_connect._engine.race import MAX_RACED, Race
+from trio_connect._engine.race_schedule import Schedule
+from trio_connect._engine.race_table import (
+    ATTEMPT_DECISIONS,
+    ATTEMPT_FACTS,
+    ILLEGAL,
+    LATE,
+    RACE_DECISIONS,
+    RACE_FACTS,
+    Abandon,
+    Candidate,
+    Command,
+    Exhausted,
+    IllegalFact,
+    Start,
+    Won,
+)
+from trio_connect._policy import DEFAULT_POLICY, MIN_ATTEMPT_DELAY, RacePolicy, check_policy
+from trio_connect._report import Attempt
+
+
+def peer(host: str, source: Source | None = None) -> Candidate:
+    return (source, Endpoint(host, 443))
+
+
+A, B, C, D, E, F = (peer(f"192.0.2.{n}") for n in range(1, 7))
+V6 = peer("2001:db8::1")
+NEAR, NEAR6, NEARER = peer("127.0.0.1"), peer("::1"), peer("127.1.2.3")
+
+
+def at_0(*candidates: Candidate, more: bool = False, **policy: Any) -> Race:
+    """A race that began at 0, with its first start behind it."""
+    race = Race(RacePolicy(**policy), 0.0, candidates, more=more)
+    assert race.tick(0.0) == [Start(0, candidates[0], "first")]
+    return race
+
+
+def refused(race: Race, attempt: int, now: float) -> list[Command]:
+    return race.failed(attempt, now, phase="connect", errno=errno.ECONNREFUSED)
+
+
+def unsent(race: Race, attempt: int, now: float) -> list[Command]:
+    return race.failed(attempt, now, phase="connect", errno=errno.ENETUNREACH, emitted=False)
+
+
+def quiet(race: Race, until: float) -> None:
+    """Check that ticks before a point in time, which must be the deadline, do nothing."""
+    assert race.deadline == until
+    assert race.tick(until - 0.001) == []
+
+
+def outcomes(race: Race) -> list[str]:
+    return [row.outcome for row in race.records()]
+
+
+# The schedule
+
+
+def test_line_44_the_default_delay_is_250_ms():
+    race = at_0(A, B)
+    quiet(race, 0.250)
+    assert race.tick(0.250) == [Start(1, B, "delay")]
+
+
+def test_line_42_one_start_per_timer_firing():
+    race = at_0(A, B, C, D)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.tick(0.25) == []
+    assert race.tick(0.5) == [Start(2, C, "delay")]
+    assert race.tick(0.5) == []
+
+
+def test_line_42_a_timer_that_fires_late_makes_one_start_and_shifts_nothing():
+    race = at_0(A, B, C, D)
+    assert race.tick(0.270) == [Start(1, B, "delay")]
+    quiet(race, 0.5)
+    assert race.tick(0.5) == [Start(2, C, "delay")]
+    quiet(race, 0.75)
+
+
+def test_line_42_a_stall_of_a_whole_delay_begins_the_schedule_anew():
+    race = at_0(A, B, C, D)
+    assert race.tick(1.0) == [Start(1, B, "delay")]
+    quiet(race, 1.25)
+    assert race.tick(1.25) == [Start(2, C, "delay")]
+    # One delay late to the instant is a stall, too: C's successor would be due now.
+    assert race.tick(1.75) == [Start(3, D, "delay")]
+    race = at_0(A, B, C, attempt_timeout=inf)
+    assert race.tick(0.5) == [Start(1, B, "delay")]
+    quiet(race, 0.75)
+
+
+def test_line_43_a_start_leaves_earlier_attempts_running():
+    race = at_0(A, B)
+    race.tick(0.25)
+    assert race.succeeded(0, 0.3) == [Abandon(1, "lost"), Won(0)]
+
+
+def test_line_75_a_slow_attempt_is_not_ended_by_any_number_of_starts():
+    race = at_0(A, B, C, D)
+    for n in (1, 2, 3):
+        assert race.tick(n * 0.25) == [Start(n, (A, B, C, D)[n], "delay")]
+    assert race.succeeded(0, 9.9) == [Abandon(1, "lost"), Abandon(2, "lost"), Abandon(3, "lost"), Won(0)]
+
+
+def test_line_50_the_timer_is_armed_by_each_start_and_off_at_the_end_of_the_list():
+    race = at_0(A, B, attempt_timeout=inf)
+    assert race.deadline == 0.25
+    race.tick(0.25)
+    assert race.deadline == inf
+    race = at_0(A, attempt_delay=0.1, attempt_timeout=5.0)
+    assert race.deadline == 5.0
+
+
+def test_line_82_an_infinite_delay_means_one_at_a_time():
+    race = at_0(A, B, C, attempt_delay=inf, attempt_timeout=inf)
+    assert race.deadline == inf
+    assert race.tick(1000.0) == []
+    assert refused(race, 0, 1000.0) == [Start(1, B, "failure")]
+    assert race.deadline == inf
+    assert refused(race, 1, 1001.0) == [Start(2, C, "failure")]
+
+
+def test_line_82_one_at_a_time_goes_on_after_a_time_out():
+    race = at_0(A, B, attempt_delay=inf, attempt_timeout=2.0)
+    quiet(race, 2.0)
+    assert race.tick(2.0) == [Abandon(0, "attempt_timeout"), Start(1, B, "failure")]
+
+
+def test_line_82_a_delay_of_zero_is_refused():
+    with pytest.raises(ValueError, match=r"attempt_delay must be at least 0\.01 seconds .*, got 0$"):
+        RacePolicy(attempt_delay=0)
+
+
+# Failures
+
+
+def test_a_failure_starts_the_next_at_once_and_the_schedule_goes_on_from_there():
+    race = at_0(A, B, C)
+    assert refused(race, 0, 0.1) == [Start(1, B, "failure")]
+    quiet(race, 0.35)
+    assert race.tick(0.35) == [Start(2, C, "delay")]
+
+
+def test_the_failure_of_an_older_attempt_starts_the_next_too():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    assert refused(race, 0, 0.3) == [Start(2, C, "failure")]
+
+
+def test_line_45_a_failure_within_10_ms_of_a_start_waits_for_the_floor():
+    race = at_0(A, B, C)
+    assert refused(race, 0, 0.001) == []
+    quiet(race, 0.010)
+    assert race.tick(0.010) == [Start(1, B, "failure")]
+    assert refused(race, 1, 0.011) == []
+    quiet(race, 0.020)
+    assert race.tick(0.020) == [Start(2, C, "failure")]
+
+
+def test_line_45_the_floor_counts_from_the_start_itself_when_the_timer_was_late():
+    race = at_0(A, B, C)
+    assert race.tick(0.495) == [Start(1, B, "delay")]
+    quiet(race, 0.495 + MIN_ATTEMPT_DELAY)
+    assert race.tick(0.505) == [Start(2, C, "delay")]
+
+
+def test_line_45_the_schedule_goes_on_from_the_floor():
+    race = at_0(A, B, C)
+    refused(race, 0, 0.001)
+    assert race.tick(0.013) == [Start(1, B, "failure")]
+    assert race.deadline == 0.260
+
+
+@pytest.mark.parametrize("near", [NEAR, NEAR6, NEARER])
+def test_line_45_an_attempt_to_loopback_does_not_set_the_floor(near: Candidate):
+    race = at_0(near, A, B)
+    assert refused(race, 0, 0.0) == [Start(1, A, "failure")]
+    assert refused(race, 1, 0.0) == []
+    assert race.deadline == 0.010
+
+
+@pytest.mark.parametrize("host", ["128.0.0.1", "12.7.0.1", "::2", "2001:db8::127", "::ffff:127.0.0.1"])
+def test_line_45_an_attempt_to_anywhere_else_does(host: str):
+    race = at_0(peer(host), A)
+    assert refused(race, 0, 0.0) == []
+    assert race.deadline == 0.010
+
+
+def test_line_45_loopback_waits_for_the_floor_that_another_set():
+    race = at_0(A, NEAR, NEAR6)
+    assert refused(race, 0, 0.004) == []
+    assert race.tick(0.010) == [Start(1, NEAR, "failure")]
+    assert refused(race, 1, 0.011) == [Start(2, NEAR6, "failure")]
+
+
+def test_line_45_an_attempt_that_sent_nothing_does_not_set_the_floor():
+    race = at_0(A, B, C)
+    assert unsent(race, 0, 0.0) == [Start(1, B, "failure")]
+    assert unsent(race, 1, 0.0) == [Start(2, C, "failure")]
+
+
+def test_line_45_an_attempt_that_sent_nothing_leaves_the_floor_of_a_later_one():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    assert unsent(race, 0, 0.252) == []
+    quiet(race, 0.260)
+    assert race.tick(0.260) == [Start(2, C, "failure")]
+
+
+def test_line_45_a_loopback_attempt_that_sent_nothing_changes_no_floor():
+    race = at_0(A, NEAR, B)
+    refused(race, 0, 0.004)
+    race.tick(0.010)
+    assert unsent(race, 1, 0.010) == [Start(2, B, "failure")]
+
+
+def test_failures_before_the_next_start_open_one_gate():
+    race = at_0(A, B, C, D)
+    race.tick(0.25)
+    assert refused(race, 1, 0.252) == []
+    assert refused(race, 0, 0.254) == []
+    quiet(race, 0.260)
+    assert race.tick(0.260) == [Start(2, C, "failure")]
+    quiet(race, 0.510)
+
+
+def test_failures_of_one_instant_open_one_gate():
+    race = at_0(A, B, C, D)
+    race.tick(0.25)
+    assert refused(race, 1, 0.5 - 0.1) == [Start(2, C, "failure")]
+    assert refused(race, 0, 0.5 - 0.1) == []
+    quiet(race, 0.65)
+
+
+def test_a_failure_when_a_start_is_due_makes_one_start():
+    race = at_0(A, B, C)
+    assert refused(race, 0, 0.25) == [Start(1, B, "delay")]
+    quiet(race, 0.5)
+
+
+def test_a_failure_just_after_the_timer_has_fired_makes_one_start():
+    race = at_0(A, B, C)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert refused(race, 0, 0.25) == []
+    quiet(race, 0.5)
+
+
+def test_an_attempt_that_fails_in_the_instant_of_its_start_opens_the_gate():
+    race = at_0(NEAR, NEAR6, A)
+    assert race.tick(0.25) == [Start(1, NEAR6, "delay")]
+    assert refused(race, 1, 0.25) == [Start(2, A, "failure")]
+
+
+# attempt_timeout
+
+
+def test_an_attempt_that_takes_too_long_is_abandoned_and_counts_as_failed():
+    race = at_0(A, B, attempt_timeout=0.1)
+    quiet(race, 0.1)
+    assert race.tick(0.1) == [Abandon(0, "attempt_timeout"), Start(1, B, "failure")]
+    quiet(race, 0.2)
+    assert race.tick(0.2) == [Abandon(1, "attempt_timeout"), Exhausted()]
+    assert outcomes(race) == ["timed out", "timed out"]
+    assert [row.errno for row in race.records()] == [errno.ETIMEDOUT, errno.ETIMEDOUT]
+    assert [row.ended for row in race.records()] == [0.1, 0.2]
+
+
+def test_attempt_timeout_covers_establish_too():
+    race = at_0(A, attempt_timeout=1.0)
+    assert race.progressed(0, 0.9) == []
+    assert race.tick(1.0) == [Abandon(0, "attempt_timeout"), Exhausted()]
+    assert race.records()[0].phase == "establish"
+
+
+def test_several_attempts_can_time_out_in_one_tick_and_open_one_gate():
+    race = at_0(A, B, C, D, attempt_timeout=0.3)
+    race.tick(0.25)
+    assert race.tick(0.60) == [
+        Abandon(0, "attempt_timeout"),
+        Abandon(1, "attempt_timeout"),
+        Start(2, C, "delay"),
+    ]
+
+
+def test_a_result_is_taken_even_when_it_comes_after_the_time_is_up():
+    race = at_0(A, B, attempt_timeout=1.0, attempt_delay=inf)
+    assert race.succeeded(0, 1.5) == [Won(0)]
+    race = at_0(A, B, attempt_timeout=1.0, attempt_delay=inf)
+    assert refused(race, 0, 1.0) == [Start(1, B, "failure")]
+    assert race.cancel(1.0) == [Abandon(1, "cancelled")]
+    assert outcomes(race) == ["failed", "cancelled"]
+
+
+def test_a_time_out_and_a_start_that_is_due_make_one_start():
+    race = at_0(A, B, C, attempt_timeout=0.25)
+    assert race.tick(0.25) == [Abandon(0, "attempt_timeout"), Start(1, B, "delay")]
+    quiet(race, 0.5)
+
+
+# The limit on attempts in flight
+
+
+def test_line_80_at_the_limit_the_next_start_waits_for_a_slot():
+    race = at_0(A, B, C, D, max_in_flight=2)
+    race.tick(0.25)
+    quiet(race, 10.0)
+    assert refused(race, 0, 0.9) == [Start(2, C, "slot")]
+    assert refused(race, 1, 1.0) == [Start(3, D, "failure")]
+
+
+def test_line_80_a_time_out_frees_a_slot_and_the_schedule_goes_on_from_there():
+    race = at_0(A, B, C, D, max_in_flight=2, attempt_timeout=2.0)
+    race.tick(0.25)
+    assert race.tick(2.0) == [Abandon(0, "attempt_timeout"), Start(2, C, "slot")]
+    quiet(race, 2.25)
+    assert race.tick(2.25) == [Abandon(1, "attempt_timeout"), Start(3, D, "slot")]
+
+
+def test_line_80_a_slot_that_is_free_in_time_is_no_cause():
+    race = at_0(A, B, C, max_in_flight=2)
+    race.tick(0.25)
+    assert refused(race, 1, 0.3) == [Start(2, C, "failure")]
+
+
+def test_line_80_a_limit_of_one_waits_for_each_end():
+    race = at_0(A, B, max_in_flight=1, attempt_timeout=inf)
+    assert race.deadline == inf
+    assert race.tick(5.0) == []
+    assert refused(race, 0, 5.0) == [Start(1, B, "slot")]
+
+
+def test_slots_freed_in_one_instant_open_one_gate():
+    race = at_0(A, B, C, D, max_in_flight=2)
+    race.tick(0.25)
+    assert refused(race, 0, 0.7) == [Start(2, C, "slot")]
+    assert refused(race, 1, 0.7) == []
+    quiet(race, 0.95)
+
+
+def test_a_slot_waits_for_the_floor():
+    race = at_0(A, B, attempt_delay=0.010, max_in_flight=1)
+    assert race.tick(0.004) == []
+    assert refused(race, 0, 0.004) == []
+    assert race.tick(0.010) == [Start(1, B, "failure")]
+
+
+# Progress
+
+
+def test_line_57_progress_puts_the_next_start_off_by_the_handshake():
+    race = at_0(A, B, C)
+    assert race.progressed(0, 0.1) == []
+    quiet(race, 0.35)
+    assert race.tick(0.35) == [Start(1, B, "delay")]
+    quiet(race, 0.6)
+
+
+def test_line_57_by_one_delay_at_most():
+    race = at_0(A, B, C, attempt_delay=0.1)
+    race.tick(0.1)
+    assert race.progressed(0, 0.19) == []
+    quiet(race, 0.2 + 0.1)
+
+
+def test_line_57_a_start_is_put_off_once_by_the_longest_handshake():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    race.progressed(1, 0.375)
+    assert race.deadline == 0.625
+    race.progressed(0, 0.4)
+    assert race.deadline == 0.75
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    race.progressed(0, 0.375)
+    assert race.deadline == 0.75
+    race.progressed(1, 0.4)
+    assert race.deadline == 0.75
+
+
+def test_line_57_each_start_can_be_put_off():
+    race = at_0(A, B, C)
+    race.progressed(0, 0.125)
+    assert race.tick(0.375) == [Start(1, B, "delay")]
+    race.progressed(1, 0.5)
+    quiet(race, 0.75)
+
+
+def test_line_57_a_start_that_nobody_was_there_for_is_put_off_from_now():
+    race = at_0(A, more=True)
+    race.progressed(0, 0.5)
+    race.add([B], 0.6)
+    quiet(race, 0.75)
+    assert race.tick(0.75) == [Start(1, B, "delay")]
+
+
+def test_line_56_a_path_that_never_establishes_does_not_keep_the_second_from_winning():
+    race = at_0(A, B)
+    race.progressed(0, 0.02)
+    assert race.tick(0.27) == [Start(1, B, "delay")]
+    assert race.progressed(1, 0.29) == []
+    assert race.succeeded(1, 0.31) == [Abandon(0, "lost"), Won(1)]
+    assert [row.phase for row in race.records()] == ["establish", "establish"]
+
+
+def test_line_55_others_live_until_establish_is_through():
+    race = at_0(A, B)
+    race.tick(0.25)
+    assert race.progressed(0, 0.3) == []
+    assert race.progressed(1, 0.31) == []
+    assert race.succeeded(1, 0.4) == [Abandon(0, "lost"), Won(1)]
+
+
+def test_when_establish_fails_the_start_that_it_put_off_is_made():
+    race = at_0(A, B)
+    race.progressed(0, 0.2)
+    assert race.failed(0, 0.3, phase="establish", errno=None) == [Start(1, B, "failure")]
+    race.cancel(0.3)
+    assert (race.records()[0].phase, race.records()[0].errno) == ("establish", None)
+
+
+def test_progress_lets_time_pass_too():
+    race = at_0(A, B, C, attempt_timeout=0.5)
+    race.tick(0.25)
+    assert race.progressed(1, 0.5) == [Abandon(0, "attempt_timeout"), Start(2, C, "failure")]
+
+
+# Candidates that come, go and move
+
+
+def test_line_63_a_late_candidate_goes_where_sorting_puts_it():
+    race = at_0(V6, B, C, more=True)
+    race.add([D], 0.1)
+    race.replace_order([V6, D, B, C])
+    assert race.tick(0.1) == []
+    assert race.tick(0.25) == [Start(1, D, "delay")]
+    assert race.tick(0.5) == [Start(2, B, "delay")]
+
+
+def test_line_63_the_complete_list_is_sorted_with_those_started_in_it():
+    race = at_0(C, D, more=True)
+    race.add([A, B], 0.1)
+    race.replace_order([A, B, C, D])
+    assert race.tick(0.25) == [Start(1, A, "delay")]
+
+
+def test_line_64_a_candidate_that_was_started_stays_when_it_is_removed():
+    race = at_0(A, B)
+    race.remove([A])
+    assert race.tick(0.0) == []
+    assert race.succeeded(0, 0.1) == [Won(0)]
+
+
+def test_line_65_a_candidate_that_waits_is_never_started_when_it_is_removed():
+    race = at_0(A, B, C)
+    race.remove([B])
+    assert race.tick(0.25) == [Start(1, C, "delay")]
+    refused(race, 0, 0.3)
+    assert refused(race, 1, 0.3) == [Exhausted()]
+    assert [(row.endpoint, row.outcome) for row in race.records()] == [
+        (A[1], "failed"),
+        (C[1], "failed"),
+        (B[1], "not tried"),
+    ]
+
+
+def test_line_65_removing_the_last_that_waits_can_end_the_race():
+    race = at_0(A, B)
+    assert refused(race, 0, 0.001) == []
+    race.remove([B])
+    assert race.deadline == -inf
+    assert race.tick(0.001) == [Exhausted()]
+
+
+def test_a_candidate_that_was_removed_can_come_back():
+    race = at_0(A, B, C, more=True)
+    race.remove([B, F])
+    race.add([B], 0.1)
+    assert race.tick(0.25) == [Start(1, C, "delay")]
+    assert race.tick(0.5) == [Start(2, B, "delay")]
+    race.cancel(0.5)
+    assert len(race.records()) == 3
+
+
+def test_duplicates_count_once_and_keep_the_first_place():
+    race = Race(DEFAULT_POLICY, 0.0, [A, B, A, peer("192.0.2.2")], more=True)
+    race.tick(0.0)
+    race.add([A, C, B, C], 0.0)
+    race.skip([A, B, C])
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.tick(0.5) == [Start(2, C, "delay")]
+    race.cancel(0.5)
+    assert [row.endpoint for row in race.records()] == [A[1], B[1], C[1]]
+
+
+def test_one_endpoint_from_two_sources_is_two_candidates():
+    here, there = Source(ipv4="198.51.100.1"), Source(ipv4="198.51.100.2")
+    race = at_0(peer("192.0.2.1", here), peer("192.0.2.1", there))
+    refused(race, 0, 0.1)
+    race.succeeded(1, 0.2)
+    assert [row.source for row in race.records()] == [here, there]
+
+
+def test_line_81_a_candidate_without_a_usable_source_is_reported_as_skipped():
+    race = Race(DEFAULT_POLICY, 0.0, [A], more=True)
+    race.skip([V6])
+    race.add([V6], 0.0)
+    race.no_more()
+    race.tick(0.0)
+    assert refused(race, 0, 0.1) == [Exhausted()]
+    assert race.records()[1] == Attempt(endpoint=V6[1], outcome="skipped")
+
+
+def test_a_candidate_that_was_removed_can_be_skipped():
+    race = at_0(A, B, more=True)
+    race.remove([B])
+    race.skip([B])
+    race.cancel(0.0)
+    assert outcomes(race) == ["cancelled", "skipped"]
+
+
+def test_the_first_candidate_may_come_after_the_race_began():
+    race = Race(DEFAULT_POLICY, 0.0, more=True)
+    assert race.deadline == inf
+    assert race.tick(0.0) == []
+    race.add([A, B], 0.4)
+    assert race.deadline == 0.4
+    assert race.tick(0.4) == [Start(0, A, "first")]
+    quiet(race, 0.65)
+
+
+def test_a_candidate_that_comes_before_the_timer_waits_for_it():
+    race = at_0(A, more=True)
+    race.add([B], 0.1)
+    assert race.tick(0.1) == []
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+
+
+@pytest.mark.parametrize("order", ["timer first", "candidate first"])
+def test_a_candidate_that_comes_with_the_timer_is_started_by_it(order: str):
+    race = at_0(A, more=True)
+    if order == "timer first":
+        assert race.tick(0.25) == []
+    race.add([B, C], 0.25)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.tick(0.5) == [Start(2, C, "delay")]
+
+
+def test_a_candidate_that_comes_after_the_timer_starts_at_once_and_the_schedule_goes_on_from_there():
+    race = at_0(A, more=True, attempt_timeout=inf)
+    assert race.tick(0.25) == []
+    race.add([B, C], 0.4)
+    assert race.deadline == 0.25 + 0.15
+    assert race.tick(0.4) == [Start(1, B, "arrival")]
+    assert race.tick(0.649) == []
+    assert race.tick(0.65) == [Start(2, C, "delay")]
+
+
+def test_a_candidate_that_comes_when_no_attempt_is_alive_starts_at_once():
+    race = at_0(A, more=True)
+    assert refused(race, 0, 0.05) == []
+    assert race.deadline == inf
+    race.add([B], 0.1)
+    assert race.tick(0.1) == [Start(1, B, "arrival")]
+    assert race.deadline == 10.0 + 0.1
+
+
+def test_line_45_an_arrival_waits_for_the_floor():
+    race = at_0(A, more=True)
+    refused(race, 0, 0.002)
+    race.add([B], 0.005)
+    assert race.tick(0.005) == []
+    quiet(race, 0.010)
+    assert race.tick(0.010) == [Start(1, B, "arrival")]
+
+
+def test_line_45_an_arrival_waits_for_the_floor_of_a_start_that_was_late():
+    race = at_0(A, B, more=True, attempt_timeout=inf)
+    race.tick(0.495)
+    assert race.tick(0.5) == []
+    race.add([C, D], 0.502)
+    assert race.tick(0.502) == []
+    assert race.tick(0.495 + MIN_ATTEMPT_DELAY) == [Start(2, C, "arrival")]
+    quiet(race, 0.495 + MIN_ATTEMPT_DELAY + 0.25)
+
+
+@pytest.mark.parametrize("order", ["failure first", "candidate first"])
+def test_a_candidate_that_comes_with_the_last_failure_is_started_by_it(order: str):
+    race = at_0(A, more=True)
+    if order == "failure first":
+        assert refused(race, 0, 0.1) == []
+        race.add([B], 0.1)
+        assert race.tick(0.1) == [Start(1, B, "failure")]
+    else:
+        race.add([B], 0.1)
+        assert race.tick(0.1) == []
+        assert refused(race, 0, 0.1) == [Start(1, B, "failure")]
+
+
+def test_a_candidate_that_comes_while_others_wait_opens_nothing():
+    race = at_0(A, B, more=True)
+    race.tick(0.1)
+    race.add([C], 0.1)
+    assert race.tick(0.1) == []
+    race.add([A], 0.2)
+    quiet(race, 0.25)
+
+
+def test_an_addition_of_nothing_opens_nothing():
+    race = at_0(A, more=True)
+    refused(race, 0, 0.1)
+    race.add([A], 0.2)
+    race.add([], 0.2)
+    race.add([B], 0.3)
+    assert race.tick(0.3) == [Start(1, B, "arrival")]
+
+
+def test_line_54_what_stands_first_is_started_first_and_runs_on_beside_what_follows():
+    first_group, second_group = [A, B], [C, D]
+    race = Race(DEFAULT_POLICY, 0.0, [*first_group, *second_group], more=False)
+    started = [command for n in range(4) for command in race.tick(n * 0.25)]
+    assert started == [Start(0, A, "first"), Start(1, B, "delay"), Start(2, C, "delay"), Start(3, D, "delay")]
+    assert race.succeeded(0, 0.8)[-1] == Won(0)
+
+
+def test_at_most_64_candidates_are_started_and_the_rest_is_reported():
+    many = [peer(f"127.0.1.{n}") for n in range(70)]
+    race = at_0(*many, more=True)
+    assert race.full
+    for n in range(MAX_RACED - 1):
+        assert refused(race, n, 0.0) == [Start(n + 1, many[n + 1], "failure")]
+    assert race.deadline == 10.0
+    assert race.tick(5.0) == []
+    assert refused(race, MAX_RACED - 1, 6.0) == [Exhausted()]
+    assert outcomes(race) == ["failed"] * 64 + ["not tried"] * 6
+    assert MAX_RACED == 64
+
+
+def test_full_says_when_more_candidates_cannot_be_raced():
+    race = Race(DEFAULT_POLICY, 0.0, [peer(f"192.0.2.{n}") for n in range(63)], more=True)
+    race.tick(0.0)
+    assert not race.full
+    race.add([V6], 0.0)
+    assert race.full
+
+
+# Ends
+
+
+def test_line_83_two_successes_in_one_instant_have_one_winner_and_the_other_is_closed():
+    race = at_0(A, B)
+    race.tick(0.25)
+    assert race.succeeded(1, 0.3) == [Abandon(0, "lost"), Won(1)]
+    assert race.succeeded(0, 0.3) == [Abandon(0, "late")]
+    assert outcomes(race) == ["lost", "won"]
+
+
+def test_line_51_a_success_abandons_every_other_attempt():
+    race = at_0(A, B, C, D)
+    race.tick(0.25)
+    race.tick(0.5)
+    refused(race, 1, 0.501)
+    assert race.succeeded(2, 0.502) == [Abandon(0, "lost"), Won(2)]
+    assert race.deadline == inf
+
+
+def test_line_52_what_waits_is_not_started_after_a_success():
+    race = at_0(A, B)
+    assert race.succeeded(0, 0.1) == [Won(0)]
+    assert race.deadline == inf
+    assert race.tick(0.25) == []
+    assert outcomes(race) == ["won", "not tried"]
+
+
+def test_line_85_an_empty_list_is_exhausted_at_once():
+    race = Race(DEFAULT_POLICY, 0.0, more=False)
+    assert race.deadline == -inf
+    assert race.tick(0.0) == [Exhausted()]
+    assert race.state == "exhausted"
+    assert race.records() == ()
+
+
+def test_line_85_so_is_a_source_of_candidates_that_ends_without_any():
+    race = Race(DEFAULT_POLICY, 0.0, more=True)
+    assert race.tick(1.0) == []
+    race.no_more()
+    assert race.deadline == -inf
+    assert race.tick(2.0) == [Exhausted()]
+
+
+def test_when_all_have_failed_the_race_waits_for_more_as_long_as_more_may_come():
+    race = at_0(A, more=True)
+    assert refused(race, 0, 0.1) == []
+    assert race.state == "open"
+    assert race.deadline == inf
+    race.no_more()
+    assert race.tick(0.2) == [Exhausted()]
+
+
+def test_line_74_a_cancel_ends_every_attempt_at_its_instant():
+    race = at_0(A, B, C, D)
+    race.tick(0.25)
+    race.progressed(1, 0.26)
+    refused(race, 0, 0.3)
+    assert race.cancel(0.4) == [Abandon(1, "cancelled"), Abandon(2, "cancelled")]
+    assert race.deadline == inf
+    assert race.tick(9.0) == []
+    assert outcomes(race) == ["failed", "cancelled", "cancelled", "not tried"]
+    assert [row.ended for row in race.records()] == [0.3, 0.4, 0.4, None]
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_line_74_a_cancel_before_anything_has_begun_leaves_nothing(more: bool):
+    race = Race(DEFAULT_POLICY, 0.0, [A], more=more)
+    assert race.cancel(0.0) == []
+    assert race.state == "cancelled"
+    assert outcomes(race) == ["not tried"]
+
+
+def test_a_cancel_takes_no_winner_away():
+    race = at_0(A)
+    race.succeeded(0, 0.1)
+    assert race.cancel(0.1) == []
+    assert race.state == "won"
+
+
+def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
+    here = Source(ipv4="198.51.100.1")
+    slow, dead, won = peer("192.0.2.1", here), peer("192.0.2.2", here), peer("192.0.2.3", here)
+    race = Race(RacePolicy(attempt_timeout=0.75), 1000.0, [dead, A, slow, won, D], more=True)
+    race.tick(1000.0)
+    refused(race, 0, 1000.125)
+    race.tick(1000.375)
+    race.progressed(2, 1000.5)
+    race.skip([V6])
+    race.add([E], 1000.5)
+    race.no_more()
+    race.remove([E])
+    assert race.tick(1000.75) == [Start(3, won, "delay")]
+    assert race.tick(1000.875) == [Abandon(1, "attempt_timeout"), Start(4, D, "failure")]
+    race.succeeded(3, 1001.0)
+    assert race.records() == (
+        Attempt(
+            endpoint=dead[1],
+            source=here,
+            cause="first",
+            started=0.0,
+            ended=0.125,
+            outcome="failed",
+            errno=errno.ECONNREFUSED,
+        ),
+        Attempt(
+            endpoint=A[1],
+            source=None,
+            cause="failure",
+            started=0.125,
+            ended=0.875,
+            outcome="timed out",
+            errno=errno.ETIMEDOUT,
+        ),
+        Attempt(
+            endpoint=slow[1],
+            source=here,
+            cause="delay",
+            started=0.375,
+            ended=1.0,
+            phase="establish",
+            outcome="lost",
+            beaten_by=won[1],
+        ),
+        Attempt(endpoint=won[1], source=here, cause="delay", started=0.75, ended=1.0, outcome="won"),
+        Attempt(endpoint=D[1], cause="failure", started=0.875, ended=1.0, outcome="lost", beaten_by=won[1]),
+        Attempt(endpoint=V6[1], outcome="skipped"),
+        Attempt(endpoint=E[1], outcome="not tried"),
+    )
+
+
+def test_the_first_attempt_may_have_run_before_there_was_a_race():
+    race = Race(DEFAULT_POLICY, 5.0, [A, B], more=False)
+    assert race.tick(5.0) == [Start(0, A, "first")]
+    assert race.succeeded(0, 5.001) == [Won(0)]
+    assert race.records()[0].ended == pytest.approx(0.001)
+
+
+def test_the_report_waits_for_the_end():
+    race = at_0(A)
+    with pytest.raises(IllegalFact, match=r"^records: the race is still closed$"):
+        race.records()
+
+
+# Every pair of state and fact
+
+
+def snapshot(race: Race) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, race_module._Try | Schedule):
+            return {name: getattr(value, name) for name in value.__slots__}
+        if isinstance(value, dict):
+            return [(key, plain(item)) for key, item in value.items()]
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return set(value) if isinstance(value, set) else value
+
+    return {name: plain(getattr(race, name)) for name in race.__slots__}
+
+
+def race_in(state: str) -> Race:
+    race = Race(DEFAULT_POLICY, 0.0, [A, B], more=state != "closed")
+    race.tick(0.0)
+    match state:
+        case "won":
+            race.succeeded(0, 0.1)
+        case "cancelled":
+            race.cancel(0.1)
+        case "exhausted":
+            race.remove([B])
+            race.no_more()
+            refused(race, 0, 0.1)
+    assert race.state == state
+    return race
+
+
+TELL_RACE = {
+    "add": lambda race: race.add([C], 0.2),
+    "skip": lambda race: race.skip([C]),
+    "remove": lambda race: race.remove([B]),
+    "replace_order": lambda race: race.replace_order([B]),
+    "no_more": lambda race: race.no_more(),
+    "tick": lambda race: race.tick(0.2),
+    "cancel": lambda race: race.cancel(0.2),
+}
+
+
+@pytest.mark.parametrize(("state", "fact"), [(s, f) for s, facts in RACE_FACTS.items() for f in facts])
+def test_the_race_obeys_its_table(state: str, fact: str):
+    race = race_in(state)
+    before = snapshot(race)
+    becomes = RACE_FACTS[state][fact]  # type: ignore[index]
+    if becomes == ILLEGAL:
+        with pytest.raises(IllegalFact, match=f"^{fact}: not while the race is {state}$"):
+            TELL_RACE[fact](race)
+    else:
+        said = TELL_RACE[fact](race)
+        if becomes != LATE:
+            assert race.state == becomes
+            return
+        assert said in (None, [])
+    assert snapshot(race) == before
+
+
+def attempt_in(state: str) -> Race:
+    """A race whose attempt 0 is in this state; attempt 1 runs, where the race does."""
+    race = Race(RacePolicy(attempt_timeout=0.3), 0.0, [A, B, C], more=False)
+    if state == "waiting":
+        return race
+    race.tick(0.0)
+    race.tick(0.25)
+    match state:
+        case "establishing":
+            race.progressed(0, 0.26)
+        case "won":
+            race.succeeded(0, 0.26)
+        case "failed":
+            refused(race, 0, 0.26)
+        case "lost":
+            race.succeeded(1, 0.26)
+        case "cancelled":
+            race.cancel(0.26)
+        case "timed out":
+            race.tick(0.3)
+    assert race._tries[0].state == state
+    return race
+
+
+TELL_ATTEMPT = {
+    "progressed": lambda race: race.progressed(0, 0.3),
+    "failed": lambda race: refused(race, 0, 0.3),
+    "succeeded": lambda race: race.succeeded(0, 0.3),
+}
+
+
+@pytest.mark.parametrize(("state", "fact"), [(s, f) for s, facts in ATTEMPT_FACTS.items() for f in facts])
+def test_an_attempt_obeys_its_table(state: str, fact: str):
+    race = attempt_in(state)
+    before = snapshot(race)
+    becomes = ATTEMPT_FACTS[state][fact]  # type: ignore[index]
+    if becomes == ILLEGAL:
+        with pytest.raises(IllegalFact, match=f"^{fact}: not while attempt 0 is {state}$"):
+            TELL_ATTEMPT[fact](race)
+    else:
+        said = TELL_ATTEMPT[fact](race)
+        if becomes != LATE:
+            # At 0.3 its time is up as well: one that has only progressed is ended in the same breath.
+            assert race._tries[0].state == ("timed out" if becomes == "establishing" else becomes)
+            return
+        assert said == ([Abandon(0, "late")] if fact == "succeeded" else [])
+    assert snapshot(race) == before
+
+
+@pytest.mark.parametrize("attempt", [-1, 2, 99])
+def test_an_attempt_that_was_never_started_has_nothing_to_say(attempt: int):
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    before = snapshot(race)
+    with pytest.raises(IllegalFact, match=f"^succeeded: not while attempt {attempt} is waiting$"):
+        race.succeeded(attempt, 0.3)
+    assert snapshot(race) == before
+
+
+def test_an_order_with_a_stranger_in_it_is_illegal():
+    race = at_0(A, B, C)
+    before = snapshot(race)
+    with pytest.raises(IllegalFact, match=r"^replace_order: \(None, Endpoint\('192.0.2.6', 443\)\) was never added$"):
+        race.replace_order([C, F, B])
+    assert snapshot(race) == before
+
+
+def test_an_order_that_leaves_one_out_is_illegal():
+    race = at_0(A, B, C)
+    before = snapshot(race)
+    with pytest.raises(IllegalFact, match=r"^replace_order: 2 candidates wait, 1 of them were named$"):
+        race.replace_order([A, C])
+    assert snapshot(race) == before
+
+
+def test_an_order_may_name_what_was_set_aside():
+    race = at_0(A, B, C, D, more=True)
+    race.remove([D])
+    race.skip([V6])
+    race.replace_order([D, V6, C, C, A, B])
+    assert race.tick(0.25) == [Start(1, C, "delay")]
+    assert race.tick(0.5) == [Start(2, B, "delay")]
+
+
+def test_the_tables_list_every_pair_and_agree_on_what_is_over():
+    facts = {frozenset(row) for row in ATTEMPT_FACTS.values()}
+    assert facts == {frozenset(TELL_ATTEMPT)}
+    assert {frozenset(row) for row in RACE_FACTS.values()} == {frozenset(TELL_RACE)}
+    over = {state for state, row in RACE_FACTS.items() if row["tick"] == LATE}
+    assert over == set(RACE_FACTS) - set(RACE_DECISIONS) == {"won", "exhausted", "cancelled"}
+    assert {becomes for row in RACE_DECISIONS.values() for becomes in row.values()} <= over
+    assert {becomes for row in ATTEMPT_DECISIONS.values() for becomes in row.values()} <= set(ATTEMPT_FACTS)
+
+
+# Policies
+
+
+def test_the_default_policy_is_what_the_rfc_recommends():
+    assert (DEFAULT_POLICY.attempt_delay, DEFAULT_POLICY.resolution_delay) == (0.250, 0.050)
+    assert (DEFAULT_POLICY.attempt_timeout, DEFAULT_POLICY.max_in_flight) == (10.0, 16)
+    assert DEFAULT_POLICY.preferred_family_count == 1
+    assert MIN_ATTEMPT_DELAY == 0.010
+    assert RacePolicy() == DEFAULT_POLICY
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt_delay", 0.010),
+        ("attempt_delay", 1),
+        ("attempt_delay", inf),
+        ("attempt_timeout", 1e-9),
+        ("attempt_timeout", inf),
+        ("resolution_delay", 0),
+        ("resolution_delay", 3.5),
+        ("max_in_flight", 1),
+        ("preferred_family_count", 1),
+    ],
+)
+def test_a_policy_takes(field: str, value: Any):
+    assert getattr(RacePolicy(**{field: value}), field) == value
+
+
+NUMBERS = ("attempt_delay", "attempt_timeout", "resolution_delay")
+COUNTS = ("max_in_flight", "preferred_family_count")
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("value", [True, "1", None])
+def test_a_policy_wants_numbers_of_seconds(field: str, value: Any):
+    with pytest.raises(TypeError, match=rf"^{field} must be a number of seconds, got {value!r}$"):
+        RacePolicy(**{field: value})
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_nan_is_no_number_of_seconds(field: str):
+    with pytest.raises(ValueError, match=rf"^{field} must be a number of seconds, got nan$"):
+        RacePolicy(**{field: nan})
+
+
+@pytest.mark.parametrize("field", COUNTS)
+@pytest.mark.parametrize("value", [True, 1.0, None])
+def test_a_policy_wants_whole_counts(field: str, value: Any):
+    with pytest.raises(TypeError, match=rf"^{field} must be an int, got {value!r}$"):
+        RacePolicy(**{field: value})
+
+
+@pytest.mark.parametrize("field", COUNTS)
+def test_a_count_is_at_least_one(field: str):
+    with pytest.raises(ValueError, match=rf"^{field} must be at least 1, got 0$"):
+        RacePolicy(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("attempt_delay", 0.0099, "at least 0.01 seconds (RFC 8305 section 5), or math.inf for one attempt at a time"),
+        ("attempt_delay", -inf, "at least 0.01 seconds (RFC 8305 section 5), or math.inf for one attempt at a time"),
+        ("attempt_timeout", 0, "above 0 seconds, or math.inf for none"),
+        ("resolution_delay", -0.001, "0 seconds or more, and finite"),
+        ("resolution_delay", inf, "0 seconds or more, and finite"),
+    ],
+)
+def test_a_policy_is_never_clamped(field: str, value: float, rule: str):
+    with pytest.raises(ValueError) as caught:
+        RacePolicy(**{field: value})
+    assert str(caught.value) == f"{field} must be {rule}, got {value!r}"
+
+
+def test_a_policy_is_frozen_and_by_keyword():
+    with pytest.raises(AttributeError):
+        DEFAULT_POLICY.attempt_delay = 1.0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        RacePolicy(0.25)  # type: ignore[misc]
+
+
+def test_only_a_policy_is_a_policy():
+    check_policy(DEFAULT_POLICY)
+    with pytest.raises(TypeError, match=r"^policy must be a RacePolicy, got 0\.25$"):
+        check_policy(0.25)
