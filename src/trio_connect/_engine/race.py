@@ -18,7 +18,8 @@ Who may say what:
 
 - Whoever finds candidates says `add`, `skip` (known, but there is no source to reach it from), `remove`,
   `replace_order` and `no_more`. These only change the list, so that a caller who sorts can add and order in one step;
-  what follows from them comes out of the next `tick`.
+  what follows from them comes out of the next `tick`. What is known about candidates is best told first: a failure
+  starts the first of those that are there.
 - Whoever runs an attempt says `progressed` at most once, then `failed` or `succeeded` exactly once.
 - Whoever holds the timer says `tick`, at `deadline` or at any other time.
 - Whoever owns the whole says `cancel`.
@@ -215,10 +216,21 @@ class Race:
     # Facts about time and attempts: they return what is to be done, an end of the race always last.
 
     def tick(self, now: float) -> list[Command]:
-        """Learn that time has passed. At most one attempt is started."""
+        """Learn that time has passed. At most one attempt is started.
+
+        Only this ends attempts that took too long: an attempt whose result comes in the same pass of the driver, after
+        the result of another, has not taken too long. Ready beats expired.
+        """
+        commands: list[Command] = []
         if not self._takes("tick"):
-            return []
-        return self._advance(now, [])
+            return commands
+        while now >= self._expiry():
+            attempt, row = next(iter(self._live.items()))
+            row.state = "timed out"
+            row.errno = ETIMEDOUT
+            self._end(attempt, row, now)
+            commands.append(Abandon(attempt, "attempt_timeout"))
+        return self._go_on(now, commands)
 
     def progressed(self, attempt: int, now: float) -> list[Command]:
         """Learn that an attempt's TCP is up and establish runs on it."""
@@ -227,7 +239,7 @@ class Race:
             return []
         row.phase = "establish"
         self._schedule.progressed(now - row.started, now)
-        return self._advance(now, [])
+        return self._go_on(now, [])
 
     def failed(
         self, attempt: int, now: float, *, phase: Phase, errno: int | None, emitted: bool = True
@@ -249,7 +261,7 @@ class Race:
         if not emitted and attempt == len(self._tries) - 1:
             self._schedule.nothing_was_sent()
         self._end(attempt, row, now)
-        return self._advance(now, [])
+        return self._go_on(now, [])
 
     def succeeded(self, attempt: int, now: float) -> list[Command]:
         """Learn that an attempt has connected, and that establish, if there is one, has returned."""
@@ -337,14 +349,8 @@ class Race:
         row.ended = now
         del self._live[attempt]
 
-    def _advance(self, now: float, commands: list[Command]) -> list[Command]:
-        """Do what time asks for: end attempts that took too long, make the start that is due, see the end."""
-        while now >= self._expiry():
-            attempt, row = next(iter(self._live.items()))
-            row.state = "timed out"
-            row.errno = ETIMEDOUT
-            self._end(attempt, row, now)
-            commands.append(Abandon(attempt, "attempt_timeout"))
+    def _go_on(self, now: float, commands: list[Command]) -> list[Command]:
+        """Make the start that is due, or see that this was the end."""
         if self._can_start() and now >= self._schedule.next_start:
             commands.append(self._start(now))
         elif self._is_exhausted():
