@@ -393,6 +393,16 @@ def test_line_57_a_start_is_put_off_once_by_the_longest_handshake():
     assert race.deadline == 0.75
 
 
+def test_line_57_a_second_connection_with_as_long_a_handshake_puts_nothing_off():
+    race = at_0(A, B, more=True, attempt_delay=0.125)
+    race.tick(0.125)
+    race.progressed(0, 0.5)
+    assert race.tick(0.625) == []
+    race.progressed(1, 0.75)
+    race.add([C], 0.75)
+    assert race.tick(0.75) == [Start(2, C, "arrival")]
+
+
 def test_line_57_each_start_can_be_put_off():
     race = at_0(A, B, C)
     race.progressed(0, 0.125)
@@ -636,6 +646,13 @@ def test_a_candidate_that_comes_while_others_wait_opens_nothing():
     quiet(race, 0.25)
 
 
+def test_a_candidate_that_comes_while_others_wait_shifts_no_schedule():
+    race = at_0(A, B, C, more=True)
+    race.add([D], 0.3)
+    assert race.tick(0.3) == [Start(1, B, "delay")]
+    quiet(race, 0.5)
+
+
 def test_an_addition_of_nothing_opens_nothing():
     race = at_0(A, more=True)
     refused(race, 0, 0.1)
@@ -756,14 +773,15 @@ def test_a_cancel_takes_no_winner_away():
 
 def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
     here = Source(ipv4="198.51.100.1")
+    unreachable, late = peer("2001:db8::1", here), peer("192.0.2.7", here)
     slow, dead, won = peer("192.0.2.1", here), peer("192.0.2.2", here), peer("192.0.2.3", here)
     race = Race(RacePolicy(attempt_timeout=0.75), 1000.0, [dead, A, slow, won, D], more=True)
     race.tick(1000.0)
     refused(race, 0, 1000.125)
     race.tick(1000.375)
     race.progressed(2, 1000.5)
-    race.skip([V6])
-    race.add([E], 1000.5)
+    race.skip([unreachable])
+    race.add([E, late], 1000.5)
     race.no_more()
     race.remove([E])
     assert race.tick(1000.75) == [Start(3, won, "delay")]
@@ -800,7 +818,8 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
         ),
         Attempt(endpoint=won[1], source=here, cause="delay", started=0.75, ended=1.0, outcome="won"),
         Attempt(endpoint=D[1], cause="failure", started=0.875, ended=1.0, outcome="lost", beaten_by=won[1]),
-        Attempt(endpoint=V6[1], outcome="skipped"),
+        Attempt(endpoint=late[1], source=here, outcome="not tried"),
+        Attempt(endpoint=unreachable[1], source=here, outcome="skipped"),
         Attempt(endpoint=E[1], outcome="not tried"),
     )
 
@@ -824,7 +843,7 @@ def test_the_report_waits_for_the_end():
 def snapshot(race: Race) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, race_module._Try | Schedule):
-            return {name: getattr(value, name) for name in value.__slots__}
+            return {name: getattr(value, name, "not there") for name in value.__slots__}
         if isinstance(value, dict):
             return [(key, plain(item)) for key, item in value.items()]
         if isinstance(value, list):

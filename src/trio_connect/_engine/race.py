@@ -90,11 +90,13 @@ class _Try:
 
     __slots__ = ("candidate", "cause", "ended", "errno", "phase", "started", "state")
 
+    ended: float
+    """Not there while the attempt is alive."""
+
     def __init__(self, candidate: Candidate, cause: Cause, started: float) -> None:
         self.candidate = candidate
         self.cause: Cause = cause
         self.started = started
-        self.ended: float | None = None
         self.state: AttemptState = "connecting"
         self.phase: Phase = "connect"
         self.errno: int | None = None
@@ -298,7 +300,7 @@ class Race:
                 endpoint=row.candidate[1],
                 cause=row.cause,
                 started=row.started - origin,
-                ended=None if row.ended is None else row.ended - origin,
+                ended=row.ended - origin,
                 phase=row.phase,
                 outcome=cast("Outcome", row.state),  # the race is over, so no attempt is alive
                 errno=row.errno,

@@ -42,13 +42,14 @@ class Schedule:
 
     cause: Cause
     """What the next start will be ascribed to."""
+    # Both are there from the first start on, and nothing asks for them before.
+    _last_start: float
+    _put_off: float
 
     def __init__(self, delay: float, now: float) -> None:
         self._delay = delay
         self._due = now
         self._floor = -inf
-        self._last_start = -inf
-        self._put_off = 0.0
         self.cause = "first"
 
     @property

@@ -1,0 +1,16 @@
+"""The page about states says what the tables say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_of_states_is_drawn_from_the_tables():
+    generator = runpy.run_path(str(DOCS / "generate_race_states.py"))
+    page = (DOCS / "race-states.md").read_text()
+    assert page == generator["render"](), "run python docs/generate_race_states.py"
+    assert "    connecting --> timed_out: Abandon: attempt_timeout\n" in page
+    assert "| lost | late | late | late |\n" in page
