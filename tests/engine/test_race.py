@@ -945,6 +945,36 @@ def test_an_attempt_obeys_its_table(state: str, fact: str):
     assert snapshot(race) == before
 
 
+DECIDE_ATTEMPT = {
+    "Start": lambda race: race.tick(0.0),
+    "attempt_timeout": lambda race: race.tick(0.3),
+    "lost": lambda race: race.succeeded(1, 0.3),
+    "cancelled": lambda race: race.cancel(0.3),
+}
+
+
+@pytest.mark.parametrize(("state", "decision"), [(s, d) for s, row in ATTEMPT_DECISIONS.items() for d in row])
+def test_a_decision_of_the_race_moves_an_attempt_as_its_table_says(state: str, decision: str):
+    race = attempt_in(state)
+    command = DECIDE_ATTEMPT[decision](race)[0]
+    assert command == (Start(0, A, "first") if decision == "Start" else Abandon(0, cast("Any", decision)))
+    assert race._tries[0].state == ATTEMPT_DECISIONS[state][decision]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("state", list(RACE_DECISIONS))
+def test_the_race_ends_as_its_table_says(state: str):
+    race = race_in(state)
+    assert race.succeeded(0, 0.1) == [Won(0)]
+    assert race.state == RACE_DECISIONS[state]["Won"]  # type: ignore[index]
+    # An open race is exhausted only when it may start no more.
+    race = Race(DEFAULT_POLICY, 0.0, [peer(f"127.0.1.{n}") for n in range(MAX_RACED)], more=state == "open")
+    commands = race.tick(0.0)
+    for n in range(MAX_RACED):
+        commands = refused(race, n, 0.0)
+    assert commands == [Exhausted()]
+    assert race.state == RACE_DECISIONS[state]["Exhausted"]  # type: ignore[index]
+
+
 @pytest.mark.parametrize("attempt", [-1, 2, 99])
 def test_an_attempt_that_was_never_started_has_nothing_to_say(attempt: int):
     race = at_0(A, B, C)
