@@ -1,0 +1,102 @@
+"""What a resolver answered, and the record of having asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+__all__ = ["Answer", "Lookup", "LookupKind"]
+
+LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
+"""The DNS record type that was asked for."""
+
+KIND_OF_FAMILY: Final[dict[AddressFamily, LookupKind]] = {AF_INET6: "AAAA", AF_INET: "A"}
+FAMILY_OF_KIND: Final[dict[LookupKind, AddressFamily]] = {kind: family for family, kind in KIND_OF_FAMILY.items()}
+
+
+def _addresses(value: Iterable[str]) -> tuple[str, ...]:
+    # A lone str is iterable too, and would become an answer of single characters.
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"addresses must be a sequence of str, got {value!r}")
+    addresses = tuple(value)
+    for address in addresses:
+        if not isinstance(address, str):
+            raise TypeError(f"addresses must be a sequence of str, got {address!r} in it")
+    return addresses
+
+
+def _check_ttl(_instance: object, _field: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"ttl must be a number of seconds or None, got {value!r}")
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"ttl must be at least 0 seconds and finite, got {value!r}")
+
+
+@attrs.frozen
+class Answer:
+    """What a resolver found for one host and one record type.
+
+    An answer without addresses is a negative one. It is not an error: a resolver that could not find out raises an
+    `OSError` instead.
+
+    Args:
+      addresses: numeric addresses, in the resolver's order; an IPv6 address may carry its zone (``fe80::1%2``).
+      ttl: seconds that the answer may be kept, or None when the resolver does not know.
+      name_exists: False when the resolver was told that there is no such name at all (NXDOMAIN, RFC 8020). An
+        answer of one record type cannot prove it for the others, because hosts files and some systems answer per
+        family: a name exists when any of its answers says so.
+
+    Raises:
+      TypeError: an argument has the wrong type.
+      ValueError: the ttl is negative or not finite, or there are addresses of a name that does not exist.
+    """
+
+    addresses: tuple[str, ...] = attrs.field(default=(), converter=_addresses)
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
+    name_exists: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.addresses and not self.name_exists:
+            raise ValueError(f"a name that does not exist has no addresses, got {self.addresses!r}")
+
+
+def _us(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e6)
+
+
+@attrs.frozen(kw_only=True)
+class Lookup:
+    """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
+
+    A lookup that was cancelled has neither an answer nor an error.
+    """
+
+    host: str
+    kind: LookupKind
+    started: float
+    ended: float
+    answer: Answer | None = None
+    """What was found, cleaned: numeric addresses of this kind's family, each once. None after an error or cancel."""
+    error: OSError | None = None
+    """What kept the resolver from an answer, without its traceback; None for an empty answer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this lookup as JSON-safe data, times in whole microseconds."""
+        answer = self.answer
+        return {
+            "host": self.host,
+            "kind": self.kind,
+            "started_us": _us(self.started),
+            "ended_us": _us(self.ended),
+            "addresses": None if answer is None else list(answer.addresses),
+            "ttl_us": None if answer is None else _us(answer.ttl),
+            "name_exists": None if answer is None else answer.name_exists,
+            "errno": None if self.error is None else self.error.errno,
+            "error": None if self.error is None else str(self.error),
+        }

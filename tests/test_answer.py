@@ -1,0 +1,86 @@
+import errno
+import json
+import pickle
+from math import inf, nan
+from socket import EAI_AGAIN, gaierror
+
+import attrs
+import pytest
+
+from trio_connect._answer import FAMILY_OF_KIND, KIND_OF_FAMILY, Answer, Lookup
+
+
+def test_an_answer_takes_any_sequence_of_addresses():
+    assert Answer() == Answer((), None, True)
+    assert Answer(["192.0.2.1"]).addresses == ("192.0.2.1",)
+    assert Answer(iter(["192.0.2.1"])).addresses == ("192.0.2.1",)
+    assert Answer(("192.0.2.1",), 300).ttl == 300
+    assert hash(Answer(("192.0.2.1",))) == hash(Answer(("192.0.2.1",)))
+    assert pickle.loads(pickle.dumps(Answer(("192.0.2.1",), 1.5))) == Answer(("192.0.2.1",), 1.5)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Answer().ttl = 3.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("bad", ["192.0.2.1", 7, None, [b"192.0.2.1"], ["192.0.2.1", None]])
+def test_addresses_are_a_sequence_of_str(bad):
+    with pytest.raises(TypeError, match="sequence of str"):
+        Answer(bad)
+
+
+def test_a_ttl_is_a_duration():
+    for wrong in ("1", True):
+        with pytest.raises(TypeError, match="ttl"):
+            Answer((), wrong)  # type: ignore[arg-type]
+    for bad in (-1, nan, inf):
+        with pytest.raises(ValueError, match="ttl"):
+            Answer((), bad)
+
+
+def test_a_name_that_does_not_exist_has_no_addresses():
+    assert not Answer(name_exists=False).name_exists
+    with pytest.raises(ValueError, match=r"192\.0\.2\.1"):
+        Answer(("192.0.2.1",), name_exists=False)
+
+
+def test_kinds_and_families_are_each_others_inverse():
+    assert {FAMILY_OF_KIND[kind]: kind for kind in FAMILY_OF_KIND} == KIND_OF_FAMILY
+
+
+@pytest.mark.parametrize(
+    ("lookup", "expected"),
+    [
+        (
+            Lookup(host="h.test", kind="A", started=0.0, ended=0.0101, answer=Answer(("192.0.2.1",), 60)),
+            {"addresses": ["192.0.2.1"], "ttl_us": 60_000_000, "name_exists": True, "errno": None, "error": None},
+        ),
+        (
+            Lookup(host="h.test", kind="A", started=0.0, ended=0.0101, error=gaierror(EAI_AGAIN, "try again")),
+            {
+                "addresses": None,
+                "ttl_us": None,
+                "name_exists": None,
+                "errno": EAI_AGAIN,
+                "error": f"[Errno {EAI_AGAIN}] try again",
+            },
+        ),
+        (
+            Lookup(host="h.test", kind="A", started=0.0, ended=0.0101, error=TimeoutError(errno.ETIMEDOUT, "late")),
+            {
+                "addresses": None,
+                "ttl_us": None,
+                "name_exists": None,
+                "errno": errno.ETIMEDOUT,
+                "error": "[Errno 110] late",
+            },
+        ),
+        (
+            Lookup(host="h.test", kind="A", started=0.0, ended=0.0101),
+            {"addresses": None, "ttl_us": None, "name_exists": None, "errno": None, "error": None},
+        ),
+    ],
+    ids=["answered", "failed", "timed out", "cancelled"],
+)
+def test_a_lookup_is_json_safe(lookup, expected):
+    data = lookup.to_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, **expected}
