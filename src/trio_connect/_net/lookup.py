@@ -1,0 +1,190 @@
+"""The lookups of one name: run side by side, told to the gate, remembered for the report.
+
+Whoever connects opens the nursery, waits for the gate and then for what comes later::
+
+    lookups = Lookups("example.org", served_families(sources), SYSTEM_RESOLVER, resolution_delay=0.050)
+    async with trio.open_nursery() as nursery:
+        lookups.start(nursery)
+        while await lookups.more():
+            ...  # order everything in lookups.addresses again; the first endpoint that is not started goes next
+        nursery.cancel_scope.cancel()
+    lookups.records  # one for each question, also after a cancel
+
+The lookups are the nursery's children, so they end with it. What they raise is not: an `OSError` belongs to its
+lookup, any other exception comes out of `Lookups.more`, as itself and in no group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from socket import AddressFamily
+from typing import final
+
+import trio
+from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
+from .._engine.gate import Gate
+from .resolve import Resolver, cleaned
+
+__all__ = ["Lookups"]
+
+
+def _without_frames(error: OSError) -> OSError:
+    # A report lives as long as its stream, and the frames of a traceback would live as long as the report.
+    link: BaseException | None = error
+    while link is not None and link.__traceback__ is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _no_hook(*_args: object) -> None:
+    return
+
+
+@final
+class Lookups:
+    """The questions about one name and what has become of them.
+
+    Args:
+      host: a name that `check_host` has passed; numeric hosts need no lookup.
+      families: which to ask for, see `served_families`.
+      resolver: whom to ask.
+      resolution_delay: seconds, see `Gate`.
+      on_start: told about each question as it goes out: its kind and the time.
+      on_end: told about each record as it is made.
+      origin: the point in Trio time that every time in records and hooks counts from; by default that of creation.
+
+    The two hooks must not raise.
+    """
+
+    __slots__ = (
+        "_crash",
+        "_lot",
+        "_on_end",
+        "_on_start",
+        "_records",
+        "_seen",
+        "families",
+        "gate",
+        "host",
+        "origin",
+        "resolver",
+    )
+
+    def __init__(
+        self,
+        host: str,
+        families: Iterable[AddressFamily],
+        resolver: Resolver,
+        *,
+        resolution_delay: float,
+        on_start: Callable[[LookupKind, float], None] = _no_hook,
+        on_end: Callable[[Lookup], None] = _no_hook,
+        origin: float | None = None,
+    ) -> None:
+        self.host = host
+        self.families = tuple(families)
+        self.resolver = resolver
+        self.gate = Gate(resolution_delay)
+        self.origin = trio.current_time() if origin is None else origin
+        self._on_start = on_start
+        self._on_end = on_end
+        self._records: dict[LookupKind, Lookup] = {}
+        self._crash: Exception | None = None
+        self._seen = 0
+        self._lot = ParkingLot()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address known by now, in the order the families were asked for."""
+        return tuple(address for found in self.gate.known.values() for address in found)
+
+    @property
+    def records(self) -> tuple[Lookup, ...]:
+        """The lookups that have ended, in the order they were asked; once the nursery is closed, all of them."""
+        return tuple(
+            self._records[kind] for family in self.families if (kind := KIND_OF_FAMILY[family]) in self._records
+        )
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Send every question out in this instant, none waiting for another (RFC 8305 section 3)."""
+        for family in self.families:
+            self.gate.asked(KIND_OF_FAMILY[family])
+        if self.families:
+            nursery.start_soon(self._ask, nursery, 0, name=f"lookup of {self.host}")
+
+    async def more(self) -> bool:
+        """Wait until there are addresses that no earlier call has reported, and connecting may begin.
+
+        Returns:
+          False when no further address will come: after the last answer, or at once when nothing was asked.
+
+        Raises:
+          Exception: a lookup raised something that is not an `OSError`, or a resolver did not return an answer.
+        """
+        await checkpoint_if_cancelled()
+        while True:
+            if self._crash is not None:
+                raise self._crash
+            if self.gate.open and len(self.addresses) > self._seen:
+                self._seen = len(self.addresses)
+                await cancel_shielded_checkpoint()
+                return True
+            if not self.gate.pending or self.gate.state == "cancelled":
+                await cancel_shielded_checkpoint()
+                return False
+            await self._next_fact()
+
+    async def _next_fact(self) -> None:
+        deadline = self.gate.deadline
+        if deadline == inf:
+            await self._lot.park()
+            return
+        with trio.CancelScope(deadline=deadline):
+            await self._lot.park()
+            return
+        # Both this scope's expiry and an answer may be due in one pass of the loop. One more pass lets the answer be
+        # told first: ready beats expired, and which task the loop happened to run first must not decide.
+        await checkpoint()
+        self.gate.tick(trio.current_time())
+
+    async def _ask(self, nursery: trio.Nursery, index: int) -> None:
+        # Trio runs the tasks of one pass in any order. So each question's task sends the next one out, in the pass
+        # after its own and still in this instant: RFC 8305 section 3 wants AAAA sent before A.
+        if index + 1 < len(self.families):
+            nursery.start_soon(self._ask, nursery, index + 1, name=f"lookup of {self.host}")
+        family = self.families[index]
+        kind = KIND_OF_FAMILY[family]
+        started = trio.current_time()
+        self._on_start(kind, started - self.origin)
+        answer: Answer | None = None
+        error: OSError | None = None
+        try:
+            answer = cleaned(await self.resolver.addresses(self.host, family), family)
+        except OSError as exc:
+            error = _without_frames(exc)
+        except trio.Cancelled:
+            self.gate.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - raised again by more(), outside of the nursery's group
+            self._crash = exc
+        finally:
+            now = trio.current_time()
+            record = Lookup(
+                host=self.host,
+                kind=kind,
+                started=started - self.origin,
+                ended=now - self.origin,
+                answer=answer,
+                error=error,
+            )
+            self._records[kind] = record
+            self._on_end(record)
+            if answer is not None:
+                self.gate.answered(kind, answer.addresses, now)
+            elif error is not None:
+                self.gate.failed(kind, error, now)
+            self._lot.unpark_all()
