@@ -1,0 +1,80 @@
+"""Which local address the kernel would use towards an endpoint, for the rules of RFC 6724 that need to know.
+
+Connecting a *UDP* socket is how to ask: connect(2) of a datagram socket looks the route up, fixes the source address
+and sends nothing (udp(7)). No connection is attempted here; those are made by `attempt`, and only there.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+from socket import SOCK_DGRAM
+from typing import Final
+
+from .._endpoint import Endpoint, Source
+from .._engine.order import SourceAddress
+from .attempt import sockaddr_of
+from .raw import bind_to_interface
+
+__all__ = ["look_up_route", "look_up_routes"]
+
+# This process or machine is short of something, which says nothing about the endpoint.
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def look_up_route(endpoint: Endpoint, source: Source | None = None) -> SourceAddress | None:
+    """Return the source address towards an endpoint, or None when there is no way to reach it from here.
+
+    Never waits and sends no packet. A policy route that tells TCP from UDP (``ip rule ... ipproto tcp``) is missed.
+
+    Args:
+      endpoint: where to; port 0 will do.
+      source: where connections will be bound; its port does not matter. None leaves it to the kernel.
+
+    Raises:
+      OSError: the question could not be asked, for example because all file descriptors are in use.
+    """
+    bound = None if source is None else source.address(endpoint.family)
+    try:
+        with socket.socket(endpoint.family, SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            if source is not None and source.interface is not None:
+                bind_to_interface(sock, source.interface)
+            if bound is not None:
+                sock.bind(sockaddr_of(Endpoint(bound, 0)))
+            if endpoint.port == 0:
+                # RFC 863, discard: macOS refuses to connect even a UDP socket to port 0.
+                endpoint = Endpoint(endpoint.host, 9, endpoint.scope_id, endpoint.flowinfo)
+            sock.connect(sockaddr_of(endpoint))
+            return SourceAddress(sock.getsockname()[0])
+    except OSError as exc:
+        if exc.errno in _SHORTAGE:
+            raise
+        return None
+
+
+def look_up_routes(
+    endpoints: Iterable[Endpoint], sources: Iterable[Source] = ()
+) -> dict[Endpoint, SourceAddress | None]:
+    """Return the source address towards each endpoint, for `Knowledge`.
+
+    Not to be called in a run with a socket factory or hostname resolver of its own: there the kernel knows nothing
+    of the network, and an empty mapping says so.
+
+    Args:
+      endpoints: where to. Those whose route cannot be asked for are left out, which makes their source unknown.
+      sources: where connections may start, in the order they are tried: the first that serves an endpoint counts.
+    """
+    sources = tuple(sources)
+    routes: dict[Endpoint, SourceAddress | None] = {}
+    for endpoint in endpoints:
+        source = next((source for source in sources if source.serves(endpoint.family)), None)
+        if source is None and sources:
+            routes[endpoint] = None
+            continue
+        try:
+            routes[endpoint] = look_up_route(endpoint, source)
+        except OSError:
+            continue
+    return routes
