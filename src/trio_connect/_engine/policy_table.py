@@ -6,6 +6,7 @@ section 2.1 has it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
@@ -21,6 +22,8 @@ GLOBAL: Final = 0xE
 _MAPPED: Final = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96
 
 
+# Late answers sort everything again, and source addresses are the same few over and over.
+@lru_cache(maxsize=1024)
 def as_integer(host: str) -> int:
     """Return a numeric address, zone or not, as 128 bits."""
     address = ip_address(host)
