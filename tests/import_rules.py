@@ -35,7 +35,7 @@ class Floor(enum.Enum):
     OUTSIDE = "outside"  # testing, cli, adapters: they see what users see
 
 
-PURE_VALUES: Final = frozenset({"_endpoint", "_policy", "_options", "_report"})
+PURE_VALUES: Final = frozenset({"_answer", "_endpoint", "_options", "_policy", "_report", "_trace"})
 EDGE_VALUES: Final = frozenset({"_errors", "_deadline"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})

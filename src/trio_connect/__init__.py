@@ -1,14 +1,27 @@
 """The connection layer for Trio: every way to reach a peer that must be reached."""
 
+from ._answer import Answer as Answer
+from ._answer import Lookup as Lookup
 from ._deadline import IMMEDIATE as IMMEDIATE
 from ._deadline import NO_DEADLINE as NO_DEADLINE
 from ._deadline import now as now
 from ._endpoint import Endpoint as Endpoint
 from ._endpoint import EndpointLike as EndpointLike
 from ._endpoint import Source as Source
+from ._errors import ConnectFailed as ConnectFailed
 from ._errors import DeadlineExceeded as DeadlineExceeded
+from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
+from ._errors import ResolveFailed as ResolveFailed
+from ._net.connect import connect as connect
+from ._net.connect import order_endpoints as order_endpoints
+from ._net.connect import resolve as resolve
+from ._net.connectx import RaceOptions as RaceOptions
+from ._net.connectx import connectx as connectx
 from ._net.listener import TcpListener as TcpListener
+from ._net.resolve import Resolver as Resolver
+from ._net.resolve import StaticResolver as StaticResolver
+from ._net.resolve import SystemResolver as SystemResolver
 from ._net.stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._net.tcp import tcp_listen as tcp_listen
@@ -17,25 +30,56 @@ from ._net.unix import UnixStream as UnixStream
 from ._net.unix import unix_connect as unix_connect
 from ._net.unix import unix_listen as unix_listen
 from ._options import SocketOptions as SocketOptions
+from ._policy import RacePolicy as RacePolicy
 from ._report import Attempt as Attempt
 from ._report import ConnectReport as ConnectReport
+from ._trace import AttemptConnected as AttemptConnected
+from ._trace import AttemptFinished as AttemptFinished
+from ._trace import AttemptStarted as AttemptStarted
+from ._trace import LookupFinished as LookupFinished
+from ._trace import LookupStarted as LookupStarted
+from ._trace import Observer as Observer
+from ._trace import RaceFinished as RaceFinished
+from ._trace import TraceEvent as TraceEvent
 
 __all__ = [
     "IMMEDIATE",
     "NO_DEADLINE",
+    "Answer",
     "Attempt",
+    "AttemptConnected",
+    "AttemptFinished",
+    "AttemptStarted",
+    "ConnectFailed",
     "ConnectReport",
     "DeadlineExceeded",
     "Endpoint",
     "EndpointLike",
+    "EstablishFailed",
     "IncompleteRead",
+    "Lookup",
+    "LookupFinished",
+    "LookupStarted",
+    "Observer",
+    "RaceFinished",
+    "RaceOptions",
+    "RacePolicy",
+    "ResolveFailed",
+    "Resolver",
     "SocketOptions",
     "Source",
+    "StaticResolver",
+    "SystemResolver",
     "TcpListener",
     "TcpStream",
+    "TraceEvent",
     "UnixListener",
     "UnixStream",
+    "connect",
+    "connectx",
     "now",
+    "order_endpoints",
+    "resolve",
     "tcp_connect",
     "tcp_listen",
     "unix_connect",

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +21,11 @@ from ._deadline import STALE_HINT, is_stale
 from ._report import EMPTY_REPORT, ConnectReport
 
 if TYPE_CHECKING:
+    from ._answer import Lookup
     from ._endpoint import Endpoint
-    from ._report import Phase
+    from ._report import Attempt, Phase
 
-__all__ = ["DeadlineExceeded", "IncompleteRead"]
+__all__ = ["ConnectFailed", "DeadlineExceeded", "EstablishFailed", "IncompleteRead", "ResolveFailed"]
 
 _WORDS: Final = {
     errno.ECONNREFUSED: "refused",
@@ -29,6 +33,9 @@ _WORDS: Final = {
     # Never DeadlineExceeded: nobody's deadline came, the kernel ran out of SYN retries (tcp_syn_retries, tcp(7)).
     errno.ETIMEDOUT: "timed out in the kernel",
 }
+
+_MOST_NAMED: Final = 4
+"""How many endpoints a message lists; the report has them all."""
 
 _HINTS: Final = {
     errno.EMFILE: "raise the limit of open files (ulimit -n), or keep fewer connections at a time",
@@ -49,8 +56,13 @@ def strerror(code: int) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return a duration for a message."""
+    """Return the duration of an attempt for a message."""
     return f"{seconds * 1000:.1f} ms"
+
+
+def duration(seconds: float) -> str:
+    """Return the duration of a whole call for a message."""
+    return f"{seconds:.2f} s" if seconds >= 1 else milliseconds(seconds)
 
 
 def is_local(code: int, phase: Phase) -> bool:
@@ -77,6 +89,122 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
     if code in _HINTS and is_local(code, phase):
         error.add_note(_HINTS[code])
     return error
+
+
+class EstablishFailed(Exception):
+    """Raised by the caller's establish to say: this peer will not do, try the next one."""
+
+
+class ConnectFailed(OSError):
+    """No attempt of a race led to a connection.
+
+    `errno` is what the attempts agree on; else that of the failure that came furthest, where trouble of this machine
+    counts only if there was nothing else. ``__cause__`` is an `ExceptionGroup` of the attempts' errors.
+    """
+
+    report: ConnectReport
+    """Every attempt, and every lookup."""
+
+    def __init__(self, code: int | None, message: str, *, report: ConnectReport = EMPTY_REPORT) -> None:
+        if code is None:
+            super().__init__(message)
+        else:
+            super().__init__(code, message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts of the report."""
+        return self.report.attempts
+
+
+class ResolveFailed(ConnectFailed):
+    """A name has no address that could be tried. `report` has the lookups."""
+
+
+_PHASES: Final[tuple[Phase, ...]] = ("socket", "bind", "connect", "establish")
+
+
+def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
+    """Return the one errno to report for many attempts."""
+    failed = [attempt for attempt in attempts if attempt.errno is not None]
+    remote = [attempt for attempt in failed if attempt.errno is not None and not is_local(attempt.errno, attempt.phase)]
+    candidates = remote or failed
+    if not candidates:
+        return None
+    furthest = max(_PHASES.index(attempt.phase) for attempt in candidates)
+    codes = [attempt.errno for attempt in candidates if _PHASES.index(attempt.phase) == furthest]
+    # max() keeps the first of equals, and the attempts are in order of their starts.
+    return max(codes, key=codes.count)
+
+
+def _kind(attempt: Attempt) -> str:
+    if attempt.errno is None or attempt.outcome == "timed out":
+        return "no establish" if attempt.outcome == "failed" else attempt.outcome
+    if is_local(attempt.errno, attempt.phase):
+        return f"local: {strerror(attempt.errno)}"
+    return _WORDS.get(attempt.errno) or strerror(attempt.errno)
+
+
+def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:
+    """Return the error for a race without a winner.
+
+    Args:
+      target: a name and port, or "" when the endpoints are all there is to name.
+      report: the finished report.
+      errors: one for each attempt that was started, in that order.
+    """
+    attempts = report.attempts
+    kinds = Counter(_kind(attempt) for attempt in attempts)
+    counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+    started = sum(attempt.started is not None for attempt in attempts)
+    names = list(dict.fromkeys(str(attempt.endpoint) for attempt in attempts))
+    named = ", ".join(names[:_MOST_NAMED]) + (
+        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    )
+    where = f"{target} ({named})" if target else named
+    tries = "the only attempt" if started == 1 else f"all {started} attempts" if started else "no attempt could be made"
+    code = agreed_errno(attempts)
+    if code is None and not started and attempts:
+        code = errno.EADDRNOTAVAIL  # every endpoint was skipped: no source has an address of its family
+    text = (
+        f"{tries} to {where} failed in {duration(report.elapsed)} ({counts})"
+        if started
+        else f"{tries} to {where} ({counts})"
+    )
+    error = ConnectFailed(code, text, report=report)
+    if errors:
+        error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)
+    return error
+
+
+def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
+    """Return the error for a name without an address that could be tried.
+
+    Args:
+      host: the name.
+      report: the finished report, with the lookups.
+    """
+    told = [f"{lookup.kind}: {_lookup_outcome(lookup)}" for lookup in report.lookups]
+    told += [f"{attempt.endpoint} {attempt.outcome}" for attempt in report.attempts]
+    text = f"no address to try for {host} after {duration(report.elapsed)} ({', '.join(told)})"
+    errors = [lookup.error for lookup in report.lookups if lookup.error is not None]
+    codes = {error.errno for error in errors}
+    error = ResolveFailed(codes.pop() if len(codes) == 1 else socket.EAI_NONAME, text, report=report)
+    if errors:
+        error.__cause__ = ExceptionGroup(f"lookups of {host}", errors)
+    return error
+
+
+def _lookup_outcome(lookup: Lookup) -> str:
+    if lookup.error is not None:
+        return str(lookup.error)
+    if lookup.answer is None:
+        return "cancelled"
+    return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"
 
 
 class DeadlineExceeded(trio.TooSlowError, TimeoutError):

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from ._answer import Lookup
 from ._endpoint import Endpoint, Source
 
 __all__ = ["Attempt", "Cause", "ConnectReport", "Outcome", "Phase"]
@@ -84,7 +85,10 @@ class ConnectReport:
       elapsed: seconds from the start to the result.
     """
 
+    lookups: tuple[Lookup, ...] = ()
+    """Every question to a resolver, in the order they were asked; empty without a name."""
     attempts: tuple[Attempt, ...] = ()
+    """Every candidate once: the attempts in the order of their starts, then those that were never started."""
     started_at: float = 0.0
     """Seconds on Trio's clock; the origin of every other time here."""
     elapsed: float = 0.0
@@ -95,15 +99,87 @@ class ConnectReport:
         """The attempt that won, or None."""
         return next((attempt for attempt in self.attempts if attempt.outcome == "won"), None)
 
+    def __str__(self) -> str:
+        """Return the race as a text waterfall: one row for each lookup and attempt on one axis of time."""
+        return waterfall(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-safe data: versioned, times in whole microseconds, null for not measured."""
         return {
             "version": SCHEMA_VERSION,
             "started_at_us": _us(self.started_at),
             "elapsed_us": _us(self.elapsed),
+            "lookups": [lookup.to_dict() for lookup in self.lookups],
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "winner": next((i for i, attempt in enumerate(self.attempts) if attempt.outcome == "won"), None),
         }
 
 
 EMPTY_REPORT: Final = ConnectReport()
+
+
+# ---------------------------------------------------------------------- the waterfall
+
+_WIDTH: Final = 40
+_ENDINGS: Final[dict[Outcome, str]] = {
+    "won": "*",
+    "lost": "~",
+    "failed": "x",
+    "timed out": "!",
+    "cancelled": "~",
+}
+
+
+def _bar(started: float, ended: float | None, elapsed: float, ending: str) -> str:
+    scale = _WIDTH / elapsed if elapsed > 0 else 0.0
+    left = min(round(started * scale), _WIDTH)
+    right = min(max(round((elapsed if ended is None else ended) * scale), left), _WIDTH)
+    return " " * left + "=" * (right - left) + ending
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def _attempt_note(attempt: Attempt) -> str:
+    if attempt.started is None or attempt.ended is None:
+        return attempt.outcome
+    took = _milliseconds(attempt.ended - attempt.started)
+    reason = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
+    phase = "" if attempt.phase == "connect" or attempt.outcome == "won" else f" in {attempt.phase}"
+    return f"{attempt.outcome}{reason}{phase} after {took}"
+
+
+def waterfall(report: ConnectReport) -> str:
+    """Return a report as text: one row for each lookup and attempt on one axis of time, then the result.
+
+    Shapes tell the outcomes apart without colours: ``*`` won, ``~`` lost or cancelled, ``x`` failed, ``!`` timed out.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for lookup in report.lookups:
+        found = "error" if lookup.error is not None else "cancelled" if lookup.answer is None else "found"
+        count = len(lookup.answer.addresses) if lookup.answer is not None else 0
+        note = f"{count} address{'' if count == 1 else 'es'}" if found == "found" else found
+        ending = "x" if found == "error" else ""
+        bar = _bar(lookup.started, lookup.ended, report.elapsed, ending)
+        rows.append(
+            (f"{lookup.kind} {lookup.host}", bar, f"{note} after {_milliseconds(lookup.ended - lookup.started)}")
+        )
+    for attempt in report.attempts:
+        name = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
+        if attempt.started is None:
+            rows.append((name, "", attempt.outcome))
+            continue
+        bar = _bar(attempt.started, attempt.ended, report.elapsed, _ENDINGS.get(attempt.outcome, ""))
+        rows.append((name, bar, _attempt_note(attempt)))
+    width = max((len(name) for name, _, _ in rows), default=0)
+    lines = [f"{name:<{width}}  {bar:<{_WIDTH + 1}}  {note}".rstrip() for name, bar, note in rows]
+    winner = report.winner
+    if winner is not None:
+        started = sum(attempt.started is not None for attempt in report.attempts)
+        wasted = started - 1
+        waste = f", {wasted} other attempt{'' if wasted == 1 else 's'}" if wasted else ""
+        lines.append(f"connected to {winner.endpoint} in {_milliseconds(report.elapsed)}{waste}")
+    else:
+        lines.append(f"no connection after {_milliseconds(report.elapsed)}")
+    return "\n".join(lines)

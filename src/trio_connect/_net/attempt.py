@@ -191,6 +191,15 @@ def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> 
     return errno.ECONNREFUSED if not code and reject_self_connect(door, endpoint, source) else code
 
 
+def look(door: Door, endpoint: Endpoint, source: Source | None) -> int:
+    """Ask a pending connect through the raw door, without waiting: 0, `PENDING`, or its errno."""
+    assert isinstance(door, RawSocket)
+    code = door.look(sockaddr_of(endpoint))
+    if not code and connected_to_itself(door, endpoint, source):
+        return errno.ECONNREFUSED
+    return code
+
+
 async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: float) -> int:
     """Wait for a pending connect: 0, or its errno. The caller closes the door unless it is 0.
 

@@ -147,26 +147,27 @@ class RawSocket:
         if until == inf:
             while True:
                 await wait_writable(fd)
-                code = self._look(address)
+                code = self.look(address)
                 if code != EALREADY:
                     return code
         if current_time() < until:
             with CancelScope(deadline=until):
                 while True:
                     await wait_writable(fd)
-                    code = self._look(address)
+                    code = self.look(address)
                     if code != EALREADY:
                         return code
         else:
             await one_pass()
-        code = self._look(address)
+        code = self.look(address)
         if code == EALREADY:
             raise Expired
         return code
 
     if sys.platform == "linux":
 
-        def _look(self, address: Any) -> int:
+        def look(self, address: Any) -> int:
+            """Ask a pending connect: 0, EALREADY, or its error."""
             code = self._sock.connect_ex(address)
             if code == errno.EISCONN:
                 return 0
@@ -174,7 +175,7 @@ class RawSocket:
 
     else:
 
-        def _look(self, address: Any) -> int:  # noqa: ARG002 - POSIX leaves the second connect() to the system
+        def look(self, address: Any) -> int:  # noqa: ARG002 - POSIX leaves the second connect() to the system
             code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
@@ -30,8 +31,9 @@ A = TypeVar("A")
 DISCARD_LIMIT: Final = 16 << 20
 """How much unread input `aclose` throws away: the largest receive buffer that Linux tunes itself to, with room."""
 
-Facts = tuple[Endpoint, Source | None, float, float]
-"""Endpoint, source, start and end in Trio time: what the report of a single attempt is made of."""
+Pair = tuple[Source | None, Endpoint]
+Facts = tuple[Sequence[Pair], Sequence[Pair], float, float]
+"""Candidates of which the first won at once, those that were skipped, start and end in Trio time."""
 
 
 class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream):
@@ -200,6 +202,16 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             await self._finish_closing()
         await checkpoint()
 
+    def close_now(self) -> None:
+        """Close without a checkpoint and without reading what came: for connections that lost their race."""
+        if not self._closed:
+            self._leave()
+            self._door.close()
+
+    def set_report(self, report: ConnectReport) -> None:
+        """Attach the report of the race that this connection has won."""
+        self._report = report
+
     def abort(self) -> None:
         """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
         if not self._closed or self._draining:
@@ -242,10 +254,15 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
 
 
 def _report_of(facts: Facts) -> ConnectReport:
-    endpoint, source, started, ended = facts
+    pairs, skipped, started, ended = facts
     elapsed = ended - started
-    attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="won")
-    return ConnectReport(attempts=(attempt,), started_at=started, elapsed=elapsed)
+    (source, endpoint), *others = dict.fromkeys(pairs)
+    attempts = [
+        Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="won"),
+        *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in others),
+        *(Attempt(endpoint=endpoint, source=source, outcome="skipped") for source, endpoint in dict.fromkeys(skipped)),
+    ]
+    return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
 
 
 @final

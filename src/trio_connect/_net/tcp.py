@@ -76,7 +76,7 @@ async def tcp_connect(
             await cancel_shielded_checkpoint()
         if code or (code := settle(code, door, endpoint, source)):
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
-        return TcpStream(door, endpoint, (endpoint, source, started, current_time()))
+        return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:
         if door is not None:
             door.close()

@@ -1,0 +1,276 @@
+"""`connect`: from a name to a connection, and the two questions that it is made of, `resolve` and `order_endpoints`.
+
+The lookups of both families run beside the race (RFC 8305 section 3): connecting begins as soon as the gate allows,
+and addresses that come later join, the whole list sorted anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar, Unpack, overload
+
+import trio
+from trio import current_time
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from .._answer import Lookup, LookupKind
+from .._deadline import to_seconds
+from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
+from .._engine.order import Knowledge, order, served_families, split_by_source
+from .._errors import DeadlineExceeded, race_failed, resolve_failed
+from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
+from .._report import ConnectReport
+from .._trace import LookupFinished, LookupStarted, Observer
+from .connectx import RaceOptions, check_race_options, connectx, pair_up
+from .factory import factory_installed
+from .lookup import Lookups
+from .race_driver import RaceDriver
+from .resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
+from .route import look_up_routes
+from .stream import TcpStream
+from .waiting import Expired, within
+
+T = TypeVar("T")
+
+
+def _kernel_knows() -> bool:
+    """Say whether the kernel's routes are those of the network that this run sees."""
+    return not factory_installed() and custom_resolver() is None
+
+
+def _in_order(
+    endpoints: Iterable[Endpoint], sources: Sequence[Source], policy: RacePolicy, *, ask_kernel: bool
+) -> tuple[Endpoint, ...]:
+    everything = tuple(dict.fromkeys(endpoints))
+    # One endpoint has one order, and asking for routes costs three system calls for each.
+    routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
+    known = Knowledge(sources=routes)
+    return order([everything], known, preferred_family_count=policy.preferred_family_count)
+
+
+def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = DEFAULT_POLICY) -> tuple[Endpoint, ...]:
+    """Return endpoints in the order in which `connect` would try them.
+
+    Sorts by the rules of RFC 6724 section 6, which need the source address that the kernel would use for each (asked
+    for without sending anything), and interleaves the families as RFC 8305 section 4 says. Where a socket factory or
+    hostname resolver of the run's own stands for the network, the kernel is not asked and those rules are skipped.
+
+    Args:
+      endpoints: in any order; equal ones keep theirs, and duplicates are dropped.
+      policy: its `preferred_family_count` says how many of the first family come before the first of the other.
+
+    Raises:
+      RuntimeError: called outside of `trio.run`.
+      TypeError: an argument has the wrong type.
+      ValueError: an endpoint is a name or malformed.
+    """
+    check_policy(policy)
+    if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
+        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
+    return _in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=_kernel_knows())
+
+
+async def resolve(
+    host: str, port: int, deadline: int = -1, *, resolver: Resolver | None = None
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a name, in the order in which `connect` would try them.
+
+    Waits for both families, unlike `connect`.
+
+    Args:
+      host: a name, or a numeric address, which is its own answer.
+      port: 0 to 65535, put into each endpoint.
+      deadline: milliseconds on the clock of `now()`; -1 for none.
+      resolver: whom to ask; None for the system.
+
+    Raises:
+      ResolveFailed: no family has an address; `report` has the lookups.
+      DeadlineExceeded: the deadline came first; likewise.
+      TypeError: an argument has the wrong type.
+      ValueError: the host is no possible name, or the port or deadline is out of range.
+    """
+    check_host(host)
+    check_port(port)
+    until = to_seconds(deadline)
+    check_resolver(resolver)
+    literal = numeric(host)
+    if literal is not None:
+        await checkpoint()
+        return (Endpoint(literal, port),)
+    await checkpoint_if_cancelled()
+    started = current_time()
+    lookups = Lookups(host, served_families(()), resolver or SYSTEM_RESOLVER, resolution_delay=0.0, origin=started)
+
+    try:
+        await within(until, _everything, lookups)
+    except Expired:
+        elapsed = current_time() - started
+        report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=elapsed)
+        raise DeadlineExceeded.during(f"lookup of {host}", elapsed, until, report=report) from None
+    if not lookups.addresses:
+        report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
+        raise resolve_failed(host, report)
+    endpoints = (Endpoint(address, port) for address in lookups.addresses)
+    return _in_order(endpoints, (), DEFAULT_POLICY, ask_kernel=_kernel_knows())
+
+
+async def _everything(lookups: Lookups) -> None:
+    crash: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        lookups.start(nursery)
+        try:
+            while await lookups.more():
+                pass
+        except Exception as exc:  # noqa: BLE001 - raised outside of the nursery, which would wrap it in a group
+            crash = exc
+        nursery.cancel_scope.cancel()
+    if crash is not None:
+        try:
+            raise crash
+        finally:
+            del crash
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: None = None,
+    **options: Unpack[RaceOptions],
+) -> TcpStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: Callable[[TcpStream], Awaitable[T]],
+    **options: Unpack[RaceOptions],
+) -> T: ...
+
+
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    policy: RacePolicy = DEFAULT_POLICY,
+    sources: Sequence[Source] = (),
+    observer: Observer | None = None,
+    options: SocketOptions = DEFAULT_OPTIONS,
+    establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
+) -> Any:
+    """Connect to a name: look its addresses up, race them, return the first connection.
+
+    Both families are looked up side by side. Connecting begins with the first IPv6 address; an IPv4 answer that comes
+    first waits `RacePolicy.resolution_delay` for it. Addresses that come later join the race.
+
+    Args:
+      host: a name, or a numeric address, for which nothing is looked up.
+      port: 1 to 65535.
+      deadline: milliseconds on the clock of `now()`, for lookups and race together; -1 for none. With 0 only a host
+        that is numeric, or a resolver that answers at once, leads to a connection.
+      resolver: whom to ask; None for the system, or the hostname resolver that this run has installed.
+      policy: how lookups and race are run.
+      sources: where connections may start, best first. A family that none of them has is not looked up.
+      observer: called with each `TraceEvent` as it happens.
+      options: set on each socket before it connects.
+      establish: the caller's own test of a connection, see `connectx`.
+
+    Returns:
+      The winner's stream, its `report` complete; with `establish` what that returned.
+
+    Raises:
+      ResolveFailed: the name has no address that could be tried; `report` has the lookups, the text names each.
+      ConnectFailed: every attempt failed, see `connectx`. (`ResolveFailed` is one too.)
+      DeadlineExceeded: the deadline came first; `report` has what was done by then.
+      TypeError: an argument has the wrong type.
+      ValueError: the host is no possible name, the port is out of range, or the deadline is below -1.
+
+    See RFC 8305.
+    """
+    check_host(host)
+    if check_port(port) == 0:
+        raise ValueError(f"cannot connect to port 0 of {host}: a port is 1 to 65535")
+    until = to_seconds(deadline)
+    check_race_options(policy, sources, observer, options, establish)
+    check_resolver(resolver)
+    literal = numeric(host)
+    if literal is not None:
+        return await connectx(
+            (Endpoint(literal, port),), deadline, policy=policy, sources=sources, observer=observer, options=options,
+            establish=establish,
+        )  # fmt: skip
+    call = _ConnectByName(host, port, resolver or SYSTEM_RESOLVER, policy, sources)
+    driver = call.driver = RaceDriver(
+        policy, [], until=until, started=call.started, more=True, options=options, factory=factory_installed(),
+        establish=establish, observer=observer, what=call.what, lookups=lambda: call.lookups.records,
+    )  # fmt: skip
+    value, report = await driver.run(call.feed)
+    if report.winner is None:
+        if any(attempt.started is not None for attempt in report.attempts):
+            raise race_failed(call.what, report, driver.errors)
+        raise resolve_failed(host, report)
+    return value
+
+
+class _ConnectByName:
+    """One call: its lookups feed its race."""
+
+    driver: RaceDriver
+
+    def __init__(self, host: str, port: int, resolver: Resolver, policy: RacePolicy, sources: Sequence[Source]) -> None:
+        self.started = current_time()
+        self.what = f"{host}:{port}"
+        self._port = port
+        self._policy = policy
+        self._sources = sources
+        self._ask_kernel = _kernel_knows()
+        self.lookups = Lookups(
+            host,
+            served_families(sources),
+            resolver,
+            resolution_delay=policy.resolution_delay,
+            on_start=self._lookup_started,
+            on_end=self._lookup_finished,
+            origin=self.started,
+        )
+
+    async def feed(self, nursery: trio.Nursery) -> None:
+        """Run the lookups in the race's nursery, and put what they find into the race."""
+        self.lookups.start(nursery)
+        while await self.lookups.more():
+            self._put_in_order()
+        self.driver.race.no_more()
+
+    def _put_in_order(self) -> None:
+        """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
+        endpoints = (Endpoint(address, self._port) for address in self.lookups.addresses)
+        usable, skipped = split_by_source(endpoints, self._sources)
+        in_order = _in_order(usable, self._sources, self._policy, ask_kernel=self._ask_kernel)
+        pairs, _ = pair_up(in_order, self._sources)
+        race = self.driver.race
+        race.add(pairs, current_time())
+        race.skip((None, endpoint) for endpoint in skipped)
+        race.replace_order(pairs)
+        self.driver.wake()
+
+    def _lookup_started(self, kind: LookupKind, at: float) -> None:
+        self.driver.notify(LookupStarted(self.lookups.host, kind, self.started + at))
+
+    def _lookup_finished(self, lookup: Lookup) -> None:
+        self.driver.notify(LookupFinished(lookup, self.started + lookup.ended))
+
+
+def check_resolver(resolver: object) -> None:
+    """Refuse what is no resolver."""
+    if resolver is not None and not isinstance(resolver, Resolver):
+        raise TypeError(f"resolver must have an async method addresses(host, family), got {resolver!r}")

@@ -1,0 +1,232 @@
+"""`connectx`: one connection out of many endpoints.
+
+RFC 6458 section 9.9 promises of sctp_connectx() that the further addresses are used when one is unreachable. Here that
+promise is kept for TCP, by the race of RFC 8305 section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
+
+import trio
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
+from .._errors import race_failed
+from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
+from .._trace import Observer
+from .factory import factory_installed
+from .race_driver import RaceDriver, open_attempt
+from .stream import TcpStream
+
+T = TypeVar("T")
+
+Pair = tuple[Source | None, Endpoint]
+
+
+class RaceOptions(TypedDict, total=False):
+    """The keyword arguments that `connectx`, `connect` and what is built on them have in common."""
+
+    policy: RacePolicy
+    """How the race is run."""
+    sources: Sequence[Source]
+    """Where connections may start, best first. Each endpoint is tried from each source that has its family."""
+    observer: Observer | None
+    """Called with each `TraceEvent`."""
+    options: SocketOptions
+    """What to set on each socket before it connects."""
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: None = None,
+    **options: Unpack[RaceOptions],
+) -> TcpStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: Callable[[TcpStream], Awaitable[T]],
+    **options: Unpack[RaceOptions],
+) -> T: ...
+
+
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    policy: RacePolicy = DEFAULT_POLICY,
+    sources: Sequence[Source] = (),
+    observer: Observer | None = None,
+    options: SocketOptions = DEFAULT_OPTIONS,
+    establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
+) -> Any:
+    """Connect to one peer over whichever of its endpoints works, in the least time.
+
+    The endpoints are tried in the order given, each start `RacePolicy.attempt_delay` after the one before, or as soon
+    as any attempt fails. Slow attempts go on beside their successors. The first that succeeds wins; every other socket
+    is closed before this returns.
+
+    Args:
+      endpoints: numeric addresses of one peer, best first (`order_endpoints` sorts by RFC 6724). Endpoints of an async
+        iterable join the race as they come. At most 64 are tried; duplicates are dropped.
+      deadline: milliseconds on the clock of `now()`; -1 for none. With 0, or one that has passed: the first endpoint,
+        after each immediate failure the next, and one more look.
+      policy: how the race is run.
+      sources: where connections may start, best first. Each endpoint is tried from each source that has an address of
+        its family, before the next endpoint; one that no source serves is reported as skipped.
+      observer: called with each `TraceEvent` as it happens.
+      options: set on each socket before it connects.
+      establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
+        returns. It fails its attempt, and the race goes on, by raising `OSError`, `trio.BrokenResourceError`,
+        `trio.TooSlowError`, `ssl.SSLError` or `EstablishFailed`. Anything else ends the race and is raised from here.
+
+    Returns:
+      The winner's stream, its `report` complete; with `establish` what that returned.
+
+    Raises:
+      ConnectFailed: every attempt failed. An `OSError` with the errno that they agree on, or of the one that came
+        furthest; `report` has each attempt, ``__cause__`` is a group of their errors.
+      DeadlineExceeded: the deadline came first; `report` has what was tried.
+      TypeError: an argument has the wrong type.
+      ValueError: there are no endpoints, one is a name or has port 0, or the deadline is below -1.
+
+    See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
+    """
+    until = to_seconds(deadline)
+    check_race_options(policy, sources, observer, options, establish)
+    if isinstance(endpoints, AsyncIterable):
+        return await _connect_to_stream_of(endpoints, until, policy, sources, observer, options, establish)
+    pairs, skipped = pair_up(checked(endpoints), sources)
+    if not pairs and not skipped:
+        raise ValueError("connectx needs at least one endpoint, got none")
+    opening = None
+    factory = False
+    started = 0.0
+    if observer is None and establish is None and pairs:
+        # The first attempt is made before anything is built for a race: most of the time there is none.
+        await checkpoint_if_cancelled()
+        started = current_time()
+        factory = factory_installed()
+        if not factory:
+            source, endpoint = pairs[0]
+            opening = open_attempt(endpoint, source, options, factory=False)
+            if not opening.code:
+                assert opening.door is not None
+                stream = TcpStream(opening.door, endpoint, (pairs, skipped, started, current_time()))
+                await cancel_shielded_checkpoint()
+                return stream
+    else:
+        started = current_time()
+        factory = factory_installed()
+    what = ", ".join(str(endpoint) for endpoint in dict.fromkeys(endpoint for _, endpoint in pairs))
+    driver = RaceDriver(
+        policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
+        establish=establish, observer=observer, what=what, skipped=skipped,
+    )  # fmt: skip
+    driver.adopted = opening
+    value, report = await driver.run()
+    if report.winner is None:
+        raise race_failed("", report, driver.errors)
+    return value
+
+
+async def _connect_to_stream_of(
+    endpoints: AsyncIterable[EndpointLike],
+    until: float,
+    policy: RacePolicy,
+    sources: Sequence[Source],
+    observer: Observer | None,
+    options: SocketOptions,
+    establish: Callable[[TcpStream], Awaitable[Any]] | None,
+) -> Any:
+    driver = RaceDriver(
+        policy, [], until=until, started=current_time(), more=True, options=options, factory=factory_installed(),
+        establish=establish, observer=observer, what="endpoints as they come",
+    )  # fmt: skip
+
+    async def feed(_nursery: trio.Nursery) -> None:
+        iterator = aiter(endpoints)
+        try:
+            async for item in iterator:
+                pairs, skipped = pair_up(checked((item,)), sources)
+                driver.race.add(pairs, current_time())
+                driver.race.skip(skipped)
+                driver.wake()
+                if driver.race.full:
+                    break
+        finally:
+            # What a generator holds open is to be closed here and now, not by a garbage collector.
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        driver.race.no_more()
+
+    value, report = await driver.run(feed)
+    if report.winner is None:
+        if not report.attempts:
+            raise ValueError("connectx needs at least one endpoint, the iterable had none")
+        raise race_failed("", report, driver.errors)
+    return value
+
+
+def check_race_options(policy: object, sources: object, observer: object, options: object, establish: object) -> None:
+    """Refuse what cannot be the arguments of a race."""
+    if policy is not DEFAULT_POLICY:
+        check_policy(policy)
+    if sources != ():
+        check_sources(sources)
+    if options is not DEFAULT_OPTIONS:
+        check_options(options)
+    for name, value in (("observer", observer), ("establish", establish)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be callable or None, got {value!r}")
+
+
+def check_sources(sources: object) -> None:
+    """Refuse what is not a sequence of sources."""
+    if isinstance(sources, Source) or not isinstance(sources, Iterable):
+        raise TypeError(f"sources must be a sequence of Source, got {sources!r}")
+    for item in cast("Iterable[object]", sources):
+        if not isinstance(item, Source):
+            raise TypeError(f"sources must be a sequence of Source, got {item!r} in it")
+
+
+def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
+    """Return endpoints that can be connected to, or say what is wrong with them."""
+    if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
+        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
+    result: list[Endpoint] = []
+    for item in endpoints:
+        endpoint = as_endpoint(item)
+        check_connectable(endpoint)
+        result.append(endpoint)
+    return result
+
+
+def pair_up(endpoints: Iterable[Endpoint], sources: Sequence[Source]) -> tuple[list[Pair], list[Pair]]:
+    """Return what to try, and what cannot be because no source has its family.
+
+    The endpoint comes before the source in rank: the caller's order of endpoints is kept, and a dead uplink costs one
+    delay, not one for each endpoint.
+    """
+    if not sources:
+        return [(None, endpoint) for endpoint in endpoints], []
+    pairs: list[Pair] = []
+    skipped: list[Pair] = []
+    for endpoint in endpoints:
+        usable: list[Pair] = [(source, endpoint) for source in sources if source.serves(endpoint.family)]
+        pairs += usable
+        if not usable:
+            skipped.append((None, endpoint))
+    return pairs, skipped

@@ -1,0 +1,515 @@
+"""Does what `_engine.race` decides: opens sockets, waits for them, closes them, keeps the time.
+
+While a single attempt is pending and TCP is all that is wanted, nothing but one scope exists. From the second pending
+attempt on there is a nursery with a task for each. Tasks decide nothing: they report facts to the one who steers, who
+tells the engine all facts of one instant together and carries out its commands. Sockets are closed by the one who
+steers too, so that none is closed twice and none by nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+
+import attrs
+import trio
+from trio import current_time
+from trio.lowlevel import (
+    ParkingLot,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    wait_writable,
+)
+
+from .._engine.race import Race
+from .._engine.race_table import Abandon, Command, Start, Won
+from .._errors import DeadlineExceeded, EstablishFailed, connect_error, milliseconds
+from .._report import ConnectReport, Outcome, Phase
+from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
+from .attempt import PENDING, Door, LocalFailure, begin, describe_source, failure, finish, look, open_socket
+from .stream import TcpStream
+from .waiting import PASSES, park
+
+if TYPE_CHECKING:
+    from .._answer import Lookup
+    from .._endpoint import Endpoint, Source
+    from .._options import SocketOptions
+    from .._policy import RacePolicy
+
+Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
+
+Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
+
+# What an establish may raise to fail its attempt alone; ssl.SSLError is an OSError.
+ATTEMPT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, EstablishFailed)
+
+# No packet left if connect(2) says this at once, so the floor between two starts protects nobody.
+_NOT_EMITTED: Final = frozenset(
+    {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
+)
+
+_log: Final = logging.getLogger("trio_connect")
+
+
+def _without_cancellation(exc: BaseException) -> BaseException:
+    """Return what is left of an exception when Trio's own Cancelled is taken out; raise it if that is nothing.
+
+    A nursery in the caller's establish raises a group when several of its tasks are cancelled.
+    """
+    if isinstance(exc, trio.Cancelled):
+        raise exc
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        cancelled, rest = group.split(trio.Cancelled)
+        if rest is None:
+            raise exc
+        return group if cancelled is None else rest
+    return exc
+
+
+@attrs.define(eq=False)
+class Opening:
+    """The first instant of an attempt: a socket that is up or pending, or the error."""
+
+    door: Door | None
+    code: int
+    phase: Phase = "connect"
+    error: OSError | None = None
+
+
+def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Opening:
+    """Make a socket and start connecting it; after an error nothing stays open."""
+    started = current_time()
+    door: Door | None = None
+    phase: Phase = "connect"
+    try:
+        door = open_socket(endpoint, source, options, factory=factory)
+        code = begin(door, endpoint, source)
+    except LocalFailure as exc:
+        code, phase = exc.code, exc.phase
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+    if code in (0, PENDING):
+        return Opening(door, code)
+    text = describe_source(door, endpoint, source)
+    if door is not None:
+        door.close()
+    return Opening(None, code, phase, connect_error(code, phase, endpoint, text, current_time() - started))
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """An attempt that is alive."""
+
+    id: int
+    source: Source | None
+    endpoint: Endpoint
+    door: Door
+    started: float
+    connected: bool = False
+    stream: TcpStream | None = None
+    scope: trio.CancelScope | None = None
+
+
+@attrs.frozen
+class _Connected:
+    id: int
+
+
+@attrs.frozen
+class _Established:
+    id: int
+    value: Any
+
+
+@attrs.frozen
+class _Failed:
+    id: int
+    phase: Phase
+    code: int | None
+    error: Exception
+
+
+_Fact: TypeAlias = _Connected | _Established | _Failed
+
+
+@final
+class RaceDriver:
+    """One race from its first attempt to its end.
+
+    Args:
+      policy: for the engine.
+      candidates: those that are known from the start.
+      until: the caller's deadline, in Trio time.
+      started: when the call began, in Trio time.
+      more: whether `feed` will bring others.
+      options: set on each socket.
+      factory: whether sockets come from the run's factory.
+      establish: the caller's own test of a connection, or None.
+      observer: told what happens, or None.
+      what: what is being connected to, for messages.
+      skipped: candidates that cannot be tried, for the report.
+      lookups: returns the lookups for the report.
+    """
+
+    def __init__(
+        self,
+        policy: RacePolicy,
+        candidates: list[tuple[Source | None, Endpoint]],
+        *,
+        until: float,
+        started: float,
+        more: bool,
+        options: SocketOptions,
+        factory: bool,
+        establish: Establish | None,
+        observer: Observer | None,
+        what: str,
+        skipped: Iterable[tuple[Source | None, Endpoint]] = (),
+        lookups: Callable[[], tuple[Lookup, ...]] = tuple,
+    ) -> None:
+        # Opened first, because a closed list takes no more, not even those that are only to be reported.
+        self.race = Race(policy, started, candidates, more=True)
+        self.race.skip(skipped)
+        if not more:
+            self.race.no_more()
+        self.adopted: Opening | None = None
+        """The first attempt's opening, when it was made before there was a driver."""
+        self._until = until
+        self._started = started
+        self._now_or_never = until <= started
+        self._options = options
+        self._factory = factory
+        self._establish = establish
+        self._observer = observer
+        self._what = what
+        self._lookups = lookups
+        self._errors: dict[int, Exception] = {}
+        self._live: dict[int, _Attempt] = {}
+        self._facts: list[_Fact] = []
+        self._lot = ParkingLot()
+        self._nursery: trio.Nursery | None = None
+        self._winner: _Attempt | None = None
+        self._value: Any = None
+        self._crash: BaseException | None = None
+        self._exhausted = self._expired = self._parked = False
+
+    # ------------------------------------------------------------------ the call
+
+    async def run(self, feed: Feed | None = None) -> tuple[Any, ConnectReport]:
+        """Run the race.
+
+        Args:
+          feed: run beside the race to add candidates; it says `Race.no_more` in the end. It gets the race's nursery.
+
+        Returns:
+          The winner's stream, or what establish returned for it, and the report. None when every attempt failed.
+
+        Raises:
+          DeadlineExceeded: the deadline came first.
+          BaseException: what establish or feed raised, other than the failure of an attempt, as it is.
+        """
+        try:
+            if self.adopted is None:
+                await checkpoint_if_cancelled()
+            self._carry_out(self.race.tick(self._started), self._started)
+            if feed is None and self._establish is None and not self._factory:
+                await self._watch_one()
+            if feed is not None or not self._is_over():
+                await self._watch_all(feed)
+            elif not self._parked:
+                await cancel_shielded_checkpoint()
+            if self._crash is not None:
+                raise self._crash
+        except BaseException:
+            self._give_up()
+            self._report()
+            raise
+        finally:
+            self._crash = None  # it holds this frame, which holds it
+        self._give_up(keep=self._winner)
+        report = self._report()
+        if self._expired:
+            raise DeadlineExceeded.during(f"connect to {self._what}", report.elapsed, self._until, report=report)
+        if self._winner is None:
+            return None, report
+        stream = self._winner.stream
+        if stream is None:
+            stream = self._value = TcpStream(self._winner.door, self._winner.endpoint)
+        stream.set_report(report)
+        return self._value, report
+
+    @property
+    def errors(self) -> list[Exception]:
+        """The errors of the attempts, in the order of their starts."""
+        return [self._errors[attempt] for attempt in sorted(self._errors)]
+
+    def wake(self) -> None:
+        """Have the race look at its list again: candidates have come, or no more will."""
+        self._lot.unpark_all()
+
+    def notify(self, event: TraceEvent) -> None:
+        """Tell the observer, if there is one that has not raised yet."""
+        if self._observer is not None:
+            try:
+                self._observer(event)
+            except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
+                _log.exception("an observer raised and is told no more of the connect to %s", self._what)
+                self._observer = None
+
+    def _is_over(self) -> bool:
+        return self._winner is not None or self._exhausted or self._expired or self._crash is not None
+
+    def _give_up(self, keep: _Attempt | None = None) -> None:
+        """Close what is open; nothing after the end of a race."""
+        now = current_time()
+        self._carry_out(self.race.cancel(now), now)
+        if self._winner is not None and self._winner is not keep:
+            self._close(self._winner)
+
+    def _report(self) -> ConnectReport:
+        now = current_time()
+        lookups, attempts = self._lookups(), self.race.records()
+        report = ConnectReport(
+            lookups=lookups, attempts=attempts, started_at=self._started, elapsed=now - self._started
+        )
+        self.notify(RaceFinished(report, now))
+        return report
+
+    # ------------------------------------------------------------------ waiting
+
+    async def _watch_one(self) -> None:
+        """Wait without a task, as long as no more than one attempt is pending."""
+        while len(self._live) <= 1 and not self._is_over():
+            self._parked = True
+            deadline = min(self.race.deadline, self._until)
+            if self._live:
+                (attempt,) = self._live.values()
+                await park(wait_writable, attempt.door.fileno(), deadline)
+            else:  # the floor between two starts has to pass
+                await trio.sleep_until(deadline)
+            self._look()
+            self._digest()
+
+    async def _watch_all(self, feed: Feed | None) -> None:
+        """Wait with a task for each pending attempt."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for attempt in self._live.values():
+                    self._spawn(nursery, attempt)
+                if feed is not None:
+                    nursery.start_soon(self._run_feed, feed, nursery)
+                await self._steer(fed=feed is not None)
+            finally:
+                # Sockets first: a loser that shields itself from cancellation finds its connection gone.
+                self._nursery = None
+                self._give_up(keep=self._winner)
+                nursery.cancel_scope.cancel()
+
+    async def _steer(self, *, fed: bool) -> None:
+        # Through a factory, with an establish or a resolver, a task needs several passes for what is ready already.
+        passes = 1 if self._can_look() and not fed else PASSES
+        while not self._is_over():
+            if not self._facts:
+                if current_time() < self._until:
+                    await self._wait_for_facts()
+                elif passes:
+                    passes -= 1
+                    await checkpoint()
+                    self._look()
+            self._digest(last=not passes)
+
+    async def _wait_for_facts(self) -> None:
+        deadline = min(self.race.deadline, self._until)
+        if deadline > current_time():
+            with trio.CancelScope(deadline=deadline):
+                await self._lot.park()
+                return
+        # Ready beats expired, and which task the loop happened to run first in this pass must not decide.
+        if self._can_look():
+            self._look()
+            return
+        for _ in range(PASSES):
+            if self._facts:
+                return
+            await checkpoint()
+
+    def _can_look(self) -> bool:
+        """Say whether a look at the sockets tells everything that their tasks could tell."""
+        return self._establish is None and not self._factory
+
+    # ------------------------------------------------------------------ facts in
+
+    def _look(self) -> None:
+        if not self._can_look():
+            return
+        for attempt in self._live.values():
+            code = look(attempt.door, attempt.endpoint, attempt.source)
+            if code != PENDING:
+                self._facts.append(self._result_of(attempt, code))
+
+    def _result_of(self, attempt: _Attempt, code: int) -> _Fact:
+        if not code:
+            return _Connected(attempt.id)
+        elapsed = current_time() - attempt.started
+        error = failure(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
+        return _Failed(attempt.id, "connect", code, error)
+
+    def _digest(self, *, last: bool = True) -> None:
+        """Tell the engine everything that became known at this instant, and do what it says."""
+        now = current_time()
+        facts, self._facts = self._facts, []
+        for fact in facts:
+            attempt = self._live.get(fact.id)
+            if attempt is None or self._is_over():
+                continue  # the engine has ended it, and its door is closed; the task did not know yet
+            if isinstance(fact, _Failed):
+                self._bury(attempt, fact.phase, "failed", fact.code, fact.error, now)
+                emitted = fact.phase in ("connect", "establish")
+                commands = self.race.failed(fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted)
+            elif isinstance(fact, _Established) or self._establish is None:
+                self._value = fact.value if isinstance(fact, _Established) else None
+                commands = self.race.succeeded(fact.id, now)
+            else:
+                self.notify(AttemptConnected(fact.id, attempt.endpoint, now))
+                commands = self.race.progressed(fact.id, now)
+            self._carry_out(commands, now)
+        if self._is_over():
+            return
+        if now < self._until or (self._now_or_never and not last):
+            self._carry_out(self.race.tick(now), now)
+        elif last:
+            self._expired = True
+
+    def _tell(self, fact: _Fact) -> None:
+        self._facts.append(fact)
+        self._lot.unpark_all()
+
+    # ------------------------------------------------------------------ commands out
+
+    def _carry_out(self, commands: list[Command], now: float) -> None:
+        queue = deque(commands)
+        while queue:
+            command = queue.popleft()
+            if isinstance(command, Start):
+                queue.extend(self._start(command, now))
+            elif isinstance(command, Abandon):
+                self._abandon(command, now)
+            elif isinstance(command, Won):
+                winner = self._winner = self._live.pop(command.id)
+                phase: Phase = "connect" if self._establish is None else "establish"
+                self.notify(AttemptFinished(winner.id, winner.endpoint, "won", phase, None, now))
+            else:
+                self._exhausted = True
+
+    def _start(self, start: Start, now: float) -> list[Command]:
+        source, endpoint = start.candidate
+        self.notify(AttemptStarted(start.id, endpoint, source, start.cause, now))
+        opening, self.adopted = self.adopted, None
+        if opening is None:
+            opening = open_attempt(endpoint, source, self._options, factory=self._factory)
+        now = current_time()
+        if opening.door is None:
+            assert opening.error is not None
+            self._errors[start.id] = opening.error
+            self.notify(AttemptFinished(start.id, endpoint, "failed", opening.phase, opening.code, now))
+            emitted = opening.phase == "connect" and opening.code not in _NOT_EMITTED
+            return self.race.failed(start.id, now, phase=opening.phase, errno=opening.code, emitted=emitted)
+        attempt = _Attempt(start.id, source, endpoint, opening.door, now)
+        self._live[start.id] = attempt
+        commands: list[Command] = []
+        if not opening.code:
+            if self._establish is None:
+                return self.race.succeeded(start.id, now)
+            attempt.connected = True
+            self.notify(AttemptConnected(start.id, endpoint, now))
+            commands = self.race.progressed(start.id, now)
+        if self._nursery is not None:
+            self._spawn(self._nursery, attempt)
+        return commands
+
+    def _abandon(self, abandon: Abandon, now: float) -> None:
+        attempt = self._live.get(abandon.id)
+        if attempt is None:
+            return  # it had already ended; what a late success had open was closed with its attempt
+        phase: Phase = "connect" if attempt.stream is None else "establish"
+        if abandon.reason == "attempt_timeout":
+            source = describe_source(attempt.door, attempt.endpoint, attempt.source)
+            elapsed = milliseconds(now - attempt.started)
+            doing = "connect to" if phase == "connect" else "establish with"
+            text = f"{doing} {attempt.endpoint} from {source} took longer than attempt_timeout, {elapsed}"
+            self._bury(attempt, phase, "timed out", errno.ETIMEDOUT, TimeoutError(errno.ETIMEDOUT, text), now)
+        else:
+            outcome: Outcome = "cancelled" if abandon.reason == "cancelled" else "lost"
+            self._bury(attempt, phase, outcome, None, None, now)
+
+    def _bury(
+        self, attempt: _Attempt, phase: Phase, outcome: Outcome, code: int | None, error: Exception | None, now: float
+    ) -> None:
+        del self._live[attempt.id]
+        self._close(attempt)
+        if error is not None:
+            self._errors[attempt.id] = error
+        self.notify(AttemptFinished(attempt.id, attempt.endpoint, outcome, phase, code, now))
+
+    def _close(self, attempt: _Attempt) -> None:
+        if attempt.stream is not None:
+            attempt.stream.close_now()
+        else:
+            if attempt.scope is not None:
+                attempt.door.wake()
+            attempt.door.close()
+        if attempt.scope is not None:
+            attempt.scope.cancel()
+
+    # ------------------------------------------------------------------ tasks
+
+    def _spawn(self, nursery: trio.Nursery, attempt: _Attempt) -> None:
+        attempt.scope = scope = trio.CancelScope()
+        nursery.start_soon(self._follow, attempt, scope, name=f"connect to {attempt.endpoint}")
+
+    async def _follow(self, attempt: _Attempt, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                if not attempt.connected:
+                    code = await finish(attempt.door, attempt.endpoint, attempt.source, inf)
+                    if attempt.id not in self._live:
+                        return
+                    self._tell(self._result_of(attempt, code))
+                    if code:
+                        return
+                    attempt.connected = True
+                if self._establish is not None:
+                    attempt.stream = TcpStream(attempt.door, attempt.endpoint)
+                    self._tell(_Established(attempt.id, await self._establish(attempt.stream)))
+            except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
+                self._tell_error(attempt, _without_cancellation(exc))
+
+    def _tell_error(self, attempt: _Attempt, exc: BaseException) -> None:
+        alive = attempt.id in self._live
+        if isinstance(exc, LocalFailure):
+            elapsed = current_time() - attempt.started
+            error = failure(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
+            self._tell(_Failed(attempt.id, exc.phase, exc.code, error))
+        elif isinstance(exc, ATTEMPT_ERRORS):
+            exc.add_note(f"while establishing over {attempt.endpoint}")
+            self._tell(_Failed(attempt.id, "establish", exc.errno if isinstance(exc, OSError) else None, exc))
+        elif alive or not isinstance(exc, trio.ClosedResourceError):
+            # ClosedResourceError is what a loser gets whose socket was closed under it.
+            self._crash = exc
+            self._lot.unpark_all()
+
+    async def _run_feed(self, feed: Feed, nursery: trio.Nursery) -> None:
+        try:
+            await feed(nursery)
+        except BaseException as exc:  # noqa: BLE001 - raised by run(), outside of the nursery
+            self._crash = _without_cancellation(exc)
+        self._lot.unpark_all()

@@ -1,0 +1,88 @@
+"""What an observer is told while a connection is being made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from ._answer import Lookup, LookupKind
+from ._endpoint import Endpoint, Source
+from ._report import Cause, ConnectReport, Outcome, Phase
+
+__all__ = [
+    "AttemptConnected",
+    "AttemptFinished",
+    "AttemptStarted",
+    "LookupFinished",
+    "LookupStarted",
+    "Observer",
+    "RaceFinished",
+    "TraceEvent",
+]
+
+
+@attrs.frozen
+class LookupStarted:
+    """A question was sent to the resolver. `at` is Trio time in seconds, as in every event."""
+
+    host: str
+    kind: LookupKind
+    at: float
+
+
+@attrs.frozen
+class LookupFinished:
+    """A question has its outcome. The times in `lookup` count from the start of the call."""
+
+    lookup: Lookup
+    at: float
+
+
+@attrs.frozen
+class AttemptStarted:
+    """An attempt began. `attempt` is its index in the report's attempts."""
+
+    attempt: int
+    endpoint: Endpoint
+    source: Source | None
+    cause: Cause
+    at: float
+
+
+@attrs.frozen
+class AttemptConnected:
+    """An attempt's TCP is up and the caller's establish runs on it."""
+
+    attempt: int
+    endpoint: Endpoint
+    at: float
+
+
+@attrs.frozen
+class AttemptFinished:
+    """An attempt is over, also the one that won."""
+
+    attempt: int
+    endpoint: Endpoint
+    outcome: Outcome
+    phase: Phase
+    errno: int | None
+    at: float
+
+
+@attrs.frozen
+class RaceFinished:
+    """The call is over: the last event, and exactly one for each call that passed its argument checks."""
+
+    report: ConnectReport
+    at: float
+
+
+TraceEvent: TypeAlias = (
+    LookupStarted | LookupFinished | AttemptStarted | AttemptConnected | AttemptFinished | RaceFinished
+)
+
+Observer: TypeAlias = Callable[[TraceEvent], None]
+"""Called synchronously by whoever connects: it must be quick. One that raises is logged and dropped for that call."""
