@@ -88,7 +88,8 @@ async def connectx(
       observer: called with each `TraceEvent` as it happens.
       options: set on each socket before it connects.
       establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
-        returns. It fails its attempt, and the race goes on, by raising `OSError`, `trio.BrokenResourceError`,
+        returns. What it returns is the result of this call, so it should hold the stream: nobody else will close
+        it. It fails its attempt, and the race goes on, by raising `OSError`, `trio.BrokenResourceError`,
         `trio.TooSlowError`, `ssl.SSLError` or `EstablishFailed`. Anything else ends the race and is raised from here.
 
     Returns:

@@ -400,7 +400,7 @@ class RaceDriver:
         while queue:
             command = queue.popleft()
             if isinstance(command, Start):
-                queue.extend(self._start(command, now))
+                queue.extend(self._start(command))
             elif isinstance(command, Abandon):
                 self._abandon(command, now)
             elif isinstance(command, Won):
@@ -410,9 +410,10 @@ class RaceDriver:
             else:
                 self._exhausted = True
 
-    def _start(self, start: Start, now: float) -> list[Command]:
+    def _start(self, start: Start) -> list[Command]:
         source, endpoint = start.candidate
-        self.notify(AttemptStarted(start.id, endpoint, source, start.cause, now))
+        began = current_time()
+        self.notify(AttemptStarted(start.id, endpoint, source, start.cause, began))
         opening, self.adopted = self.adopted, None
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, factory=self._factory)
@@ -423,7 +424,7 @@ class RaceDriver:
             self.notify(AttemptFinished(start.id, endpoint, "failed", opening.phase, opening.code, now))
             emitted = opening.phase == "connect" and opening.code not in _NOT_EMITTED
             return self.race.failed(start.id, now, phase=opening.phase, errno=opening.code, emitted=emitted)
-        attempt = _Attempt(start.id, source, endpoint, opening.door, now)
+        attempt = _Attempt(start.id, source, endpoint, opening.door, began)
         self._live[start.id] = attempt
         commands: list[Command] = []
         if not opening.code:

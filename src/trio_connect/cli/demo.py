@@ -1,24 +1,53 @@
-"""Connect to three real listeners on loopback: one that answers, one that refuses, one whose backlog is full.
+"""A race on loopback: four addresses of one service, of which only the last is any good.
 
-Run it with ``python -m trio_connect.cli.demo``. Nothing leaves this machine.
+One has a full backlog and swallows every SYN, one refuses, one accepts but greets only after two seconds, one greets at
+once. `connectx` is given all four and an establish that reads the greeting. Run it with
+``python -m trio_connect.cli.demo``. Nothing leaves this machine.
 """
 
 from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import trio
 
-from trio_connect import DeadlineExceeded, Endpoint, TcpListener, TcpStream, now, tcp_connect, tcp_listen
+from trio_connect import (
+    AttemptConnected,
+    AttemptFinished,
+    AttemptStarted,
+    ConnectFailed,
+    DeadlineExceeded,
+    Endpoint,
+    TcpListener,
+    TcpStream,
+    TraceEvent,
+    connectx,
+    now,
+    tcp_connect,
+    tcp_listen,
+)
 
-PATIENCE_MS: Final = 400
-BAR_WIDTH: Final = 40
+PATIENCE_MS: Final = 5000
+LATE_SECONDS: Final = 2.0
+GREETING: Final = b"220 ready\r\n"
 
 
-async def _greet(stream: TcpStream) -> None:
-    await stream.send_all(b"hello\n")
+async def _greet(delay: float, stream: TcpStream) -> None:
+    await trio.sleep(delay)
+    try:
+        await stream.send_all(GREETING)
+        await stream.close_gracefully(now() + PATIENCE_MS)
+    except (trio.BrokenResourceError, DeadlineExceeded):
+        pass  # the client chose another address
+
+
+async def read_greeting(stream: TcpStream) -> tuple[TcpStream, str]:
+    """Return the connection and what the server says first: one that stays silent is no use."""
+    line = await stream.receive_until(b"\r\n", max_bytes=1000)
+    return stream, line.decode()
 
 
 async def _refusing(stack: AsyncExitStack) -> Endpoint:
@@ -40,36 +69,53 @@ async def _full(stack: AsyncExitStack) -> TcpListener:
             return listener
 
 
-async def _try(name: str, endpoint: Endpoint) -> None:
-    started = trio.current_time()
-    try:
-        async with await tcp_connect(endpoint, now() + PATIENCE_MS) as stream:
-            greeting = await stream.receive_until(b"\n", 100, now() + PATIENCE_MS)
-            outcome = f"connected from {stream.local}, heard {greeting.decode()!r}"
-            mark = "*"
-    except DeadlineExceeded as exc:
-        outcome, mark = str(exc), "?"
-    except OSError as exc:
-        outcome, mark = f"{type(exc).__name__}: {exc}", "x"
-    elapsed = (trio.current_time() - started) * 1000
-    bar = "=" * min(BAR_WIDTH, round(elapsed / PATIENCE_MS * BAR_WIDTH)) + mark
-    print(f"{name:<9} {endpoint!s:<16} {elapsed:6.1f} ms  {bar:<{BAR_WIDTH + 1}}  {outcome}")
+class _Narrator:
+    """Prints the race as it happens."""
+
+    def __init__(self, names: dict[Endpoint, str]) -> None:
+        self._names = names
+        self._origin = trio.current_time()
+
+    def __call__(self, event: TraceEvent) -> None:
+        if isinstance(event, AttemptStarted):
+            why = {"first": "first in the list", "delay": "250 ms have passed", "failure": "one has failed"}
+            text = f"trying {event.endpoint} ({self._names[event.endpoint]}): {why.get(event.cause, event.cause)}"
+        elif isinstance(event, AttemptConnected):
+            text = f"connected to {event.endpoint}, waiting for its greeting"
+        elif isinstance(event, AttemptFinished):
+            text = f"{event.endpoint} {event.outcome}"
+        else:
+            return
+        print(f"{(event.at - self._origin) * 1000:7.1f} ms  {text}", flush=True)
 
 
-async def main() -> None:
-    """Show what one connect does against each kind of peer."""
+async def main() -> int:
+    """Set the service up, connect to it, show what happened."""
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        good = await tcp_listen(("127.0.0.1", 0))
-        nursery.start_soon(trio.serve_listeners, _greet, [good])
-        refusing = await _refusing(stack)
-        full = await _full(stack)
-        print(f"tcp_connect(endpoint, now() + {PATIENCE_MS}), one endpoint after the other:")
-        await _try("good", good.endpoint)
-        await _try("refusing", refusing)
-        await _try("full", full.endpoint)
+        good, late = [await tcp_listen(("127.0.0.1", 0)) for _ in range(2)]
+        nursery.start_soon(trio.serve_listeners, partial(_greet, 0.0), [good])
+        nursery.start_soon(trio.serve_listeners, partial(_greet, LATE_SECONDS), [late])
+        full, refusing = await _full(stack), await _refusing(stack)
+        names = {
+            full.endpoint: "its backlog is full",
+            refusing: "it refuses",
+            late.endpoint: f"it greets after {LATE_SECONDS:g} s",
+            good.endpoint: "it is good",
+        }
+        print(f"connectx({len(names)} endpoints, now() + {PATIENCE_MS}, establish=read_greeting)\n")
+        try:
+            stream, greeting = await connectx(
+                names, now() + PATIENCE_MS, establish=read_greeting, observer=_Narrator(names)
+            )
+        except (ConnectFailed, DeadlineExceeded) as exc:
+            print(f"\n{exc.report}\n{exc}", file=sys.stderr)
+            nursery.cancel_scope.cancel()
+            return 1
+        async with stream:
+            print(f"\n{stream.report}\nthe server said: {greeting}")
         nursery.cancel_scope.cancel()
+    return 0
 
 
 if __name__ == "__main__":
-    trio.run(main)
-    sys.exit(0)
+    sys.exit(trio.run(main))
