@@ -194,10 +194,7 @@ def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> 
 def look(door: Door, endpoint: Endpoint, source: Source | None) -> int:
     """Ask a pending connect through the raw door, without waiting: 0, `PENDING`, or its errno."""
     assert isinstance(door, RawSocket)
-    code = door.look(sockaddr_of(endpoint))
-    if not code and connected_to_itself(door, endpoint, source):
-        return errno.ECONNREFUSED
-    return code
+    return settle(door.look(connect_address(endpoint)), door, endpoint, source)
 
 
 async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: float) -> int:

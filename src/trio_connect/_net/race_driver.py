@@ -31,7 +31,8 @@ from .._engine.race_table import Abandon, Command, Start, Won
 from .._errors import DeadlineExceeded, EstablishFailed, connect_error, milliseconds
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from .attempt import PENDING, Door, LocalFailure, begin, describe_source, failure, finish, look, open_socket
+from .attempt import PENDING, Door, begin, describe_source, failure, finish, look, open_socket
+from .factory import LocalFailure
 from .stream import TcpStream
 from .waiting import PASSES, park
 
