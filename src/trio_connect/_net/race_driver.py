@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from math import inf
@@ -28,7 +30,7 @@ from trio.lowlevel import (
 
 from .._engine.race import Race
 from .._engine.race_table import Abandon, Command, Start, Won
-from .._errors import DeadlineExceeded, EstablishFailed, connect_error, milliseconds
+from .._errors import DeadlineExceeded, EstablishFailed, ResolveFailed, connect_error, milliseconds
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from .attempt import PENDING, Door, begin, describe_source, failure, finish, look, open_socket
@@ -54,6 +56,9 @@ _NOT_EMITTED: Final = frozenset(
     {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
 )
 
+# Seconds: longer than a factory's object takes to fail by itself, and shorter than most networks take to answer.
+_AT_ONCE: Final = 0.001
+
 _log: Final = logging.getLogger("trio_connect")
 
 
@@ -71,6 +76,44 @@ def _without_cancellation(exc: BaseException) -> BaseException:
             raise exc
         return group if cancelled is None else rest
     return exc
+
+
+def _out_of_the_group(exc: BaseException) -> BaseException:
+    """Return what a nursery of ours has wrapped: a cancellation, or the one error that there can be besides.
+
+    Its tasks raise nothing but Cancelled; its parent may be interrupted from the keyboard.
+    """
+    while isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        rest = group.split(trio.Cancelled)[1]
+        if rest is not None and len(rest.exceptions) > 1:
+            return rest
+        exc = (rest or group).exceptions[0]
+    return exc
+
+
+def _comes_of_closing(exc: BaseException | None) -> bool:
+    """Say whether an exception is what a caller's establish makes of a connection that was closed under it.
+
+    That is a `trio.ClosedResourceError`, bare, in the group of a nursery, or behind the exception of a library.
+    """
+    while exc is not None:
+        if isinstance(exc, (trio.ClosedResourceError, *ATTEMPT_ERRORS)):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            return all(map(_comes_of_closing, group.exceptions))
+        if not isinstance(exc, Exception):
+            return False
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def _errno_of_establish(exc: Exception) -> int | None:
+    """Return the errno of what an establish raised; None where it is a number of OpenSSL's or of the resolver's."""
+    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError | socket.gaierror | ResolveFailed):
+        return exc.errno
+    return None
 
 
 @attrs.define(eq=False)
@@ -115,6 +158,7 @@ class _Attempt:
     door: Door
     started: float
     connected: bool = False
+    phase: Phase = "connect"
     stream: TcpStream | None = None
     scope: trio.CancelScope | None = None
 
@@ -301,31 +345,44 @@ class RaceDriver:
 
     async def _watch_all(self, feed: Feed | None) -> None:
         """Wait with a task for each pending attempt."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        error: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                try:
+                    for attempt in self._live.values():
+                        self._spawn(nursery, attempt)
+                    if feed is not None:
+                        nursery.start_soon(self._run_feed, feed, nursery)
+                    await self._steer(fed=feed is not None)
+                finally:
+                    # Sockets first: a loser that shields itself from cancellation finds its connection gone.
+                    self._nursery = None
+                    self._give_up(keep=self._winner)
+                    nursery.cancel_scope.cancel()
+        except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
+            error = _out_of_the_group(exc)
+        # A cancel from outside that comes in the pass of the win still reaches the tasks of the losers. It is too late
+        # to take the winner away: whoever cancelled finds out at the next checkpoint.
+        if error is not None and not (self._winner is not None and isinstance(error, trio.Cancelled)):
             try:
-                for attempt in self._live.values():
-                    self._spawn(nursery, attempt)
-                if feed is not None:
-                    nursery.start_soon(self._run_feed, feed, nursery)
-                await self._steer(fed=feed is not None)
+                raise error
             finally:
-                # Sockets first: a loser that shields itself from cancellation finds its connection gone.
-                self._nursery = None
-                self._give_up(keep=self._winner)
-                nursery.cancel_scope.cancel()
+                del error
 
     async def _steer(self, *, fed: bool) -> None:
         # Through a factory, with an establish or a resolver, a task needs several passes for what is ready already.
         passes = 1 if self._can_look() and not fed else PASSES
         while not self._is_over():
-            if not self._facts:
-                if current_time() < self._until:
+            if current_time() < self._until:
+                if not self._facts:
                     await self._wait_for_facts()
-                elif passes:
-                    passes -= 1
-                    await checkpoint()
-                    self._look()
+                if min(self.race.deadline, self._until) <= current_time():
+                    await self._hear_everybody()
+            elif passes and not self._facts:
+                passes -= 1
+                await checkpoint()
+                self._look()
             self._digest(last=not passes)
 
     async def _wait_for_facts(self) -> None:
@@ -333,15 +390,22 @@ class RaceDriver:
         if deadline > current_time():
             with trio.CancelScope(deadline=deadline):
                 await self._lot.park()
-                return
-        # Ready beats expired, and which task the loop happened to run first in this pass must not decide.
+
+    async def _hear_everybody(self) -> None:
+        """Let every task tell what became ready at this instant, before time itself ends or starts anything.
+
+        Ready beats expired, and which task the loop happened to run first in this pass must not decide.
+        """
         if self._can_look():
             self._look()
             return
         for _ in range(PASSES):
-            if self._facts:
+            if any(map(self._is_success, self._facts)):
                 return
             await checkpoint()
+
+    def _is_success(self, fact: _Fact) -> bool:
+        return isinstance(fact, _Established if self._establish is not None else _Connected)
 
     def _can_look(self) -> bool:
         """Say whether a look at the sockets tells everything that their tasks could tell."""
@@ -374,14 +438,13 @@ class RaceDriver:
                 continue  # the engine has ended it, and its door is closed; the task did not know yet
             if isinstance(fact, _Failed):
                 self._bury(attempt, fact.phase, "failed", fact.code, fact.error, now)
-                emitted = fact.phase in ("connect", "establish")
+                emitted = not self._failed_unsent(fact, now - attempt.started)
                 commands = self.race.failed(fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted)
             elif isinstance(fact, _Established) or self._establish is None:
                 self._value = fact.value if isinstance(fact, _Established) else None
                 commands = self.race.succeeded(fact.id, now)
             else:
-                self.notify(AttemptConnected(fact.id, attempt.endpoint, now))
-                commands = self.race.progressed(fact.id, now)
+                commands = self._progress(attempt, now)
             self._carry_out(commands, now)
         if self._is_over():
             return
@@ -389,6 +452,13 @@ class RaceDriver:
             self._carry_out(self.race.tick(now), now)
         elif last:
             self._expired = True
+
+    def _failed_unsent(self, fact: _Failed, elapsed: float) -> bool:
+        """Say whether an attempt that had been pending failed before it sent anything."""
+        if fact.phase in ("socket", "bind"):
+            return True
+        # Through a factory every attempt is pending at first. What fails at once there failed inside connect(2).
+        return self._factory and fact.phase == "connect" and fact.code in _NOT_EMITTED and elapsed < _AT_ONCE
 
     def _tell(self, fact: _Fact) -> None:
         self._facts.append(fact)
@@ -432,17 +502,21 @@ class RaceDriver:
             if self._establish is None:
                 return self.race.succeeded(start.id, now)
             attempt.connected = True
-            self.notify(AttemptConnected(start.id, endpoint, now))
-            commands = self.race.progressed(start.id, now)
+            commands = self._progress(attempt, now)
         if self._nursery is not None:
             self._spawn(self._nursery, attempt)
         return commands
+
+    def _progress(self, attempt: _Attempt, now: float) -> list[Command]:
+        attempt.phase = "establish"
+        self.notify(AttemptConnected(attempt.id, attempt.endpoint, now))
+        return self.race.progressed(attempt.id, now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
         attempt = self._live.get(abandon.id)
         if attempt is None:
             return  # it had already ended; what a late success had open was closed with its attempt
-        phase: Phase = "connect" if attempt.stream is None else "establish"
+        phase = attempt.phase
         if abandon.reason == "attempt_timeout":
             source = describe_source(attempt.door, attempt.endpoint, attempt.source)
             elapsed = milliseconds(now - attempt.started)
@@ -503,9 +577,8 @@ class RaceDriver:
             self._tell(_Failed(attempt.id, exc.phase, exc.code, error))
         elif isinstance(exc, ATTEMPT_ERRORS):
             exc.add_note(f"while establishing over {attempt.endpoint}")
-            self._tell(_Failed(attempt.id, "establish", exc.errno if isinstance(exc, OSError) else None, exc))
-        elif alive or not isinstance(exc, trio.ClosedResourceError):
-            # ClosedResourceError is what a loser gets whose socket was closed under it.
+            self._tell(_Failed(attempt.id, "establish", _errno_of_establish(exc), exc))
+        elif alive or not _comes_of_closing(exc):
             self._crash = exc
             self._lot.unpark_all()
 
