@@ -143,7 +143,7 @@ def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
 
 def _kind(attempt: Attempt) -> str:
     if attempt.errno is None or attempt.outcome == "timed out":
-        return "no establish" if attempt.outcome == "failed" else attempt.outcome
+        return "not established" if attempt.outcome == "failed" else attempt.outcome
     if is_local(attempt.errno, attempt.phase):
         return f"local: {strerror(attempt.errno)}"
     return _WORDS.get(attempt.errno) or strerror(attempt.errno)

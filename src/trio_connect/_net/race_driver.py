@@ -553,6 +553,8 @@ class RaceDriver:
         nursery.start_soon(self._follow, attempt, scope, name=f"connect to {attempt.endpoint}")
 
     async def _follow(self, attempt: _Attempt, scope: trio.CancelScope) -> None:
+        if attempt.id not in self._live:
+            return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
         with scope:
             try:
                 if not attempt.connected:
