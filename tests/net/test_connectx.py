@@ -31,7 +31,6 @@ from trio_connect import (
     connectx,
     now,
 )
-from trio_connect.testing import discard
 
 SOON = RacePolicy(attempt_delay=0.010)
 # The clock of a sweep jumps wherever everybody waits; nothing but the cancel is to end an attempt there.

@@ -214,10 +214,9 @@ async def test_a_bug_in_a_loser_that_has_nothing_to_do_with_the_close_is_not_swa
                 raise Bug
         return stream
 
-    async with faults.echoing() as slow, faults.echoing() as quick:
-        async with no_leaks(counters=door.counters):
-            with pytest.raises(Bug):
-                await connectx([slow.address.pair, quick.address.pair], establish=establish, policy=SOON)
+    async with faults.echoing() as slow, faults.echoing() as quick, no_leaks(counters=door.counters):
+        with pytest.raises(Bug):
+            await connectx([slow.address.pair, quick.address.pair], establish=establish, policy=SOON)
 
 
 @virtual
@@ -443,13 +442,10 @@ async def test_one_scope_and_no_task_while_one_attempt_is_pending(monkeypatch):
 
 async def test_a_task_for_each_attempt_from_the_second_pending_one_on(monkeypatch):
     census = Census(monkeypatch)
-    with faults.black_hole() as hole, faults.black_hole() as other:
-        with census:
-            with pytest.raises(DeadlineExceeded):
-                await connectx([hole.pair, other.pair], now() + 50, policy=SOON)
-            assert sorted(census.tasks) == sorted(
-                f"connect to {address.host}:{address.port}" for address in (hole, other)
-            )
+    with faults.black_hole() as hole, faults.black_hole() as other, census:
+        with pytest.raises(DeadlineExceeded):
+            await connectx([hole.pair, other.pair], now() + 50, policy=SOON)
+        assert sorted(census.tasks) == sorted(f"connect to {address.host}:{address.port}" for address in (hole, other))
 
 
 async def test_without_an_observer_or_establish_a_race_that_was_not_run_makes_no_driver(monkeypatch):

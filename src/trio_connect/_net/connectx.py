@@ -106,9 +106,10 @@ async def connectx(
     """
     until = to_seconds(deadline)
     check_race_options(policy, sources, observer, options, establish)
-    if isinstance(endpoints, AsyncIterable):
-        return await _connect_to_stream_of(endpoints, until, policy, sources, observer, options, establish)
-    pairs, skipped = pair_up(checked(endpoints), sources)
+    if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
+        stream_of = cast("AsyncIterable[EndpointLike]", endpoints)
+        return await _connect_to_stream_of(stream_of, until, policy, sources, observer, options, establish)
+    pairs, skipped = pair_up(checked(endpoints), sources)  # pyright: ignore[reportArgumentType]
     if not pairs and not skipped:
         raise ValueError("connectx needs at least one endpoint, got none")
     opening = None
@@ -122,11 +123,9 @@ async def connectx(
         if not factory:
             source, endpoint = pairs[0]
             opening = open_attempt(endpoint, source, options, factory=False)
-            if not opening.code:
-                assert opening.door is not None
-                stream = TcpStream(opening.door, endpoint, (pairs, skipped, started, current_time()))
+            if opening[1] == 0 and opening[0] is not None:
                 await cancel_shielded_checkpoint()
-                return stream
+                return TcpStream(opening[0], endpoint, (pairs, skipped, started, current_time()))
     else:
         started = current_time()
         factory = factory_installed()
@@ -189,9 +188,10 @@ def check_race_options(policy: object, sources: object, observer: object, option
         check_sources(sources)
     if options is not DEFAULT_OPTIONS:
         check_options(options)
-    for name, value in (("observer", observer), ("establish", establish)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} must be callable or None, got {value!r}")
+    if observer is not None and not callable(observer):
+        raise TypeError(f"observer must be callable or None, got {observer!r}")
+    if establish is not None and not callable(establish):
+        raise TypeError(f"establish must be callable or None, got {establish!r}")
 
 
 def check_sources(sources: object) -> None:
@@ -205,13 +205,11 @@ def check_sources(sources: object) -> None:
 
 def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them."""
-    if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
+    if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
-    result: list[Endpoint] = []
-    for item in endpoints:
-        endpoint = as_endpoint(item)
+    result = [as_endpoint(item) for item in endpoints]
+    for endpoint in result:
         check_connectable(endpoint)
-        result.append(endpoint)
     return result
 
 

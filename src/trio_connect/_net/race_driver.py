@@ -116,14 +116,17 @@ def _errno_of_establish(exc: Exception) -> int | None:
     return None
 
 
-@attrs.define(eq=False)
-class Opening:
-    """The first instant of an attempt: a socket that is up or pending, or the error."""
+Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
+"""The first instant of an attempt: a socket that is up (0) or `PENDING`, or no socket and why."""
 
-    door: Door | None
+
+@attrs.frozen
+class Failure:
+    """Why an attempt could not go on."""
+
     code: int
-    phase: Phase = "connect"
-    error: OSError | None = None
+    phase: Phase
+    error: OSError
 
 
 def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Opening:
@@ -141,11 +144,12 @@ def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptio
             door.close()
         raise
     if code in (0, PENDING):
-        return Opening(door, code)
+        assert door is not None
+        return door, code
     text = describe_source(door, endpoint, source)
     if door is not None:
         door.close()
-    return Opening(None, code, phase, connect_error(code, phase, endpoint, text, current_time() - started))
+    return None, Failure(code, phase, connect_error(code, phase, endpoint, text, current_time() - started))
 
 
 @attrs.define(eq=False)
@@ -489,16 +493,17 @@ class RaceDriver:
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, factory=self._factory)
         now = current_time()
-        if opening.door is None:
-            assert opening.error is not None
-            self._errors[start.id] = opening.error
-            self.notify(AttemptFinished(start.id, endpoint, "failed", opening.phase, opening.code, now))
-            emitted = opening.phase == "connect" and opening.code not in _NOT_EMITTED
-            return self.race.failed(start.id, now, phase=opening.phase, errno=opening.code, emitted=emitted)
-        attempt = _Attempt(start.id, source, endpoint, opening.door, began)
+        if opening[0] is None:
+            failed = opening[1]
+            self._errors[start.id] = failed.error
+            self.notify(AttemptFinished(start.id, endpoint, "failed", failed.phase, failed.code, now))
+            emitted = failed.phase == "connect" and failed.code not in _NOT_EMITTED
+            return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=emitted)
+        door, code = opening
+        attempt = _Attempt(start.id, source, endpoint, door, began)
         self._live[start.id] = attempt
         commands: list[Command] = []
-        if not opening.code:
+        if not code:
             if self._establish is None:
                 return self.race.succeeded(start.id, now)
             attempt.connected = True
