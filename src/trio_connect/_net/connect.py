@@ -215,7 +215,7 @@ async def connect(
         establish=establish, observer=observer, what=call.what, lookups=lambda: call.lookups.records,
     )  # fmt: skip
     value, report = await driver.run(call.feed)
-    if report.winner is None:
+    if report is not None:
         if any(attempt.started is not None for attempt in report.attempts):
             raise race_failed(call.what, report, driver.errors)
         raise resolve_failed(host, report)
@@ -264,10 +264,10 @@ class _ConnectByName:
         self.driver.wake()
 
     def _lookup_started(self, kind: LookupKind, at: float) -> None:
-        self.driver.notify(LookupStarted(self.lookups.host, kind, self.started + at))
+        self.driver.notify(LookupStarted, self.lookups.host, kind, self.started + at)
 
     def _lookup_finished(self, lookup: Lookup) -> None:
-        self.driver.notify(LookupFinished(lookup, self.started + lookup.ended))
+        self.driver.notify(LookupFinished, lookup, self.started + lookup.ended)
 
 
 def check_resolver(resolver: object) -> None:

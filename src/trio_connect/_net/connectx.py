@@ -136,7 +136,7 @@ async def connectx(
     )  # fmt: skip
     driver.adopted = opening
     value, report = await driver.run()
-    if report.winner is None:
+    if report is not None:
         raise race_failed("", report, driver.errors)
     return value
 
@@ -173,7 +173,7 @@ async def _connect_to_stream_of(
         driver.race.no_more()
 
     value, report = await driver.run(feed)
-    if report.winner is None:
+    if report is not None:
         if not report.attempts:
             raise ValueError("connectx needs at least one endpoint, the iterable had none")
         raise race_failed("", report, driver.errors)

@@ -14,8 +14,9 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, cast, final
 
 import attrs
 import trio
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
     from .._options import SocketOptions
     from .._policy import RacePolicy
+
+P = ParamSpec("P")
 
 Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
 
@@ -126,7 +129,14 @@ class Failure:
 
     code: int
     phase: Phase
-    error: OSError
+    endpoint: Endpoint
+    source: Source | None
+    elapsed: float
+
+    def to_error(self) -> OSError:
+        """Return it as the error of the attempt; a race that is won never needs the text."""
+        source = describe_source(None, self.endpoint, self.source)
+        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
 
 
 def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Opening:
@@ -146,10 +156,9 @@ def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptio
     if code in (0, PENDING):
         assert door is not None
         return door, code
-    text = describe_source(door, endpoint, source)
     if door is not None:
         door.close()
-    return None, Failure(code, phase, connect_error(code, phase, endpoint, text, current_time() - started))
+    return None, Failure(code, phase, endpoint, source, current_time() - started)
 
 
 @attrs.define(eq=False)
@@ -240,7 +249,7 @@ class RaceDriver:
         self._observer = observer
         self._what = what
         self._lookups = lookups
-        self._errors: dict[int, Exception] = {}
+        self._errors: dict[int, Exception | Failure] = {}
         self._live: dict[int, _Attempt] = {}
         self._facts: list[_Fact] = []
         self._lot = ParkingLot()
@@ -252,14 +261,15 @@ class RaceDriver:
 
     # ------------------------------------------------------------------ the call
 
-    async def run(self, feed: Feed | None = None) -> tuple[Any, ConnectReport]:
+    async def run(self, feed: Feed | None = None) -> tuple[Any, ConnectReport | None]:
         """Run the race.
 
         Args:
           feed: run beside the race to add candidates; it says `Race.no_more` in the end. It gets the race's nursery.
 
         Returns:
-          The winner's stream, or what establish returned for it, and the report. None when every attempt failed.
+          The winner's stream, or what establish returned for it, and None; or None and the report, when there is no
+          winner. The stream has its report.
 
         Raises:
           DeadlineExceeded: the deadline came first.
@@ -284,31 +294,36 @@ class RaceDriver:
         finally:
             self._crash = None  # it holds this frame, which holds it
         self._give_up(keep=self._winner)
-        report = self._report()
-        if self._expired:
-            raise DeadlineExceeded.during(f"connect to {self._what}", report.elapsed, self._until, report=report)
-        if self._winner is None:
+        winner = self._winner
+        if winner is None or self._expired:
+            report = self._report()
+            if self._expired:
+                raise DeadlineExceeded.during(f"connect to {self._what}", report.elapsed, self._until, report=report)
             return None, report
-        stream = self._winner.stream
+        stream = winner.stream
         if stream is None:
-            stream = self._value = TcpStream(self._winner.door, self._winner.endpoint)
-        stream.set_report(report)
-        return self._value, report
+            stream = self._value = TcpStream(winner.door, winner.endpoint)
+        if self._observer is None:
+            stream.set_report(partial(self._make_report, current_time()))
+        else:
+            stream.set_report(self._report())
+        return self._value, None
 
     @property
     def errors(self) -> list[Exception]:
         """The errors of the attempts, in the order of their starts."""
-        return [self._errors[attempt] for attempt in sorted(self._errors)]
+        in_order = (self._errors[attempt] for attempt in sorted(self._errors))
+        return [error.to_error() if isinstance(error, Failure) else error for error in in_order]
 
     def wake(self) -> None:
         """Have the race look at its list again: candidates have come, or no more will."""
         self._lot.unpark_all()
 
-    def notify(self, event: TraceEvent) -> None:
+    def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
         """Tell the observer, if there is one that has not raised yet."""
         if self._observer is not None:
             try:
-                self._observer(event)
+                self._observer(kind(*args, **kwargs))
             except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
                 _log.exception("an observer raised and is told no more of the connect to %s", self._what)
                 self._observer = None
@@ -325,12 +340,17 @@ class RaceDriver:
 
     def _report(self) -> ConnectReport:
         now = current_time()
-        lookups, attempts = self._lookups(), self.race.records()
-        report = ConnectReport(
-            lookups=lookups, attempts=attempts, started_at=self._started, elapsed=now - self._started
-        )
-        self.notify(RaceFinished(report, now))
+        report = self._make_report(now)
+        self.notify(RaceFinished, report, now)
         return report
+
+    def _make_report(self, ended: float) -> ConnectReport:
+        return ConnectReport(
+            lookups=self._lookups(),
+            attempts=self.race.records(),
+            started_at=self._started,
+            elapsed=ended - self._started,
+        )
 
     # ------------------------------------------------------------------ waiting
 
@@ -481,22 +501,22 @@ class RaceDriver:
             elif isinstance(command, Won):
                 winner = self._winner = self._live.pop(command.id)
                 phase: Phase = "connect" if self._establish is None else "establish"
-                self.notify(AttemptFinished(winner.id, winner.endpoint, "won", phase, None, now))
+                self.notify(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
             else:
                 self._exhausted = True
 
     def _start(self, start: Start) -> list[Command]:
         source, endpoint = start.candidate
         began = current_time()
-        self.notify(AttemptStarted(start.id, endpoint, source, start.cause, began))
+        self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
         opening, self.adopted = self.adopted, None
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, factory=self._factory)
         now = current_time()
         if opening[0] is None:
             failed = opening[1]
-            self._errors[start.id] = failed.error
-            self.notify(AttemptFinished(start.id, endpoint, "failed", failed.phase, failed.code, now))
+            self._errors[start.id] = failed
+            self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now)
             emitted = failed.phase == "connect" and failed.code not in _NOT_EMITTED
             return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=emitted)
         door, code = opening
@@ -514,7 +534,7 @@ class RaceDriver:
 
     def _progress(self, attempt: _Attempt, now: float) -> list[Command]:
         attempt.phase = "establish"
-        self.notify(AttemptConnected(attempt.id, attempt.endpoint, now))
+        self.notify(AttemptConnected, attempt.id, attempt.endpoint, now)
         return self.race.progressed(attempt.id, now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
@@ -539,7 +559,7 @@ class RaceDriver:
         self._close(attempt)
         if error is not None:
             self._errors[attempt.id] = error
-        self.notify(AttemptFinished(attempt.id, attempt.endpoint, outcome, phase, code, now))
+        self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now)
 
     def _close(self, attempt: _Attempt) -> None:
         if attempt.stream is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
@@ -102,7 +102,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         report = self._report
         if not isinstance(report, ConnectReport):
             # Built when somebody looks: most never do, and it would be a tenth of the cost of connecting.
-            self._report = report = _report_of(report)
+            self._report = report = report() if callable(report) else _report_of(report)
         return report
 
     @property
@@ -208,8 +208,8 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             self._leave()
             self._door.close()
 
-    def set_report(self, report: ConnectReport) -> None:
-        """Attach the report of the race that this connection has won."""
+    def set_report(self, report: ConnectReport | Callable[[], ConnectReport]) -> None:
+        """Attach the report of the race that this connection has won, or what makes it when somebody looks."""
         self._report = report
 
     def abort(self) -> None:

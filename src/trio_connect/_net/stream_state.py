@@ -17,6 +17,8 @@ from .factory import FactorySocket
 from .raw import RawSocket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .attempt import Door
     from .stream import Facts
 
@@ -36,7 +38,7 @@ class StreamState(Generic[A]):
     _buffer: ReceiveBuffer
     _peer: A
     _local: A | None
-    _report: ConnectReport | Facts
+    _report: ConnectReport | Facts | Callable[[], ConnectReport]
     _receiving: bool
     _sending: bool
     _eof_sent: bool
