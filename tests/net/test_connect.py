@@ -1,554 +1,649 @@
-"""tcp_connect: what it refuses, what it reports, where it comes from, and what each errno becomes."""
+"""`connect`, `resolve` and `order_endpoints`: from names to connections, in virtual time and on loopback."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import math
-import os
-import re
 import socket
-import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from socket import AF_INET, AF_INET6, AddressFamily
 
 import pytest
 import trio
 import trio.testing
 
+from tests.net.racing import Recorder, Stopwatch, at, dead, good, ms, outcomes, rows, starts, virtual
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
+from tests.support.doors import Door
 from tests.support.leaks import no_leaks
-from tests.support.streams import connect_to, listening
-from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
-from trio_connect._net import attempt, raw
-
-V4, V6 = socket.AF_INET, socket.AF_INET6
-families = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
-
-LOCAL = ("127.0.0.1", 9)
-BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-    (("127.0.0.1", -1), {}, ValueError, "port must be between 0 and 65535, got -1"),
-    (("127.0.0.1", 65536), {}, ValueError, "port must be between 0 and 65535, got 65536"),
-    (("127.0.0.1", 0), {}, ValueError, "cannot connect to port 0 of 127.0.0.1: a port is 1 to 65535"),
-    (("::1", 0, 0, 0), {}, ValueError, "cannot connect to port 0 of ::1"),
-    (("127.0.0.1", "80"), {}, TypeError, "port must be an int, got '80'"),
-    (("127.0.0.1", 80.0), {}, TypeError, "port must be an int, got 80.0"),
-    (("127.0.0.1", True), {}, TypeError, "port must be an int, got True"),
-    (("127.0.0.1", None), {}, TypeError, "port must be an int, got None"),
-    (("", 80), {}, ValueError, "got ''"),
-    (("a b", 80), {}, ValueError, "got 'a b'"),
-    (("1.2.3", 80), {}, ValueError, "got '1.2.3'"),
-    (("127.0.0.1\0", 80), {}, ValueError, r"got '127.0.0.1\x00'"),
-    (("localhost", 80), {}, ValueError, "to connect to a name use trio_connect.connect()"),
-    ((b"127.0.0.1", 80), {}, TypeError, "got b'127.0.0.1'"),
-    ("127.0.0.1:80", {}, TypeError, "an endpoint is an Endpoint or a tuple"),
-    (["127.0.0.1", 80], {}, TypeError, "an endpoint is an Endpoint or a tuple"),
-    (("127.0.0.1",), {}, TypeError, "an endpoint tuple is (host, port)"),
-    (None, {}, TypeError, "got None"),
-    (LOCAL, {"source": "127.0.0.1"}, TypeError, "source must be a Source, got '127.0.0.1'"),
-    (LOCAL, {"source": Source(ipv6="::1")}, ValueError, "source ::1 has no address of the family of 127.0.0.1:9"),
-    (("::1", 9), {"source": Source(ipv4="127.0.0.1")}, ValueError, "has no address of the family of [::1]:9"),
-    (LOCAL, {"options": None}, TypeError, "options must be a SocketOptions, got None"),
-    (LOCAL, {"options": {}}, TypeError, "options must be a SocketOptions, got {}"),
-    (LOCAL, {"deadline": math.nan}, TypeError, "got nan"),
-    (LOCAL, {"deadline": True}, TypeError, "got True"),
-    (LOCAL, {"deadline": 1.5}, TypeError, "got 1.5"),
-    (LOCAL, {"deadline": None}, TypeError, "got None"),
-    (LOCAL, {"deadline": -2}, ValueError, "got -2"),
-]
-
-
-@pytest.mark.parametrize(("endpoint", "keywords", "error", "text"), BAD, ids=[f"{b[0]} {b[1]}" for b in BAD])
-async def test_bad_input_meets_no_socket(
-    door: Door, monkeypatch: pytest.MonkeyPatch, endpoint: Any, keywords: Any, error: Any, text: str
-) -> None:
-    def made(*_: object) -> Any:
-        raise AssertionError("a socket was made")
-
-    monkeypatch.setattr(attempt, "new_socket", made)
-    async with no_leaks(counters=door.counters):
-        with pytest.raises(error, match=re.escape(text)):
-            await tcp_connect(endpoint, **keywords)
-        if endpoint != ("127.0.0.1", 0) and not keywords and "port 0" not in text:
-            with pytest.raises(error, match=re.escape(text)):
-                await tcp_listen(endpoint)
-    assert door.factory is None or door.factory.created == 0
-
-
-@pytest.mark.parametrize(
-    ("backlog", "error"), [(True, TypeError), (1.0, TypeError), ("1", TypeError), (-1, ValueError)]
+from tests.support.sweep import Step, sweep
+from trio_connect import (
+    Answer,
+    ConnectFailed,
+    DeadlineExceeded,
+    Endpoint,
+    EstablishFailed,
+    LookupStarted,
+    RacePolicy,
+    ResolveFailed,
+    Source,
+    StaticResolver,
+    TcpStream,
+    connect,
+    now,
+    order_endpoints,
+    resolve,
 )
-async def test_bad_backlogs(door: Door, backlog: Any, error: Any) -> None:
-    with pytest.raises(error, match="backlog must be"):
-        await tcp_listen(("127.0.0.1", 0), backlog=backlog)
-    assert door.factory is None or door.factory.created == 0
+
+V6, V4 = "2001:db8::1", "192.0.2.1"
+SOON = RacePolicy(attempt_delay=0.010)
+PATIENT = RacePolicy(attempt_delay=0.010, attempt_timeout=math.inf)
 
 
-# --- success ----------------------------------------------------------------------------------------------------------
+class ScriptedResolver:
+    """Answers after a delay, per family; an error is raised, None never comes."""
+
+    def __init__(self, aaaa=(), a=(), *, aaaa_after: float = 0.0, a_after: float = 0.0) -> None:
+        self.script = {AF_INET6: (aaaa, aaaa_after), AF_INET: (a, a_after)}
+        self.asked: list[tuple[str, AddressFamily]] = []
+
+    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+        self.asked.append((host, family))
+        answer, after = self.script[family]
+        await trio.sleep(after)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Answer) else Answer(tuple(answer))
 
 
-@families
-async def test_a_stream_knows_who_and_how(door: Door, family: socket.AddressFamily) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing(family) as peer:
-        endpoint = Endpoint(*peer.address.pair)
-        before = trio.current_time()
-        async with await tcp_connect(endpoint) as stream:
-            assert stream.peer == endpoint
-            assert stream.local.host == faults.LOOPBACK[family]
-            assert stream.local.port == stream.socket.getsockname()[1]
-            report = stream.report
-            assert report is stream.report
-            won = report.winner
-            assert won is not None
-            assert (won.endpoint, won.source, won.cause, won.phase, won.errno) == (
-                endpoint, None, "first", "connect", None
-            )  # fmt: skip
-            assert won.started == 0.0
-            assert won.ended == report.elapsed >= 0
-            assert before <= report.started_at <= trio.current_time()
-            assert repr(stream) == f"<TcpStream to {endpoint}>"
-            if door.name == "raw":
-                assert stream.fileno() == stream.socket.fileno() > 2
-                assert not os.get_blocking(stream.fileno())
-                assert not os.get_inheritable(stream.fileno())
-            await stream.send_all(b"x")
-            assert await stream.receive_some() == b"x"
+# --- the gate and the race together -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "127.0.0.77", "::1", "::", "::ffff:127.0.0.1"])
-async def test_loopback_under_each_of_its_names(door: Door, host: str) -> None:
-    async with (
-        no_leaks(counters=door.counters),
-        await tcp_listen(("::", 0)) as listener,
-        await tcp_connect((host, listener.endpoint.port)) as stream,
-    ):
-        accepted = await listener.accept()
-        assert accepted.peer.port == stream.local.port
-        await accepted.aclose()
+@virtual
+async def test_lines_1_2_and_5_both_questions_at_once_aaaa_first(net):
+    good(net, V6)
+    net.dns("api.test", aaaa=[V6], a=[V4], a_delay=1)
+    recorder = Recorder()
+    stream = await connect("api.test", 443, observer=recorder)
+    assert [(lookup.kind, lookup.started) for lookup in stream.report.lookups] == [("AAAA", 0.0), ("A", 0.0)]
+    asked = [event.kind for event in recorder.events if isinstance(event, LookupStarted)]
+    assert asked == ["AAAA", "A"]
+    # The first answer and the second question share an instant.
+    assert sorted(recorder.names[:3]) == ["LookupFinished", "LookupStarted", "LookupStarted"]
+    assert recorder.names[3:] == ["AttemptStarted", "AttemptFinished", "LookupFinished", "RaceFinished"]
+    stream.abort()
 
 
-async def test_every_connect_is_a_checkpoint(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
-        with trio.testing.assert_checkpoints():
-            stream = await tcp_connect(peer.address.pair)
-        await stream.aclose()
-        with faults.refusing() as closed, trio.testing.assert_checkpoints(), pytest.raises(ConnectionRefusedError):
-            await tcp_connect(closed.pair)
+@virtual
+async def test_line_6_and_9_aaaa_one_second_late_connects_at_70_ms(net):
+    good(net, V6, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4], aaaa_delay=1)
+    watch = Stopwatch()
+    stream = await connect("api.test", 443)
+    assert watch.ms == 70
+    assert rows(stream.report) == [(V4, "first", 50, 70, "won")]
+    stream.abort()
 
 
-async def test_a_cancelled_caller_sends_no_syn(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            for _ in range(10):
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    await tcp_connect(server.getsockname())
-                assert scope.cancelled_caught
-            server.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                server.accept()
-    assert door.factory is None or door.factory.created == 0
+# spec/happy-eyeballs.md, the second table of 4.3: the column "split" or better.
+TABLE = {
+    "AAAA 1 s late, A at 0": ([V6], [V4], 1.0, 0.0, "good", "good", 70),
+    "A 1 s late, AAAA at 0": ([V6], [V4], 0.0, 1.0, "good", "good", 20),
+    "AAAA at 30": ([V6], [V4], 0.03, 0.0, "good", "good", 50),
+    "3 v6 black holes at 0, A at 100": (["2001:db8::1", "2001:db8::2", "2001:db8::3"], [V4], 0, 0.1, "dead", "good", 270),
+    "3 v6 black holes at 0, A at 300": (["2001:db8::1", "2001:db8::2", "2001:db8::3"], [V4], 0, 0.3, "dead", "good", 520),
+    "2 v4 black holes at 0, AAAA at 100": ([V6], ["192.0.2.1", "192.0.2.2"], 0.1, 0, "good", "dead", 320),
+    "v6 refused at 0, A at 300": ([V6], [V4], 0, 0.3, "refused", "good", 320),
+}  # fmt: skip
 
 
-# --- the errno contract -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("row", TABLE)
+@virtual
+async def test_line_10_every_row_of_the_table_of_resolver_timing(net, row):
+    aaaa, a, aaaa_delay, a_delay, six, four, wanted = TABLE[row]
+    for hosts, kind in ((aaaa, six), (a, four)):
+        for host in hosts:
+            if kind == "refused":
+                net.host(host).refuse(0)
+            elif kind == "good":
+                good(net, host)
+            else:
+                dead(net, host)
+    net.dns("api.test", aaaa=aaaa, a=a, aaaa_delay=aaaa_delay, a_delay=a_delay)
+    watch = Stopwatch()
+    stream = await connect("api.test", 443)
+    assert watch.ms == wanted
+    stream.abort()
 
 
-def check_text(error: OSError, target: str, words: str, *, local: bool = False) -> None:
-    """One shape for all: errno, endpoint, source, words, time."""
-    shape = (
-        rf"\[Errno {error.errno}\] local: \w+ for {re.escape(target)}: {words} \(from .+, after \d+\.\d ms\)"
-        if local
-        else rf"\[Errno {error.errno}\] connect to {re.escape(target)} from .+ {words} after \d+\.\d ms"
+@pytest.mark.parametrize("slow", ["AAAA", "A"])
+@pytest.mark.parametrize("delay", [0.5, 30.0, math.inf])
+@virtual
+async def test_lines_7_and_8_a_late_or_missing_answer_of_one_family_never_stalls(net, slow, delay):
+    good(net, V6, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4], **{"aaaa_delay" if slow == "AAAA" else "a_delay": delay})
+    watch = Stopwatch()
+    stream = await connect("api.test", 443)
+    assert watch.ms == (70 if slow == "AAAA" else 20)
+    # Line 53: what is not needed any more is cancelled, and on record.
+    cancelled = {lookup.kind: (lookup.answer, lookup.error) for lookup in stream.report.lookups}
+    assert cancelled[slow] == (None, None)
+    assert [row.outcome for row in net.trace.lookups if row.kind == slow] == ["cancelled"]
+    stream.abort()
+
+
+@virtual
+async def test_line_19_an_empty_answer_ends_the_wait(net):
+    good(net, V4)
+    net.dns("api.test", a=[V4], aaaa_delay=0.01)
+    watch = Stopwatch()
+    stream = await connect("api.test", 443)
+    assert watch.ms == 30
+    stream.abort()
+
+
+@virtual
+async def test_lines_7_and_19_so_does_an_error(net):
+    good(net, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4], aaaa_error=socket.EAI_AGAIN)
+    watch = Stopwatch()
+    stream = await connect("api.test", 443)
+    assert watch.ms == 20
+    six, four = stream.report.lookups
+    assert (six.error.errno, six.answer, four.answer.addresses) == (socket.EAI_AGAIN, None, (V4,))
+    stream.abort()
+
+
+@virtual
+async def test_line_10_and_63_a_late_family_goes_before_what_has_not_started(net):
+    dead(net, "192.0.2.1", "192.0.2.2", "192.0.2.3")
+    dead(net, "2001:db8::1")
+    good(net, "2001:db8::2")
+    net.dns("api.test", aaaa=["2001:db8::1", "2001:db8::2"], a=[f"192.0.2.{n}" for n in (1, 2, 3)], aaaa_delay=0.15)
+    stream = await connect("api.test", 443)
+    assert starts(stream.report) == {
+        "192.0.2.1": 50,
+        "2001:db8::1": 300,
+        # The complete list in order is 6, 4, 6, 4, 4: those that were started count in it.
+        "2001:db8::2": 550,
+        "192.0.2.2": None,
+        "192.0.2.3": None,
+    }
+    stream.abort()
+
+
+@virtual
+async def test_line_38_and_39_families_take_turns_and_the_first_may_have_two(net):
+    six, four = [f"2001:db8::{n}" for n in (1, 2, 3)], [f"192.0.2.{n}" for n in (1, 2)]
+    dead(net, *six, *four[:1])
+    good(net, four[1])
+    net.dns("api.test", aaaa=six, a=four)
+    stream = await connect("api.test", 443)
+    assert list(starts(stream.report)) == [six[0], four[0], six[1], four[1], six[2]]
+    stream.abort()
+    stream = await connect("api.test", 443, policy=RacePolicy(preferred_family_count=2))
+    assert list(starts(stream.report)) == [six[0], six[1], four[0], six[2], four[1]]
+    stream.abort()
+
+
+@virtual
+async def test_line_21_sources_of_one_family_ask_one_question(net):
+    good(net, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4])
+    watch = Stopwatch()
+    stream = await connect("api.test", 443, sources=[Source(ipv4="192.0.2.254")])
+    assert watch.ms == 20
+    assert [lookup.kind for lookup in stream.report.lookups] == ["A"]
+    assert [row.kind for row in net.trace.lookups] == ["A"]
+    stream.abort()
+
+
+@virtual
+async def test_line_81_a_resolver_that_answers_with_the_other_family_is_corrected(net):
+    good(net, V4)
+    resolver = ScriptedResolver(aaaa=[V6, V4], a=[V4, V6, V4])
+    stream = await connect("api.test", 443, resolver=resolver, sources=[Source(ipv4="192.0.2.254")])
+    assert [(a.endpoint.host, a.outcome) for a in stream.report.attempts] == [(V4, "won")]
+    stream.abort()
+
+
+@virtual
+async def test_what_came_of_the_first_answer_fails_and_the_second_is_still_awaited(net):
+    net.host(V6).refuse(0)
+    net.dns("api.test", aaaa=[V6], a=[V4], a_delay=5)
+    good(net, V4)
+    stream = await connect("api.test", 443)
+    assert rows(stream.report) == [(V6, "first", 0, 0, "failed"), (V4, "arrival", 5000, 5020, "won")]
+    stream.abort()
+
+
+@virtual
+async def test_line_55_establish_works_by_name_too(net):
+    good(net, V6, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4])
+
+    async def establish(stream: TcpStream) -> str:
+        if stream.peer.host == V6:
+            raise EstablishFailed
+        stream.abort()
+        return "v4"
+
+    assert await connect("api.test", 443, establish=establish) == "v4"
+
+
+# --- literals ---------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_numeric_host_is_not_looked_up(net):
+    good(net, V6, V4)
+
+    class Never:
+        async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+            raise AssertionError
+
+    for host in (V6, V4, "2001:DB8:0::1"):
+        recorder = Recorder()
+        stream = await connect(host, 443, resolver=Never(), observer=recorder)
+        assert stream.report.lookups == ()
+        assert recorder.report is stream.report
+        stream.abort()
+    assert net.trace.lookups == ()
+
+
+async def test_a_numeric_host_and_now_or_never(door: Door):
+    async with faults.echoing() as peer:
+        stream = await connect(*peer.address.pair, 0)
+        stream.abort()
+
+
+# --- when there is nothing --------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_line_20_a_name_whose_lookups_all_fail_says_which_question_failed_how(net):
+    net.dns("gone.test")
+    net.dns("flaky.test", aaaa=[V6], a=[V4], aaaa_error=socket.EAI_AGAIN, a_error=socket.EAI_FAIL, a_delay=0.2)
+    net.dns("half.test", aaaa=[V6], aaaa_error=socket.EAI_AGAIN)
+    recorder = Recorder()
+    with pytest.raises(ResolveFailed) as caught:
+        await connect("gone.test", 443, observer=recorder)
+    assert str(caught.value) == (
+        f"[Errno {socket.EAI_NONAME}] no address to try for gone.test after 0.0 ms "
+        "(AAAA: no such name, A: no such name)"
     )
-    assert re.fullmatch(shape, str(error)), str(error)
-    assert error.errno is not None
-    assert type(error) is type(OSError(error.errno, ""))
+    assert caught.value.errno == socket.EAI_NONAME
+    assert caught.value.__cause__ is None
+    assert caught.value.attempts == ()
+    assert caught.value.report is recorder.report
+
+    with pytest.raises(ResolveFailed) as caught:
+        await connect("flaky.test", 443)
+    assert "no address to try for flaky.test after 200.0 ms (AAAA: " in str(caught.value)
+    assert "Temporary failure" in str(caught.value)
+    assert "A: " in str(caught.value)
+    assert "Non-recoverable failure" in str(caught.value)
+    group = caught.value.__cause__
+    assert [error.errno for error in group.exceptions] == [socket.EAI_AGAIN, socket.EAI_FAIL]
+
+    with pytest.raises(ResolveFailed, match=r"AAAA: .*Temporary failure.*, A: no address") as caught:
+        await connect("half.test", 443)
+    assert caught.value.errno == socket.EAI_AGAIN
 
 
-@families
-async def test_refused(door: Door, family: socket.AddressFamily) -> None:
-    async with no_leaks(counters=door.counters):
-        with faults.refusing(family) as closed, pytest.raises(ConnectionRefusedError) as caught:
-            await tcp_connect(closed.pair)
-        check_text(caught.value, str(Endpoint(*closed.pair)), "refused")
-        del caught
+@virtual
+async def test_when_every_attempt_fails_the_name_is_in_the_message(net):
+    net.host(V6).refuse(0.1)
+    net.host(V4).refuse(0.1)
+    net.dns("api.test", aaaa=[V6], a=[V4])
+    with pytest.raises(ConnectFailed) as caught:
+        await connect("api.test", 443)
+    assert type(caught.value) is ConnectFailed
+    assert str(caught.value) == (
+        "[Errno 111] all 2 attempts to api.test:443 ([2001:db8::1]:443, 192.0.2.1:443) failed in 200.0 ms (refused: 2)"
+    )
+    assert len(caught.value.report.lookups) == 2
 
 
-async def test_no_free_descriptor(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
-        with faults.descriptors_exhausted(), pytest.raises(OSError, match="too many open files") as caught:
-            await tcp_connect(LOCAL)
-        assert caught.value.errno == errno.EMFILE
-        check_text(caught.value, "127.0.0.1:9", "too many open files", local=True)
-        assert "local: socket for" in str(caught.value)
-        assert "ulimit -n" in caught.value.__notes__[0]
-        with faults.descriptors_exhausted(), pytest.raises(OSError, match=r"local: socket for 127.0.0.1:0"):
-            await tcp_listen(("127.0.0.1", 0))
-        del caught
+class Bug(Exception):
+    pass
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "source", "code", "phase"),
-    [
-        (LOCAL, Source(ipv4="192.0.2.1"), errno.EADDRNOTAVAIL, "bind"),
-        (("::1", 9), Source(ipv6="2001:db8::1"), errno.EADDRNOTAVAIL, "bind"),
-        (LOCAL, Source(interface="nosuch0"), errno.ENODEV, "bind"),
-        (("::1", 9), Source(ipv6="fe80::1%nosuch0"), errno.ENODEV, "socket"),
-        (Endpoint("fe80::1", 9, "nosuch0"), None, errno.ENODEV, "socket"),
-        (Endpoint("fe80::1", 9, "nosuch0"), Source(ipv6="::1"), errno.ENODEV, "socket"),
-    ],
-    ids=str,
-)
-async def test_local_trouble(door: Door, endpoint: Any, source: Source | None, code: int, phase: str) -> None:
-    async with no_leaks(counters=door.counters):
-        with pytest.raises(OSError, match="local: ") as caught:
-            await tcp_connect(endpoint, source=source)
-        assert caught.value.errno == code
-        target = str(endpoint if isinstance(endpoint, Endpoint) else Endpoint(*endpoint))
-        words = {errno.EADDRNOTAVAIL: "cannot assign requested address", errno.ENODEV: "no such device"}[code]
-        check_text(caught.value, target, words, local=True)
-        assert f"local: {phase} for " in str(caught.value)
-        for blame in ("refused", "reset", "unreachable"):
-            assert blame not in str(caught.value)
-        del caught
+@pytest.mark.parametrize("error", [Bug(), KeyboardInterrupt(), TypeError("x")], ids=repr)
+@virtual
+async def test_a_resolver_that_raises_what_is_no_oserror_is_heard_as_itself(net, error):
+    dead(net, V6)
+    recorder = Recorder()
+    resolver = ScriptedResolver(aaaa=[V6], a=error, a_after=0.1)
+    with pytest.raises(type(error)) as caught:
+        await connect("api.test", 443, resolver=resolver, observer=recorder)
+    assert caught.value is error
+    assert outcomes(recorder.report) == ["cancelled"]
 
 
-async def test_a_source_port_in_use(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
-        with socket.create_server(("127.0.0.1", 0)) as owner:
-            port = owner.getsockname()[1]
-            with pytest.raises(OSError, match="local: bind for") as caught:
-                await tcp_connect(peer.address.pair, source=Source(ipv4="127.0.0.1", port=port))
-            assert caught.value.errno == errno.EADDRINUSE
-            del caught
+@pytest.mark.parametrize("answer", [None, ["192.0.2.1"], "192.0.2.1", Answer(("not numeric",))], ids=repr)
+@virtual
+async def test_a_resolver_that_does_not_answer_with_an_answer_is_refused(net, answer):
+    class Odd:
+        async def addresses(self, host: str, family: AddressFamily, /) -> object:
+            await trio.lowlevel.checkpoint()
+            return answer
 
-
-async def test_the_same_four_tuple_twice(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
-        first = await tcp_connect(peer.address.pair)
-        source = Source(ipv4="127.0.0.1", port=first.local.port)
-        with pytest.raises(OSError, match="local: ") as caught:
-            await tcp_connect(peer.address.pair, source=source)
-        assert caught.value.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
-        await first.aclose()
-        del caught
-
-
-async def test_a_link_local_address_without_its_zone(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
-        with pytest.raises(OSError, match="connect to") as caught:
-            await tcp_connect(("fe80::1", 9))
-        assert caught.value.errno == errno.EINVAL
-        check_text(caught.value, "[fe80::1]:9", r"failed \(invalid argument\)")
-        del caught
-
-
-async def test_an_address_that_tcp_cannot_reach(door: Door) -> None:
-    # TCP to a multicast address: refused by the routing code of this machine, nothing is contacted.
-    async with no_leaks(counters=door.counters):
-        with pytest.raises(OSError, match=r"connect to 224.0.0.1:9 from .* failed .network is unreachable.") as caught:
-            await tcp_connect(("224.0.0.1", 9))
-        assert caught.value.errno == errno.ENETUNREACH
-        del caught
-
-
-async def test_reset_before_anybody_looked(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The peer accepts and resets between the SYN and our look at the result: what comes is a usable error.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        reset = struct.pack("ii", 1, 0)
-
-        class Slow(raw.CSocket):  # type: ignore[misc, valid-type]
-            def connect_ex(self, address: Any) -> int:
-                code = super().connect_ex(address)
-                if code == errno.EINPROGRESS:
-                    accepted, _ = server.accept()
-                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-                    accepted.close()
-                assert isinstance(code, int)
-                return code
-
-        def slow(family: int) -> Any:
-            return Slow(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-
-        monkeypatch.setattr(attempt, "new_socket", slow)
-        async with no_leaks():
-            with pytest.raises(ConnectionResetError) as caught:
-                await tcp_connect(server.getsockname())
-            check_text(caught.value, str(Endpoint(*server.getsockname())), "reset")
-            del caught
-
-
-class ScriptedSocket(raw.CSocket):  # type: ignore[misc, valid-type]
-    """A kernel socket whose connect(2) answers what it is told; unconnected, so it polls as writable at once."""
-
-    codes: list[int]
-
-    def connect_ex(self, _address: Any) -> int:
-        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
-
-
-class FailingSocket(PassThroughSocket):
-    code: int
-    where: str
-
-    async def bind(self, address: Any) -> None:
-        if self.where == "bind":
-            raise OSError(self.code, "no")
-        await super().bind(address)
-
-    async def connect(self, address: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.where == "connect":
-            raise OSError(self.code, "no")
-        await super().connect(address)
-
-
-class FailingFactory(PassThroughFactory):
-    def __init__(self, code: int | None, where: str = "connect") -> None:
-        super().__init__()
-        self.code, self.where = code, where
-
-    def socket(self, family: Any = V4, type: Any = socket.SOCK_STREAM, proto: int = 0) -> FailingSocket:
-        if self.where == "socket":
-            assert self.code is not None
-            raise OSError(self.code, "no")
-        sock = FailingSocket(self, socket.socket(family, type, proto))
-        sock.code, sock.where = self.code, self.where  # type: ignore[assignment]
-        return sock
-
-
-CODES = [
-    errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH,
-    errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOPROTOOPT, errno.EADDRNOTAVAIL, errno.EADDRINUSE,
-    errno.EAFNOSUPPORT, errno.ENETDOWN, errno.EHOSTDOWN, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE, errno.ENOTSOCK,
-    errno.EBADF, errno.EPROTOTYPE, errno.EAGAIN,
-]  # fmt: skip
-codes = pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
-
-
-@codes
-@pytest.mark.parametrize("when", ["immediate", "asynchronous", "after spurious wakeups"])
-async def test_an_injected_errno_at_the_raw_door(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
-    waits = {"immediate": [], "asynchronous": [115, 114], "after spurious wakeups": [115, 114, 114, 114]}[when]
-
-    def make(family: int) -> ScriptedSocket:
-        sock = ScriptedSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        sock.codes = [*waits, code]
-        return sock
-
-    monkeypatch.setattr(attempt, "new_socket", make)
-    async with no_leaks():
-        with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
-            await tcp_connect(LOCAL, now() + 5000)
-        check_injected(caught.value, code)
-        del caught
-
-
-def check_injected(error: OSError, code: int) -> None:
-    assert error.errno == code
-    assert not isinstance(error, DeadlineExceeded)
-    local = code == errno.EADDRNOTAVAIL
-    check_text(error, "127.0.0.1:9", ".+", local=local)
-
-
-@codes
-async def test_an_injected_errno_at_the_factory_door(code: int) -> None:
-    factory = FailingFactory(code)
-    with Door("factory", factory).installed():
-        for deadline in (-1, 0):
-            with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
-                await tcp_connect(LOCAL, deadline)
-            check_injected(caught.value, code)
-
-
-@pytest.mark.parametrize("where", ["socket", "bind", "connect"])
-async def test_an_error_without_errno_gets_one(where: str) -> None:
-    factory = FailingFactory(None, where)
-
-    def raise_without(*_: Any) -> Any:
-        raise OSError("a fake that knows no numbers")
-
-    if where == "socket":
-        factory.socket = raise_without  # type: ignore[method-assign, assignment]
-    with Door("factory", factory).installed():
-        with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
-            await tcp_connect(LOCAL, source=Source(ipv4="127.0.0.1"))
-        assert caught.value.errno == errno.EIO
-        assert ("local: " in str(caught.value)) is (where != "connect")
-
-
-async def test_what_is_no_oserror_passes_and_leaves_nothing() -> None:
-    factory = FailingFactory(None)
-
-    async def explode(*_: Any) -> None:
-        raise ZeroDivisionError
-
-    with Door("factory", factory).installed():
-        for deadline in (-1, 0, now() + 5000):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(FailingSocket, "connect", explode)
-                with pytest.raises(ZeroDivisionError):
-                    await tcp_connect(LOCAL, deadline)
-        assert not factory.open
-
-
-async def test_a_fakes_cancelled_connect_is_cancelled_as_such() -> None:
-    with faults.black_hole() as hole, Door.to("factory").installed():
-        for deadline in (0, now() + 5000, -1):
-            caught = None
-            with trio.move_on_after(0.01) as scope:
-                scope.cancel()
-                with trio.CancelScope(shield=True) as shield:
-                    await trio.lowlevel.checkpoint()
-                    shield.shield = False
-                    try:
-                        await tcp_connect(hole.pair, deadline)
-                    except BaseException as exc:
-                        caught = type(exc)
-                        raise
-            assert caught is trio.Cancelled
-
-
-async def test_a_cancel_during_the_passes_of_deadline_0_is_no_group() -> None:
-    with faults.black_hole() as hole, Door.to("factory").installed():
-        caught: list[type[BaseException]] = []
-        for passes in range(7):
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-
-                    async def connecting() -> None:
-                        try:
-                            await tcp_connect(hole.pair, 0)
-                        except BaseException as exc:
-                            caught.append(type(exc))
-                            raise
-
-                    async def cancelling(passes: int = passes, scope: trio.CancelScope = scope) -> None:
-                        for _ in range(passes):
-                            await trio.lowlevel.checkpoint()
-                        scope.cancel()
-
-                    nursery.start_soon(connecting)
-                    nursery.start_soon(cancelling)
-            assert scope.cancelled_caught
-        assert set(caught) == {trio.Cancelled}
-
-
-# --- where it comes from ----------------------------------------------------------------------------------------------
+    with pytest.raises((TypeError, ValueError), match="a resolver"):
+        await connect("api.test", 443, resolver=Odd())
 
 
 @pytest.mark.parametrize(
-    ("host", "source", "local"),
+    ("arguments", "options", "error"),
     [
-        ("127.0.0.1", Source(ipv4="127.0.0.9"), "127.0.0.9"),
-        ("127.0.0.1", Source(ipv4="127.0.0.9", ipv6="::1"), "127.0.0.9"),
-        ("::1", Source(ipv6="::1"), "::1"),
-        ("127.0.0.1", Source(interface="lo"), "127.0.0.1"),
-        ("127.0.0.1", Source(), "127.0.0.1"),
-        ("::1", Source(interface="lo", ipv6="::1"), "::1"),
+        (("", 443), {}, ValueError),
+        ((None, 443), {}, TypeError),
+        ((b"api.test", 443), {}, TypeError),
+        (("api.test:443", 443), {}, ValueError),
+        (("[2001:db8::1]", 443), {}, ValueError),
+        (("a" * 64 + ".test", 443), {}, ValueError),
+        (("api.test", 0), {}, ValueError),
+        (("192.0.2.1", 0), {}, ValueError),
+        (("api.test", 65536), {}, ValueError),
+        (("api.test", "443"), {}, TypeError),
+        (("api.test", 443, 1.0), {}, TypeError),
+        (("api.test", 443), {"resolver": 3}, TypeError),
+        (("api.test", 443), {"resolver": {"api.test": V4}}, TypeError),
+        (("api.test", 443), {"policy": 3}, TypeError),
+        (("api.test", 443), {"establish": 3}, TypeError),
+        (("api.test", 443), {"tls": True}, TypeError),
     ],
-    ids=str,
+    ids=repr,
 )
-async def test_a_connection_comes_from_its_source(door: Door, host: str, source: Source, local: str) -> None:
-    async with (
-        no_leaks(counters=door.counters),
-        await tcp_listen((host, 0)) as listener,
-        await tcp_connect(listener.endpoint, source=source) as stream,
-    ):
-        accepted = await listener.accept()
-        assert accepted.peer == stream.local
-        assert stream.local.host == local
-        assert stream.report.attempts[0].source == source
-        if source.interface:
-            assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
-        if door.name == "raw" and source.address(listener.endpoint.family):
-            assert stream.getsockopt(socket.IPPROTO_IP, attempt._IP_BIND_ADDRESS_NO_PORT) == 1
-        await accepted.aclose()
+async def test_bad_input_is_refused_before_anything_is_asked(arguments, options, error):
+    recorder = Recorder()
+    with pytest.raises(error):
+        await connect(*arguments, observer=recorder, **options)
+    assert recorder.events == []
 
 
-@pytest.mark.parametrize("source", [Source(ipv4="127.0.0.1"), Source(), Source(ipv4="127.0.0.9")], ids=str)
-async def test_a_source_port_is_used_again_and_again(door: Door, source: Source) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
-        for _ in range(3):
-            stream = await tcp_connect(peer.address.pair, source=Source(ipv4=source.ipv4, port=port))
-            assert stream.local.port == port
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_line_74_the_deadline_counts_for_lookups_and_race_together(net):
+    dead(net, V6)
+    net.dns("never.test", aaaa_delay=math.inf, a_delay=math.inf, aaaa=[V6])
+    net.dns("slow.test", aaaa=[V6], aaaa_delay=0.3, a_delay=math.inf)
+    for name, lookups, attempts in (("never.test", [None, None], []), ("slow.test", [1, None], ["cancelled"])):
+        recorder = Recorder()
+        watch = Stopwatch()
+        with pytest.raises(DeadlineExceeded, match=f"connect to {name}:443 had no result by its deadline") as caught:
+            await connect(name, 443, now() + 500, observer=recorder)
+        assert watch.ms == 500
+        report = caught.value.report
+        assert report is recorder.report
+        assert outcomes(report) == attempts
+        assert [None if lookup.answer is None else len(lookup.answer.addresses) for lookup in report.lookups] == lookups
+
+
+@virtual
+async def test_now_or_never_needs_a_resolver_that_answers_in_that_instant(net):
+    good(net, V4, rtt=0)
+    good(net, V6, rtt=0)
+    net.dns("api.test", aaaa=[V6], a=[V4])
+    net.dns("slow.test", a=[V4], aaaa_delay=0.001, a_delay=0.001)
+    with pytest.raises(DeadlineExceeded):
+        await connect("slow.test", 443, 0)
+
+
+async def test_now_or_never_by_name_on_loopback():
+    async with faults.echoing() as peer:
+        for addresses in (["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]):
+            stream = await connect("api.test", peer.address.port, 0, resolver=StaticResolver({"api.test": addresses}))
+            assert stream.peer.host == "127.0.0.1"
             stream.abort()
 
 
-async def test_an_error_says_where_it_came_from(door: Door) -> None:
-    with faults.refusing() as closed:
-        source = Source(ipv4="127.0.0.9", interface="lo")
-        with pytest.raises(ConnectionRefusedError, match=r"from 127\.0\.0\.9, interface lo refused"):
-            await tcp_connect(closed.pair, source=source)
+@virtual
+async def test_a_call_that_was_cancelled_before_it_began_asks_nothing(net):
+    net.dns("api.test", a=[V4])
+    recorder = Recorder()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await connect("api.test", 443, observer=recorder)
+    assert scope.cancelled_caught
+    assert recorder.names == ["RaceFinished"]
+    assert net.trace.lookups == ()
 
 
-# --- what doors owe each other ----------------------------------------------------------------------------------------
+@virtual
+async def test_cancelled_while_racing_the_observer_hears_the_end_once(net):
+    dead(net, V6)
+    net.dns("api.test", aaaa=[V6], a=[V4], a_delay=math.inf)
+    recorder = Recorder()
+    with trio.move_on_after(0.1):
+        await connect("api.test", 443, observer=recorder)
+    assert recorder.names[-1] == "RaceFinished"
+    assert outcomes(recorder.report) == ["cancelled"]
+    assert [(lookup.kind, lookup.answer is None) for lookup in recorder.report.lookups] == [
+        ("AAAA", False),
+        ("A", True),
+    ]
 
 
-async def test_the_factory_is_still_installed_after_each_call() -> None:
-    with Door.to("factory").installed() as door, faults.refusing() as closed:
-        factory = door.factory
-        with pytest.raises(ConnectionRefusedError):
-            await tcp_connect(closed.pair)
-        async with listening("tcp") as listener:
-            await (await connect_to(listener)).aclose()
-        assert trio.socket.set_custom_socket_factory(factory) is factory
+@virtual
+async def test_a_cancel_in_the_pass_of_the_win_does_not_take_it_away_while_a_lookup_is_out(net):
+    good(net, V6, rtt=0.125)
+    net.dns("api.test", aaaa=[V6], a=[V4], a_delay=math.inf)
+    won = 0
+    for _ in range(40):  # at one instant, in any order
+        recorder = Recorder()
+        with trio.move_on_after(0.125):
+            stream = await connect("api.test", 443, observer=recorder)
+            won += 1
+            stream.abort()
+        assert (recorder.report.winner is not None) == (won > 0)
+        won = 0
 
 
-class Optionless(PassThroughSocket):
-    def setsockopt(self, *_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOPROTOOPT, "a fake knows no options")
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
-class OptionlessFactory(PassThroughFactory):
-    def socket(self, family: Any = V4, type: Any = socket.SOCK_STREAM, proto: int = 0) -> PassThroughSocket:
-        return Optionless(self, socket.socket(family, type, proto))
+@virtual
+async def test_line_78_lookups_are_in_the_report_as_data(net):
+    good(net, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4], aaaa_error=socket.EAI_AGAIN, aaaa_delay=0.03)
+    stream = await connect("api.test", 443)
+    stream.abort()
+    data = json.loads(json.dumps(stream.report.to_dict(), allow_nan=False))
+    six, four = data["lookups"]
+    assert six.pop("error").endswith("Temporary failure in name resolution")
+    assert six == {
+        "host": "api.test", "kind": "AAAA", "started_us": 0, "ended_us": 30_000, "addresses": None, "ttl_us": None,
+        "name_exists": None, "errno": socket.EAI_AGAIN,
+    }  # fmt: skip
+    assert four == {
+        "host": "api.test", "kind": "A", "started_us": 0, "ended_us": 0, "addresses": [V4], "ttl_us": None,
+        "name_exists": True, "errno": None, "error": None,
+    }  # fmt: skip
+    assert data["attempts"][0]["started_us"] == 30_000
 
 
-async def test_a_fake_may_lack_our_defaults_but_not_what_was_asked_for() -> None:
-    async with faults.echoing() as peer:
-        with Door("factory", OptionlessFactory()).installed():
-            await (await tcp_connect(peer.address.pair)).aclose()
-            await (await tcp_listen(("127.0.0.1", 0))).aclose()
-            asked = SocketOptions(nodelay=True, keepalive_idle=5)
-            with pytest.raises(OSError, match="local: socket for"):
-                await tcp_connect(peer.address.pair, options=asked)
-            with pytest.raises(OSError, match="local: socket for"):
-                await tcp_listen(("127.0.0.1", 0), options=asked)
+# --- resolve and order_endpoints --------------------------------------------------------------------------------------
 
 
-class Nameless(PassThroughSocket):
-    def getsockname(self) -> Any:
-        raise NotImplementedError
-
-    def getpeername(self) -> Any:
-        raise NotImplementedError
-
-
-async def test_a_fake_may_have_no_names() -> None:
-    factory = PassThroughFactory()
-    factory.socket = lambda *kind: Nameless(factory, socket.socket(*kind))  # type: ignore[method-assign]
-    async with faults.echoing() as peer:
-        with Door("factory", factory).installed(), faults.refusing() as closed:
-            stream = await tcp_connect(peer.address.pair)
-            assert stream.peer == Endpoint(*peer.address.pair)
-            await stream.aclose()
-            with pytest.raises(ConnectionRefusedError, match="from any address refused"):
-                await tcp_connect(closed.pair)
+@virtual
+async def test_resolve_waits_for_both_and_gives_the_order_of_connect(net):
+    six, four = [f"2001:db8::{n}" for n in (1, 2, 3)], [f"192.0.2.{n}" for n in (1, 2)]
+    net.dns("api.test", aaaa=six, a=four, aaaa_delay=0.3, a_delay=0.1)
+    watch = Stopwatch()
+    endpoints = await resolve("api.test", 443)
+    assert watch.ms == 300
+    assert [endpoint.host for endpoint in endpoints] == [six[0], four[0], six[1], four[1], six[2]]
+    dead(net, *six, *four)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await connect("api.test", 443, now() + 5000)
+    assert [a.endpoint for a in caught.value.report.attempts] == [
+        Endpoint(four[0], 443),  # came first
+        *(endpoint for endpoint in endpoints if endpoint.host != four[0]),
+    ]
 
 
-def test_the_ephemeral_range_is_read_or_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    read: Callable[[], tuple[int, int]] = attempt.ephemeral_range.__wrapped__
-    low, high = read()
-    assert 0 < low <= high <= 65535
-    monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "missing"))
-    assert read() == (1, 65535)
-    (tmp_path / "garbage").write_text("x")
-    monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "garbage"))
-    assert read() == (1, 65535)
+@virtual
+async def test_resolve_fails_like_connect(net):
+    net.dns("gone.test")
+    net.dns("never.test", a=[V4], aaaa_delay=math.inf)
+    with pytest.raises(ResolveFailed, match=r"gone.test .*AAAA: no such name, A: no such name"):
+        await resolve("gone.test", 443)
+    watch = Stopwatch()
+    with pytest.raises(DeadlineExceeded, match="lookup of never.test had no result") as caught:
+        await resolve("never.test", 443, now() + 200)
+    assert watch.ms == 200
+    assert [lookup.kind for lookup in caught.value.report.lookups] == ["AAAA", "A"]
+
+
+async def test_resolve_of_a_number_is_itself():
+    with trio.testing.assert_checkpoints():
+        assert await resolve("127.0.0.1", 0) == (Endpoint("127.0.0.1", 0),)
+    assert await resolve("fe80::1%3", 80) == (Endpoint("fe80::1", 80, 3),)
+
+
+@virtual
+async def test_resolve_at_once(net):
+    assert await resolve("api.test", 1, 0, resolver=StaticResolver({"api.test": [V4]})) == (Endpoint(V4, 1),)
+    with pytest.raises(DeadlineExceeded):
+        await resolve("api.test", 1, 0, resolver=ScriptedResolver(a=[V4], a_after=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), TypeError),
+        (("api.test",), TypeError),
+        (("api.test", -1), ValueError),
+        (("a b:1", 1), ValueError),
+        (("api.test", 1, None), TypeError),
+    ],
+)
+async def test_resolve_refuses_bad_input(arguments, error):
+    with pytest.raises(error):
+        await resolve(*arguments)
+
+
+@virtual
+async def test_line_40_the_order_is_stable_and_the_same_each_time(net):
+    given = at("192.0.2.2", "2001:db8::2", "192.0.2.1", "2001:db8::1", "192.0.2.2")
+    once = order_endpoints(given)
+    assert once == order_endpoints(given) == order_endpoints(once)
+    assert [endpoint.host for endpoint in once] == ["2001:db8::2", "192.0.2.2", "2001:db8::1", "192.0.2.1"]
+
+
+async def test_line_31_the_kernel_is_asked_for_source_addresses():
+    # Nothing goes from here to a documentation address of IPv6 on most machines, and then loopback comes first.
+    given = [("127.0.0.1", 80), ("::1", 80)]
+    assert {endpoint.host for endpoint in order_endpoints(given)} == {"127.0.0.1", "::1"}
+
+
+async def test_line_41_scope_flow_and_port_survive():
+    given = [("fe80::1", 80, 7, 3), ("fe80::1", 81, 0, 4), Endpoint("fe80::1%lo", 80)]
+    assert set(order_endpoints(given)) == {
+        Endpoint("fe80::1", 80, 3, 7), Endpoint("fe80::1", 81, 4), Endpoint("fe80::1", 80, "lo"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "options", "error"),
+    [
+        ("192.0.2.1", {}, TypeError),
+        (Endpoint(V4, 1), {}, TypeError),
+        ([("api.test", 1)], {}, ValueError),
+        ([3], {}, TypeError),
+        ([], {"policy": 3}, TypeError),
+    ],
+    ids=repr,
+)
+async def test_order_endpoints_refuses_bad_input(endpoints, options, error):
+    with pytest.raises(error):
+        order_endpoints(endpoints, **options)
+
+
+def test_order_endpoints_needs_a_run():
+    with pytest.raises(RuntimeError):
+        order_endpoints([(V4, 1)])
+
+
+async def test_order_endpoints_takes_none_and_port_0():
+    assert order_endpoints([]) == ()
+    assert order_endpoints([(V4, 0)]) == (Endpoint(V4, 0),)
+
+
+# --- cancel at every step ---------------------------------------------------------------------------------------------
+
+
+RESOLVERS = {
+    "at once": dict(aaaa=["::1"], a=["127.0.0.1"]),
+    "A late": dict(aaaa=["::1"], a=["127.0.0.1"], a_after=0.5),
+    "AAAA late": dict(aaaa=["::1"], a=["127.0.0.1"], aaaa_after=0.5),
+    "A never": dict(aaaa=["::1"], a=["127.0.0.1"], a_after=math.inf),
+    "AAAA fails": dict(aaaa=OSError(errno.EIO, "x"), a=["127.0.0.1"]),
+    "none": dict(),
+}
+
+
+@contextlib.asynccontextmanager
+async def both_loopbacks(six: str, four: str) -> AsyncIterator[int]:
+    """One port, with a peer of either kind on each loopback address."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(50):
+            sockets = [stack.enter_context(socket.socket(family)) for family in (AF_INET6, AF_INET)]
+            sockets[0].bind(("::1", 0))
+            port = sockets[0].getsockname()[1]
+            with contextlib.suppress(OSError):
+                sockets[1].bind(("127.0.0.1", port))
+                break
+        for sock, kind in zip(sockets, (six, four), strict=True):
+            if kind == "refused":
+                continue
+            sock.listen(0 if kind == "hole" else 16)
+            if kind == "hole":
+                for _ in range(2):
+                    filler = stack.enter_context(socket.socket(sock.family))
+                    filler.setblocking(False)
+                    filler.connect_ex(sock.getsockname())
+        yield port
+
+
+@pytest.mark.parametrize("resolver", RESOLVERS)
+@pytest.mark.parametrize("kinds", ["good good", "refused good", "hole good", "refused refused"])
+async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
+    kinds, resolver, door: Door, autojump_clock
+):
+    recorders: list[Recorder] = []
+
+    async def operation(port: int) -> TcpStream:
+        recorder = Recorder()
+        recorders.append(recorder)
+        return await connect(
+            "api.test", port, resolver=ScriptedResolver(**RESOLVERS[resolver]), policy=PATIENT, observer=recorder
+        )
+
+    async def check(_port: object, step: Step) -> None:
+        report = recorders.pop().report
+        assert (report.winner is not None) == (step.ending == "returned"), f"{step}\n{report}"
+
+    six, four = kinds.split()
+    await sweep(
+        operation,
+        environment=lambda: both_loopbacks(six, four),
+        rounds=2,
+        raises=ConnectFailed,
+        counters=door.counters,
+        check=check,
+        quiet=0.015,
+    )
+
+
+@pytest.mark.parametrize("resolver", ["at once", "A late", "A never", "none"])
+async def test_line_77_a_cancel_at_any_step_of_resolve_leaves_nothing(resolver, autojump_clock):
+    async def operation() -> tuple[Endpoint, ...]:
+        return await resolve("api.test", 1, resolver=ScriptedResolver(**RESOLVERS[resolver]))
+
+    await sweep(operation, rounds=3, raises=ResolveFailed, quiet=0.015)
