@@ -8,7 +8,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
@@ -110,7 +110,7 @@ def test_line_82_a_delay_of_zero_is_refused_here_too(delay):
 
 
 @virtual
-async def test_the_order_given_is_the_order_tried(net):
+async def test_line_44_the_order_given_is_tried_250_ms_apart(net):
     hosts = ["192.0.2.3", "2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]
     dead(net, *hosts[:-1])
     good(net, hosts[-1])
@@ -164,7 +164,7 @@ async def test_line_45_the_failure_of_any_attempt_opens_one_gate(net):
     dead(net, "192.0.2.5", "192.0.2.6")
     with pytest.raises(DeadlineExceeded) as caught:
         await connectx(at(*(f"192.0.2.{n}" for n in range(1, 7))), now() + 700)
-    assert list(starts(caught.value.report).values()) == [0, 250, 300, 350, 450, 700][:5] + [None]
+    assert list(starts(caught.value.report).values()) == [0, 250, 300, 350, 450, None]
 
 
 @virtual
@@ -326,12 +326,12 @@ async def test_establish_may_return_none_or_anything(net):
 
 
 @pytest.fixture(scope="module")
-def tls() -> Iterator[tuple[ssl.SSLContext, ssl.SSLContext]]:
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("service.test").configure_cert(server)
     authority.configure_trust(client)
-    yield server, client
+    return server, client
 
 
 @contextlib.asynccontextmanager

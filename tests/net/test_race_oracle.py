@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from math import inf
 
 import attrs
@@ -364,7 +365,7 @@ def check_promises(plan: Plan, book: Book, how: str) -> None:
     if not plan.stream:
         assert set(known) == {host_of(n) for n in range(len(plan.fates))}
     started = [row for row in report.attempts if row.started is not None]
-    for row, following in zip(started, started[1:], strict=False):
+    for row, following in pairwise(started):
         unsent = plan.fates[[host_of(n) for n in range(len(plan.fates))].index(row.endpoint.host)].kind == "unsent"
         assert following.started - row.started >= (0 if unsent else FLOOR * TICK)
     for row in started:

@@ -12,7 +12,6 @@ from trio_connect import (
     ConnectFailed,
     ConnectReport,
     DeadlineExceeded,
-    Endpoint,
     EstablishFailed,
     RacePolicy,
     ResolveFailed,
