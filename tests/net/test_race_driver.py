@@ -8,13 +8,13 @@ import math
 import signal
 import socket
 import ssl
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import trio
 import trio.testing
 
-from tests.net.racing import Recorder, Stopwatch, at, dead, good, outcomes, rows, starts, virtual
+from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, outcomes, rows, starts, virtual
 from tests.support import faults
 from tests.support.doors import Door, PassThroughFactory
 from tests.support.leaks import no_leaks
@@ -80,7 +80,7 @@ async def test_these_from_establish_fail_the_attempt_and_the_race_goes_on(net, e
     with pytest.raises(ConnectFailed) as caught:
         await connectx(at("192.0.2.1"), establish=establish)
     assert caught.value.errno == code
-    assert caught.value.__cause__.exceptions == (error,)
+    assert causes(caught.value) == (error,)
 
 
 class Bug(Exception):
@@ -191,7 +191,7 @@ LOSERS = [
 
 @pytest.mark.parametrize("lose", LOSERS, ids=lambda lose: lose.__name__)
 async def test_line_76_what_a_loser_makes_of_its_closed_socket_does_not_touch_the_winner(lose, door: Door):
-    async def establish(stream: TcpStream) -> TcpStream:
+    async def establish(stream: TcpStream) -> Any:
         if (stream.peer.host, stream.peer.port) == slow.address.pair:
             return await lose(stream)
         return stream
@@ -563,7 +563,7 @@ async def test_an_observer_hears_everything_in_order(net):
     stream = await connectx(
         at("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"), observer=recorder, establish=establish
     )
-    told = []
+    told: list[tuple[Any, ...]] = []
     for event in recorder.events:
         match event:
             case AttemptStarted(attempt, endpoint, source, cause):
