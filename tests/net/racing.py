@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 import trio
-from trio_connect.testing import VirtualNetwork, echo, run
 
 from trio_connect import ConnectReport, RaceFinished, TcpStream, TraceEvent
+from trio_connect.testing import VirtualNetwork, echo, run
 
 
 def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

@@ -42,7 +42,7 @@ SEQUENTIAL = RacePolicy(attempt_delay=math.inf)
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("endpoints", [[], (), iter(()), {}, set()], ids=repr)
+@pytest.mark.parametrize("endpoints", [[], (), iter(()), {}, set()], ids=lambda value: type(value).__name__)
 async def test_line_85_an_empty_list_is_a_value_error_at_once(endpoints):
     recorder = Recorder()
     with pytest.raises(ValueError, match="at least one endpoint"):
