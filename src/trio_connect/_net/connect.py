@@ -25,7 +25,7 @@ from .._trace import LookupFinished, LookupStarted, Observer
 from .connectx import RaceOptions, check_race_options, connectx, pair_up
 from .factory import factory_installed
 from .lookup import Lookups
-from .race_driver import RaceDriver
+from .race_driver import RaceDriver, out_of_the_group
 from .resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
 from .route import look_up_routes
 from .stream import TcpStream
@@ -116,15 +116,15 @@ async def resolve(
 
 
 async def _everything(lookups: Lookups) -> None:
-    crash: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        lookups.start(nursery)
-        try:
+    crash: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            lookups.start(nursery)
             while await lookups.more():
                 pass
-        except Exception as exc:  # noqa: BLE001 - raised outside of the nursery, which would wrap it in a group
-            crash = exc
-        nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+    except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
+        crash = out_of_the_group(exc)
     if crash is not None:
         try:
             raise crash

@@ -81,18 +81,21 @@ def _without_cancellation(exc: BaseException) -> BaseException:
     return exc
 
 
-def _out_of_the_group(exc: BaseException) -> BaseException:
-    """Return what a nursery of ours has wrapped: a cancellation, or the one error that there can be besides.
+def _is_cancellation(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_is_cancellation, cast("BaseExceptionGroup[BaseException]", exc).exceptions))
+    return isinstance(exc, trio.Cancelled)
 
-    Its tasks raise nothing but Cancelled; its parent may be interrupted from the keyboard.
-    """
-    while isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        rest = group.split(trio.Cancelled)[1]
-        if rest is not None and len(rest.exceptions) > 1:
-            return rest
-        exc = (rest or group).exceptions[0]
-    return exc
+
+def out_of_the_group(exc: BaseException) -> BaseException:
+    """Return what a nursery of ours has wrapped: the one error that there can be, or else a cancellation."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    members = cast("BaseExceptionGroup[BaseException]", exc).exceptions
+    errors = [member for member in members if not _is_cancellation(member)]
+    if errors:
+        return errors[0] if len(errors) == 1 else exc
+    return out_of_the_group(members[0])
 
 
 def _comes_of_closing(exc: BaseException | None) -> bool:
@@ -385,7 +388,7 @@ class RaceDriver:
                     self._give_up(keep=self._winner)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
-            error = _out_of_the_group(exc)
+            error = out_of_the_group(exc)
         # A cancel from outside that comes in the pass of the win still reaches the tasks of the losers. It is too late
         # to take the winner away: whoever cancelled finds out at the next checkpoint.
         if error is not None and not (self._winner is not None and isinstance(error, trio.Cancelled)):
