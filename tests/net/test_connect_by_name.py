@@ -509,6 +509,27 @@ async def test_resolve_fails_like_connect(net):
     assert [lookup.kind for lookup in caught.value.report.lookups] == ["AAAA", "A"]
 
 
+@pytest.mark.parametrize("error", [Bug(), KeyboardInterrupt(), ExceptionGroup("mine", [Bug(), Bug()])], ids=repr)
+@virtual
+async def test_resolve_raises_what_a_resolver_raised_as_itself(net, error):
+    with pytest.raises(type(error)) as caught:
+        await resolve("api.test", 1, resolver=ScriptedResolver(aaaa=[V6], a=error, a_after=0.1))
+    assert caught.value is error
+
+
+@virtual
+async def test_a_cancelled_resolve_raises_cancelled_and_not_a_group(net):
+    net.dns("never.test", a=[V4], a_delay=math.inf, aaaa_delay=math.inf)
+    with trio.move_on_after(1) as scope:
+        try:
+            await resolve("never.test", 1)
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:
+            raise AssertionError(repr(exc)) from exc
+    assert scope.cancelled_caught
+
+
 async def test_resolve_of_a_number_is_itself():
     with trio.testing.assert_checkpoints():
         assert await resolve("127.0.0.1", 0) == (Endpoint("127.0.0.1", 0),)
