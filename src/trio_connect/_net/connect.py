@@ -120,10 +120,13 @@ async def _everything(lookups: Lookups) -> None:
     try:
         async with trio.open_nursery() as nursery:
             lookups.start(nursery)
-            while await lookups.more():
-                pass
+            try:
+                while await lookups.more():
+                    pass
+            except Exception as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
+                crash = exc
             nursery.cancel_scope.cancel()
-    except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
+    except BaseException as exc:  # noqa: BLE001 - raised below, out of that group
         crash = out_of_the_group(exc)
     if crash is not None:
         try:
