@@ -243,6 +243,40 @@ async def test_line_55_establish_works_by_name_too(net):
     assert await connect("api.test", 443, establish=establish) == "v4"
 
 
+@virtual
+async def test_a_zone_with_very_many_addresses_is_raced_by_64_of_them(net):
+    six, four = [f"2001:db8::{n:x}" for n in range(1, 201)], [f"192.0.2.{n}" for n in range(1, 201)]
+    for host in (*six, *four):
+        net.host(host).unreachable()
+    net.dns("api.test", aaaa=six, a=four, a_delay=0.5)
+    with pytest.raises(ConnectFailed) as caught:
+        await connect("api.test", 443)
+    assert outcomes(caught.value.report).count("failed") == 64
+    assert len(net.trace.connections) == 64
+
+
+@virtual
+async def test_now_or_never_by_name_with_establish(net):
+    good(net, V4, V6, rtt=0)
+
+    async def establish(stream: TcpStream) -> TcpStream:
+        return stream
+
+    resolver = StaticResolver({"api.test": [V4, V6]})
+    stream = await connect("api.test", 443, 0, resolver=resolver, establish=establish)
+    stream.abort()
+
+
+@virtual
+async def test_an_answer_at_the_deadline_is_on_record(net):
+    dead(net, V6, V4)
+    net.dns("api.test", aaaa=[V6], a=[V4], a_delay=0.125)
+    for _ in range(10):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await connect("api.test", 443, now() + 125)
+        assert [lookup.answer is not None for lookup in caught.value.report.lookups] == [True, True]
+
+
 # --- literals ---------------------------------------------------------------------------------------------------------
 
 

@@ -1090,3 +1090,40 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
         check=check,
         quiet=0.015,
     )
+
+
+@ROUNDS
+@pytest.mark.parametrize("kinds", ["good", "hole good", "refused hole", "refused refused"])
+async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, rounds, door: Door, autojump_clock):
+    running: list[str] = []
+    recorders: list[Recorder] = []
+
+    async def come(endpoints: list[tuple[str, int]]) -> AsyncIterator[tuple[str, int]]:
+        running.append("generator")
+        try:
+            for endpoint in endpoints:
+                yield endpoint
+                await trio.sleep(0.005)
+        finally:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            running.pop()
+
+    async def operation(endpoints: list[tuple[str, int]]) -> TcpStream:
+        recorder = Recorder()
+        recorders.append(recorder)
+        return await connectx(come(endpoints), policy=PATIENT, observer=recorder)
+
+    async def check(_endpoints: object, step: Step) -> None:
+        assert running == [], step
+        report = recorders.pop().report
+        assert (report.winner is not None) == (step.ending == "returned"), f"{step}\n{report}"
+
+    await sweep(
+        operation,
+        environment=lambda: surroundings(kinds.split()),
+        rounds=rounds,
+        raises=ConnectFailed,
+        counters=door.counters,
+        check=check,
+        quiet=0.015,
+    )
