@@ -43,7 +43,8 @@ lint-ruff: $(VENV)/.lint
 
 # What cannot be reached on one platform is there for another.
 lint-mypy: $(VENV)/.lint
-	$(VENV)/bin/mypy $(checked)
+	$(VENV)/bin/mypy src tests examples
+	MYPYPATH=src:benchmarks $(VENV)/bin/mypy $(wildcard benchmarks/*.py)
 	$(VENV)/bin/mypy --platform darwin --no-warn-unreachable --cache-dir .mypy_cache/darwin src
 	$(VENV)/bin/mypy --platform win32 --no-warn-unreachable --cache-dir .mypy_cache/win32 src
 
@@ -75,9 +76,6 @@ clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov
 	rm -f .coverage .coverage.*
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
-
-# mypy refuses a folder in which there is no Python.
-checked = src tests $(sort $(dir $(wildcard examples/*.py benchmarks/*.py)))
 
 # The report is printed whether or not the tests passed, and the status is theirs. `coverage run` rather than a
 # pytest plugin: our own plugin is imported before any plugin could start to measure.

@@ -91,11 +91,11 @@ def out_of_the_group(exc: BaseException) -> BaseException:
     """Return what a nursery of ours has wrapped: the one error that there can be, or else a cancellation."""
     if not isinstance(exc, BaseExceptionGroup):
         return exc
-    members = cast("BaseExceptionGroup[BaseException]", exc).exceptions
-    errors = [member for member in members if not _is_cancellation(member)]
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    errors = [member for member in group.exceptions if not _is_cancellation(member)]
     if errors:
-        return errors[0] if len(errors) == 1 else exc
-    return out_of_the_group(members[0])
+        return errors[0] if len(errors) == 1 else group
+    return out_of_the_group(group.exceptions[0])
 
 
 def _comes_of_closing(exc: BaseException | None) -> bool:
