@@ -25,7 +25,8 @@ from .._trace import LookupFinished, LookupStarted, Observer
 from .connectx import RaceOptions, check_race_options, connectx, pair_up
 from .factory import factory_installed
 from .lookup import Lookups
-from .race_driver import RaceDriver, out_of_the_group
+from .race_driver import RaceDriver
+from .race_errors import out_of_the_group
 from .resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
 from .route import look_up_routes
 from .stream import TcpStream

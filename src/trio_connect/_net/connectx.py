@@ -20,7 +20,8 @@ from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._trace import Observer
 from .factory import factory_installed
-from .race_driver import RaceDriver, open_attempt
+from .opening import open_attempt
+from .race_driver import RaceDriver
 from .stream import TcpStream
 
 T = TypeVar("T")

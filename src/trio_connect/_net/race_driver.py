@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, final
 
 import attrs
 import trio
@@ -31,11 +29,13 @@ from trio.lowlevel import (
 
 from .._engine.race import Race
 from .._engine.race_table import Abandon, Command, Start, Won
-from .._errors import DeadlineExceeded, EstablishFailed, ResolveFailed, connect_error, milliseconds
+from .._errors import DeadlineExceeded, milliseconds
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from .attempt import PENDING, Door, begin, describe_source, failure, finish, look, open_socket
+from .attempt import PENDING, Door, describe_source, failure, finish, look
 from .factory import LocalFailure
+from .opening import Failure, Opening, open_attempt
+from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, out_of_the_group, without_cancellation
 from .stream import TcpStream
 from .waiting import PASSES, park
 
@@ -51,9 +51,6 @@ Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
 
 Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
 
-# What an establish may raise to fail its attempt alone; ssl.SSLError is an OSError.
-ATTEMPT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, EstablishFailed)
-
 # No packet left if connect(2) says this at once, so the floor between two starts protects nobody.
 _NOT_EMITTED: Final = frozenset(
     {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
@@ -63,105 +60,6 @@ _NOT_EMITTED: Final = frozenset(
 _AT_ONCE: Final = 0.001
 
 _log: Final = logging.getLogger("trio_connect")
-
-
-def _without_cancellation(exc: BaseException) -> BaseException:
-    """Return what is left of an exception when Trio's own Cancelled is taken out; raise it if that is nothing.
-
-    A nursery in the caller's establish raises a group when several of its tasks are cancelled.
-    """
-    if isinstance(exc, trio.Cancelled):
-        raise exc
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        cancelled, rest = group.split(trio.Cancelled)
-        if rest is None:
-            raise exc
-        return group if cancelled is None else rest
-    return exc
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return all(map(_is_cancellation, cast("BaseExceptionGroup[BaseException]", exc).exceptions))
-    return isinstance(exc, trio.Cancelled)
-
-
-def out_of_the_group(exc: BaseException) -> BaseException:
-    """Return what a nursery of ours has wrapped: the one error that there can be, or else a cancellation."""
-    if not isinstance(exc, BaseExceptionGroup):
-        return exc
-    group = cast("BaseExceptionGroup[BaseException]", exc)
-    errors = [member for member in group.exceptions if not _is_cancellation(member)]
-    if errors:
-        return errors[0] if len(errors) == 1 else group
-    return out_of_the_group(group.exceptions[0])
-
-
-def _comes_of_closing(exc: BaseException | None) -> bool:
-    """Say whether an exception is what a caller's establish makes of a connection that was closed under it.
-
-    That is a `trio.ClosedResourceError`, bare, in the group of a nursery, or behind the exception of a library.
-    """
-    while exc is not None:
-        if isinstance(exc, (trio.ClosedResourceError, *ATTEMPT_ERRORS)):
-            return True
-        if isinstance(exc, BaseExceptionGroup):
-            group = cast("BaseExceptionGroup[BaseException]", exc)
-            return all(map(_comes_of_closing, group.exceptions))
-        if not isinstance(exc, Exception):
-            return False
-        exc = exc.__cause__ or exc.__context__
-    return False
-
-
-def _errno_of_establish(exc: Exception) -> int | None:
-    """Return the errno of what an establish raised; None where it is a number of OpenSSL's or of the resolver's."""
-    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError | socket.gaierror | ResolveFailed):
-        return exc.errno
-    return None
-
-
-Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
-"""The first instant of an attempt: a socket that is up (0) or `PENDING`, or no socket and why."""
-
-
-@attrs.frozen
-class Failure:
-    """Why an attempt could not go on."""
-
-    code: int
-    phase: Phase
-    endpoint: Endpoint
-    source: Source | None
-    elapsed: float
-
-    def to_error(self) -> OSError:
-        """Return it as the error of the attempt; a race that is won never needs the text."""
-        source = describe_source(None, self.endpoint, self.source)
-        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
-
-
-def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Opening:
-    """Make a socket and start connecting it; after an error nothing stays open."""
-    started = current_time()
-    door: Door | None = None
-    phase: Phase = "connect"
-    try:
-        door = open_socket(endpoint, source, options, factory=factory)
-        code = begin(door, endpoint, source)
-    except LocalFailure as exc:
-        code, phase = exc.code, exc.phase
-    except BaseException:
-        if door is not None:
-            door.close()
-        raise
-    if code in (0, PENDING):
-        assert door is not None
-        return door, code
-    if door is not None:
-        door.close()
-    return None, Failure(code, phase, endpoint, source, current_time() - started)
 
 
 @attrs.define(eq=False)
@@ -399,7 +297,8 @@ class RaceDriver:
 
     async def _steer(self, *, fed: bool) -> None:
         # Through a factory, with an establish or a resolver, a task needs several passes for what is ready already.
-        passes = 1 if self._can_look() and not fed else PASSES
+        stages = fed + self._factory + (self._establish is not None)
+        passes = PASSES * stages if stages else 1
         while not self._is_over():
             if current_time() < self._until:
                 if not self._facts:
@@ -597,7 +496,7 @@ class RaceDriver:
                     attempt.stream = TcpStream(attempt.door, attempt.endpoint)
                     self._tell(_Established(attempt.id, await self._establish(attempt.stream)))
             except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
-                self._tell_error(attempt, _without_cancellation(exc))
+                self._tell_error(attempt, without_cancellation(exc))
 
     def _tell_error(self, attempt: _Attempt, exc: BaseException) -> None:
         alive = attempt.id in self._live
@@ -607,8 +506,8 @@ class RaceDriver:
             self._tell(_Failed(attempt.id, exc.phase, exc.code, error))
         elif isinstance(exc, ATTEMPT_ERRORS):
             exc.add_note(f"while establishing over {attempt.endpoint}")
-            self._tell(_Failed(attempt.id, "establish", _errno_of_establish(exc), exc))
-        elif alive or not _comes_of_closing(exc):
+            self._tell(_Failed(attempt.id, "establish", errno_of_establish(exc), exc))
+        elif alive or not comes_of_closing(exc):
             self._crash = exc
             self._lot.unpark_all()
 
@@ -616,5 +515,5 @@ class RaceDriver:
         try:
             await feed(nursery)
         except BaseException as exc:  # noqa: BLE001 - raised by run(), outside of the nursery
-            self._crash = _without_cancellation(exc)
+            self._crash = without_cancellation(exc)
         self._lot.unpark_all()

@@ -1,0 +1,71 @@
+"""What exceptions mean in a race: the failure of one attempt, the end of all, or Trio's own cancellation."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final, cast
+
+import trio
+
+from .._errors import EstablishFailed, ResolveFailed
+
+# What an establish may raise to fail its attempt alone; ssl.SSLError is an OSError.
+ATTEMPT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, EstablishFailed)
+
+
+def without_cancellation(exc: BaseException) -> BaseException:
+    """Return what is left of an exception when Trio's own Cancelled is taken out; raise it if that is nothing.
+
+    A nursery in the caller's establish raises a group when several of its tasks are cancelled.
+    """
+    if isinstance(exc, trio.Cancelled):
+        raise exc
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        cancelled, rest = group.split(trio.Cancelled)
+        if rest is None:
+            raise exc
+        return group if cancelled is None else rest
+    return exc
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return all(map(_is_cancellation, cast("BaseExceptionGroup[BaseException]", exc).exceptions))
+    return isinstance(exc, trio.Cancelled)
+
+
+def out_of_the_group(exc: BaseException) -> BaseException:
+    """Return what a nursery of ours has wrapped: the one error that there can be, or else a cancellation."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    errors = [member for member in group.exceptions if not _is_cancellation(member)]
+    if errors:
+        return errors[0] if len(errors) == 1 else group
+    return out_of_the_group(group.exceptions[0])
+
+
+def comes_of_closing(exc: BaseException | None) -> bool:
+    """Say whether an exception is what a caller's establish makes of a connection that was closed under it.
+
+    That is a `trio.ClosedResourceError`, bare, in the group of a nursery, or behind the exception of a library.
+    """
+    while exc is not None:
+        if isinstance(exc, (trio.ClosedResourceError, *ATTEMPT_ERRORS)):
+            return True
+        if isinstance(exc, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            return all(map(comes_of_closing, group.exceptions))
+        if not isinstance(exc, Exception):
+            return False
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def errno_of_establish(exc: Exception) -> int | None:
+    """Return the errno of what an establish raised; None where it is a number of OpenSSL's or of the resolver's."""
+    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError | socket.gaierror | ResolveFailed):
+        return exc.errno
+    return None
