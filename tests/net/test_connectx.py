@@ -1127,3 +1127,34 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, 
         check=check,
         quiet=0.015,
     )
+
+
+@pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
+@pytest.mark.parametrize("mix", ["1 good", "1 black hole", "3 black holes", "3 with the last good", "3 in the middle"])
+async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no_winner(
+    mix, establish, door: Door, mock_clock
+):
+    recorders: list[Recorder] = []
+
+    async def operation(endpoints: list[tuple[str, int]]) -> TcpStream:
+        recorder = Recorder()
+        recorders.append(recorder)
+        return await connectx(endpoints, now() + 1000, policy=PATIENT, establish=establish, observer=recorder)
+
+    async def check(_endpoints: object, step: Step) -> None:
+        report = recorders.pop().report
+        assert (report.winner is not None) == (step.ending == "returned"), f"{step}\n{report}"
+
+    summary = await sweep(
+        operation,
+        environment=lambda: surroundings(["hole", *MIXES[mix]]),
+        modes=["clock"],
+        rounds=3,
+        raises=DeadlineExceeded,
+        counters=door.counters,
+        check=check,
+        clock=mock_clock,
+        jump=2.0,
+        quiet=0.015,
+    )
+    assert any(run.ending == "raised" for run in summary.runs)
