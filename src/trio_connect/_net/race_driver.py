@@ -508,12 +508,17 @@ class RaceDriver:
             exc.add_note(f"while establishing over {attempt.endpoint}")
             self._tell(_Failed(attempt.id, "establish", errno_of_establish(exc), exc))
         elif alive or not comes_of_closing(exc):
+            self._crash_with(exc)
+
+    def _crash_with(self, exc: BaseException) -> None:
+        # The first is what happened, and the others may only come of its end; but an interrupt is not to be lost.
+        if self._crash is None or (isinstance(self._crash, Exception) and not isinstance(exc, Exception)):
             self._crash = exc
-            self._lot.unpark_all()
+        self._lot.unpark_all()
 
     async def _run_feed(self, feed: Feed, nursery: trio.Nursery) -> None:
         try:
             await feed(nursery)
         except BaseException as exc:  # noqa: BLE001 - raised by run(), outside of the nursery
-            self._crash = without_cancellation(exc)
+            self._crash_with(without_cancellation(exc))
         self._lot.unpark_all()
