@@ -126,6 +126,25 @@ async def test_several_that_raise_in_one_pass_give_one_of_their_exceptions(door:
                 await connectx([one.address.pair, other.address.pair], establish=establish, policy=SOON)
 
 
+@pytest.mark.parametrize(
+    ("first", "then"), [(Bug(), Bug()), (KeyboardInterrupt(), Bug()), (Bug(), KeyboardInterrupt())]
+)
+async def test_what_was_raised_first_is_heard_and_an_interrupt_before_all(first, then, door: Door):
+    async def establish(stream: TcpStream) -> None:
+        if (stream.peer.host, stream.peer.port) == last.address.pair:
+            raise first
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise then
+
+    async with faults.echoing() as one, faults.echoing() as last, no_leaks(counters=door.counters):
+        with pytest.raises((Bug, KeyboardInterrupt)) as caught:
+            await connectx([one.address.pair, last.address.pair], establish=establish, policy=SOON)
+        assert caught.value is (then if isinstance(then, KeyboardInterrupt) else first)
+        del caught
+
+
 async def test_a_group_that_establish_raised_is_its_own_and_is_not_changed(door: Door):
     group = ExceptionGroup("mine", [Bug(), Bug()])
 
