@@ -99,6 +99,10 @@ class _Failed:
 _Fact: TypeAlias = _Connected | _Established | _Failed
 
 
+def _urgency(fact: _Fact) -> int:
+    return 0 if isinstance(fact, _Connected) else 1 if isinstance(fact, _Established) else 2
+
+
 @final
 class RaceDriver:
     """One race from its first attempt to its end.
@@ -358,6 +362,8 @@ class RaceDriver:
         """Tell the engine everything that became known at this instant, and do what it says."""
         now = current_time()
         facts, self._facts = self._facts, []
+        # All of one instant: progress puts off a start that a failure would make, and a success makes it needless.
+        facts.sort(key=_urgency)
         for fact in facts:
             attempt = self._live.get(fact.id)
             if attempt is None or self._is_over():
