@@ -45,7 +45,8 @@ _INT: Final = struct.Struct("i")
 _CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # recvmsg(2), Linux
 
 
-def _check_path(path: object) -> str | bytes:
+def check_path(path: object) -> str | bytes:
+    """Return a path as the kernel takes it, or say what is wrong with it."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a str, bytes or path object, got {path!r}")
     plain: str | bytes = os.fspath(path)
@@ -57,18 +58,21 @@ def _check_path(path: object) -> str | bytes:
     return plain
 
 
-def _show(path: str | bytes) -> str:
+def show_path(path: str | bytes) -> str:
+    """Return a path for a message."""
     text = os.fsdecode(path)
     return "@" + text[1:] if text.startswith("\0") else text
 
 
-def _family() -> int:
+def unix_family() -> int:
+    """Return the address family, or say that there is none here."""
     if not hasattr(socket, "AF_UNIX"):
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix-domain sockets")
     return int(socket.AF_UNIX)
 
 
-def _too_long(path: str | bytes) -> bool:
+def too_long(path: str | bytes) -> bool:
+    """Say whether a path does not fit into a socket address."""
     raw = os.fsencode(path)
     # An abstract name has no closing NUL.
     return len(raw) > _MAX_PATH + raw.startswith(b"\0")
@@ -82,7 +86,7 @@ class UnixStream(ByteStream[str | bytes]):
 
     @staticmethod
     def _is_family(family: int) -> bool:
-        return family == _family()
+        return family == unix_family()
 
     @staticmethod
     def _address(name: Any) -> str | bytes:
@@ -204,7 +208,7 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
 
     @staticmethod
     def _is_family(family: int) -> bool:
-        return family == _family()
+        return family == unix_family()
 
     @staticmethod
     def _address(name: Any) -> str | bytes:
@@ -253,24 +257,24 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
 
     See unix(7).
     """
-    address = _check_path(path)
+    address = check_path(path)
     until = to_seconds(deadline)
     await checkpoint_if_cancelled()
     started = current_time()
     phase: Phase = "socket"
     door: Door | None = None
     try:
-        family = _family()
+        family = unix_family()
         door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
         phase = "connect"
-        code = await _connect(door, address, until)
+        code = await connect_door(door, address, until)
         if code:
-            raise connect_error(code, phase, _show(address), "this machine", current_time() - started)
+            raise connect_error(code, phase, show_path(address), "this machine", current_time() - started)
         return UnixStream(door, address)
     except Expired:
         assert door is not None
         door.close()
-        what = f"connect to {_show(address)}, whose backlog is full,"
+        what = f"connect to {show_path(address)}, whose backlog is full,"
         raise DeadlineExceeded.during(what, current_time() - started, until) from None
     except OSError as exc:
         if door is not None:
@@ -278,18 +282,23 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
             if phase == "connect":
                 raise
         await cancel_shielded_checkpoint()
-        raise connect_error(errno_of(exc), phase, _show(address), "this machine", current_time() - started) from None
+        raise connect_error(errno_of(exc), phase, show_path(address), "this machine", current_time() - started) from None
     except BaseException:
         if door is not None:
             door.close()
         raise
 
 
-async def _connect(door: Door, address: str | bytes, until: float) -> int:
+async def connect_door(door: Door, address: str | bytes, until: float) -> int:
+    """Connect an open socket: 0, or its error. The caller closes it unless it is 0.
+
+    Raises:
+      Expired: `until`, in Trio time, came while the backlog was full.
+    """
     pause = _FIRST_PAUSE
     last = False
     while True:
-        if _too_long(address):
+        if too_long(address):
             code = errno.ENAMETOOLONG
         else:
             code = door.begin(address)
@@ -333,26 +342,26 @@ async def unix_listen(path: UnixPath, *, backlog: int | None = None) -> UnixList
 
 async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -> UnixListener:
     """Listen; `remove` says whether closing removes the path."""
-    address = _check_path(path)
+    address = check_path(path)
     size = check_backlog(backlog)
     await checkpoint()
     started = current_time()
     phase: Phase = "socket"
     door: Door | None = None
     try:
-        family = _family()
+        family = unix_family()
         if factory_installed():
             door = FactorySocket.make(family, address)
         else:
             door = RawSocket(new_listening_socket(family))
         phase = "bind"
-        if _too_long(address):
+        if too_long(address):
             raise OSError(errno.ENAMETOOLONG, "")
         await listen(door, address, size)
     except OSError as exc:
         if door is not None:
             door.close()
-        raise connect_error(errno_of(exc), phase, _show(address), "this machine", current_time() - started) from None
+        raise connect_error(errno_of(exc), phase, show_path(address), "this machine", current_time() - started) from None
     except BaseException:
         if door is not None:
             door.close()

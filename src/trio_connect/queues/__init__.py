@@ -1,0 +1,40 @@
+"""Queue tokens: submit operations now, reap their results in the order of completion.
+
+For scanners, health checkers, crawlers, and whatever mixes many kinds of operations in one place. One task for each
+connection in a nursery is simpler when each connection leads its own life; see the documentation.
+"""
+
+from ._queue import IOQueue as IOQueue
+from ._set import QueueSet as QueueSet
+from ._set import open_queue_set as open_queue_set
+from ._values import Accepted as Accepted
+from ._values import Address as Address
+from ._values import Closed as Closed
+from ._values import Completion as Completion
+from ._values import Connected as Connected
+from ._values import Op as Op
+from ._values import Popped as Popped
+from ._values import Pushed as Pushed
+from ._values import QResult as QResult
+from ._values import QToken as QToken
+
+__all__ = [
+    "Accepted",
+    "Address",
+    "Closed",
+    "Completion",
+    "Connected",
+    "IOQueue",
+    "Op",
+    "Popped",
+    "Pushed",
+    "QResult",
+    "QToken",
+    "QueueSet",
+    "open_queue_set",
+]
+
+# What users see in reprs and tracebacks is where they import it from.
+for _value in [globals()[_name] for _name in __all__]:
+    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
+        _value.__module__ = __name__

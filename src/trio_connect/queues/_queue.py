@@ -1,0 +1,367 @@
+"""I/O queues: where operations are submitted."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+import trio
+from trio.lowlevel import checkpoint
+
+from .._deadline import check_deadline
+from .._endpoint import Endpoint, EndpointLike
+from .._net.connectx import RaceOptions, connectx
+from .._net.listener import check_backlog
+from .._net.unix import UnixPath
+from ._engine import Engine, Lane
+from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
+from ._transport import DatagramTransport, StreamTransport, TcpTransport, Transport
+from ._values import Accepted, Address, Closed, Connected, Popped, Pushed, QToken
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAX_POP: Final = 65536
+"""The most that one pop can bring, and what it asks for unless told otherwise."""
+
+
+@final
+class IOQueue(trio.abc.AsyncResource):
+    """One socket to be, and the operations submitted to it. Made by `QueueSet.stream` and its kin, or by an accept.
+
+    Submissions are synchronous: they check and return a token, and the operation starts when the submitting task next
+    waits. What the state of the queue forbids raises at submission, as an `OSError`; how the operation went is data in
+    its result.
+
+    Several accepts, pops or pushes may be outstanding. They are served in the order of their submission, and pushes
+    are never interleaved.
+
+    Every submission raises:
+      OSError: EBADF, the queue or its set is closed, or being closed; EAGAIN, as many operations are submitted and not
+        claimed as the set allows; EBUSY, a bind is under way; or what is said at the method.
+      RuntimeError: it was called from another thread than the set's.
+    """
+
+    __slots__ = ("_closed", "_control", "_engine", "_receiving", "_sending", "_state", "_transport")
+
+    def __init__(self, engine: Engine, transport: Transport, state: State = "unbound") -> None:
+        if not isinstance(engine, Engine):
+            raise TypeError("an IOQueue is made by QueueSet.stream(), datagram() or unix(), not directly")
+        self._engine = engine
+        self._transport = transport
+        self._state: State = state
+        self._control: Lane | None = None
+        self._receiving: Lane | None = None
+        self._sending: Lane | None = None
+        self._closed: trio.Event | None = None
+
+    # ------------------------------------------------------------------ who and how
+
+    @property
+    def state(self) -> State:
+        """Where the queue stands; a submission decides by it."""
+        return self._state
+
+    @property
+    def local(self) -> Address | None:
+        """The local address: what was bound, or what a connection has; None without either."""
+        return self._transport.name()
+
+    @property
+    def peer(self) -> Address | None:
+        """What this queue is or was connected to; None if it never was."""
+        return self._transport.peer
+
+    def __repr__(self) -> str:
+        where = self._transport.peer or self._transport.local
+        return f"<IOQueue {self._transport.kind} {self._state}{f' {where}' if where else ''}>"
+
+    # ------------------------------------------------------------------ the state
+
+    def _check(self, submission: Submission) -> State:
+        self._engine.check_thread()
+        self._engine.check_open()
+        outcome = SUBMIT[self._transport.kind][self._state][submission]
+        if isinstance(outcome, int):
+            raise OSError(outcome, complaint(self._transport.kind, self._state, submission, outcome))
+        return outcome
+
+    def _happened(self, event: Event) -> None:
+        self._state = EVENTS[event][self._state]
+
+    # ------------------------------------------------------------------ passive
+
+    async def bind(self, address: EndpointLike | UnixPath) -> None:
+        """Bind to a local address. A checkpoint; never waits.
+
+        Args:
+          address: an endpoint (a wildcard and port 0 are allowed), or a path for a unix-domain queue.
+
+        Raises:
+          OSError: EINVAL, it is bound, listening or connecting; EISCONN, connected; EBADF, closed; ECANCELED, closed
+            meanwhile; and what the system says: EADDRINUSE, EADDRNOTAVAIL, EACCES.
+          TypeError: no address of this kind.
+          ValueError: likewise, or a name instead of an address.
+        """
+        target = self._transport.check_target(address, passive=True)
+        await checkpoint()
+        self._state = self._check("bind")
+        try:
+            await self._transport.bind(target)
+        except BaseException:
+            self._happened("bind failed")
+            raise
+        self._happened("bound")
+        if self._state == "bound":
+            self._engine.resources.add(self)
+        else:  # a socket factory's bind took its time
+            await self._transport.aclose()
+            raise OSError(errno.ECANCELED, f"bind to {address}: this queue was closed meanwhile")
+
+    async def listen(self, backlog: int) -> None:
+        """Listen on what is bound. A checkpoint; never waits.
+
+        Args:
+          backlog: how many connections may wait to be accepted, see listen(2); more than the system allows is that.
+
+        Raises:
+          OSError: EINVAL, a backlog below 1; EDESTADDRREQ, not bound; EADDRINUSE, listening or connecting already, or
+            another socket listens there; EISCONN, connected; EBADF, closed; EOPNOTSUPP, a datagram queue.
+          TypeError: the backlog is not an int.
+        """
+        _an_int(backlog, "backlog")
+        await checkpoint()
+        if backlog < 1:
+            raise OSError(errno.EINVAL, f"listen: a backlog is at least 1, got {backlog!r}")
+        size = check_backlog(backlog)
+        state = self._check("listen")
+        cast("StreamTransport[Any]", self._transport).listen(size)
+        self._state = state
+
+    def accept(self) -> QToken[Accepted]:
+        """Submit an accept: one connection for one token.
+
+        Raises:
+          OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
+        """
+        self._check("accept")
+        self._engine.check_room("accept")
+        lane = self._receiving = self._receiving or Lane(self._engine)
+        return self._engine.submit("accept", self, lane, self._accept)
+
+    async def _accept(self) -> Accepted:
+        transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
+        queue = IOQueue(self._engine, transport, "connected")
+        self._engine.resources.add(queue)
+        return Accepted(queue, peer)
+
+    # ------------------------------------------------------------------ connecting
+
+    def connect(self, address: EndpointLike | UnixPath, deadline: int = -1) -> QToken[Connected]:
+        """Submit a connect. When it fails the queue is unbound, and may bind and connect again.
+
+        Args:
+          address: a numeric endpoint, or a path for a unix-domain queue.
+          deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
+            `DeadlineExceeded`.
+
+        Raises:
+          OSError: EINPROGRESS, a connect is under way; EISCONN, connected; EOPNOTSUPP, listening; EAFNOSUPPORT, bound
+            to another address family; EBUSY, a datagram queue has operations outstanding.
+          TypeError: no address of this kind, or no deadline.
+          ValueError: likewise, or a name instead of an address, or port 0.
+        """
+        target = self._transport.check_target(address, passive=False)
+        check_deadline(deadline)
+        state = self._check("connect")
+        if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
+            raise OSError(errno.EBUSY, complaint("datagram", self._state, "connect", errno.EBUSY))
+        self._engine.check_room("connect")
+        self._state = state
+        lane = self._control = self._control or Lane(self._engine)
+        return self._engine.submit("connect", self, lane, partial(self._connect, target, deadline))
+
+    async def _connect(self, target: Any, deadline: int) -> Connected:
+        try:
+            report = await self._transport.connect(target, deadline)
+        except BaseException:
+            self._connect_failed()
+            raise
+        return self._connected(report)
+
+    def submit_race(
+        self,
+        endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+        deadline: int,
+        options: RaceOptions,
+    ) -> QToken[Connected]:
+        """Submit a connectx; the arguments have been checked, and this queue was made for it."""
+        self._control = lane = Lane(self._engine)
+        return self._engine.submit("connectx", self, lane, partial(self._connectx, endpoints, deadline, options))
+
+    async def _connectx(self, endpoints: Any, deadline: int, options: RaceOptions) -> Connected:
+        try:
+            stream = await connectx(endpoints, deadline, **options)
+        except BaseException:
+            self._connect_failed()
+            raise
+        return self._connected(cast("TcpTransport", self._transport).adopt(stream))
+
+    def _connected(self, report: Any) -> Connected:
+        self._engine.resources.add(self)
+        self._happened("connected")
+        transport = self._transport
+        return Connected(cast("Address", transport.local), cast("Address", transport.peer), report)
+
+    def _connect_failed(self) -> None:
+        self._engine.resources.discard(self)
+        self._happened("connect failed")
+
+    # ------------------------------------------------------------------ data
+
+    def push(self, data: Buffer) -> QToken[Pushed]:
+        """Submit bytes to be sent, all of them; to a connected datagram queue, one datagram.
+
+        Args:
+          data: a bytes-like object, not empty. It must not change before the token completes.
+
+        Raises:
+          OSError: EINVAL, no bytes; ENOTCONN, not connected.
+          TypeError: not bytes.
+        """
+        view = _view(data, "push")
+        self._check("push")
+        self._engine.check_room("push")
+        lane = self._sending = self._sending or Lane(self._engine)
+        return self._engine.submit("push", self, lane, partial(self._push, view))
+
+    async def _push(self, view: memoryview) -> Pushed:
+        with view:
+            await self._transport.push(view)
+            return Pushed(len(view))
+
+    def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
+        """Submit one datagram. An unbound queue is bound by this, to a port that the system chooses.
+
+        Args:
+          data: a bytes-like object, not empty. It must not change before the token completes.
+          address: where to.
+
+        Raises:
+          OSError: EINVAL, no bytes; EISCONN, connected; EOPNOTSUPP, a stream; EAFNOSUPPORT, bound to another address
+            family; EMFILE and kin, the system has no socket for it.
+          TypeError: not bytes, or no endpoint.
+          ValueError: no endpoint, or port 0.
+        """
+        view = _view(data, "push_to")
+        state = self._check("push_to")
+        transport = cast("DatagramTransport", self._transport)
+        endpoint = transport.check_target(address, passive=False)
+        self._engine.check_room("push_to")
+        # Opened here and not in the operation, so that a pop submitted next has a socket to wait on.
+        transport.open_for(endpoint)
+        self._engine.resources.add(self)
+        self._state = state
+        lane = self._sending = self._sending or Lane(self._engine)
+        return self._engine.submit("push_to", self, lane, partial(self._push_to, view, endpoint))
+
+    async def _push_to(self, view: memoryview, endpoint: Endpoint) -> Pushed:
+        with view:
+            await cast("DatagramTransport", self._transport).push_to(view, endpoint)
+            return Pushed(len(view))
+
+    def pop(self, size: int | None = None) -> QToken[Popped]:
+        """Submit a receive: whatever comes first, one byte or more.
+
+        Args:
+          size: at most so many bytes, 1 to 65536 (None). What a stream has more stays for the next pop; a longer
+            datagram is cut off, as by recvfrom(2).
+
+        Raises:
+          OSError: EINVAL, a size that is not allowed; ENOTCONN, a stream that is not connected; EDESTADDRREQ, a
+            datagram queue that is not bound.
+          TypeError: the size is not an int.
+        """
+        most = MAX_POP if size is None else _an_int(size, "size")
+        if not 1 <= most <= MAX_POP:
+            raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {size!r}")
+        self._check("pop")
+        self._engine.check_room("pop")
+        lane = self._receiving = self._receiving or Lane(self._engine)
+        return self._engine.submit("pop", self, lane, partial(self._pop, most))
+
+    async def _pop(self, size: int) -> Popped:
+        data, peer = await self._transport.pop(size)
+        return Popped(data, peer, eof=not data and self._transport.kind == "stream")
+
+    # ------------------------------------------------------------------ closing
+
+    def close(self) -> QToken[Closed]:
+        """Submit a close. From here on submissions are EBADF; what is pending completes with ECANCELED before this does.
+
+        What has been pushed is still delivered. Closing never waits for the peer.
+
+        Raises:
+          OSError: EBADF, closed already, or being closed.
+        """
+        state = self._check("close")
+        self._engine.check_room("close")
+        self._state = state
+        self._engine.resources.add(self)
+        return self._engine.submit("close", self, None, self._close)
+
+    async def _close(self) -> Closed:
+        await self._shut()
+        return Closed()
+
+    async def aclose(self) -> None:
+        """Close without a token. Twice is once; when it returns, everything that was pending has completed.
+
+        Cancelled, it closes all the same.
+        """
+        self._engine.check_thread()
+        if self._state == "closing":
+            self._closed = self._closed or trio.Event()
+            await self._closed.wait()
+            return
+        if self._state != "closed":
+            self._state = "closing"
+            with trio.CancelScope(shield=True):
+                await self._shut()
+        await checkpoint()
+
+    async def _shut(self) -> None:
+        lanes = [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
+        for lane in lanes:
+            lane.cancel()
+        for lane in lanes:
+            await lane.settled()
+        await self.dispose()
+
+    async def dispose(self) -> None:
+        """Close what is open; no operation runs any more."""
+        self._state = "closing"
+        await self._transport.aclose()
+        self._happened("closed")
+        self._engine.resources.discard(self)
+        if self._closed is not None:
+            self._closed.set()
+
+
+def _busy(lane: Lane | None) -> bool:
+    return lane is not None and lane.busy
+
+
+def _an_int(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    return value
+
+
+def _view(data: Buffer, what: str) -> memoryview:
+    view = memoryview(data).cast("B")
+    if not view:
+        raise OSError(errno.EINVAL, f"{what}: there is nothing to send; the end of a stream is sent by close")
+    return view

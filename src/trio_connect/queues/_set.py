@@ -1,0 +1,321 @@
+"""Queue sets: where tokens are waited for."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any, Final, TypeVar, Unpack, cast, final
+
+import trio
+from trio.lowlevel import checkpoint
+
+from .._deadline import NO_DEADLINE, check_deadline, to_seconds
+from .._endpoint import EndpointLike
+from .._net.connectx import RaceOptions, check_race_options, checked
+from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from .._policy import DEFAULT_POLICY
+from ._engine import Engine
+from ._queue import IOQueue
+from ._transport import DatagramTransport, TcpTransport, UnixTransport
+from ._values import Completion, Connected, QResult, QToken
+
+V = TypeVar("V", bound=Completion)
+
+DEFAULT_LIMIT: Final = 4096
+
+
+@asynccontextmanager
+async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncIterator[QueueSet]:
+    """Open a queue set: it owns the tasks that its operations run in, and every socket of its queues.
+
+    Leaving the context cancels what is pending and closes every queue, those of accepted connections and of results
+    that nobody claimed too. Results that were not claimed are dropped.
+
+    An exception of the body comes out as it is. An operation that raises anything but an `OSError` is a bug, in this
+    library or in an iterable or observer that it was given: it ends the set, cancels the body and comes out as it is.
+    Only several exceptions at a time come out as a group.
+
+    Args:
+      max_in_flight: how many operations may be submitted and not claimed. One more is EAGAIN; `QueueSet.room` waits.
+
+    Raises:
+      TypeError: `max_in_flight` is not an int.
+      ValueError: it is below 1.
+    """
+    _check_count(max_in_flight, "max_in_flight")
+    alone: BaseException | None = None
+    engine: Engine | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            engine = Engine(nursery, max_in_flight)
+            try:
+                yield QueueSet(engine)
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery's group, not the body's: the nursery is nobody's business.
+        if len(group.exceptions) > 1:
+            raise
+        alone = group.exceptions[0]
+    finally:
+        if engine is not None:
+            with trio.CancelScope(shield=True):
+                await engine.end()
+    if alone is not None:
+        try:
+            raise alone
+        finally:
+            del alone
+
+
+@final
+class QueueSet:
+    """Submit operations to queues and reap their results in the order of completion. Made by `open_queue_set`.
+
+    A set, its queues and its tokens belong to one thread.
+    """
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        if not isinstance(engine, Engine):
+            raise TypeError("a QueueSet is made by open_queue_set(), not directly")
+        self._engine = engine
+
+    # ------------------------------------------------------------------ queues
+
+    def stream(self, *, options: SocketOptions = DEFAULT_OPTIONS) -> IOQueue:
+        """Return a new queue for TCP. Nothing is opened yet.
+
+        Args:
+          options: set on the socket once there is one; accepted connections have them too.
+
+        Raises:
+          OSError: EBADF, the set has ended.
+          TypeError: `options` is not a `SocketOptions`.
+        """
+        if options is not DEFAULT_OPTIONS:
+            check_options(options)
+        self._engine.check_open()
+        return IOQueue(self._engine, TcpTransport(options))
+
+    def datagram(self) -> IOQueue:
+        """Return a new queue for UDP. Nothing is opened yet.
+
+        Raises:
+          OSError: EBADF, the set has ended.
+        """
+        self._engine.check_open()
+        return IOQueue(self._engine, DatagramTransport())
+
+    def unix(self) -> IOQueue:
+        """Return a new queue for unix-domain streams. Nothing is opened yet.
+
+        Raises:
+          OSError: EBADF, the set has ended.
+        """
+        self._engine.check_open()
+        return IOQueue(self._engine, UnixTransport())
+
+    def connectx(
+        self,
+        endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+        deadline: int = -1,
+        **options: Unpack[RaceOptions],
+    ) -> QToken[Connected]:
+        """Submit a race of connects to one peer, as `trio_connect.connectx` runs it: one token for all of it.
+
+        Args:
+          endpoints: numeric addresses of one peer, best first; those of an async iterable join as they come.
+          deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
+            `DeadlineExceeded`.
+          **options: those of `trio_connect.connectx`.
+
+        Returns:
+          A token whose `queue`, like its result's, is a new queue that the race connects.
+
+        Raises:
+          OSError: EAGAIN, as many operations are submitted and not claimed as the set allows; EBADF, the set has ended.
+          TypeError: an argument has the wrong type.
+          ValueError: there are no endpoints, one is a name or has port 0, or the deadline is below -1.
+        """
+        check_deadline(deadline)
+        check_race_options(
+            options.get("policy", DEFAULT_POLICY),
+            options.get("sources", ()),
+            options.get("observer"),
+            options.get("options", DEFAULT_OPTIONS),
+            None,
+        )
+        unknown = options.keys() - RaceOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"connectx() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        if not isinstance(endpoints, AsyncIterable):
+            endpoints = checked(endpoints)
+            if not endpoints:
+                raise ValueError("connectx needs at least one endpoint, got none")
+        self._engine.check_thread()
+        self._engine.check_open()
+        self._engine.check_room("connectx")
+        queue = IOQueue(self._engine, TcpTransport(), "connecting")
+        return queue.submit_race(endpoints, deadline, options)
+
+    # ------------------------------------------------------------------ waiting
+
+    async def wait(self, token: QToken[V], deadline: int = -1) -> QResult[V]:
+        """Claim the result of one operation, waiting for it if need be. Always a checkpoint.
+
+        A wait that is cancelled or too late loses nothing: the operation goes on, and its result can be claimed later.
+
+        Args:
+          token: of this set, not claimed yet.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one look after one pass of the loop.
+
+        Raises:
+          DeadlineExceeded: the operation has not completed by then.
+          OSError: EINVAL, the token was claimed already or belongs to another set; EBADF, the set has ended.
+          RuntimeError: called from another thread than the set's.
+          TypeError: not a token, or no deadline.
+          trio.BusyResourceError: another task waits for this token.
+          ValueError: the deadline is below -1.
+        """
+        until = to_seconds(deadline)
+        if not isinstance(token, QToken):
+            raise TypeError(f"a token is a QToken, got {token!r}")
+        _, result = await self._engine.wait((token,), until)
+        return cast("QResult[V]", result)
+
+    async def wait_any(self, tokens: Iterable[QToken[V]], deadline: int = -1) -> tuple[int, QResult[V]]:
+        """Claim the result of whichever of these operations completed first. Always a checkpoint.
+
+        Every token is looked at in each call: to reap many, `wait_next` and `completions` are the cheaper ways.
+
+        Args:
+          tokens: of this set, not claimed yet, each once.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one look after one pass of the loop.
+
+        Returns:
+          The token's index in `tokens`, and its result. The other tokens are as they were.
+
+        Raises:
+          DeadlineExceeded: none has completed by then.
+          OSError: EINVAL, there is no token, a token is named twice, was claimed already or belongs to another set;
+            EBADF, the set has ended.
+          RuntimeError: called from another thread than the set's.
+          TypeError: not tokens, or no deadline.
+          trio.BusyResourceError: another task waits for one of them.
+          ValueError: the deadline is below -1.
+        """
+        until = to_seconds(deadline)
+        listed = _check_tokens(tokens)
+        token, result = await self._engine.wait(listed, until)
+        return listed.index(token), cast("QResult[V]", result)
+
+    async def wait_next(self, n: int, deadline: int = -1) -> list[QResult[Any]]:
+        """Claim the results of whatever operations completed first, whichever they are. Always a checkpoint.
+
+        Tokens that somebody waits for by name are left to him.
+
+        Args:
+          n: at most so many.
+          deadline: how long to wait for all `n`, in milliseconds on the clock of `now()`; 0 takes what is there after
+            one pass of the loop. With -1 this returns as soon as there is one result: a batch that cannot be filled
+            shall not hold back what it has for ever.
+
+        Returns:
+          The oldest completion first. Fewer than `n` at the deadline, or when everything submitted has completed;
+          empty when nothing was there at the deadline.
+
+        Raises:
+          OSError: EINVAL, `n` is below 1; EBADF, the set has ended.
+          RuntimeError: called from another thread than the set's.
+          TypeError: `n` or the deadline is not an int.
+          ValueError: the deadline is below -1.
+        """
+        until = to_seconds(deadline)
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"n must be an int, got {n!r}")
+        if n < 1:
+            await checkpoint()
+            raise OSError(errno.EINVAL, f"wait_next: n is at least 1, got {n!r}")
+        want = 1 if deadline == NO_DEADLINE else n
+        return await self._engine.reap(n, want, until, ends=False)
+
+    def completions(self) -> AsyncIterator[QResult[Any]]:
+        """Iterate over results in the order of completion, claiming each, until nothing is submitted and unclaimed.
+
+        What the loop's body submits is reaped too. Tokens that somebody waits for by name are left to him.
+
+        The iterator raises:
+          OSError: EBADF, the set has ended.
+          RuntimeError: used in another thread than the set's.
+        """
+        return _Completions(self._engine)
+
+    async def room(self, n: int = 1) -> None:
+        """Wait until `n` more submissions fit. Always a checkpoint.
+
+        Nothing is reserved: submit before the next checkpoint. Several tasks that wait get their turns in order.
+
+        Raises:
+          OSError: EBADF, the set has ended.
+          RuntimeError: called from another thread than the set's.
+          TypeError: `n` is not an int.
+          ValueError: `n` is below 1, or more than the set ever takes.
+        """
+        _check_count(n, "n")
+        if n > self.max_in_flight:
+            raise ValueError(f"n is at most max_in_flight, {self.max_in_flight}, got {n!r}")
+        await self._engine.room(n)
+
+    # ------------------------------------------------------------------ numbers
+
+    @property
+    def in_flight(self) -> int:
+        """How many operations are submitted and not claimed."""
+        return len(self._engine.table)
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many may be."""
+        return self._engine.table.limit
+
+    def __repr__(self) -> str:
+        return f"<QueueSet {self.in_flight} of {self.max_in_flight} in flight>"
+
+
+@final
+class _Completions:
+    """The iterator of `QueueSet.completions`; not a generator, so that leaving it half-way leaves nothing behind."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __aiter__(self) -> _Completions:
+        return self
+
+    async def __anext__(self) -> QResult[Any]:
+        for result in await self._engine.reap(1, 1, inf, ends=True):
+            return result
+        raise StopAsyncIteration
+
+
+def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:
+    if isinstance(tokens, QToken) or not isinstance(tokens, Iterable):
+        raise TypeError(f"tokens must be an iterable of QToken, got {tokens!r}")
+    listed = list(cast("Iterable[QToken[Any]]", tokens))
+    for token in listed:
+        if not isinstance(token, QToken):
+            raise TypeError(f"tokens must be an iterable of QToken, got {token!r} in it")
+    return listed
+
+
+def _check_count(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} is at least 1, got {value!r}")

@@ -1,0 +1,456 @@
+"""What a queue has open: one socket of one kind, and what can be done with it.
+
+No state is checked here and no two calls of one direction overlap: the queue above sees to both. Everything fails with
+an `OSError` that names the endpoint, because that is what a result holds.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+
+from .._deadline import to_seconds
+from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
+from .._errors import DeadlineExceeded, connect_error, strerror
+from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._report import EMPTY_REPORT, ConnectReport
+from .._net import sockopts
+from .._net.attempt import PENDING, LocalFailure, begin, failure, finish, sockaddr_of
+from .._net.datagram import DatagramSocket
+from .._net.factory import FactorySocket, errno_of, factory_installed
+from .._net.listener import TcpListener, new_listening_socket, set_options
+from .._net.raw import RawSocket
+from .._net.stream import TcpStream
+from .._net.tcp import tcp_connect
+from .._net.unix import (
+    UnixListener,
+    UnixStream,
+    check_path,
+    connect_door,
+    show_path,
+    too_long,
+    unix_connect,
+    unix_family,
+)
+from .._net.waiting import Expired
+from ._states import Kind
+from ._values import Address
+
+if TYPE_CHECKING:
+    from .._net.attempt import Door
+    from .._report import Phase
+
+S = TypeVar("S", TcpStream, UnixStream)
+
+# Trouble of this machine, accept(2): whoever connected is not to blame.
+_LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _error(code: int, what: str, where: object) -> OSError:
+    prefix = "local: " if code in _LOCAL else ""
+    return OSError(code, f"{prefix}{what} {where}: {strerror(code)}")
+
+
+def _raise_broken(what: str, peer: Address, exc: trio.BrokenResourceError) -> NoReturn:
+    cause = exc.__cause__
+    code = errno_of(cause) if isinstance(cause, OSError) else errno.EIO
+    raise _error(code, what, peer) from None
+
+
+class Transport(ABC):
+    """What every kind of queue can be asked; what a kind cannot do, its table of states refuses before."""
+
+    kind: ClassVar[Kind]
+
+    local: Address | None = None
+    peer: Address | None = None
+
+    @abstractmethod
+    def check_target(self, value: Any, *, passive: bool) -> Any:
+        """Return an address to bind to (passive) or to reach, or say what is wrong with it.
+
+        Raises:
+          OSError: EAFNOSUPPORT, what this is bound to cannot reach it.
+          TypeError: it is no address of this kind.
+          ValueError: likewise.
+        """
+
+    @abstractmethod
+    def name(self) -> Address | None:
+        """Return the local address, asking the socket when nobody has yet."""
+
+    @abstractmethod
+    async def bind(self, target: Any) -> None:
+        """Make a socket and bind it."""
+
+    @abstractmethod
+    async def connect(self, target: Any, deadline: int) -> ConnectReport:
+        """Connect; after a failure nothing is open, neither what was bound before."""
+
+    @abstractmethod
+    async def push(self, data: memoryview) -> None:
+        """Send all of it."""
+
+    @abstractmethod
+    async def pop(self, size: int) -> tuple[bytes, Address]:
+        """Receive what comes, and from whom."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close what is open, whatever the caller's scopes say; never waits for a peer."""
+
+
+class StreamTransport(Transport, Generic[S]):
+    """What TCP and unix-domain queues have in common."""
+
+    kind = "stream"
+
+    def __init__(self, stream: S | None = None) -> None:
+        self._stream: S | None = stream
+        self._door: Door | None = None
+        self._listener: TcpListener | UnixListener | None = None
+        if stream is not None:
+            self.peer = stream.peer
+
+    @abstractmethod
+    def _open(self, target: Any) -> Door: ...
+
+    @abstractmethod
+    def _bind_address(self, target: Any) -> Any: ...
+
+    @abstractmethod
+    def _wrap(self, door: Door, target: Any) -> TcpListener | UnixListener: ...
+
+    @abstractmethod
+    async def _connect(self, target: Any, deadline: int) -> S: ...
+
+    @abstractmethod
+    async def _connect_bound(self, door: Door, target: Any, deadline: int) -> S: ...
+
+    @abstractmethod
+    def accepted(self, stream: S) -> StreamTransport[S]:
+        """Return the transport of an accepted connection."""
+
+    def _show(self, target: Any) -> Any:
+        return target
+
+    async def bind(self, target: Any) -> None:
+        started = current_time()
+        phase: Phase = "socket"
+        door: Door | None = None
+        try:
+            address = self._bind_address(target)
+            door = self._open(target)
+            phase = "bind"
+            if isinstance(door, RawSocket):
+                door.bind(address)
+            else:
+                await door.trio_socket().bind(address)
+            self._listener = self._wrap(door, target)
+        except OSError as exc:
+            if door is not None:
+                door.close()
+            where = self._show(target)
+            raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
+        except BaseException:
+            if door is not None:
+                door.close()
+            raise
+        self._door = door
+
+    def listen(self, backlog: int) -> None:
+        """Listen on the socket that is bound.
+
+        Raises:
+          OSError: EADDRINUSE, somebody else listens there.
+        """
+        assert self._door is not None
+        try:
+            self._door.listen(backlog)
+        except OSError as exc:
+            code = errno_of(exc)
+            raise OSError(code, f"local: listen on {self.local}: {strerror(code)}") from None
+
+    async def connect(self, target: Any, deadline: int) -> ConnectReport:
+        door, self._door = self._door, None
+        if door is None:
+            stream = await self._connect(target, deadline)
+        else:
+            try:
+                stream = await self._connect_bound(door, target, deadline)
+            except BaseException:
+                door.close()
+                await self.aclose()
+                self._listener = self.local = None
+                raise
+        return self.adopt(stream)
+
+    def adopt(self, stream: S) -> ConnectReport:
+        """Own a connection from here on."""
+        self._stream = stream
+        self.local, self.peer = stream.local, stream.peer
+        return stream.report
+
+    async def accept(self) -> tuple[StreamTransport[S], Address]:
+        """Accept one connection."""
+        assert self._listener is not None
+        try:
+            stream = cast("S", await self._listener.accept())
+        except OSError as exc:
+            raise _error(errno_of(exc), "accept on", self.local) from None
+        return self.accepted(stream), stream.peer
+
+    async def push(self, data: memoryview) -> None:
+        assert self._stream is not None
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as exc:
+            _raise_broken("push to", self._stream.peer, exc)
+
+    async def pop(self, size: int) -> tuple[bytes, Address]:
+        assert self._stream is not None
+        peer = self._stream.peer
+        try:
+            return await self._stream.receive_some(size), peer
+        except trio.BrokenResourceError as exc:
+            _raise_broken("pop from", peer, exc)
+
+    def name(self) -> Address | None:
+        if self.local is None and self._stream is not None:
+            try:
+                self.local = self._stream.local
+            except trio.ClosedResourceError:
+                pass
+        return self.local
+
+    async def aclose(self) -> None:
+        self._door = None
+        with trio.CancelScope(shield=True):
+            if self._stream is not None:
+                await self._stream.aclose()
+            if self._listener is not None:
+                await self._listener.aclose()
+
+
+@final
+class TcpTransport(StreamTransport[TcpStream]):
+    """A TCP connection or listener."""
+
+    def __init__(self, options: SocketOptions = DEFAULT_OPTIONS, stream: TcpStream | None = None) -> None:
+        super().__init__(stream)
+        self._options = options
+
+    def check_target(self, value: Any, *, passive: bool) -> Endpoint:
+        endpoint = as_endpoint(value)
+        if not passive:
+            check_connectable(endpoint)
+            if self._door is not None:
+                _check_family(self.local, endpoint)
+        return endpoint
+
+    def _open(self, target: Endpoint) -> Door:
+        family = target.family
+        plan = sockopts.listening(self._options, family)
+        door = FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+        try:
+            set_options(door, plan, self._options)
+        except BaseException:
+            door.close()
+            raise
+        return door
+
+    def _bind_address(self, target: Endpoint) -> Any:
+        return sockaddr_of(target)
+
+    def _wrap(self, door: Door, target: Endpoint) -> TcpListener:  # noqa: ARG002
+        self.local = name = as_endpoint(tuple(door.getsockname()))
+        return TcpListener(door, name, self._options)
+
+    async def _connect(self, target: Endpoint, deadline: int) -> TcpStream:
+        return await tcp_connect(target, deadline, options=self._options)
+
+    async def _connect_bound(self, door: Door, target: Endpoint, deadline: int) -> TcpStream:
+        source = _source_of(cast("Endpoint", self.local))
+        until = to_seconds(deadline)
+        await checkpoint_if_cancelled()
+        started = current_time()
+        try:
+            code = begin(door, target, source)
+            if code == PENDING:
+                code = await finish(door, target, source, until)
+            else:
+                await cancel_shielded_checkpoint()
+        except LocalFailure as exc:
+            raise failure(exc.code, exc.phase, door, target, source, current_time() - started) from None
+        except Expired:
+            what = f"connect to {target} from {self.local}"
+            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        if code:
+            raise failure(code, "connect", door, target, source, current_time() - started)
+        return TcpStream(door, target, (((source, target),), (), started, current_time()))
+
+    def accepted(self, stream: TcpStream) -> TcpTransport:
+        return TcpTransport(self._options, stream)
+
+
+def _check_family(local: Address | None, endpoint: Endpoint) -> None:
+    if isinstance(local, Endpoint) and local.family != endpoint.family:
+        raise OSError(errno.EAFNOSUPPORT, f"{endpoint} cannot be reached from {local}, another address family")
+
+
+def _source_of(local: Endpoint) -> Source:
+    host = None if local.host in ("0.0.0.0", "::") else f"{local.host}%{local.scope_id}" if local.scope_id else local.host
+    return Source(ipv6=host, port=local.port) if ":" in local.host else Source(ipv4=host, port=local.port)
+
+
+@final
+class UnixTransport(StreamTransport[UnixStream]):
+    """A unix-domain connection or listener; what it bound is removed when it is closed."""
+
+    def check_target(self, value: Any, *, passive: bool) -> str | bytes:  # noqa: ARG002
+        return check_path(value)
+
+    def _show(self, target: str | bytes) -> str:
+        return show_path(target)
+
+    def _open(self, target: str | bytes) -> Door:  # noqa: ARG002
+        family = unix_family()
+        return FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+
+    def _bind_address(self, target: str | bytes) -> str | bytes:
+        if too_long(target):
+            raise OSError(errno.ENAMETOOLONG, "")
+        return target
+
+    def _wrap(self, door: Door, target: str | bytes) -> UnixListener:
+        self.local = target
+        listener = UnixListener(door, target)
+        listener.own_path()
+        return listener
+
+    async def _connect(self, target: str | bytes, deadline: int) -> UnixStream:
+        return await unix_connect(target, deadline)
+
+    async def _connect_bound(self, door: Door, target: str | bytes, deadline: int) -> UnixStream:
+        until = to_seconds(deadline)
+        await checkpoint_if_cancelled()
+        started = current_time()
+        try:
+            code = await connect_door(door, target, until)
+        except Expired:
+            what = f"connect to {show_path(target)}, whose backlog is full,"
+            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        if code:
+            where = show_path(cast("str | bytes", self.local))
+            raise connect_error(code, "connect", show_path(target), where, current_time() - started)
+        return UnixStream(door, target)
+
+    def accepted(self, stream: UnixStream) -> UnixTransport:
+        return UnixTransport(stream)
+
+
+@final
+class DatagramTransport(Transport):
+    """A UDP socket."""
+
+    kind = "datagram"
+
+    def __init__(self) -> None:
+        self._sock: DatagramSocket | None = None
+
+    def check_target(self, value: Any, *, passive: bool) -> Endpoint:
+        endpoint = as_endpoint(value)
+        if not passive:
+            check_connectable(endpoint)
+            _check_family(self.local, endpoint)
+        return endpoint
+
+    def open_for(self, endpoint: Endpoint) -> DatagramSocket:
+        """Return the socket, made now if there is none.
+
+        Raises:
+          OSError: there could be none.
+        """
+        if self._sock is None:
+            try:
+                self._sock = DatagramSocket(endpoint.family)
+            except OSError as exc:
+                raise connect_error(errno_of(exc), "socket", endpoint, "this machine", 0.0) from None
+        return self._sock
+
+    async def bind(self, target: Endpoint) -> None:
+        started = current_time()
+        sock = self.open_for(target)
+        try:
+            await sock.bind(sockaddr_of(target))
+            self.local = as_endpoint(tuple(sock.getsockname()))
+        except OSError as exc:
+            self._drop()
+            raise connect_error(errno_of(exc), "bind", target, "this machine", current_time() - started) from None
+        except BaseException:
+            self._drop()
+            raise
+
+    async def connect(self, target: Endpoint, deadline: int) -> ConnectReport:  # noqa: ARG002 - never waits
+        started = current_time()
+        sock = self.open_for(target)
+        try:
+            await sock.connect(sockaddr_of(target))
+            self.local, self.peer = as_endpoint(tuple(sock.getsockname())), target
+        except OSError as exc:
+            where = str(self.local or "any address")
+            self._drop()
+            raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
+        except BaseException:
+            self._drop()
+            raise
+        return EMPTY_REPORT
+
+    async def push(self, data: memoryview) -> None:
+        assert self._sock is not None
+        try:
+            await self._sock.send(data)
+        except OSError as exc:
+            raise _error(errno_of(exc), "push to", self.peer) from None
+
+    async def push_to(self, data: memoryview, endpoint: Endpoint) -> None:
+        """Send one datagram."""
+        assert self._sock is not None
+        try:
+            await self._sock.send_to(data, sockaddr_of(endpoint))
+        except OSError as exc:
+            raise _error(errno_of(exc), "push to", endpoint) from None
+
+    async def pop(self, size: int) -> tuple[bytes, Address]:
+        assert self._sock is not None
+        try:
+            data, sender = await self._sock.receive(size)
+        except OSError as exc:
+            raise _error(errno_of(exc), "pop from", self.peer or self.name()) from None
+        return data, as_endpoint(tuple(sender))
+
+    def name(self) -> Address | None:
+        if self.local is None and self._sock is not None:
+            try:
+                name = as_endpoint(tuple(self._sock.getsockname()))
+            except OSError:
+                return None
+            if name.port:
+                self.local = name
+        return self.local
+
+    def _drop(self) -> None:
+        sock, self._sock = self._sock, None
+        self.local = None
+        if sock is not None:
+            sock.close()
+
+    async def aclose(self) -> None:
+        self.name()
+        if self._sock is not None:
+            self._sock.close()
