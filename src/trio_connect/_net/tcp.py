@@ -88,7 +88,7 @@ async def tcp_connect(
         assert door is not None
         error_from = describe_source(door, endpoint, source)
         door.close()
-        raise _exceeded(endpoint, source, error_from, started, until) from None
+        raise exceeded(endpoint, source, error_from, started, until) from None
     except BaseException:
         if door is not None:
             door.close()
@@ -101,9 +101,10 @@ def _check_source(source: object, endpoint: Endpoint) -> None:
     source.check(endpoint)
 
 
-def _exceeded(
+def exceeded(
     endpoint: Endpoint, source: Source | None, source_text: str, started: float, until: float
 ) -> DeadlineExceeded:
+    """Return the exception for one connect that had no result by its deadline."""
     elapsed = current_time() - started
     # "timed out" is said of attempts that came to their own end; here the caller's patience did.
     attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")

@@ -282,7 +282,8 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
             if phase == "connect":
                 raise
         await cancel_shielded_checkpoint()
-        raise connect_error(errno_of(exc), phase, show_path(address), "this machine", current_time() - started) from None
+        where = show_path(address)
+        raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
     except BaseException:
         if door is not None:
             door.close()
@@ -361,7 +362,8 @@ async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -
     except OSError as exc:
         if door is not None:
             door.close()
-        raise connect_error(errno_of(exc), phase, show_path(address), "this machine", current_time() - started) from None
+        where = show_path(address)
+        raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
     except BaseException:
         if door is not None:
             door.close()

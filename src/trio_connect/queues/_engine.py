@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 AnyToken: TypeAlias = QToken[Any]
 AnyResult: TypeAlias = QResult[Any]
-Work: TypeAlias = Callable[[], Awaitable[Completion]]
+Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
+"""Does an operation. It waits only inside the operation's scope, and returns None when that was cancelled."""
 
 _FLAWS: Final[dict[Flaw, str]] = {
     "empty": "there is no token to wait for",
@@ -55,9 +56,24 @@ class Resource(Protocol):
 class Operation(Entry):
     """What the set knows of one operation."""
 
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     lane: Lane | None = None
+    cancelled: bool = False
     result: AnyResult | None = None
+    _scope: trio.CancelScope | None = None
+
+    def scope(self) -> trio.CancelScope:
+        """Return the scope to wait in. Made on demand: much is done without waiting, and a scope costs microseconds."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+            if self.cancelled:
+                self._scope.cancel()
+        return self._scope
+
+    def cancel(self) -> None:
+        """Cancel what waits in the scope, now or later."""
+        self.cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 @attrs.define(eq=False)
@@ -176,7 +192,7 @@ class Engine:
         """
         self._last_id += 1
         token: AnyToken = QToken(self._last_id, op, queue, current_time(), self)
-        operation = Operation(lane=lane)
+        operation = Operation(0, None, lane)
         self.table.add(token, operation)
         if lane is None:
             self._nursery.start_soon(self.run, token, operation, work)
@@ -192,17 +208,19 @@ class Engine:
 
     async def run(self, token: AnyToken, operation: Operation, work: Work) -> None:
         """Run an operation to its completion. Anything but an OSError is a bug and passes on."""
-        try:
-            with operation.scope:
-                value = await work()
-                self.complete(token, operation, None, value)
-                return
-        except OSError as exc:
-            # Data has no history, and these frames hold the operation, which holds the result, which holds the error.
-            exc.__traceback__ = exc.__context__ = None
-            self.complete(token, operation, exc, None)
-        else:
+        error: OSError | None = None
+        value: Completion | None = None
+        if not operation.cancelled:
+            try:
+                value = await work(operation)
+            except OSError as exc:
+                # Data has no history, and these frames hold the operation, which holds the result, which holds it.
+                exc.__traceback__ = exc.__context__ = None
+                error = exc
+        if value is None and error is None:
             self.complete_cancelled(token, operation)
+        else:
+            self.complete(token, operation, error, value)
 
     def complete_cancelled(self, token: AnyToken, operation: Operation) -> None:
         """Complete an operation with ECANCELED."""
@@ -232,7 +250,7 @@ class Engine:
         if operation.lane.drop(token):
             self.complete_cancelled(token, operation)
         else:
-            operation.scope.cancel()
+            operation.cancel()
 
     # ------------------------------------------------------------------ waiting by name
 
@@ -312,9 +330,9 @@ class Engine:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
-        if self._ended or until <= current_time() or self._is_enough(want, ends=ends):
+        if self._is_enough(want, ends=ends) or self._ended or until <= current_time():
             await checkpoint()
-        while until > current_time() and not self._ended and not self._is_enough(want, ends=ends):
+        while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
             reaper = Reaper(want=want, ends=ends)
             self._reapers.append(reaper)
             try:
@@ -427,9 +445,9 @@ class Lane:
     def cancel(self) -> None:
         """Cancel every operation here; they complete in their order."""
         if self._current is not None:
-            self._current.scope.cancel()
+            self._current.cancel()
             for _, operation, _ in self._waiting or ():
-                operation.scope.cancel()
+                operation.cancel()
 
     async def settled(self) -> None:
         """Wait until no operation is here."""
@@ -443,10 +461,7 @@ class Lane:
             while self._waiting:
                 token, operation, work = self._waiting.popleft()
                 self._current = operation
-                if operation.scope.cancel_called:
-                    self._engine.complete_cancelled(token, operation)
-                else:
-                    await self._engine.run(token, operation, work)
+                await self._engine.run(token, operation, work)
         finally:
             self._current = None
             if self._settled is not None:

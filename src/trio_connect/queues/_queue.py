@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 import trio
 from trio.lowlevel import checkpoint
 
-from .._deadline import check_deadline
+from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
 from .._net.unix import UnixPath
-from ._engine import Engine, Lane
+from ._engine import Engine, Lane, Operation
 from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
-from ._transport import DatagramTransport, StreamTransport, TcpTransport, Transport
+from ._transport import DatagramTransport, StreamTransport, TcpTransport, Transport, show
 from ._values import Accepted, Address, Closed, Connected, Popped, Pushed, QToken
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class IOQueue(trio.abc.AsyncResource):
     @property
     def local(self) -> Address | None:
         """The local address: what was bound, or what a connection has; None without either."""
-        return self._transport.name()
+        return self._transport.local
 
     @property
     def peer(self) -> Address | None:
@@ -76,7 +76,7 @@ class IOQueue(trio.abc.AsyncResource):
 
     def __repr__(self) -> str:
         where = self._transport.peer or self._transport.local
-        return f"<IOQueue {self._transport.kind} {self._state}{f' {where}' if where else ''}>"
+        return f"<IOQueue {self._transport.kind} {self._state}{' ' + show(where) if where else ''}>"
 
     # ------------------------------------------------------------------ the state
 
@@ -117,8 +117,9 @@ class IOQueue(trio.abc.AsyncResource):
         if self._state == "bound":
             self._engine.resources.add(self)
         else:  # a socket factory's bind took its time
-            await self._transport.aclose()
-            raise OSError(errno.ECANCELED, f"bind to {address}: this queue was closed meanwhile")
+            with trio.CancelScope(shield=True):
+                await self._transport.aclose()
+            raise OSError(errno.ECANCELED, f"bind to {show(target)}: this queue was closed meanwhile")
 
     async def listen(self, backlog: int) -> None:
         """Listen on what is bound. A checkpoint; never waits.
@@ -151,11 +152,13 @@ class IOQueue(trio.abc.AsyncResource):
         lane = self._receiving = self._receiving or Lane(self._engine)
         return self._engine.submit("accept", self, lane, self._accept)
 
-    async def _accept(self) -> Accepted:
-        transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
-        queue = IOQueue(self._engine, transport, "connected")
-        self._engine.resources.add(queue)
-        return Accepted(queue, peer)
+    async def _accept(self, operation: Operation) -> Accepted | None:
+        with operation.scope():
+            transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
+            queue = IOQueue(self._engine, transport, "connected")
+            self._engine.resources.add(queue)
+            return Accepted(queue, peer)
+        return None
 
     # ------------------------------------------------------------------ connecting
 
@@ -174,22 +177,22 @@ class IOQueue(trio.abc.AsyncResource):
           ValueError: likewise, or a name instead of an address, or port 0.
         """
         target = self._transport.check_target(address, passive=False)
-        check_deadline(deadline)
+        until = to_seconds(deadline)
         state = self._check("connect")
         if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
             raise OSError(errno.EBUSY, complaint("datagram", self._state, "connect", errno.EBUSY))
         self._engine.check_room("connect")
         self._state = state
         lane = self._control = self._control or Lane(self._engine)
-        return self._engine.submit("connect", self, lane, partial(self._connect, target, deadline))
+        return self._engine.submit("connect", self, lane, partial(self._connect, target, until))
 
-    async def _connect(self, target: Any, deadline: int) -> Connected:
+    async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
+        connected = False
         try:
-            report = await self._transport.connect(target, deadline)
-        except BaseException:
-            self._connect_failed()
-            raise
-        return self._connected(report)
+            connected = await self._transport.connect(target, until, operation)
+        finally:
+            self._connect_ended(succeeded=connected)
+        return Connected(self._transport) if connected else None
 
     def submit_race(
         self,
@@ -201,23 +204,25 @@ class IOQueue(trio.abc.AsyncResource):
         self._control = lane = Lane(self._engine)
         return self._engine.submit("connectx", self, lane, partial(self._connectx, endpoints, deadline, options))
 
-    async def _connectx(self, endpoints: Any, deadline: int, options: RaceOptions) -> Connected:
+    async def _connectx(
+        self, endpoints: Any, deadline: int, options: RaceOptions, operation: Operation
+    ) -> Connected | None:
+        stream = None
         try:
-            stream = await connectx(endpoints, deadline, **options)
-        except BaseException:
-            self._connect_failed()
-            raise
-        return self._connected(cast("TcpTransport", self._transport).adopt(stream))
+            with operation.scope():
+                stream = await connectx(endpoints, deadline, **options)
+                cast("TcpTransport", self._transport).adopt(stream)
+        finally:
+            self._connect_ended(succeeded=stream is not None)
+        return None if stream is None else Connected(self._transport)
 
-    def _connected(self, report: Any) -> Connected:
-        self._engine.resources.add(self)
-        self._happened("connected")
-        transport = self._transport
-        return Connected(cast("Address", transport.local), cast("Address", transport.peer), report)
-
-    def _connect_failed(self) -> None:
-        self._engine.resources.discard(self)
-        self._happened("connect failed")
+    def _connect_ended(self, *, succeeded: bool) -> None:
+        if succeeded:
+            self._engine.resources.add(self)
+            self._happened("connected")
+        else:
+            self._engine.resources.discard(self)
+            self._happened("connect failed")
 
     # ------------------------------------------------------------------ data
 
@@ -237,10 +242,11 @@ class IOQueue(trio.abc.AsyncResource):
         lane = self._sending = self._sending or Lane(self._engine)
         return self._engine.submit("push", self, lane, partial(self._push, view))
 
-    async def _push(self, view: memoryview) -> Pushed:
-        with view:
+    async def _push(self, view: memoryview, operation: Operation) -> Pushed | None:
+        with view, operation.scope():
             await self._transport.push(view)
             return Pushed(len(view))
+        return None
 
     def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
         """Submit one datagram. An unbound queue is bound by this, to a port that the system chooses.
@@ -267,10 +273,11 @@ class IOQueue(trio.abc.AsyncResource):
         lane = self._sending = self._sending or Lane(self._engine)
         return self._engine.submit("push_to", self, lane, partial(self._push_to, view, endpoint))
 
-    async def _push_to(self, view: memoryview, endpoint: Endpoint) -> Pushed:
-        with view:
+    async def _push_to(self, view: memoryview, endpoint: Endpoint, operation: Operation) -> Pushed | None:
+        with view, operation.scope():
             await cast("DatagramTransport", self._transport).push_to(view, endpoint)
             return Pushed(len(view))
+        return None
 
     def pop(self, size: int | None = None) -> QToken[Popped]:
         """Submit a receive: whatever comes first, one byte or more.
@@ -292,15 +299,18 @@ class IOQueue(trio.abc.AsyncResource):
         lane = self._receiving = self._receiving or Lane(self._engine)
         return self._engine.submit("pop", self, lane, partial(self._pop, most))
 
-    async def _pop(self, size: int) -> Popped:
-        data, peer = await self._transport.pop(size)
-        return Popped(data, peer, eof=not data and self._transport.kind == "stream")
+    async def _pop(self, size: int, operation: Operation) -> Popped | None:
+        with operation.scope():
+            data, peer = await self._transport.pop(size)
+            return Popped(data, peer, eof=not data and self._transport.kind == "stream")
+        return None
 
     # ------------------------------------------------------------------ closing
 
     def close(self) -> QToken[Closed]:
-        """Submit a close. From here on submissions are EBADF; what is pending completes with ECANCELED before this does.
+        """Submit a close.
 
+        From here on submissions are EBADF; what is pending completes with ECANCELED before the close does.
         What has been pushed is still delivered. Closing never waits for the peer.
 
         Raises:
@@ -312,8 +322,9 @@ class IOQueue(trio.abc.AsyncResource):
         self._engine.resources.add(self)
         return self._engine.submit("close", self, None, self._close)
 
-    async def _close(self) -> Closed:
-        await self._shut()
+    async def _close(self, _operation: Operation) -> Closed:
+        with trio.CancelScope(shield=True):
+            await self._shut()
         return Closed()
 
     async def aclose(self) -> None:

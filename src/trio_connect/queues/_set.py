@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, Final, TypeVar, Unpack, cast, final
@@ -27,7 +27,7 @@ DEFAULT_LIMIT: Final = 4096
 
 
 @asynccontextmanager
-async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncIterator[QueueSet]:
+async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[QueueSet, None]:
     """Open a queue set: it owns the tasks that its operations run in, and every socket of its queues.
 
     Leaving the context cancels what is pending and closes every queue, those of accepted connections and of results
@@ -56,9 +56,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncIterator[Qu
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery's group, not the body's: the nursery is nobody's business.
-        if len(group.exceptions) > 1:
+        alone, *others = group.exceptions
+        if others:
             raise
-        alone = group.exceptions[0]
     finally:
         if engine is not None:
             with trio.CancelScope(shield=True):

@@ -45,10 +45,10 @@ class TokenTable(Generic[T, E]):
     """
 
     limit: int
-    entries: dict[T, E] = attrs.field(factory=dict, init=False)
+    entries: dict[T, E] = attrs.field(factory=dict[T, E], init=False)
     pending: int = attrs.field(default=0, init=False)
     """How many have not completed."""
-    _ready: OrderedDict[int, T] = attrs.field(factory=OrderedDict, init=False)
+    _ready: OrderedDict[int, T] = attrs.field(factory=OrderedDict[int, T], init=False)
     _last: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:

@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeV
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from .._deadline import to_seconds
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error, strerror
-from .._options import DEFAULT_OPTIONS, SocketOptions
-from .._report import EMPTY_REPORT, ConnectReport
 from .._net import sockopts
-from .._net.attempt import PENDING, LocalFailure, begin, failure, finish, sockaddr_of
+from .._net.attempt import PENDING, begin, describe_source, failure, finish, open_socket, sockaddr_of
 from .._net.datagram import DatagramSocket
-from .._net.factory import FactorySocket, errno_of, factory_installed
+from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .._net.listener import TcpListener, new_listening_socket, set_options
-from .._net.raw import RawSocket
+from .._net.raw import RawSocket, new_socket
 from .._net.stream import TcpStream
-from .._net.tcp import tcp_connect
+from .._net.tcp import exceeded
 from .._net.unix import (
     UnixListener,
     UnixStream,
@@ -34,16 +30,18 @@ from .._net.unix import (
     connect_door,
     show_path,
     too_long,
-    unix_connect,
     unix_family,
 )
 from .._net.waiting import Expired
+from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._report import EMPTY_REPORT, ConnectReport
 from ._states import Kind
 from ._values import Address
 
 if TYPE_CHECKING:
     from .._net.attempt import Door
     from .._report import Phase
+    from ._engine import Operation
 
 S = TypeVar("S", TcpStream, UnixStream)
 
@@ -51,9 +49,14 @@ S = TypeVar("S", TcpStream, UnixStream)
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def _error(code: int, what: str, where: object) -> OSError:
+def show(address: Address | None) -> str:
+    """Return an address for a message."""
+    return show_path(address) if isinstance(address, str | bytes) else str(address)
+
+
+def _error(code: int, what: str, address: Address | None) -> OSError:
     prefix = "local: " if code in _LOCAL else ""
-    return OSError(code, f"{prefix}{what} {where}: {strerror(code)}")
+    return OSError(code, f"{prefix}{what} {show(address)}: {strerror(code)}")
 
 
 def _raise_broken(what: str, peer: Address, exc: trio.BrokenResourceError) -> NoReturn:
@@ -67,8 +70,17 @@ class Transport(ABC):
 
     kind: ClassVar[Kind]
 
-    local: Address | None = None
     peer: Address | None = None
+
+    @property
+    @abstractmethod
+    def local(self) -> Address | None:
+        """The local address, None as long as there is none."""
+
+    @property
+    def report(self) -> ConnectReport:
+        """How the connection was made."""
+        return EMPTY_REPORT
 
     @abstractmethod
     def check_target(self, value: Any, *, passive: bool) -> Any:
@@ -81,16 +93,20 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def name(self) -> Address | None:
-        """Return the local address, asking the socket when nobody has yet."""
-
-    @abstractmethod
     async def bind(self, target: Any) -> None:
         """Make a socket and bind it."""
 
     @abstractmethod
-    async def connect(self, target: Any, deadline: int) -> ConnectReport:
-        """Connect; after a failure nothing is open, neither what was bound before."""
+    async def connect(self, target: Any, until: float, operation: Operation) -> bool:
+        """Connect; False when the operation's scope was cancelled.
+
+        After that, as after an exception, nothing is open, neither what was bound before.
+
+        Args:
+          target: where to.
+          until: when to give up, in Trio time.
+          operation: to wait in its scope.
+        """
 
     @abstractmethod
     async def push(self, data: memoryview) -> None:
@@ -102,7 +118,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close what is open, whatever the caller's scopes say; never waits for a peer."""
+        """Close what is open; never waits for a peer. The caller shields it from cancellation."""
 
 
 class StreamTransport(Transport, Generic[S]):
@@ -112,6 +128,9 @@ class StreamTransport(Transport, Generic[S]):
 
     def __init__(self, stream: S | None = None) -> None:
         self._stream: S | None = stream
+        self._local: Address | None = None
+        self._name: Any = None
+        """The local address as the socket gave it."""
         self._door: Door | None = None
         self._listener: TcpListener | UnixListener | None = None
         if stream is not None:
@@ -120,6 +139,10 @@ class StreamTransport(Transport, Generic[S]):
     @abstractmethod
     def _open(self, target: Any) -> Door: ...
 
+    @staticmethod
+    @abstractmethod
+    def _address(name: Any) -> Address: ...
+
     @abstractmethod
     def _bind_address(self, target: Any) -> Any: ...
 
@@ -127,17 +150,12 @@ class StreamTransport(Transport, Generic[S]):
     def _wrap(self, door: Door, target: Any) -> TcpListener | UnixListener: ...
 
     @abstractmethod
-    async def _connect(self, target: Any, deadline: int) -> S: ...
-
-    @abstractmethod
-    async def _connect_bound(self, door: Door, target: Any, deadline: int) -> S: ...
+    async def _connect(self, target: Any, until: float, operation: Operation) -> S | None:
+        """Connect the door, or a new one; it is in `_door` as long as it is not closed."""
 
     @abstractmethod
     def accepted(self, stream: S) -> StreamTransport[S]:
         """Return the transport of an accepted connection."""
-
-    def _show(self, target: Any) -> Any:
-        return target
 
     async def bind(self, target: Any) -> None:
         started = current_time()
@@ -155,8 +173,7 @@ class StreamTransport(Transport, Generic[S]):
         except OSError as exc:
             if door is not None:
                 door.close()
-            where = self._show(target)
-            raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
+            raise connect_error(errno_of(exc), phase, show(target), "this machine", current_time() - started) from None
         except BaseException:
             if door is not None:
                 door.close()
@@ -174,27 +191,49 @@ class StreamTransport(Transport, Generic[S]):
             self._door.listen(backlog)
         except OSError as exc:
             code = errno_of(exc)
-            raise OSError(code, f"local: listen on {self.local}: {strerror(code)}") from None
+            raise OSError(code, f"local: listen on {show(self.local)}: {strerror(code)}") from None
 
-    async def connect(self, target: Any, deadline: int) -> ConnectReport:
-        door, self._door = self._door, None
-        if door is None:
-            stream = await self._connect(target, deadline)
-        else:
-            try:
-                stream = await self._connect_bound(door, target, deadline)
-            except BaseException:
-                door.close()
-                await self.aclose()
-                self._listener = self.local = None
-                raise
-        return self.adopt(stream)
+    async def connect(self, target: Any, until: float, operation: Operation) -> bool:
+        stream: S | None = None
+        try:
+            stream = await self._connect(target, until, operation)
+        finally:
+            if stream is None:
+                await self._forget()
+        if stream is None:
+            return False
+        assert self._door is not None
+        self._name = self._door.getsockname()
+        self._door = None
+        self.adopt(stream)
+        return True
 
-    def adopt(self, stream: S) -> ConnectReport:
+    async def _forget(self) -> None:
+        door, listener = self._door, self._listener
+        self._door = self._listener = self._local = None
+        if door is not None:
+            door.close()
+        if listener is not None:
+            with trio.CancelScope(shield=True):
+                await listener.aclose()
+
+    def adopt(self, stream: S) -> None:
         """Own a connection from here on."""
         self._stream = stream
-        self.local, self.peer = stream.local, stream.peer
-        return stream.report
+        self.peer = stream.peer
+
+    @property
+    def local(self) -> Address | None:
+        if self._local is None:
+            if self._name is not None:
+                self._local = self._address(self._name)
+            elif self._stream is not None and self._stream.fileno() != -1:
+                self._local = self._stream.local
+        return self._local
+
+    @property
+    def report(self) -> ConnectReport:
+        return EMPTY_REPORT if self._stream is None else self._stream.report
 
     async def accept(self) -> tuple[StreamTransport[S], Address]:
         """Accept one connection."""
@@ -220,21 +259,11 @@ class StreamTransport(Transport, Generic[S]):
         except trio.BrokenResourceError as exc:
             _raise_broken("pop from", peer, exc)
 
-    def name(self) -> Address | None:
-        if self.local is None and self._stream is not None:
-            try:
-                self.local = self._stream.local
-            except trio.ClosedResourceError:
-                pass
-        return self.local
-
     async def aclose(self) -> None:
-        self._door = None
-        with trio.CancelScope(shield=True):
-            if self._stream is not None:
-                await self._stream.aclose()
-            if self._listener is not None:
-                await self._listener.aclose()
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._listener is not None:
+            await self._listener.aclose()
 
 
 @final
@@ -264,32 +293,35 @@ class TcpTransport(StreamTransport[TcpStream]):
             raise
         return door
 
+    @staticmethod
+    def _address(name: Any) -> Endpoint:
+        return as_endpoint(tuple(name))
+
     def _bind_address(self, target: Endpoint) -> Any:
         return sockaddr_of(target)
 
     def _wrap(self, door: Door, target: Endpoint) -> TcpListener:  # noqa: ARG002
-        self.local = name = as_endpoint(tuple(door.getsockname()))
+        self._local = name = as_endpoint(tuple(door.getsockname()))
         return TcpListener(door, name, self._options)
 
-    async def _connect(self, target: Endpoint, deadline: int) -> TcpStream:
-        return await tcp_connect(target, deadline, options=self._options)
-
-    async def _connect_bound(self, door: Door, target: Endpoint, deadline: int) -> TcpStream:
-        source = _source_of(cast("Endpoint", self.local))
-        until = to_seconds(deadline)
-        await checkpoint_if_cancelled()
+    async def _connect(self, target: Endpoint, until: float, operation: Operation) -> TcpStream | None:
+        source = None if self._door is None else _source_of(cast("Endpoint", self.local))
         started = current_time()
         try:
+            door = self._door
+            if door is None:
+                factory = factory_installed()
+                self._door = door = open_socket(target, None, self._options, factory=factory)
             code = begin(door, target, source)
             if code == PENDING:
-                code = await finish(door, target, source, until)
-            else:
-                await cancel_shielded_checkpoint()
+                with operation.scope():
+                    code = await finish(door, target, source, until)
+                if code == PENDING:
+                    return None
         except LocalFailure as exc:
-            raise failure(exc.code, exc.phase, door, target, source, current_time() - started) from None
+            raise failure(exc.code, exc.phase, None, target, source, current_time() - started) from None
         except Expired:
-            what = f"connect to {target} from {self.local}"
-            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+            raise exceeded(target, source, describe_source(self._door, target, source), started, until) from None
         if code:
             raise failure(code, "connect", door, target, source, current_time() - started)
         return TcpStream(door, target, (((source, target),), (), started, current_time()))
@@ -304,8 +336,10 @@ def _check_family(local: Address | None, endpoint: Endpoint) -> None:
 
 
 def _source_of(local: Endpoint) -> Source:
-    host = None if local.host in ("0.0.0.0", "::") else f"{local.host}%{local.scope_id}" if local.scope_id else local.host
-    return Source(ipv6=host, port=local.port) if ":" in local.host else Source(ipv4=host, port=local.port)
+    host = local.host if local.host not in ("0.0.0.0", "::") else None
+    if ":" not in local.host:
+        return Source(ipv4=host, port=local.port)
+    return Source(ipv6=f"{host}%{local.scope_id}" if local.scope_id else host, port=local.port)
 
 
 @final
@@ -315,12 +349,13 @@ class UnixTransport(StreamTransport[UnixStream]):
     def check_target(self, value: Any, *, passive: bool) -> str | bytes:  # noqa: ARG002
         return check_path(value)
 
-    def _show(self, target: str | bytes) -> str:
-        return show_path(target)
-
     def _open(self, target: str | bytes) -> Door:  # noqa: ARG002
         family = unix_family()
         return FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+
+    @staticmethod
+    def _address(name: Any) -> str | bytes:
+        return name  # type: ignore[no-any-return]
 
     def _bind_address(self, target: str | bytes) -> str | bytes:
         if too_long(target):
@@ -328,26 +363,34 @@ class UnixTransport(StreamTransport[UnixStream]):
         return target
 
     def _wrap(self, door: Door, target: str | bytes) -> UnixListener:
-        self.local = target
+        self._local = target
         listener = UnixListener(door, target)
         listener.own_path()
         return listener
 
-    async def _connect(self, target: str | bytes, deadline: int) -> UnixStream:
-        return await unix_connect(target, deadline)
-
-    async def _connect_bound(self, door: Door, target: str | bytes, deadline: int) -> UnixStream:
-        until = to_seconds(deadline)
-        await checkpoint_if_cancelled()
+    async def _connect(self, target: str | bytes, until: float, operation: Operation) -> UnixStream | None:
         started = current_time()
+        where = "this machine" if self._door is None else show(self.local)
+        door = self._door
+        if door is None:
+            try:
+                family = unix_family()
+                door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
+            except OSError as exc:
+                elapsed = current_time() - started
+                raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None
+            self._door = door
+        code = PENDING
         try:
-            code = await connect_door(door, target, until)
+            with operation.scope():
+                code = await connect_door(door, target, until)
         except Expired:
-            what = f"connect to {show_path(target)}, whose backlog is full,"
+            what = f"connect to {show(target)}, whose backlog is full,"
             raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        if code == PENDING:
+            return None
         if code:
-            where = show_path(cast("str | bytes", self.local))
-            raise connect_error(code, "connect", show_path(target), where, current_time() - started)
+            raise connect_error(code, "connect", show(target), where, current_time() - started)
         return UnixStream(door, target)
 
     def accepted(self, stream: UnixStream) -> UnixTransport:
@@ -362,6 +405,7 @@ class DatagramTransport(Transport):
 
     def __init__(self) -> None:
         self._sock: DatagramSocket | None = None
+        self._local: Endpoint | None = None
 
     def check_target(self, value: Any, *, passive: bool) -> Endpoint:
         endpoint = as_endpoint(value)
@@ -388,7 +432,7 @@ class DatagramTransport(Transport):
         sock = self.open_for(target)
         try:
             await sock.bind(sockaddr_of(target))
-            self.local = as_endpoint(tuple(sock.getsockname()))
+            self._local = as_endpoint(tuple(sock.getsockname()))
         except OSError as exc:
             self._drop()
             raise connect_error(errno_of(exc), "bind", target, "this machine", current_time() - started) from None
@@ -396,20 +440,26 @@ class DatagramTransport(Transport):
             self._drop()
             raise
 
-    async def connect(self, target: Endpoint, deadline: int) -> ConnectReport:  # noqa: ARG002 - never waits
+    async def connect(self, target: Endpoint, until: float, operation: Operation) -> bool:  # noqa: ARG002 - never waits
         started = current_time()
         sock = self.open_for(target)
+        done = False
         try:
-            await sock.connect(sockaddr_of(target))
-            self.local, self.peer = as_endpoint(tuple(sock.getsockname())), target
+            with operation.scope():
+                await sock.connect(sockaddr_of(target))
+                done = True
+            if not done:
+                self._drop()
+                return False
+            self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
         except OSError as exc:
-            where = str(self.local or "any address")
+            where = "any address" if self.local is None else show(self.local)
             self._drop()
             raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
         except BaseException:
             self._drop()
             raise
-        return EMPTY_REPORT
+        return True
 
     async def push(self, data: memoryview) -> None:
         assert self._sock is not None
@@ -431,26 +481,27 @@ class DatagramTransport(Transport):
         try:
             data, sender = await self._sock.receive(size)
         except OSError as exc:
-            raise _error(errno_of(exc), "pop from", self.peer or self.name()) from None
+            raise _error(errno_of(exc), "pop from", self.peer or self.local) from None
         return data, as_endpoint(tuple(sender))
 
-    def name(self) -> Address | None:
-        if self.local is None and self._sock is not None:
+    @property
+    def local(self) -> Endpoint | None:
+        if self._local is None and self._sock is not None:
             try:
                 name = as_endpoint(tuple(self._sock.getsockname()))
-            except OSError:
+            except OSError:  # closed, or a fake that is not bound
                 return None
             if name.port:
-                self.local = name
-        return self.local
+                self._local = name
+        return self._local
 
     def _drop(self) -> None:
         sock, self._sock = self._sock, None
-        self.local = None
+        self._local = None
         if sock is not None:
             sock.close()
 
     async def aclose(self) -> None:
-        self.name()
         if self._sock is not None:
+            self._local = self.local  # nobody can be asked afterwards
             self._sock.close()

@@ -25,15 +25,46 @@ class Completion:
     __slots__ = ()
 
 
-@final
-@attrs.frozen
-class Connected(Completion):
-    """A connect, or a race of them, succeeded."""
+class Made(Protocol):
+    """A connection that can tell how it was made."""
 
-    local: Address
-    peer: Address
-    report: ConnectReport = attrs.field(repr=False)
-    """How the connection was made; empty for unix-domain and datagram queues."""
+    @property
+    def local(self) -> Address | None: ...
+
+    @property
+    def peer(self) -> Address | None: ...
+
+    @property
+    def report(self) -> ConnectReport: ...
+
+
+@final
+@attrs.frozen(repr=False)
+class Connected(Completion):
+    """A connect, or a race of them, succeeded: `local`, `peer` and `report`."""
+
+    # Addresses are parsed and reports built when somebody looks: most never do, and it is a tenth of a connect's cost.
+    __match_args__ = ("local", "peer", "report")
+
+    _made: Made = attrs.field(alias="made")
+
+    @property
+    def local(self) -> Address:
+        """The address of this end."""
+        return cast("Address", self._made.local)
+
+    @property
+    def peer(self) -> Address:
+        """The address that was connected to."""
+        return cast("Address", self._made.peer)
+
+    @property
+    def report(self) -> ConnectReport:
+        """How the connection was made; empty for unix-domain and datagram queues."""
+        return self._made.report
+
+    def __repr__(self) -> str:
+        return f"Connected(local={self.local!r}, peer={self.peer!r})"
 
 
 @final
