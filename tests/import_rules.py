@@ -36,6 +36,8 @@ class Floor(enum.Enum):
 
 
 PURE_VALUES: Final = frozenset({"_answer", "_endpoint", "_options", "_policy", "_report", "_trace"})
+# The parts of front doors that decide, by their path below the package.
+PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
 EDGE_VALUES: Final = frozenset({"_errors", "_deadline"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
@@ -104,7 +106,7 @@ def floor_of(name: str) -> Floor | None:
     parts = name.split(".")[1:]
     if not parts:
         return Floor.PUBLIC
-    if parts[0] == "_engine" or parts == ["sctp", "_wire"] or (len(parts) == 1 and parts[0] in PURE_VALUES):
+    if parts[0] == "_engine" or tuple(parts) in PURE_PARTS or (len(parts) == 1 and parts[0] in PURE_VALUES):
         return Floor.PURE
     if len(parts) == 1 and parts[0] in EDGE_VALUES:
         return Floor.EDGE

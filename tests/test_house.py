@@ -83,6 +83,8 @@ def test_checker_passes_a_lawful_tree(tmp_path):
         ("_engine/race.py", "x = __import__('trio')\n", "PURE imports trio at import"),
         ("_engine/__init__.py", "import trio\n", "PURE imports trio at import"),
         ("sctp/_wire.py", "import trio\n", "PURE imports trio at import"),
+        ("queues/_table.py", "import trio\n", "PURE imports trio at import"),
+        ("queues/_states.py", "from . import connect\n", "PURE imports trio_connect.queues (front door) at import"),
         ("sctp/_wire.py", "from . import pack\n", "PURE imports trio_connect.sctp (front door) at import"),
         ("_report.py", "import socket\nx = socket.socket()\n", "PURE uses socket.socket, which is not a constant"),
         ("_report.py", "from socket import getaddrinfo\n", "PURE takes socket.getaddrinfo"),
@@ -237,6 +239,24 @@ def test_public_names_say_that_they_are_trio_connects():
         if inspect.isclass(value := getattr(trio_connect, name)) or inspect.isroutine(value)
     }
     assert said == dict.fromkeys(said, "trio_connect")
+
+
+@pytest.mark.parametrize("name", ["libdill", "queues"])
+def test_front_doors_load_on_first_use(name):
+    """As an attribute of the package, without an import statement of their own; and not before."""
+    code = (
+        "import sys, trio_connect\n"
+        f"assert 'trio_connect.{name}' not in sys.modules\n"
+        f"door = trio_connect.{name}\n"
+        f"import trio_connect.{name} as imported\n"
+        "assert door is imported\n"
+    )
+    assert fresh_python("-c", code).stderr == ""
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"module 'trio_connect' has no attribute 'conect'"):
+        _ = trio_connect.conect  # type: ignore[attr-defined]
 
 
 # --- manners ----------------------------------------------------------------------------------------------------------

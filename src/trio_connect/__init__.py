@@ -1,5 +1,8 @@
 """The connection layer for Trio: every way to reach a peer that must be reached."""
 
+import typing as _typing
+from importlib import import_module as _import_module
+
 from ._answer import Answer as Answer
 from ._answer import Lookup as Lookup
 from ._deadline import IMMEDIATE as IMMEDIATE
@@ -90,3 +93,16 @@ __all__ = [
 for _value in [globals()[_name] for _name in __all__]:
     if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
         _value.__module__ = __name__
+
+# Who only connects does not pay for the front doors: each is loaded when it is first asked for (PEP 562).
+_FRONT_DOORS: _typing.Final = frozenset({"libdill", "queues"})
+
+if _typing.TYPE_CHECKING:
+    from . import libdill as libdill
+    from . import queues as queues
+else:
+
+    def __getattr__(name: str) -> object:
+        if name in _FRONT_DOORS:
+            return _import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,7 +66,10 @@ class IOQueue(trio.abc.AsyncResource):
 
     @property
     def local(self) -> Address | None:
-        """The local address: what was bound, or what a connection has; None without either."""
+        """The local address: what was bound, or what a connection has; None without either.
+
+        An accepted queue that was closed before anybody asked has forgotten its own.
+        """
         return self._transport.local
 
     @property

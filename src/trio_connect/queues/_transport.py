@@ -194,19 +194,19 @@ class StreamTransport(Transport, Generic[S]):
             raise OSError(code, f"local: listen on {show(self.local)}: {strerror(code)}") from None
 
     async def connect(self, target: Any, until: float, operation: Operation) -> bool:
-        stream: S | None = None
+        adopted = False
         try:
             stream = await self._connect(target, until, operation)
+            if stream is not None:
+                assert self._door is not None
+                self._name = self._door.getsockname()
+                self._local = self._door = None
+                self._adopt(stream)
+                adopted = True
         finally:
-            if stream is None:
+            if not adopted:
                 await self._forget()
-        if stream is None:
-            return False
-        assert self._door is not None
-        self._name = self._door.getsockname()
-        self._door = None
-        self.adopt(stream)
-        return True
+        return adopted
 
     async def _forget(self) -> None:
         door, listener = self._door, self._listener
@@ -217,8 +217,7 @@ class StreamTransport(Transport, Generic[S]):
             with trio.CancelScope(shield=True):
                 await listener.aclose()
 
-    def adopt(self, stream: S) -> None:
-        """Own a connection from here on."""
+    def _adopt(self, stream: S) -> None:
         self._stream = stream
         self.peer = stream.peer
 
@@ -325,6 +324,11 @@ class TcpTransport(StreamTransport[TcpStream]):
         if code:
             raise failure(code, "connect", door, target, source, current_time() - started)
         return TcpStream(door, target, (((source, target),), (), started, current_time()))
+
+    def adopt(self, stream: TcpStream) -> None:
+        """Own a connection that somebody else made."""
+        self._adopt(stream)
+        self._local = stream.local
 
     def accepted(self, stream: TcpStream) -> TcpTransport:
         return TcpTransport(self._options, stream)
