@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 AnyToken: TypeAlias = QToken[Any]
 AnyResult: TypeAlias = QResult[Any]
 Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
-"""Does an operation. It waits only inside the operation's scope, and returns None when that was cancelled."""
+"""Does an operation. It waits only in the operation's scope, and returns None when it was cancelled, before or then."""
 
 _FLAWS: Final[dict[Flaw, str]] = {
     "empty": "there is no token to wait for",
@@ -210,13 +210,12 @@ class Engine:
         """Run an operation to its completion. Anything but an OSError is a bug and passes on."""
         error: OSError | None = None
         value: Completion | None = None
-        if not operation.cancelled:
-            try:
-                value = await work(operation)
-            except OSError as exc:
-                # Data has no history, and these frames hold the operation, which holds the result, which holds it.
-                exc.__traceback__ = exc.__context__ = None
-                error = exc
+        try:
+            value = await work(operation)
+        except OSError as exc:
+            # Data has no history, and these frames hold the operation, which holds the result, which holds it.
+            exc.__traceback__ = exc.__context__ = None
+            error = exc
         if value is None and error is None:
             self.complete_cancelled(token, operation)
         else:
@@ -461,7 +460,10 @@ class Lane:
             while self._waiting:
                 token, operation, work = self._waiting.popleft()
                 self._current = operation
-                await self._engine.run(token, operation, work)
+                if operation.cancelled:
+                    self._engine.complete_cancelled(token, operation)
+                else:
+                    await self._engine.run(token, operation, work)
         finally:
             self._current = None
             if self._settled is not None:

@@ -111,18 +111,26 @@ class IOQueue(trio.abc.AsyncResource):
         target = self._transport.check_target(address, passive=True)
         await checkpoint()
         self._state = self._check("bind")
+        error: OSError | None = None
+        done = False
         try:
             await self._transport.bind(target)
-        except BaseException:
-            self._happened("bind failed")
-            raise
-        self._happened("bound")
-        if self._state == "bound":
-            self._engine.resources.add(self)
-        else:  # a socket factory's bind took its time
+            done = True
+        except OSError as exc:
+            error = exc
+        finally:
+            self._happened("bound" if done else "bind failed")
+        if self._state not in ("bound", "unbound"):
+            # A socket factory's bind took its time, and what it bound has no queue any more.
             with trio.CancelScope(shield=True):
                 await self._transport.aclose()
-            raise OSError(errno.ECANCELED, f"bind to {show(target)}: this queue was closed meanwhile")
+            error = OSError(errno.ECANCELED, f"bind to {show(target)}: this queue was closed meanwhile")
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+        self._engine.resources.add(self)
 
     async def listen(self, backlog: int) -> None:
         """Listen on what is bound. A checkpoint; never waits.

@@ -196,7 +196,8 @@ class StreamTransport(Transport, Generic[S]):
     async def connect(self, target: Any, until: float, operation: Operation) -> bool:
         adopted = False
         try:
-            stream = await self._connect(target, until, operation)
+            # A connect that need not wait never looks at its scope.
+            stream = None if operation.cancelled else await self._connect(target, until, operation)
             if stream is not None:
                 assert self._door is not None
                 self._name = self._door.getsockname()

@@ -1,0 +1,882 @@
+"""Call by call: what each does, the errno of each refusal, and failures as data. Through both doors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from typing import Any
+
+import pytest
+import trio
+
+from tests.queues.kit import LOOPBACK, failed, listening, pair, passes, refused
+from tests.support import faults
+from tests.support.doors import Door
+from trio_connect import DeadlineExceeded, Endpoint, RacePolicy, SocketOptions, now, tcp_connect
+from trio_connect.queues import (
+    Accepted,
+    Closed,
+    Connected,
+    IOQueue,
+    Popped,
+    Pushed,
+    QResult,
+    QToken,
+    QueueSet,
+    open_queue_set,
+)
+
+# --- a queue of each kind ---------------------------------------------------------------------------------------------
+
+
+async def test_a_new_queue_has_nothing_open(door: Door):
+    async with open_queue_set() as qs:
+        for queue in (qs.stream(), qs.datagram(), qs.unix()):
+            assert (queue.state, queue.local, queue.peer) == ("unbound", None, None)
+        assert door.factory is None or door.factory.created == 0
+
+
+async def test_a_queue_carries_its_options(door: Door):
+    async with open_queue_set() as qs:
+        with pytest.raises(TypeError, match="SocketOptions"):
+            qs.stream(options="fast")  # type: ignore[arg-type]
+        queue = qs.stream(options=SocketOptions(keepalive_idle=7))
+        await queue.bind(LOOPBACK)
+        await queue.listen(5)
+        async with await tcp_connect(queue.local) as client:  # type: ignore[arg-type]
+            accepted = await qs.wait(queue.accept())
+            assert accepted.ok
+            assert client.peer == queue.local
+
+
+def test_queues_and_sets_are_not_made_by_hand():
+    with pytest.raises(TypeError, match="stream"):
+        IOQueue(None, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="open_queue_set"):
+        QueueSet(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [True, 1.5, "1", None])
+async def test_a_limit_is_an_int(limit):
+    with pytest.raises(TypeError, match="max_in_flight must be an int"):
+        async with open_queue_set(limit):
+            pass
+
+
+async def test_a_limit_is_at_least_1():
+    with pytest.raises(ValueError, match="max_in_flight is at least 1, got 0"):
+        async with open_queue_set(0):
+            pass
+
+
+# --- bind -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [("127.0.0.1", 0), ("0.0.0.0", 0), ("::1", 0), ("::", 0)], ids=str)
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+async def test_bind_takes_wildcards_port_0_and_ipv6(door: Door, kind, address):
+    async with open_queue_set() as qs:
+        queue = getattr(qs, kind)()
+        await queue.bind(address)
+        assert queue.state == "bound"
+        assert queue.local.host == address[0]
+        assert queue.local.port > 0
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+async def test_bind_refusals(door: Door, kind):
+    async with open_queue_set() as qs:
+        queue = getattr(qs, kind)()
+        await queue.bind(LOOPBACK)
+        with refused(errno.EINVAL):
+            await queue.bind(LOOPBACK)
+        await queue.aclose()
+        with refused(errno.EBADF):
+            await queue.bind(LOOPBACK)
+        near = (await pair(qs))[0]
+        with refused(errno.EISCONN):
+            await near.bind(LOOPBACK)
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+async def test_a_bind_that_fails_leaves_the_queue_unbound(door: Door, kind):
+    async with open_queue_set() as qs:
+        taken = getattr(qs, kind)()
+        await taken.bind(LOOPBACK)
+        if kind == "stream":
+            await taken.listen(1)
+        queue = getattr(qs, kind)()
+        with refused(errno.EADDRINUSE):
+            await queue.bind(taken.local)
+        with refused(errno.EADDRNOTAVAIL):
+            await queue.bind(("192.0.2.1", 0))
+        assert (queue.state, queue.local) == ("unbound", None)
+        await queue.bind(LOOPBACK)
+
+
+async def test_bind_says_whose_fault_it_is(door: Door):
+    async with open_queue_set() as qs:
+        with pytest.raises(OSError, match=r"local: bind for 192\.0\.2\.1:0: "):
+            await qs.stream().bind(("192.0.2.1", 0))
+
+
+async def test_bind_without_descriptors():
+    async with open_queue_set() as qs:
+        queues = qs.stream(), qs.datagram()
+        for queue in queues:
+            with faults.descriptors_exhausted(), pytest.raises(OSError, match="local: socket for") as caught:
+                await queue.bind(LOOPBACK)
+            assert caught.value.errno == errno.EMFILE
+            assert queue.state == "unbound"
+
+
+@pytest.mark.parametrize(("address", "error"), [("localhost", TypeError), (("localhost", 1), ValueError)])
+async def test_bind_takes_addresses_only(address, error):
+    async with open_queue_set() as qs:
+        for queue in (qs.stream(), qs.datagram()):
+            with pytest.raises(error):
+                await queue.bind(address)
+            assert queue.state == "unbound"
+
+
+# --- listen -----------------------------------------------------------------------------------------------------------
+
+
+async def test_listen_refusals(door: Door):
+    async with open_queue_set() as qs:
+        queue = qs.stream()
+        with refused(errno.EDESTADDRREQ):
+            await queue.listen(1)
+        await queue.bind(LOOPBACK)
+        for backlog in (0, -1):
+            with refused(errno.EINVAL):
+                await queue.listen(backlog)
+        for wrong in (True, 1.0, None):
+            with pytest.raises(TypeError, match="backlog must be an int"):
+                await queue.listen(wrong)  # type: ignore[arg-type]
+        await queue.listen(1 << 40)  # more than the system allows is what the system allows
+        with refused(errno.EADDRINUSE):
+            await queue.listen(1)
+        with refused(errno.EOPNOTSUPP):
+            await qs.datagram().listen(1)
+        near = (await pair(qs))[0]
+        with refused(errno.EISCONN):
+            await near.listen(1)
+        await near.aclose()
+        with refused(errno.EBADF):
+            await near.listen(1)
+
+
+async def test_listen_where_somebody_listens_already():
+    """Both could bind, because both may reuse the address; only one can listen."""
+    async with open_queue_set() as qs:
+        first, second = qs.stream(), qs.stream()
+        await first.bind(LOOPBACK)
+        await second.bind(first.local)  # type: ignore[arg-type]
+        await first.listen(1)
+        with pytest.raises(OSError, match="local: listen on 127.0.0.1") as caught:
+            await second.listen(1)
+        assert caught.value.errno == errno.EADDRINUSE
+        assert second.state == "bound"
+
+
+async def test_listen_while_connecting(door: Door):
+    with faults.black_hole() as nowhere:
+        async with open_queue_set() as qs:
+            queue = qs.stream()
+            queue.connect(nowhere.pair)
+            with refused(errno.EADDRINUSE):
+                await queue.listen(1)
+            with refused(errno.EINVAL):
+                await queue.bind(LOOPBACK)
+
+
+# --- accept -----------------------------------------------------------------------------------------------------------
+
+
+async def test_accept_gives_one_connection_for_one_token(door: Door):
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        tokens = [listener.accept() for _ in range(3)]
+        clients = [await qs.wait(qs.stream().connect(listener.local)) for _ in range(3)]  # type: ignore[arg-type]
+        accepted = [(await qs.wait(token)).unwrap() for token in tokens]
+        # Served in the order of submission: the first token has the first connection.
+        assert [each.peer for each in accepted] == [client.queue.local for client in clients]
+        assert all(each.queue.state == "connected" for each in accepted)
+        assert all(each.queue.local == listener.local for each in accepted)
+        assert all(each.queue.peer == each.peer for each in accepted)
+
+
+async def test_accept_refusals(door: Door):
+    async with open_queue_set() as qs:
+        queue = qs.stream()
+        with refused(errno.EINVAL):
+            queue.accept()
+        await queue.bind(LOOPBACK)
+        with refused(errno.EINVAL):
+            queue.accept()
+        near, _ = await pair(qs)
+        with refused(errno.EINVAL):
+            near.accept()
+        with refused(errno.EOPNOTSUPP):
+            qs.datagram().accept()
+        await queue.aclose()
+        with refused(errno.EBADF):
+            queue.accept()
+
+
+async def test_an_accept_without_descriptors_is_local_trouble_as_data():
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        client = socket.create_connection(listener.local.sockaddr)  # type: ignore[union-attr]
+        with client:
+            with faults.descriptors_exhausted():
+                result = await qs.wait(listener.accept())
+            assert failed(result, errno.EMFILE)
+            assert "local: accept on 127.0.0.1" in str(result.error)
+            assert (await qs.wait(listener.accept())).ok  # nothing was lost
+
+
+# --- connect ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_connect(door: Door, host):
+    async with open_queue_set() as qs:
+        listener = await listening(qs, (host, 0))
+        queue = qs.stream()
+        token = queue.connect(listener.local)  # type: ignore[arg-type]
+        assert (token.op, token.queue, queue.state) == ("connect", queue, "connecting")
+        result = await qs.wait(token)
+        value = result.unwrap()
+        assert (result.op, result.queue, result.token, result.error) == ("connect", queue, token, None)
+        assert (value.local, value.peer) == (queue.local, queue.peer) == (queue.local, listener.local)
+        assert value.report.winner is not None
+        assert value.report.winner.endpoint == listener.local
+        assert 0 < result.elapsed < 10
+        assert repr(value) == f"Connected(local={queue.local!r}, peer={listener.local!r})"
+
+
+async def test_connect_refusals(door: Door):
+    with faults.black_hole() as nowhere:
+        async with open_queue_set() as qs:
+            queue = qs.stream()
+            queue.connect(nowhere.pair)
+            with refused(errno.EINPROGRESS):
+                queue.connect(nowhere.pair)
+            for data_operation in (queue.pop, lambda: queue.push(b"x")):
+                with refused(errno.ENOTCONN):
+                    data_operation()
+            near, _ = await pair(qs)
+            with refused(errno.EISCONN):
+                near.connect(nowhere.pair)
+            with refused(errno.EOPNOTSUPP):
+                (await listening(qs)).connect(nowhere.pair)
+            await near.aclose()
+            with refused(errno.EBADF):
+                near.connect(nowhere.pair)
+
+
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [("x", TypeError), (("localhost", 1), ValueError), (("127.0.0.1", 0), ValueError), (None, TypeError)],
+)
+async def test_a_bad_address_raises_at_submission(address, error):
+    async with open_queue_set() as qs:
+        for queue in (qs.stream(), qs.datagram()):
+            with pytest.raises(error):
+                queue.connect(address)
+            assert queue.state == "unbound"
+        with pytest.raises(error):
+            qs.datagram().push_to(b"x", address)
+        with pytest.raises((TypeError, ValueError)):
+            qs.unix().connect(("127.0.0.1", 1))
+        assert qs.in_flight == 0
+
+
+@pytest.mark.parametrize(("deadline", "error"), [(1.5, TypeError), (None, TypeError), (-2, ValueError)])
+async def test_a_bad_deadline_raises_at_submission(deadline, error):
+    async with open_queue_set() as qs:
+        with pytest.raises(error):
+            qs.stream().connect(("127.0.0.1", 1), deadline)
+        with pytest.raises(error):
+            qs.connectx([("127.0.0.1", 1)], deadline)
+        assert qs.in_flight == 0
+
+
+async def test_a_refused_connect_is_data_and_the_queue_may_connect_again(door: Door):
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs, faults.echoing() as peer:
+            queue = qs.stream()
+            result = await qs.wait(queue.connect(closed.pair))
+            assert failed(result, errno.ECONNREFUSED)
+            assert isinstance(result.error, ConnectionRefusedError)
+            assert f"connect to 127.0.0.1:{closed.port} from " in str(result.error)
+            assert (result.op, result.queue, queue.state) == ("connect", queue, "unbound")
+            with refused(errno.ENOTCONN):
+                queue.push(b"x")
+            # A fresh descriptor: Linux would answer the next connect() on the old one with ECONNABORTED.
+            assert (await qs.wait(queue.connect(peer.address.pair))).ok
+
+
+async def test_a_bound_queue_connects_from_where_it_is_bound(door: Door):
+    async with open_queue_set() as qs, faults.echoing() as peer:
+        queue = qs.stream()
+        await queue.bind(LOOPBACK)
+        bound = queue.local
+        value = (await qs.wait(queue.connect(peer.address.pair))).unwrap()
+        assert value.local == queue.local == bound
+        assert value.report.attempts[0].source is not None
+        wild = qs.stream()
+        await wild.bind(("0.0.0.0", 0))
+        port = wild.local.port  # type: ignore[union-attr]
+        value = (await qs.wait(wild.connect(peer.address.pair))).unwrap()
+        assert value.local == wild.local == Endpoint("127.0.0.1", port)
+        six = qs.stream()
+        await six.bind(("::1", 0))
+        with refused(errno.EAFNOSUPPORT):
+            six.connect(peer.address.pair)
+        assert six.state == "bound"
+
+
+async def test_a_bound_queue_that_fails_to_connect_is_unbound(door: Door):
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            queue = qs.stream()
+            await queue.bind(LOOPBACK)
+            bound = queue.local
+            result = await qs.wait(queue.connect(closed.pair))
+            assert failed(result, errno.ECONNREFUSED)
+            assert (queue.state, queue.local) == ("unbound", None)
+            await queue.bind(bound)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+async def test_a_connect_with_a_deadline(door: Door, bound):
+    with faults.black_hole() as nowhere:
+        async with open_queue_set() as qs:
+            queue = qs.stream()
+            if bound:
+                await queue.bind(LOOPBACK)
+            result = await qs.wait(queue.connect(nowhere.pair, now() + 20))
+            assert isinstance(result.error, DeadlineExceeded)
+            assert failed(result, errno.ETIMEDOUT)
+            assert result.error.report.attempts[0].outcome == "cancelled"
+            assert f"127.0.0.1:{nowhere.port}" in str(result.error)
+            assert queue.state == "unbound"
+
+
+async def test_a_connect_without_descriptors():
+    async with open_queue_set() as qs:
+        with faults.refusing() as closed, faults.descriptors_exhausted():
+            result = await qs.wait(qs.stream().connect(closed.pair))
+        assert failed(result, errno.EMFILE)
+        assert "local: socket for 127.0.0.1" in str(result.error)
+
+
+async def test_a_connection_with_oneself_is_refused():
+    with faults.refusing() as address:
+        port = address.port
+    async with open_queue_set() as qs:
+        queue = qs.stream()
+        await queue.bind(("127.0.0.1", port))
+        assert failed(await qs.wait(queue.connect(("127.0.0.1", port))), errno.ECONNREFUSED)
+
+
+# --- connectx ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_race_is_one_token(door: Door):
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs, faults.echoing() as peer:
+            token = qs.connectx([closed.pair, peer.address.pair], policy=RacePolicy(attempt_delay=5.0))
+            assert token.queue.state == "connecting"
+            with refused(errno.EINPROGRESS):
+                token.queue.connect(peer.address.pair)
+            result = await qs.wait(token)
+            assert (result.op, result.queue.state) == ("connectx", "connected")
+            value = result.unwrap()
+            assert value.peer == result.queue.peer == Endpoint(*peer.address.pair)
+            assert value.local == result.queue.local
+            assert [attempt.outcome for attempt in value.report.attempts] == ["failed", "won"]
+            push = await qs.wait(result.queue.push(b"hello"))
+            assert push.unwrap() == Pushed(5)
+            pop = await qs.wait(result.queue.pop())
+            assert pop.unwrap().data == b"hello"
+
+
+async def test_a_race_that_is_lost_is_data_with_a_report(door: Door):
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            result = await qs.wait(qs.connectx(iter([closed.pair])))
+            assert failed(result, errno.ECONNREFUSED)
+            assert len(result.error.report.attempts) == 1  # type: ignore[union-attr]
+            assert result.queue.state == "unbound"
+            with faults.black_hole() as nowhere:
+                late = await qs.wait(qs.connectx([nowhere.pair], now() + 20))
+            assert isinstance(late.error, DeadlineExceeded)
+
+
+async def test_a_race_takes_endpoints_as_they_come(door: Door):
+    async with open_queue_set() as qs, faults.echoing() as peer:
+
+        async def endpoints():
+            await trio.lowlevel.checkpoint()
+            yield peer.address.pair
+
+        assert (await qs.wait(qs.connectx(endpoints()))).ok
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "options", "error"),
+    [
+        ([], {}, ValueError),
+        ([("localhost", 1)], {}, ValueError),
+        ([("127.0.0.1", 0)], {}, ValueError),
+        ("127.0.0.1:1", {}, TypeError),
+        ([("127.0.0.1", 1)], {"policy": 1}, TypeError),
+        ([("127.0.0.1", 1)], {"sources": 1}, TypeError),
+        ([("127.0.0.1", 1)], {"observer": 1}, TypeError),
+        ([("127.0.0.1", 1)], {"options": 1}, TypeError),
+        ([("127.0.0.1", 1)], {"establish": print}, TypeError),
+    ],
+)
+async def test_a_race_with_bad_arguments_raises_at_submission(endpoints, options, error):
+    async with open_queue_set() as qs:
+        with pytest.raises(error):
+            qs.connectx(endpoints, **options)
+        assert qs.in_flight == 0
+
+
+# --- push and pop -----------------------------------------------------------------------------------------------------
+
+
+async def test_push_and_pop(door: Door):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        push = await qs.wait(near.push(bytearray(b"hello")))
+        assert (push.op, push.unwrap()) == ("push", Pushed(5))
+        pop = await qs.wait(far.pop())
+        assert pop.op == "pop"
+        assert pop.unwrap() == Popped(b"hello", far.peer)  # type: ignore[arg-type]
+        assert not pop.unwrap().eof
+
+
+async def test_a_pop_takes_what_comes_and_leaves_the_rest(door: Door):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        await qs.wait(near.push(b"abcdef"))
+        assert (await qs.wait(far.pop(4))).unwrap().data == b"abcd"
+        assert (await qs.wait(far.pop(4))).unwrap().data == b"ef"
+
+
+async def test_a_pop_of_nothing_is_the_orderly_end(door: Door):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        pop = far.pop()
+        await near.aclose()
+        value = (await qs.wait(pop)).unwrap()
+        assert (value.data, value.eof) == (b"", True)
+        assert (await qs.wait(far.pop())).unwrap().eof
+
+
+async def test_pops_are_served_in_the_order_of_submission(door: Door):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        pops = [far.pop(1) for _ in range(4)]
+        await qs.wait(near.push(b"abcd"))
+        assert [(await qs.wait(pop)).unwrap().data for pop in pops] == [b"a", b"b", b"c", b"d"]
+
+
+async def test_pushes_are_never_interleaved(door: Door):
+    size = 300_000
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        pushes = [near.push(bytes([value]) * size) for value in b"abc"]
+        received = bytearray()
+        while len(received) < 3 * size:
+            received += (await qs.wait(far.pop())).unwrap().data
+        assert bytes(received) == b"a" * size + b"b" * size + b"c" * size
+        order = [(await qs.wait_any(pushes))[0] for _ in range(1)]
+        assert order == [0]
+
+
+async def test_push_refusals(door: Door):
+    async with open_queue_set() as qs:
+        near, _ = await pair(qs)
+        with refused(errno.EINVAL):
+            near.push(b"")
+        for wrong in ("text", None, 5):
+            with pytest.raises(TypeError):
+                near.push(wrong)  # type: ignore[arg-type]
+        with refused(errno.EOPNOTSUPP):
+            near.push_to(b"x", ("127.0.0.1", 1))
+        for queue in (qs.stream(), qs.datagram(), qs.unix(), await listening(qs)):
+            with refused(errno.ENOTCONN):
+                queue.push(b"x")
+        await near.aclose()
+        with refused(errno.EBADF):
+            near.push(b"x")
+
+
+async def test_a_buffer_is_free_again_when_its_push_has_completed(door: Door):
+    async with open_queue_set() as qs:
+        near, _ = await pair(qs)
+        data = bytearray(b"hello")
+        token = near.push(data)
+        with pytest.raises(BufferError):
+            data += b"x"
+        await qs.wait(token)
+        data += b"x"
+
+
+async def test_pop_refusals(door: Door):
+    async with open_queue_set() as qs:
+        near, _ = await pair(qs)
+        for size in (0, -1, 65537):
+            with refused(errno.EINVAL):
+                near.pop(size)
+        for wrong in (True, 1.0, "1"):
+            with pytest.raises(TypeError, match="size must be an int"):
+                near.pop(wrong)  # type: ignore[arg-type]
+        for queue in (qs.stream(), qs.unix(), await listening(qs)):
+            with refused(errno.ENOTCONN):
+                queue.pop()
+        with refused(errno.EDESTADDRREQ):
+            qs.datagram().pop()
+        await near.aclose()
+        with refused(errno.EBADF):
+            near.pop()
+
+
+async def test_a_reset_by_the_peer_is_data(door: Door):
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        client = socket.create_connection(listener.local.sockaddr)  # type: ignore[union-attr]
+        queue = (await qs.wait(listener.accept())).unwrap().queue
+        pop = queue.pop()
+        await passes()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        result = await qs.wait(pop)
+        assert failed(result, errno.ECONNRESET)
+        assert isinstance(result.error, ConnectionResetError)
+        assert f"pop from {queue.peer}: " in str(result.error)
+        push = await qs.wait(queue.push(b"x"))
+        assert push.errno in {errno.EPIPE, errno.ECONNRESET}
+        assert f"push to {queue.peer}: " in str(push.error)
+
+
+# --- unix-domain queues -----------------------------------------------------------------------------------------------
+
+
+async def test_unix(door: Door, tmp_path):
+    path = str(tmp_path / "socket")
+    async with open_queue_set() as qs:
+        listener = qs.unix()
+        await listener.bind(path)
+        assert listener.local == path
+        await listener.listen(1)
+        accept = listener.accept()
+        near = (await qs.wait(qs.unix().connect(path))).queue
+        assert near.peer == path
+        far = (await qs.wait(accept)).unwrap().queue
+        await qs.wait(near.push(b"hello"))
+        assert (await qs.wait(far.pop())).unwrap().data == b"hello"
+        assert os.path.exists(path)
+        await listener.aclose()
+        assert not os.path.exists(path)
+
+
+async def test_a_bound_unix_queue_connects_and_removes_its_path(door: Door, tmp_path):
+    path, own = str(tmp_path / "socket"), str(tmp_path / "own")
+    async with open_queue_set() as qs:
+        listener = qs.unix()
+        await listener.bind(path)
+        await listener.listen(1)
+        client = qs.unix()
+        await client.bind(own)
+        value = (await qs.wait(client.connect(path))).unwrap()
+        assert (value.local, value.peer) == (own, path)
+        assert (await qs.wait(listener.accept())).unwrap().peer == own
+        await client.aclose()
+        assert not os.path.exists(own)
+        again = qs.unix()
+        await again.bind(own)
+        assert failed(await qs.wait(again.connect(str(tmp_path / "nobody"))), errno.ENOENT)
+        assert not os.path.exists(own)
+        assert again.state == "unbound"
+
+
+async def test_unix_failures(door: Door, tmp_path):
+    async with open_queue_set() as qs:
+        missing = str(tmp_path / "missing")
+        result = await qs.wait(qs.unix().connect(missing))
+        assert failed(result, errno.ENOENT)
+        assert missing in str(result.error)
+        queue = qs.unix()
+        with refused(errno.ENAMETOOLONG):
+            await queue.bind("x" * 200)
+        assert failed(await qs.wait(queue.connect("x" * 200)), errno.ENAMETOOLONG)
+        (tmp_path / "file").touch()
+        with refused(errno.EADDRINUSE):
+            await queue.bind(tmp_path / "file")
+        with pytest.raises(ValueError, match="path must not be empty"):
+            await queue.bind("")
+        with pytest.raises(TypeError):
+            queue.connect(5)  # type: ignore[arg-type]
+
+
+async def test_unix_without_descriptors(tmp_path):
+    async with open_queue_set() as qs:
+        with faults.descriptors_exhausted():
+            result = await qs.wait(qs.unix().connect(str(tmp_path / "x")))
+        assert failed(result, errno.EMFILE)
+
+
+@pytest.mark.parametrize("bound", [False, True])
+async def test_a_full_backlog_is_waited_for(door: Door, tmp_path, bound):
+    with faults.full_unix_backlog() as path:
+        async with open_queue_set() as qs:
+            queue = qs.unix()
+            if bound:
+                await queue.bind(tmp_path / "own")
+            result = await qs.wait(queue.connect(path, now() + 20))
+            assert isinstance(result.error, DeadlineExceeded)
+            token = queue.connect(path)
+            with pytest.raises(DeadlineExceeded):
+                await qs.wait(token, now() + 5)
+            token.cancel()
+            assert failed(await qs.wait(token), errno.ECANCELED)
+
+
+# --- datagram queues --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_datagrams_carry_their_sender(door: Door, host):
+    async with open_queue_set() as qs:
+        server, client = qs.datagram(), qs.datagram()
+        await server.bind((host, 0))
+        assert client.local is None
+        push = client.push_to(b"question", server.local)  # type: ignore[arg-type]
+        assert client.state == "bound"
+        answer = client.pop()  # there is a socket to wait on as soon as the push_to was submitted
+        result = await qs.wait(push)
+        assert (result.op, result.unwrap()) == ("push_to", Pushed(8))
+        question = (await qs.wait(server.pop())).unwrap()
+        assert question.data == b"question"
+        assert question.peer.port == client.local.port  # type: ignore[union-attr]
+        await qs.wait(server.push_to(b"answer", question.peer))  # type: ignore[arg-type]
+        assert (await qs.wait(answer)).unwrap() == Popped(b"answer", server.local)  # type: ignore[arg-type]
+
+
+async def test_a_connected_datagram_queue(door: Door):
+    async with open_queue_set() as qs:
+        server, client = qs.datagram(), qs.datagram()
+        await server.bind(LOOPBACK)
+        value = (await qs.wait(client.connect(server.local))).unwrap()  # type: ignore[arg-type]
+        assert (value.peer, value.local) == (server.local, client.local)
+        assert value.report.attempts == ()
+        assert (await qs.wait(client.push(b"x"))).unwrap() == Pushed(1)
+        assert (await qs.wait(server.pop())).unwrap().peer == client.local
+        with refused(errno.EISCONN):
+            client.push_to(b"x", server.local)  # type: ignore[arg-type]
+        with refused(errno.EISCONN):
+            client.connect(server.local)  # type: ignore[arg-type]
+
+
+async def test_an_empty_datagram_is_no_end(door: Door):
+    async with open_queue_set() as qs:
+        server = qs.datagram()
+        await server.bind(LOOPBACK)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", server.local.sockaddr)  # type: ignore[union-attr]
+        value = (await qs.wait(server.pop())).unwrap()
+        assert (value.data, value.eof) == (b"", False)
+
+
+async def test_a_datagram_that_is_too_long_for_its_pop_is_cut(door: Door):
+    async with open_queue_set() as qs:
+        server, client = qs.datagram(), qs.datagram()
+        await server.bind(LOOPBACK)
+        for data in (b"abcdef", b"next"):
+            await qs.wait(client.push_to(data, server.local))  # type: ignore[arg-type]
+        assert (await qs.wait(server.pop(3))).unwrap().data == b"abc"
+        assert (await qs.wait(server.pop())).unwrap().data == b"next"
+
+
+async def test_datagram_failures_are_data(door: Door):
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            queue = qs.datagram()
+            await qs.wait(queue.connect(closed.pair))
+            await qs.wait(queue.push(b"x"))
+            pop = await qs.wait(queue.pop())  # the ICMP answer of a port where no datagram socket is
+            assert failed(pop, errno.ECONNREFUSED)
+            assert f"pop from 127.0.0.1:{closed.port}" in str(pop.error)
+            huge = await qs.wait(queue.push(bytes(70_000)))
+            assert failed(huge, errno.EMSGSIZE)
+            free = qs.datagram()
+            assert failed(await qs.wait(free.push_to(bytes(70_000), closed.pair)), errno.EMSGSIZE)
+
+
+async def test_datagram_refusals(door: Door):
+    async with open_queue_set() as qs:
+        queue = qs.datagram()
+        with refused(errno.EINVAL):
+            queue.push_to(b"", ("127.0.0.1", 1))
+        await queue.bind(LOOPBACK)
+        with refused(errno.EAFNOSUPPORT):
+            queue.push_to(b"x", ("::1", 1))
+        pop = queue.pop()
+        with refused(errno.EBUSY):
+            queue.connect(("127.0.0.1", 1))
+        pop.cancel()
+        assert failed(await qs.wait(pop), errno.ECANCELED)
+        assert (await qs.wait(queue.connect(("127.0.0.1", 1)))).ok
+
+
+async def test_a_datagram_connect_that_fails_leaves_the_queue_unbound():
+    async with open_queue_set() as qs:
+        queue = qs.datagram()
+        result = await qs.wait(queue.connect(("255.255.255.255", 1)))  # needs SO_BROADCAST
+        assert failed(result, errno.EACCES)
+        assert "connect to 255.255.255.255:1" in str(result.error)
+        assert (queue.state, queue.local) == ("unbound", None)
+        token = queue.connect(("127.0.0.1", 1))
+        token.cancel()
+        assert failed(await qs.wait(token), errno.ECANCELED)
+        assert queue.state == "unbound"
+
+
+async def test_a_datagram_without_descriptors_is_refused_at_submission():
+    async with open_queue_set() as qs:
+        queue = qs.datagram()
+        with faults.descriptors_exhausted(), refused(errno.EMFILE):
+            queue.push_to(b"x", ("127.0.0.1", 1))
+        assert (queue.state, qs.in_flight) == ("unbound", 0)
+
+
+# --- close ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram", "unix"])
+async def test_close_of_a_queue_that_was_never_used(door: Door, kind):
+    async with open_queue_set() as qs:
+        queue = getattr(qs, kind)()
+        token = queue.close()
+        assert queue.state == "closing"
+        result = await qs.wait(token)
+        assert (result.op, result.unwrap(), queue.state) == ("close", Closed(), "closed")
+        with refused(errno.EBADF):
+            queue.close()
+        await queue.aclose()
+
+
+async def test_what_was_pushed_is_delivered_after_a_close(door: Door):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        await qs.wait(far.push(b"unread"))  # unread input at the close must not turn into a reset
+        await qs.wait(near.push(b"last words"))
+        await qs.wait(near.close())
+        assert (await qs.wait(far.pop())).unwrap().data == b"last words"
+        assert (await qs.wait(far.pop())).unwrap().eof
+
+
+async def test_addresses_outlive_a_close(door: Door):
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        result = await qs.wait(qs.stream().connect(listener.local))  # type: ignore[arg-type]
+        await result.queue.aclose()
+        value = result.unwrap()
+        assert value.peer == listener.local
+        assert value.local is not None
+        accepted = (await qs.wait(listener.accept())).unwrap()
+        await accepted.queue.aclose()
+        assert accepted.queue.peer == accepted.peer == value.local
+
+
+async def test_a_bind_that_is_overtaken_by_a_close():
+    """A factory's bind may take its time."""
+    with Door.to("factory").installed() as door:
+        assert door.factory is not None
+        binding, go_on = trio.Event(), trio.Event()
+        from tests.support.doors import PassThroughSocket
+
+        real = PassThroughSocket.bind
+
+        async def slow(self: Any, address: Any) -> None:
+            binding.set()
+            await go_on.wait()
+            await real(self, address)
+
+        async def bind(queue: IOQueue) -> None:
+            with refused(errno.ECANCELED):
+                await queue.bind(LOOPBACK)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PassThroughSocket, "bind", slow)
+            async with open_queue_set() as qs, trio.open_nursery() as nursery:
+                for queue in (qs.stream(), qs.datagram()):
+                    nursery.start_soon(bind, queue)
+                    await binding.wait()
+                    assert queue.state == "binding"
+                    with refused(errno.EBUSY):
+                        queue.pop()
+                    await queue.aclose()
+                    go_on.set()
+                    await passes(5)
+                    assert queue.state == "closed"
+                    binding, go_on = trio.Event(), trio.Event()
+
+
+# --- what one holds in one's hands ------------------------------------------------------------------------------------
+
+
+async def test_values_are_frozen_and_readable(door: Door):
+    async with open_queue_set() as qs:
+        near, _ = await pair(qs)
+        token: QToken[Any] = near.pop()
+        assert f"{token!r}" == f"<QToken {token.id}: pop on <IOQueue stream connected {near.peer}>>"
+        with pytest.raises(AttributeError):
+            token.op = "push"
+        assert len({token, token}) == 1
+        token.cancel()
+        result: QResult[Any] = await qs.wait(token)
+        assert repr(token).endswith("(done)>")
+        with pytest.raises(AttributeError):
+            result.value = 1  # type: ignore[misc]
+        with pytest.raises(OSError, match="was cancelled") as caught:
+            result.unwrap()
+        assert caught.value is result.error
+        assert repr(qs) == "<QueueSet 0 of 4096 in flight>"
+
+
+async def test_an_error_as_data_has_no_history(door: Door):
+    """Its frames would keep alive whatever the operation had in its hands."""
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            for token in (qs.stream().connect(closed.pair), qs.connectx([closed.pair])):
+                error = (await qs.wait(token)).error
+                assert error is not None
+                assert (error.__traceback__, error.__context__) == (None, None)
+
+
+async def test_results_match_patterns(door: Door):
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        listener.accept()
+        qs.stream().connect(listener.local)  # type: ignore[arg-type]
+        seen = set()
+        async for result in qs.completions():
+            match result.value:
+                case Connected(local, peer, report):
+                    assert (local.port, peer, len(report.attempts)) == (local.port, listener.local, 1)  # type: ignore[union-attr]
+                    seen.add("connected")
+                case Accepted(queue, peer):
+                    assert queue.peer == peer
+                    seen.add("accepted")
+        assert seen == {"connected", "accepted"}
