@@ -28,6 +28,7 @@ from trio.lowlevel import (
 )
 
 from .._errors import DeadlineExceeded
+from .._net.waiting import one_pass
 from ._table import Entry, Flaw, TokenTable
 from ._values import Completion, Op, QResult, QToken
 
@@ -273,8 +274,11 @@ class Engine:
         self.table.hold(tokens, waiter)
         self._named.add(waiter)
         try:
-            if until <= started or self.table.oldest(tokens) is not None:
+            if self.table.oldest(tokens) is not None:
                 await checkpoint()
+                found = self._oldest(tokens)
+            elif until <= started:
+                await one_pass()
                 found = self._oldest(tokens)
             else:
                 woken = await waiter.park(until)
@@ -329,8 +333,10 @@ class Engine:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
-        if self._is_enough(want, ends=ends) or self._ended or until <= current_time():
+        if self._is_enough(want, ends=ends) or self._ended:
             await checkpoint()
+        elif until <= current_time():
+            await one_pass()
         while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
             reaper = Reaper(want=want, ends=ends)
             self._reapers.append(reaper)

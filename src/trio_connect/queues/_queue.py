@@ -96,11 +96,14 @@ class IOQueue(trio.abc.AsyncResource):
 
     # ------------------------------------------------------------------ passive
 
-    async def bind(self, address: EndpointLike | UnixPath) -> None:
+    async def bind(self, address: EndpointLike | UnixPath) -> Address:
         """Bind to a local address. A checkpoint; never waits.
 
         Args:
           address: an endpoint (a wildcard and port 0 are allowed), or a path for a unix-domain queue.
+
+        Returns:
+          `local`: what was bound, with the port that was chosen.
 
         Raises:
           OSError: EINVAL, it is bound, listening or connecting; EISCONN, connected; EBADF, closed; ECANCELED, closed
@@ -131,6 +134,7 @@ class IOQueue(trio.abc.AsyncResource):
             finally:
                 del error  # its traceback holds this frame
         self._engine.resources.add(self)
+        return cast("Address", self._transport.local)
 
     async def listen(self, backlog: int) -> None:
         """Listen on what is bound. A checkpoint; never waits.

@@ -46,12 +46,16 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     """
     _check_count(max_in_flight, "max_in_flight")
     alone: BaseException | None = None
+    body: BaseExceptionGroup[BaseException] | None = None
     engine: Engine | None = None
     try:
         async with trio.open_nursery() as nursery:
             engine = Engine(nursery, max_in_flight)
             try:
                 yield QueueSet(engine)
+            except BaseExceptionGroup as group:
+                body = group
+                raise
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -59,6 +63,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
         alone, *others = group.exceptions
         if others:
             raise
+        # A nursery copies the groups that pass through it, to take out what it cancelled itself.
+        if body is not None and body.split(trio.Cancelled)[0] is None:
+            alone = body
     finally:
         if engine is not None:
             with trio.CancelScope(shield=True):
@@ -67,7 +74,7 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
         try:
             raise alone
         finally:
-            del alone
+            del alone, body
 
 
 @final

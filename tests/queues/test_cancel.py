@@ -1,0 +1,172 @@
+"""A cancel at every step: no result is lost, every socket is closed, nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from tests.queues.kit import LOOPBACK, Switch, listening, pair, where
+from tests.support import faults
+from tests.support.doors import Door
+from tests.support.sweep import Step, sweep
+from trio_connect import now
+from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
+
+
+@attrs.define
+class Surroundings:
+    """A set that outlives the waiter, with tokens some of which complete while it waits."""
+
+    qs: QueueSet
+    switch: Switch
+    tokens: list[QToken[Any]]
+
+
+@contextlib.asynccontextmanager
+async def one_finishes() -> AsyncIterator[Surroundings]:
+    async with open_queue_set() as qs, trio.open_nursery() as nursery:
+        switch = Switch(qs)
+        tokens = [await switch.token() for _ in range(3)]
+        nursery.start_soon(switch.complete, tokens[1])
+        yield Surroundings(qs, switch, tokens)
+        nursery.cancel_scope.cancel()
+
+
+async def wait(near: Surroundings) -> list[QResult[Any]]:
+    return [await near.qs.wait(near.tokens[1])]
+
+
+async def wait_any(near: Surroundings) -> list[QResult[Any]]:
+    return [(await near.qs.wait_any(near.tokens))[1]]
+
+
+async def wait_next(near: Surroundings) -> list[QResult[Any]]:
+    return await near.qs.wait_next(1)
+
+
+async def wait_for_a_batch(near: Surroundings) -> list[QResult[Any]]:
+    return await near.qs.wait_next(3, now() + 30)
+
+
+async def completions(near: Surroundings) -> list[QResult[Any]]:
+    async for result in near.qs.completions():
+        return [result]
+    raise AssertionError
+
+
+@pytest.mark.parametrize("operation", [wait, wait_any, wait_next, wait_for_a_batch, completions])
+async def test_a_waiter_cancelled_at_any_step_loses_no_result(operation):
+    async def check(near: Surroundings, step: Step) -> None:
+        with trio.fail_after(5):
+            while not near.tokens[1].done:
+                await trio.lowlevel.checkpoint()
+        if step.ending == "cancelled":
+            # Nobody holds anything any more, and the result is there for whoever asks.
+            assert near.qs.in_flight == 3
+            assert (await near.qs.wait(near.tokens[1], 0)).ok
+        else:
+            assert near.qs.in_flight == 2
+        for token in (near.tokens[0], near.tokens[2]):
+            assert not token.done
+
+    async def keep(_: object) -> None:
+        pass
+
+    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=5)
+
+
+async def room(near: Surroundings) -> None:
+    await near.qs.room(4094)
+
+
+async def test_who_waits_for_room_leaves_no_trace():
+    async def check(near: Surroundings, step: Step) -> None:
+        with trio.fail_after(5):
+            await near.qs.room(1)
+
+    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=3)
+
+
+async def everything(peer: faults.Peer) -> None:
+    """One operation of each kind, some of them pending for good, in a set that the sweep cancels."""
+    with faults.black_hole() as nowhere, faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            near, far = await pair(qs)
+            qs.stream().connect(nowhere.pair)
+            qs.stream().connect(closed.pair)
+            qs.connectx([closed.pair, peer.address.pair])
+            bound = qs.stream()
+            await bound.bind(LOOPBACK)
+            bound.connect(peer.address.pair)
+            datagram = qs.datagram()
+            datagram.push_to(b"x", ("127.0.0.1", 1))
+            datagram.pop()
+            listener = await listening(qs)
+            listener.accept()
+            listener.accept()
+            connect = qs.stream().connect(where(listener))
+            near.push(bytes(100_000))
+            far.pop(10)
+            await qs.wait(connect)
+            near.close()
+            await far.aclose()
+            results = await qs.wait_next(5, now() + 30)
+            assert results
+            async for _ in qs.completions():
+                pass
+
+
+async def test_a_set_cancelled_at_any_step_leaves_nothing(door: Door):
+    await sweep(everything, environment=faults.echoing, counters=door.counters, rounds=2)
+
+
+async def closing(qs: QueueSet) -> None:
+    near, far = await pair(qs)
+    pops = [near.pop() for _ in range(2)]
+    far.push(bytes(100_000))
+    await trio.lowlevel.checkpoint()
+    try:
+        await near.aclose()
+    finally:
+        assert near.state == "closed"
+        assert all(pop.done for pop in pops)
+
+
+async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(door: Door):
+    await sweep(closing, environment=open_queue_set, counters=door.counters, inside=False, rounds=5)
+
+
+async def binding(qs: QueueSet) -> None:
+    for queue in (qs.stream(), qs.datagram()):
+        await queue.bind(LOOPBACK)
+        if queue.local is not None:
+            await queue.aclose()
+
+
+async def test_a_bind_cancelled_at_any_step_leaves_nothing(door: Door):
+    await sweep(binding, environment=open_queue_set, counters=door.counters, rounds=5)
+
+
+async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(door: Door):
+    """In the step in which it is cancelled, an operation may have got what nobody else can get again."""
+    for turn in range(30):
+        async with open_queue_set() as qs:
+            listener = await listening(qs)
+            accept, connect = listener.accept(), qs.stream().connect(where(listener))
+            for _ in range(turn % 5):
+                await trio.lowlevel.checkpoint()
+            accept.cancel()
+            assert (await qs.wait(connect)).ok
+            result = await qs.wait(accept)
+            if result.ok:
+                assert result.unwrap().queue.state == "connected"
+            else:
+                assert result.errno == errno.ECANCELED
+                # It was not accepted: the next accept gets it.
+                assert (await qs.wait(listener.accept())).ok
