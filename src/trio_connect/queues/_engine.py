@@ -12,33 +12,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast, final
 
-import attrs
 import trio
 from trio import current_time
-from trio.lowlevel import (
-    Abort,
-    Task,
-    cancel_shielded_checkpoint,
-    checkpoint,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .._errors import DeadlineExceeded
 from .._net.waiting import one_pass
-from ._table import Entry, Flaw, TokenTable
+from ._operations import AnyResult, AnyToken, Lane, Operation, Work
+from ._table import Flaw, TokenTable
 from ._values import Completion, Op, QResult, QToken
+from ._waiters import Applicant, Reaper, Waiter
 
 if TYPE_CHECKING:
     from ._queue import IOQueue
-
-AnyToken: TypeAlias = QToken[Any]
-AnyResult: TypeAlias = QResult[Any]
-Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
-"""Does an operation. It waits only in the operation's scope, and returns None when it was cancelled, before or then."""
 
 _FLAWS: Final[dict[Flaw, str]] = {
     "empty": "there is no token to wait for",
@@ -51,78 +39,6 @@ class Resource(Protocol):
 
     async def dispose(self) -> None:
         """Close, whatever state it is in; called when no operation runs any more."""
-
-
-@attrs.define(eq=False)
-class Operation(Entry):
-    """What the set knows of one operation."""
-
-    lane: Lane | None = None
-    cancelled: bool = False
-    result: AnyResult | None = None
-    _scope: trio.CancelScope | None = None
-
-    def scope(self) -> trio.CancelScope:
-        """Return the scope to wait in. Made on demand: much is done without waiting, and a scope costs microseconds."""
-        if self._scope is None:
-            self._scope = trio.CancelScope()
-            if self.cancelled:
-                self._scope.cancel()
-        return self._scope
-
-    def cancel(self) -> None:
-        """Cancel what waits in the scope, now or later."""
-        self.cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-
-@attrs.define(eq=False)
-class Waiter:
-    """A task that waits, and can be woken once."""
-
-    task: Task | None = None
-
-    def wake(self) -> None:
-        """Have the task look again; at once, and only once."""
-        if self.task is not None:
-            reschedule(self.task)
-            self.task = None
-
-    def _abort(self, _raise_cancel: object) -> Abort:
-        self.task = None
-        return Abort.SUCCEEDED
-
-    async def park(self, until: float) -> bool:
-        """Wait to be woken; False when `until` (Trio time) came first."""
-        self.task = current_task()
-        if until == inf:
-            await wait_task_rescheduled(self._abort)
-            return True
-        with trio.CancelScope(deadline=until):
-            await wait_task_rescheduled(self._abort)
-            return True
-        return False
-
-
-@attrs.define(eq=False)
-class Reaper(Waiter):
-    """Waits for results of tokens that nobody names.
-
-    `promised` keeps a second reaper from being woken for what the first has not yet had the time to take.
-    """
-
-    want: int = 1
-    ends: bool = False
-    """Wake it also when there is nothing left to come."""
-    promised: int = 0
-
-
-@attrs.define(eq=False)
-class Applicant(Waiter):
-    """Waits for room."""
-
-    count: int = 1
 
 
 @final
@@ -400,77 +316,25 @@ class Engine:
 
     # ------------------------------------------------------------------ the end
 
+    @property
+    def ended(self) -> bool:
+        """Whether the set takes nothing any more."""
+        return self._ended
+
+    def leave(self) -> None:
+        """Take no submission any more; operations may still be running."""
+        self._ended = True
+
     async def end(self) -> None:
         """Close everything that is open and let nobody wait any more; called when no operation runs."""
         self._ended = True
-        while self.resources:
-            await self.resources.pop().dispose()
+        try:
+            while self.resources:
+                await self.resources.pop().dispose()
+        finally:
+            if self.resources:  # one that cannot be closed must not keep the others open
+                await self.end()
         self.table.entries.clear()
         for waiter in (*self._named, *self._applicants):
             waiter.wake()
         self._wake_reapers()
-
-
-@final
-class Lane:
-    """Runs the operations of one direction of a queue one after the other, in the order of submission."""
-
-    __slots__ = ("_current", "_engine", "_settled", "_waiting")
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._current: Operation | None = None
-        # A deque is as large as all the rest of a queue, and most lanes never have two operations.
-        self._waiting: deque[tuple[AnyToken, Operation, Work]] | None = None
-        self._settled: trio.Event | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether an operation has not completed."""
-        return self._current is not None
-
-    def add(self, token: AnyToken, operation: Operation, work: Work) -> None:
-        """Run an operation after those that are here already."""
-        if self._current is None:
-            self._current = operation
-            self._engine.spawn(self._serve, token, operation, work)
-            return
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append((token, operation, work))
-
-    def drop(self, token: AnyToken) -> bool:
-        """Take out an operation that has not begun; False when it has."""
-        for item in self._waiting or ():
-            if item[0] is token:
-                cast("deque[Any]", self._waiting).remove(item)
-                return True
-        return False
-
-    def cancel(self) -> None:
-        """Cancel every operation here; they complete in their order."""
-        if self._current is not None:
-            self._current.cancel()
-            for _, operation, _ in self._waiting or ():
-                operation.cancel()
-
-    async def settled(self) -> None:
-        """Wait until no operation is here."""
-        if self._current is not None:
-            self._settled = self._settled or trio.Event()
-            await self._settled.wait()
-
-    async def _serve(self, token: AnyToken, operation: Operation, work: Work) -> None:
-        try:
-            await self._engine.run(token, operation, work)
-            while self._waiting:
-                token, operation, work = self._waiting.popleft()
-                self._current = operation
-                if operation.cancelled:
-                    self._engine.complete_cancelled(token, operation)
-                else:
-                    await self._engine.run(token, operation, work)
-        finally:
-            self._current = None
-            if self._settled is not None:
-                self._settled.set()

@@ -15,9 +15,12 @@ from .._endpoint import Endpoint, EndpointLike
 from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
 from .._net.unix import UnixPath
-from ._engine import Engine, Lane, Operation
+from ._datagram_transport import DatagramTransport
+from ._engine import Engine
+from ._operations import Lane, Operation
 from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
-from ._transport import DatagramTransport, StreamTransport, TcpTransport, Transport, show
+from ._stream_transports import TcpTransport
+from ._transport import StreamTransport, Transport, show
 from ._values import Accepted, Address, Closed, Connected, Popped, Pushed, QToken
 
 if TYPE_CHECKING:
@@ -123,6 +126,8 @@ class IOQueue(trio.abc.AsyncResource):
             error = exc
         finally:
             self._happened("bound" if done else "bind failed")
+        if self._engine.ended:
+            self._state = "closed"
         if self._state not in ("bound", "unbound"):
             # A socket factory's bind took its time, and what it bound has no queue any more.
             with trio.CancelScope(shield=True):

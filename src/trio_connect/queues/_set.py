@@ -16,9 +16,10 @@ from .._endpoint import EndpointLike
 from .._net.connectx import RaceOptions, check_race_options, checked
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
+from ._datagram_transport import DatagramTransport
 from ._engine import Engine
 from ._queue import IOQueue
-from ._transport import DatagramTransport, TcpTransport, UnixTransport
+from ._stream_transports import TcpTransport, UnixTransport
 from ._values import Completion, Connected, QResult, QToken
 
 V = TypeVar("V", bound=Completion)
@@ -57,6 +58,7 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
                 body = group
                 raise
             finally:
+                engine.leave()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery's group, not the body's: the nursery is nobody's business.

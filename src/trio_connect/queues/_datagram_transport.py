@@ -1,0 +1,128 @@
+"""A UDP socket, as queues use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from trio import current_time
+
+from .._endpoint import Endpoint, as_endpoint, check_connectable
+from .._errors import connect_error
+from .._net.attempt import sockaddr_of
+from .._net.datagram import DatagramSocket
+from .._net.factory import errno_of
+from ._transport import Transport, check_family, error, show
+from ._values import Address
+
+if TYPE_CHECKING:
+    from ._operations import Operation
+
+
+@final
+class DatagramTransport(Transport):
+    """A UDP socket."""
+
+    kind = "datagram"
+
+    def __init__(self) -> None:
+        self._sock: DatagramSocket | None = None
+        self._local: Endpoint | None = None
+
+    def check_target(self, value: Any, *, passive: bool) -> Endpoint:
+        endpoint = as_endpoint(value)
+        if not passive:
+            check_connectable(endpoint)
+            check_family(self.local, endpoint)
+        return endpoint
+
+    def open_for(self, endpoint: Endpoint) -> DatagramSocket:
+        """Return the socket, made now if there is none.
+
+        Raises:
+          OSError: there could be none.
+        """
+        if self._sock is None:
+            try:
+                self._sock = DatagramSocket(endpoint.family)
+            except OSError as exc:
+                raise connect_error(errno_of(exc), "socket", endpoint, "this machine", 0.0) from None
+        return self._sock
+
+    async def bind(self, target: Endpoint) -> None:
+        started = current_time()
+        sock = self.open_for(target)
+        try:
+            await sock.bind(sockaddr_of(target))
+            self._local = as_endpoint(tuple(sock.getsockname()))
+        except OSError as exc:
+            self._drop()
+            raise connect_error(errno_of(exc), "bind", target, "this machine", current_time() - started) from None
+        except BaseException:
+            self._drop()
+            raise
+
+    async def connect(self, target: Endpoint, until: float, operation: Operation) -> bool:  # noqa: ARG002 - never waits
+        started = current_time()
+        sock = self.open_for(target)
+        done = False
+        try:
+            with operation.scope():
+                await sock.connect(sockaddr_of(target))
+                done = True
+            if not done:
+                self._drop()
+                return False
+            self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
+        except OSError as exc:
+            where = "any address" if self.local is None else show(self.local)
+            self._drop()
+            raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
+        except BaseException:
+            self._drop()
+            raise
+        return True
+
+    async def push(self, data: memoryview) -> None:
+        assert self._sock is not None
+        try:
+            await self._sock.send(data)
+        except OSError as exc:
+            raise error(errno_of(exc), "push to", self.peer) from None
+
+    async def push_to(self, data: memoryview, endpoint: Endpoint) -> None:
+        """Send one datagram."""
+        assert self._sock is not None
+        try:
+            await self._sock.send_to(data, sockaddr_of(endpoint))
+        except OSError as exc:
+            raise error(errno_of(exc), "push to", endpoint) from None
+
+    async def pop(self, size: int) -> tuple[bytes, Address]:
+        assert self._sock is not None
+        try:
+            data, sender = await self._sock.receive(size)
+        except OSError as exc:
+            raise error(errno_of(exc), "pop from", self.peer or self.local) from None
+        return data, as_endpoint(tuple(sender))
+
+    @property
+    def local(self) -> Endpoint | None:
+        if self._local is None and self._sock is not None:
+            try:
+                name = as_endpoint(tuple(self._sock.getsockname()))
+            except OSError:  # closed, or a fake that is not bound
+                return None
+            if name.port:
+                self._local = name
+        return self._local
+
+    def _drop(self) -> None:
+        sock, self._sock = self._sock, None
+        self._local = None
+        if sock is not None:
+            sock.close()
+
+    async def aclose(self) -> None:
+        if self._sock is not None:
+            self._local = self.local  # nobody can be asked afterwards
+            self._sock.close()

@@ -1,0 +1,164 @@
+"""TCP and unix-domain sockets, as queues use them."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, cast, final
+
+from trio import current_time
+
+from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
+from .._errors import DeadlineExceeded, connect_error
+from .._net import sockopts
+from .._net.attempt import PENDING, begin, describe_source, failure, finish, open_socket, sockaddr_of
+from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
+from .._net.listener import TcpListener, new_listening_socket, set_options
+from .._net.raw import RawSocket, new_socket
+from .._net.stream import TcpStream
+from .._net.tcp import exceeded
+from .._net.unix import (
+    UnixListener,
+    UnixStream,
+    check_path,
+    connect_door,
+    too_long,
+    unix_family,
+)
+from .._net.waiting import Expired
+from .._options import DEFAULT_OPTIONS, SocketOptions
+from ._transport import StreamTransport, check_family, show
+
+if TYPE_CHECKING:
+    from .._net.attempt import Door
+    from ._operations import Operation
+
+
+@final
+class TcpTransport(StreamTransport[TcpStream]):
+    """A TCP connection or listener."""
+
+    def __init__(self, options: SocketOptions = DEFAULT_OPTIONS, stream: TcpStream | None = None) -> None:
+        super().__init__(stream)
+        self._options = options
+
+    def check_target(self, value: Any, *, passive: bool) -> Endpoint:
+        endpoint = as_endpoint(value)
+        if not passive:
+            check_connectable(endpoint)
+            if self._door is not None:
+                check_family(self.local, endpoint)
+        return endpoint
+
+    def _open(self, target: Endpoint) -> Door:
+        family = target.family
+        plan = sockopts.listening(self._options, family)
+        door = FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+        try:
+            set_options(door, plan, self._options)
+        except BaseException:
+            door.close()
+            raise
+        return door
+
+    @staticmethod
+    def _address(name: Any) -> Endpoint:
+        return as_endpoint(tuple(name))
+
+    def _bind_address(self, target: Endpoint) -> Any:
+        return sockaddr_of(target)
+
+    def _wrap(self, door: Door, target: Endpoint) -> TcpListener:  # noqa: ARG002
+        self._local = name = as_endpoint(tuple(door.getsockname()))
+        return TcpListener(door, name, self._options)
+
+    async def _connect(self, target: Endpoint, until: float, operation: Operation) -> TcpStream | None:
+        source = None if self._door is None else _source_of(cast("Endpoint", self.local))
+        started = current_time()
+        try:
+            door = self._door
+            if door is None:
+                factory = factory_installed()
+                self._door = door = open_socket(target, None, self._options, factory=factory)
+            code = begin(door, target, source)
+            if code == PENDING:
+                with operation.scope():
+                    code = await finish(door, target, source, until)
+                if code == PENDING:
+                    return None
+        except LocalFailure as exc:
+            raise failure(exc.code, exc.phase, None, target, source, current_time() - started) from None
+        except Expired:
+            raise exceeded(target, source, describe_source(self._door, target, source), started, until) from None
+        if code:
+            raise failure(code, "connect", door, target, source, current_time() - started)
+        return TcpStream(door, target, (((source, target),), (), started, current_time()))
+
+    def adopt(self, stream: TcpStream) -> None:
+        """Own a connection that somebody else made."""
+        self._adopt(stream)
+        self._local = stream.local
+
+    def accepted(self, stream: TcpStream) -> TcpTransport:
+        return TcpTransport(self._options, stream)
+
+
+def _source_of(local: Endpoint) -> Source:
+    host = local.host if local.host not in ("0.0.0.0", "::") else None
+    if ":" not in local.host:
+        return Source(ipv4=host, port=local.port)
+    return Source(ipv6=f"{host}%{local.scope_id}" if local.scope_id else host, port=local.port)
+
+
+@final
+class UnixTransport(StreamTransport[UnixStream]):
+    """A unix-domain connection or listener; what it bound is removed when it is closed."""
+
+    def check_target(self, value: Any, *, passive: bool) -> str | bytes:  # noqa: ARG002
+        return check_path(value)
+
+    def _open(self, target: str | bytes) -> Door:  # noqa: ARG002
+        family = unix_family()
+        return FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+
+    @staticmethod
+    def _address(name: Any) -> str | bytes:
+        return name  # type: ignore[no-any-return]
+
+    def _bind_address(self, target: str | bytes) -> str | bytes:
+        if too_long(target):
+            raise OSError(errno.ENAMETOOLONG, "")
+        return target
+
+    def _wrap(self, door: Door, target: str | bytes) -> UnixListener:
+        self._local = target
+        listener = UnixListener(door, target)
+        listener.own_path()
+        return listener
+
+    async def _connect(self, target: str | bytes, until: float, operation: Operation) -> UnixStream | None:
+        started = current_time()
+        where = "this machine" if self._door is None else show(self.local)
+        door = self._door
+        if door is None:
+            try:
+                family = unix_family()
+                door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
+            except OSError as exc:
+                elapsed = current_time() - started
+                raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None
+            self._door = door
+        code = PENDING
+        try:
+            with operation.scope():
+                code = await connect_door(door, target, until)
+        except Expired:
+            what = f"connect to {show(target)}, whose backlog is full,"
+            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        if code == PENDING:
+            return None
+        if code:
+            raise connect_error(code, "connect", show(target), where, current_time() - started)
+        return UnixStream(door, target)
+
+    def accepted(self, stream: UnixStream) -> UnixTransport:
+        return UnixTransport(stream)
