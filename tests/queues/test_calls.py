@@ -13,8 +13,8 @@ import trio
 
 from tests.queues.kit import LOOPBACK, failed, listening, pair, passes, refused, where
 from tests.support import faults
-from tests.support.doors import Door
-from trio_connect import DeadlineExceeded, Endpoint, RacePolicy, SocketOptions, now, tcp_connect
+from tests.support.doors import Door, PassThroughSocket
+from trio_connect import DeadlineExceeded, Endpoint, RacePolicy, SocketOptions, now, queues, tcp_connect
 from trio_connect.queues import (
     Accepted,
     Closed,
@@ -339,6 +339,31 @@ async def test_a_bound_queue_connects_from_where_it_is_bound(door: Door):
         with refused(errno.EAFNOSUPPORT):
             six.connect(peer.address.pair)
         assert six.state == "bound"
+
+
+async def test_a_queue_bound_to_ipv6_connects(door: Door):
+    async with open_queue_set() as qs:
+        listener = await listening(qs, ("::1", 0))
+        for host in ("::1", "::"):
+            queue = qs.stream()
+            await queue.bind((host, 0))
+            port = where(queue).port
+            value = (await qs.wait(queue.connect(where(listener)))).unwrap()
+            assert value.local == Endpoint("::1", port)
+
+
+async def test_an_option_that_the_platform_refuses_fails_the_bind(door: Door):
+    async with open_queue_set() as qs:
+        queue = qs.stream(options=SocketOptions(keepalive_idle=7))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queues._stream_transports, "set_options", refuse_options)
+            with refused(errno.ENOPROTOOPT):
+                await queue.bind(LOOPBACK)
+        assert queue.state == "unbound"
+
+
+def refuse_options(*_: object) -> None:
+    raise OSError(errno.ENOPROTOOPT, "refused")
 
 
 async def test_a_bound_queue_that_fails_to_connect_is_unbound(door: Door):
@@ -740,6 +765,9 @@ async def test_datagram_refusals(door: Door):
             queue.connect(("127.0.0.1", 1))
         pop.cancel()
         assert failed(await qs.wait(pop), errno.ECANCELED)
+        push = queue.push_to(b"x", ("127.0.0.1", 1))
+        push.cancel()
+        assert failed(await qs.wait(push), errno.ECANCELED)
         assert (await qs.wait(queue.connect(("127.0.0.1", 1)))).ok
 
 
@@ -808,8 +836,6 @@ async def test_a_bind_that_is_overtaken_by_a_close():
     with Door.to("factory").installed() as door:
         assert door.factory is not None
         binding, go_on = trio.Event(), trio.Event()
-        from tests.support.doors import PassThroughSocket
-
         real = PassThroughSocket.bind
 
         async def slow(self: Any, address: Any) -> None:
@@ -835,6 +861,30 @@ async def test_a_bind_that_is_overtaken_by_a_close():
                     await passes(5)
                     assert queue.state == "closed"
                     binding, go_on = trio.Event(), trio.Event()
+
+
+async def test_a_bind_that_is_overtaken_by_the_end_of_its_set():
+    with Door.to("factory").installed() as door:
+        assert door.factory is not None
+        go_on = trio.Event()
+        real = PassThroughSocket.bind
+
+        async def slow(self: Any, address: Any) -> None:
+            await go_on.wait()
+            await real(self, address)
+
+        async def bind(queue: IOQueue) -> None:
+            with refused(errno.ECANCELED):
+                await queue.bind(LOOPBACK)
+            assert queue.state == "closed"
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PassThroughSocket, "bind", slow)
+            async with trio.open_nursery() as nursery:
+                async with open_queue_set() as qs:
+                    nursery.start_soon(bind, qs.stream())
+                    await passes()
+                go_on.set()
 
 
 # --- what one holds in one's hands ------------------------------------------------------------------------------------

@@ -397,6 +397,24 @@ async def test_rule_09_claimed_queues_belong_to_the_set_until_it_ends(door: Door
     assert (near.state, far.state) == ("closed", "closed")
 
 
+async def test_rule_09_one_that_cannot_be_closed_does_not_keep_the_others_open(door: Door):
+    class StuckError(Exception):
+        pass
+
+    with pytest.raises(StuckError):
+        async with open_queue_set() as qs:
+            queues = [qs.stream() for _ in range(5)]
+            for queue in queues:
+                await queue.bind(LOOPBACK)
+
+            async def stuck() -> None:
+                await real()
+                raise StuckError
+
+            real, queues[2]._transport.aclose = queues[2]._transport.aclose, stuck  # type: ignore[method-assign]
+    assert [queue.state for queue in queues].count("closed") == 4
+
+
 async def test_rule_09_what_was_pushed_is_delivered_after_the_end():
     async with open_queue_set() as outer:
         listener = await listening(outer)
