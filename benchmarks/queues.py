@@ -8,8 +8,9 @@ They all connect with `trio_connect.tcp_connect`; what differs is how the result
   anyio              as_completed, on Trio
   queues, ...        one token each, taken one by one by `completions` or in batches by `wait_next`
 
-CPU time of this process; the server is another one. `--pending` measures what waiting costs: 1,000 operations that do
-not complete, for one second.
+CPU time of this process; the server is another one. On plain loopback a handshake is over when connect(2) returns, on
+the asynchronous path it has to be waited for, as on a network. Also measured: what it costs to wait for 1,000
+operations that do not complete, for one second.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from _harness import (
     running_server,
     show,
     spread,
+    steer_loopback,
     table,
     versions,
 )
@@ -52,6 +54,7 @@ from trio_connect import Endpoint, TcpStream, now, tcp_connect
 from trio_connect.queues import open_queue_set
 
 SIZES = (100, 1_000, 5_000)
+PATHS = ("inline", "asynchronous")
 PENDING = 1_000
 WARM_UP = 20
 
@@ -169,6 +172,12 @@ def measure(what: str, size: int, rounds: int) -> Any:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     client, server = cores()
+    if what == "asynchronous":
+        try:
+            steer_loopback(server)
+        except NotPermittedError as exc:
+            print(f"note: the asynchronous path is not measured: {exc}", file=sys.stderr)
+            return {}
     with running_server(server) as ports:
         pin_client(client)
         if what == "pending":
@@ -183,6 +192,14 @@ def measure(what: str, size: int, rounds: int) -> Any:
         return {name: [[sample.wall, sample.cpu] for sample in found] for name, found in samples.items()}
 
 
+def row(path: str, size: int, name: str, samples: Samples) -> list[str]:
+    found = samples.get(name)
+    if not found:
+        return [path, f"{size:,}", name, "-", "-", "not measured"]
+    cpu, wall = (statistics.median(getattr(sample, key) for sample in found) * 1e6 for key in ("cpu", "wall"))
+    return [path, f"{size:,}", name, show(cpu, 1), show(wall, 1), show(ratio(samples, name, NURSERY))]
+
+
 def main() -> None:
     options = parser(__doc__, rounds=9, n=0)
     options.add_argument("--measure", nargs=2, metavar=("WHAT", "SIZE"), help="measure here, print JSON")
@@ -195,22 +212,17 @@ def main() -> None:
     bounds: list[Bound] = []
     results: dict[str, Any] = {}
     rows: list[list[str]] = []
-    for size in sizes:
-        found = inside(__file__, "--measure", "reap", str(size), "--rounds", str(given.rounds))
-        results[str(size)] = found
-        samples: Samples = {name: [Sample(*pair) for pair in pairs] for name, pairs in found.items()}
-        for name in CONTESTANTS:
-            if name not in samples:
-                rows.append([f"{size:,}", name, "-", "-", "not installed"])
-                continue
-            cpu = statistics.median(sample.cpu for sample in samples[name])
-            wall = statistics.median(sample.wall for sample in samples[name])
-            relative = ratio(samples, name, NURSERY)
-            rows.append([f"{size:,}", name, show(cpu * 1e6, 1), show(wall * 1e6, 1), show(relative)])
-        bounds += [
-            Bound(f"{size:,} connects: {name} / {NURSERY}", ratio(samples, name, NURSERY), at_most=1.5) for name in OURS
-        ]
-    print(table(["connects", "contestant", "CPU us each", "wall us each", f"CPU / {NURSERY}"], rows))
+    for path in PATHS:
+        for size in sizes:
+            found = inside(__file__, "--measure", path, str(size), "--rounds", str(given.rounds))
+            results[f"{path} {size}"] = found
+            samples: Samples = {name: [Sample(*pair) for pair in pairs] for name, pairs in found.items()}
+            rows += [row(path, size, name, samples) for name in CONTESTANTS]
+            bounds += [
+                Bound(f"{path}, {size:,}: {name} / {NURSERY}", ratio(samples, name, NURSERY), at_most=1.5)
+                for name in OURS
+            ]
+    print(table(["path", "connects", "contestant", "CPU us each", "wall us each", f"CPU / {NURSERY}"], rows))
     idle = inside(__file__, "--measure", "pending", "0")
     results["pending"] = idle
     bounds.append(Bound(f"CPU per cent while {PENDING:,} wait", 100 * idle["cpu"] / idle["wall"], at_most=5))
