@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -368,3 +372,9 @@ def test_a_handler_that_leaves_the_network_fails_the_test_once() -> None:
 
     with pytest.raises(UnknownHost):
         run(main)
+
+
+def test_importing_it_does_not_import_pytest() -> None:
+    program = "import sys, trio_connect.testing; sys.exit('pytest' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(trio_connect.testing.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
 import trio
-import trio.testing
 
 from . import _guard
 from ._address import LOOPBACK, canonical, family_of, is_loopback
@@ -205,9 +204,11 @@ class VirtualNetwork(trio.abc.Instrument):
             sock.close()
 
     def _objection(self) -> VirtualNetworkError | None:
+        from trio.testing import MockClock  # not at the top: see run()
+
         if self._used:
             return VirtualNetworkError("a VirtualNetwork serves one run, once: make a new one")
-        if not isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        if not isinstance(trio.lowlevel.current_clock(), MockClock):
             return NotVirtualTime(
                 "a virtual network needs trio.testing.MockClock: ask for the fixture autojump_clock as well, or use "
                 "trio_connect.testing.run()"

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
 import trio
-import trio.testing
 
 from ._network import VirtualNetwork
 
@@ -31,9 +30,12 @@ def run(main: Callable[[VirtualNetwork, *Ts], Awaitable[T]], *args: *Ts, seed: i
         VirtualNetworkError: The program left the network that the test describes, even if it swallowed the exception.
         BaseException: What `main` or a handler raised. Whatever is raised has the seed and the waterfall as a note.
     """
+    # Not at the top: where pytest is installed Trio imports it here, and importing us should cost neither.
+    from trio.testing import MockClock
+
     net = VirtualNetwork(seed)
     try:
-        result: T = trio.run(main, net, *args, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[net])
+        result: T = trio.run(main, net, *args, clock=MockClock(autojump_threshold=0), instruments=[net])
         net.verify()
     except BaseException as error:
         error.add_note(net.report())
