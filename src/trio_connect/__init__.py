@@ -3,8 +3,6 @@
 import typing as _typing
 from importlib import import_module as _import_module
 
-from ._answer import Answer as Answer
-from ._answer import Lookup as Lookup
 from ._deadline import IMMEDIATE as IMMEDIATE
 from ._deadline import NO_DEADLINE as NO_DEADLINE
 from ._deadline import now as now
@@ -16,15 +14,9 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
 from ._errors import ResolveFailed as ResolveFailed
-from ._net.connect import connect as connect
-from ._net.connect import order_endpoints as order_endpoints
-from ._net.connect import resolve as resolve
 from ._net.connectx import RaceOptions as RaceOptions
 from ._net.connectx import connectx as connectx
 from ._net.listener import TcpListener as TcpListener
-from ._net.resolve import Resolver as Resolver
-from ._net.resolve import StaticResolver as StaticResolver
-from ._net.resolve import SystemResolver as SystemResolver
 from ._net.stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._net.tcp import tcp_listen as tcp_listen
@@ -36,14 +28,26 @@ from ._options import SocketOptions as SocketOptions
 from ._policy import RacePolicy as RacePolicy
 from ._report import Attempt as Attempt
 from ._report import ConnectReport as ConnectReport
-from ._trace import AttemptConnected as AttemptConnected
-from ._trace import AttemptFinished as AttemptFinished
-from ._trace import AttemptStarted as AttemptStarted
-from ._trace import LookupFinished as LookupFinished
-from ._trace import LookupStarted as LookupStarted
-from ._trace import Observer as Observer
-from ._trace import RaceFinished as RaceFinished
-from ._trace import TraceEvent as TraceEvent
+
+if _typing.TYPE_CHECKING:
+    from . import libdill as libdill
+    from . import queues as queues
+    from ._answer import Answer as Answer
+    from ._answer import Lookup as Lookup
+    from ._net.connect import connect as connect
+    from ._net.connect import order_endpoints as order_endpoints
+    from ._net.connect import resolve as resolve
+    from ._net.resolve import Resolver as Resolver
+    from ._net.resolve import StaticResolver as StaticResolver
+    from ._net.resolve import SystemResolver as SystemResolver
+    from ._trace import AttemptConnected as AttemptConnected
+    from ._trace import AttemptFinished as AttemptFinished
+    from ._trace import AttemptStarted as AttemptStarted
+    from ._trace import LookupFinished as LookupFinished
+    from ._trace import LookupStarted as LookupStarted
+    from ._trace import Observer as Observer
+    from ._trace import RaceFinished as RaceFinished
+    from ._trace import TraceEvent as TraceEvent
 
 __all__ = [
     "IMMEDIATE",
@@ -89,20 +93,49 @@ __all__ = [
     "unix_listen",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        _value.__module__ = __name__
-
-# Who only connects does not pay for the front doors: each is loaded when it is first asked for (PEP 562).
+# Who connects to addresses pays neither for names nor for the front doors: what is not needed for that is loaded when
+# it is first asked for (PEP 562).
 _FRONT_DOORS: _typing.Final = frozenset({"libdill", "queues"})
+_LATER: _typing.Final = {
+    "Answer": "_answer",
+    "Lookup": "_answer",
+    "Resolver": "_net.resolve",
+    "StaticResolver": "_net.resolve",
+    "SystemResolver": "_net.resolve",
+    "AttemptConnected": "_trace",
+    "AttemptFinished": "_trace",
+    "AttemptStarted": "_trace",
+    "LookupFinished": "_trace",
+    "LookupStarted": "_trace",
+    "Observer": "_trace",
+    "RaceFinished": "_trace",
+    "TraceEvent": "_trace",
+    "connect": "_net.connect",
+    "order_endpoints": "_net.connect",
+    "resolve": "_net.connect",
+}
 
-if _typing.TYPE_CHECKING:
-    from . import libdill as libdill
-    from . import queues as queues
-else:
+
+def _call_it_ours(value: object) -> None:
+    """Have reprs, tracebacks and pickles say where users import a name from."""
+    if getattr(value, "__module__", "").startswith(f"{__name__}._"):
+        value.__module__ = __name__
+
+
+for _value in [globals()[_name] for _name in __all__ if _name not in _LATER]:
+    _call_it_ours(_value)
+
+if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name in _FRONT_DOORS:
             return _import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_import_module(f"{__name__}.{_LATER[name]}"), name)
+        _call_it_ours(value)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_FRONT_DOORS, *_LATER})

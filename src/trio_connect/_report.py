@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from errno import errorcode
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
-from ._answer import Lookup
 from ._endpoint import Endpoint, Source
+
+if TYPE_CHECKING:
+    from ._answer import Lookup
 
 __all__ = ["Attempt", "Cause", "ConnectReport", "Outcome", "Phase"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from ._answer import Lookup, LookupKind
 from ._endpoint import Endpoint, Source
 from ._report import Cause, ConnectReport, Outcome, Phase
+
+if TYPE_CHECKING:
+    from ._answer import Lookup, LookupKind
 
 __all__ = [
     "AttemptConnected",

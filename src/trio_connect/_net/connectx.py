@@ -7,7 +7,7 @@ promise is kept for TCP, by the race of RFC 8305 section 5.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import trio
 from trio import current_time
@@ -18,11 +18,12 @@ from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_conne
 from .._errors import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
-from .._trace import Observer
 from .factory import factory_installed
 from .opening import open_attempt
-from .race_driver import RaceDriver
 from .stream import TcpStream
+
+if TYPE_CHECKING:
+    from .._trace import Observer
 
 T = TypeVar("T")
 
@@ -130,6 +131,9 @@ async def connectx(
     else:
         started = current_time()
         factory = factory_installed()
+    # Loaded by the first race that is one: importing it costs as much as everything before it.
+    from .race_driver import RaceDriver
+
     what = ", ".join(str(endpoint) for endpoint in dict.fromkeys(endpoint for _, endpoint in pairs))
     driver = RaceDriver(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
@@ -151,6 +155,8 @@ async def _connect_to_stream_of(
     options: SocketOptions,
     establish: Callable[[TcpStream], Awaitable[Any]] | None,
 ) -> Any:
+    from .race_driver import RaceDriver
+
     driver = RaceDriver(
         policy, [], until=until, started=current_time(), more=True, options=options, factory=factory_installed(),
         establish=establish, observer=observer, what="endpoints as they come",
