@@ -13,8 +13,18 @@ import pytest
 import trio
 import trio.testing
 
-from trio_connect import ConnectReport, DeadlineExceeded, Endpoint, IncompleteRead
-from trio_connect._errors import connect_error, is_local
+from trio_connect import (
+    Answer,
+    Attempt,
+    ConnectFailed,
+    ConnectReport,
+    DeadlineExceeded,
+    Endpoint,
+    IncompleteRead,
+    Lookup,
+    ResolveFailed,
+)
+from trio_connect._errors import connect_error, is_local, race_failed, resolve_failed
 from trio_connect._report import Phase
 
 PEER = Endpoint("192.0.2.1", 443)
@@ -129,3 +139,33 @@ def test_errors_cross_processes(error: Exception) -> None:
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_a_failed_race_can_be_pickled():
+    failed = Attempt(
+        endpoint=Endpoint("192.0.2.1", 443), cause="first", started=0.0, ended=0.1, outcome="failed",
+        errno=errno.ECONNREFUSED,
+    )  # fmt: skip
+    report = ConnectReport(attempts=(failed,), elapsed=0.1)
+    error = race_failed("api.test:443", report, [OSError(errno.ECONNREFUSED, "refused")])
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.errno, str(copy), copy.attempts) == (ConnectFailed, error.errno, str(error), (failed,))
+    nameless = pickle.loads(pickle.dumps(ConnectFailed(None, "nobody said why", report=report)))
+    assert (nameless.errno, str(nameless), nameless.report) == (None, "nobody said why", report)
+
+
+def test_a_failed_lookup_says_of_each_question_how_it_ended():
+    lookups = (
+        Lookup(host="api.test", kind="AAAA", started=0.0, ended=0.1, answer=Answer()),
+        Lookup(host="api.test", kind="A", started=0.0, ended=0.1, answer=Answer(("192.0.2.1",))),
+        Lookup(host="api.test", kind="HTTPS", started=0.0, ended=0.1),
+        Lookup(host="api.test", kind="SRV", started=0.0, ended=0.1, answer=Answer(name_exists=False)),
+        Lookup(host="api.test", kind="MX", started=0.0, ended=0.1, error=OSError(errno.EIO, "no server")),
+    )
+    error = resolve_failed("api.test", ConnectReport(lookups=lookups, elapsed=1.5))
+    assert isinstance(error, ResolveFailed)
+    assert error.errno == errno.EIO
+    assert error.strerror == (
+        "no address to try for api.test after 1.50 s (AAAA: no address, A: found, HTTPS: cancelled, SRV: no such name, "
+        "MX: [Errno 5] no server)"
+    )

@@ -8,7 +8,7 @@ import json
 import attrs
 import pytest
 
-from trio_connect import Attempt, ConnectReport, Endpoint, Source
+from trio_connect import Answer, Attempt, ConnectReport, Endpoint, Lookup, Source
 
 FIRST = Endpoint("2001:db8::1", 443)
 SECOND = Endpoint("192.0.2.1", 443)
@@ -62,3 +62,49 @@ def test_reports_do_not_change() -> None:
         REPORT.elapsed = 1.0  # type: ignore[misc]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         REPORT.attempts[0].errno = 1  # type: ignore[misc]
+
+
+def test_the_waterfall_has_a_row_for_each_lookup_and_attempt() -> None:
+    report = ConnectReport(
+        lookups=(
+            Lookup(host="api.test", kind="AAAA", started=0.0, ended=0.1, error=OSError(5, "no server")),
+            Lookup(host="api.test", kind="A", started=0.0, ended=0.05, answer=Answer(("192.0.2.1",))),
+            Lookup(host="api.test", kind="HTTPS", started=0.0, ended=0.4),
+            Lookup(host="api.test", kind="SRV", started=0.0, ended=0.005, answer=Answer()),
+        ),
+        attempts=(
+            Attempt(
+                endpoint=SECOND, source=Source(ipv4="192.0.2.9"), cause="first", started=0.1, ended=0.2,
+                outcome="failed", errno=errno.ECONNREFUSED,
+            ),
+            Attempt(endpoint=SECOND, cause="failure", started=0.2, phase="establish", outcome="cancelled"),
+            Attempt(
+                endpoint=SECOND, cause="delay", started=0.2, ended=0.4, phase="bind", outcome="failed", errno=99999
+            ),
+            Attempt(endpoint=FIRST, outcome="not tried"),
+        ),
+        elapsed=0.4,
+    )  # fmt: skip
+    assert str(report).splitlines() == [
+        "AAAA api.test                 ==========x                                error after 100 ms",
+        "A api.test                    =====                                      1 address after 50 ms",
+        "HTTPS api.test                ========================================   cancelled after 400 ms",
+        "SRV api.test                                                             0 addresses after 5.0 ms",
+        "192.0.2.1:443 from 192.0.2.9            ==========x                      failed ECONNREFUSED after 100 ms",
+        "192.0.2.1:443                                     ====================~  cancelled in establish after 200 ms",
+        "192.0.2.1:443                                     ====================x  failed 99999 in bind after 200 ms",
+        "[2001:db8::1]:443                                                        not tried",
+        "no connection after 400 ms",
+    ]
+
+
+def test_the_waterfall_ends_with_the_winner_and_the_waste() -> None:
+    won = Attempt(endpoint=SECOND, cause="first", started=0.0, ended=0.0, outcome="won")
+    assert str(ConnectReport(attempts=(won,))).splitlines()[-1] == "connected to 192.0.2.1:443 in 0.0 ms"
+    assert str(REPORT).splitlines()[-1] == "connected to 192.0.2.1:443 in 271 ms, 2 other attempts"
+    one = ConnectReport(attempts=REPORT.attempts[:2], elapsed=0.3)
+    assert str(one).splitlines()[-1] == "connected to 192.0.2.1:443 in 300 ms, 1 other attempt"
+
+
+def test_an_empty_report_has_a_waterfall_too() -> None:
+    assert str(ConnectReport()) == "no connection after 0.0 ms"

@@ -132,10 +132,10 @@ _ENDINGS: Final[dict[Outcome, str]] = {
 }
 
 
-def _bar(started: float, ended: float | None, elapsed: float, ending: str) -> str:
+def _bar(started: float, ended: float, elapsed: float, ending: str) -> str:
     scale = _WIDTH / elapsed if elapsed > 0 else 0.0
     left = min(round(started * scale), _WIDTH)
-    right = min(max(round((elapsed if ended is None else ended) * scale), left), _WIDTH)
+    right = min(max(round(ended * scale), left), _WIDTH)
     return " " * left + "=" * (right - left) + ending
 
 
@@ -143,13 +143,10 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
-def _attempt_note(attempt: Attempt) -> str:
-    if attempt.started is None or attempt.ended is None:
-        return attempt.outcome
-    took = _milliseconds(attempt.ended - attempt.started)
+def _attempt_note(attempt: Attempt, took: float) -> str:
     reason = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
     phase = "" if attempt.phase == "connect" or attempt.outcome == "won" else f" in {attempt.phase}"
-    return f"{attempt.outcome}{reason}{phase} after {took}"
+    return f"{attempt.outcome}{reason}{phase} after {_milliseconds(took)}"
 
 
 def waterfall(report: ConnectReport) -> str:
@@ -172,8 +169,9 @@ def waterfall(report: ConnectReport) -> str:
         if attempt.started is None:
             rows.append((name, "", attempt.outcome))
             continue
-        bar = _bar(attempt.started, attempt.ended, report.elapsed, _ENDINGS.get(attempt.outcome, ""))
-        rows.append((name, bar, _attempt_note(attempt)))
+        ended = report.elapsed if attempt.ended is None else attempt.ended
+        bar = _bar(attempt.started, ended, report.elapsed, _ENDINGS.get(attempt.outcome, ""))
+        rows.append((name, bar, _attempt_note(attempt, ended - attempt.started)))
     width = max((len(name) for name, _, _ in rows), default=0)
     lines = [f"{name:<{width}}  {bar:<{_WIDTH + 1}}  {note}".rstrip() for name, bar, note in rows]
     winner = report.winner
