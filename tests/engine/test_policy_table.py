@@ -87,9 +87,9 @@ def test_the_longest_prefix_counts_wherever_its_row_stands():
 
 def test_a_table_is_complete_and_unambiguous():
     rest = Policy(IPv6Network("::/0"), 40, 1)
-    with pytest.raises(ValueError, match="^a policy table must have a row for ::/0$"):
+    with pytest.raises(ValueError, match=r"^a policy table must have a row for ::/0$"):
         PolicyTable((Policy(IPv6Network("2001:db8::/32"), 1, 1),))
-    with pytest.raises(ValueError, match="^a policy table has one row for each prefix$"):
+    with pytest.raises(ValueError, match=r"^a policy table has one row for each prefix$"):
         PolicyTable((rest, Policy(IPv6Network("::/0"), 1, 1)))
 
 
