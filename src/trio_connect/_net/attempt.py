@@ -12,6 +12,8 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import trio
+
 from .._endpoint import Endpoint
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS
@@ -32,6 +34,20 @@ PENDING: Final = errno.EALREADY
 # linux/in.h; not in the socket module before Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+def adopt(sock: object) -> Door:
+    """Return the door for a socket that the caller made and gives away.
+
+    Raises:
+      TypeError: not a socket.
+    """
+    if isinstance(sock, socket.socket):
+        sock.setblocking(False)
+        return RawSocket(sock)
+    if isinstance(sock, trio.socket.SocketType):
+        return FactorySocket(sock)
+    raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
 
 
 def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:

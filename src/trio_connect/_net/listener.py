@@ -17,7 +17,7 @@ from .._endpoint import Endpoint, as_endpoint
 from .._errors import DeadlineExceeded
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from . import sockopts
-from .attempt import Door
+from .attempt import Door, adopt
 from .factory import FactorySocket
 from .raw import RawSocket
 from .stream import ByteStream, TcpStream
@@ -92,13 +92,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
           TypeError: not a socket.
           ValueError: not a stream socket, of another family, or not listening.
         """
-        if isinstance(sock, socket.socket):
-            sock.setblocking(False)
-            door: Door = RawSocket(sock)
-        elif isinstance(sock, trio.socket.SocketType):
-            door = FactorySocket(sock)
-        else:
-            raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
+        door = adopt(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family) or not _is_listening(sock):
             raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {sock!r}")
         return cls(door, cls._address(sock.getsockname()))

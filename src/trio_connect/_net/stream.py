@@ -14,8 +14,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, Source, as_endpoint
 from .._report import Attempt, ConnectReport
-from .factory import FactorySocket
-from .raw import RawSocket
+from .attempt import adopt
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
 from .stream_state import Patience
@@ -24,7 +23,6 @@ from .waiting import Expired
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .attempt import Door
 
 A = TypeVar("A")
 
@@ -53,13 +51,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
           ValueError: not a stream socket, or of another family.
           OSError: ENOTCONN, the socket is not connected.
         """
-        if isinstance(sock, socket.socket):
-            sock.setblocking(False)
-            door: Door = RawSocket(sock)
-        elif isinstance(sock, trio.socket.SocketType):
-            door = FactorySocket(sock)
-        else:
-            raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
+        door = adopt(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family):
             raise ValueError(f"{cls.__name__} needs a stream socket of its family, got {sock!r}")
         return cls(door, cls._address(sock.getpeername()))
