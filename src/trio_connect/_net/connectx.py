@@ -128,12 +128,12 @@ async def connectx(
             if opening[1] == 0 and opening[0] is not None:
                 await cancel_shielded_checkpoint()
                 return TcpStream(opening[0], endpoint, (pairs, skipped, started, current_time()))
-    else:
-        started = current_time()
-        factory = factory_installed()
     # Loaded by the first race that is one: importing it costs as much as everything before it.
     from .race_driver import RaceDriver
 
+    if opening is None:
+        started = current_time()
+        factory = factory_installed()
     what = ", ".join(str(endpoint) for endpoint in dict.fromkeys(endpoint for _, endpoint in pairs))
     driver = RaceDriver(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
