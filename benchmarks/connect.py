@@ -143,6 +143,8 @@ def report(path: str, found: dict[str, Any]) -> list[Bound]:
     elif not math.isnan(floor := ratio(samples, c.FLOOR, c.BLOCKING)):
         mine = ratio(samples, c.OURS, c.FLOOR)
         print(f"What Trio itself costs, the bare minimum, is {floor:.2f} x blocking here; ours is {mine:.2f} x that.")
+        asking = ratio(samples, c.OURS, c.ASKING)
+        print(f"With the question whether the run has a socket factory, that minimum is 1 / {asking:.2f} of ours.")
     print_bounds(bounds)
     return bounds
 
