@@ -16,7 +16,7 @@ ARGS ?=
 .PHONY: help demo test test-long lint lint-ruff lint-mypy lint-pyright format lab bench mutate clean
 
 help:
-	@echo "make demo       watch connects to a good, a refusing and a silent listener on this machine"
+	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
 	@echo "make test       the test suite with coverage, under three minutes"
 	@echo "make test-long  the same, with the slow tests"
 	@echo "make lint       ruff, mypy for three platforms, pyright"
