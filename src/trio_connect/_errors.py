@@ -99,7 +99,8 @@ class ConnectFailed(OSError):
     """No attempt of a race led to a connection.
 
     `errno` is what the attempts agree on; else that of the failure that came furthest, where trouble of this machine
-    counts only if there was nothing else. ``__cause__`` is an `ExceptionGroup` of the attempts' errors.
+    counts only if there was nothing else; None when no attempt has one. ``__cause__`` is an `ExceptionGroup` of the
+    attempts' errors.
     """
 
     report: ConnectReport
@@ -122,7 +123,7 @@ class ConnectFailed(OSError):
 
 
 class ResolveFailed(ConnectFailed):
-    """A name has no address that could be tried. `report` has the lookups."""
+    """A name has no address that could be tried. `report` has the lookups, `errno` is mostly an EAI number."""
 
 
 _PHASES: Final[tuple[Phase, ...]] = ("socket", "bind", "connect", "establish")
@@ -215,12 +216,12 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
 
     Args:
       message: what was waited for, and for how long.
-      report: what had been tried by then; empty unless the call was `tcp_connect`.
+      report: what had been tried by then; empty unless the call was a connect or a lookup.
       transferred: bytes of this call that the kernel had taken, or that were received and stay buffered.
     """
 
     report: ConnectReport
-    """What had been tried by then; empty unless the call was a connect."""
+    """What had been tried by then; empty unless the call was a connect or a lookup."""
     transferred: int
     """Bytes of this call that the kernel had taken, or that were received and stay in the stream's buffer."""
 

@@ -68,12 +68,14 @@ def _count(_instance: object, field: attrs.Attribute[Any], value: object) -> Non
 class RacePolicy:
     """How several endpoints of one peer are raced. Times are in seconds; values are used as given, never clamped.
 
+    `attempt_delay` and `resolution_delay` default to what RFC 8305 section 8 recommends.
+
     Args:
       attempt_delay: how long after one start the next is due while nothing has failed. At least 0.010;
         `math.inf` tries strictly one endpoint at a time.
       attempt_timeout: how long one attempt may take, the caller's establish included, before it counts as failed.
         `math.inf` leaves it to the kernel and the caller's deadline.
-      resolution_delay: how long addresses that are there wait for the preferred family's.
+      resolution_delay: how long an IPv4 answer that comes first waits for the IPv6 one; 0 or more, and finite.
       max_in_flight: how many attempts may be alive at once. At the limit the next start waits: an attempt that may
         still succeed is never given up for a new one.
       preferred_family_count: how many endpoints of the preferred family come before the first of the other.

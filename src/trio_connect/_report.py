@@ -41,7 +41,7 @@ class Attempt:
       started: seconds after the report's `started_at`; None when it was not started.
       ended: likewise; None when it was not started.
       phase: how far it came: "socket", "bind", "connect" or "establish".
-      outcome: how it ended, such as "won", "failed" or "cancelled" (the caller's deadline came).
+      outcome: how it ended, such as "won", "failed" or "cancelled" (by the deadline or a scope).
       errno: the error of a failed attempt.
       beaten_by: who won while this one was still trying.
     """
@@ -82,7 +82,8 @@ class ConnectReport:
     """Everything that was tried for one connection, and when.
 
     Args:
-      attempts: what was tried, in order of start; empty for accepted streams.
+      lookups: every question to a resolver; empty without a name.
+      attempts: every candidate once, those that were started first; empty for accepted streams.
       started_at: seconds on Trio's clock, the origin of every other time here.
       elapsed: seconds from the start to the result.
     """

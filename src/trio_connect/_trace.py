@@ -36,7 +36,7 @@ class LookupStarted:
 
 @attrs.frozen
 class LookupFinished:
-    """A question has its outcome. The times in `lookup` count from the start of the call."""
+    """A question has its outcome. The times in `lookup` are seconds from the start of the call."""
 
     lookup: Lookup
     at: float

@@ -77,13 +77,13 @@ async def resolve(
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of a name, in the order in which `connect` would try them.
 
-    Waits for both families, unlike `connect`.
+    Waits for both families, unlike `connect`. The order is that of RFC 6724 section 6 and RFC 8305 section 4.
 
     Args:
       host: a name, or a numeric address, which is its own answer.
       port: 0 to 65535, put into each endpoint.
       deadline: milliseconds on the clock of `now()`; -1 for none.
-      resolver: whom to ask; None for the system.
+      resolver: whom to ask; None for the system, or the hostname resolver that this run has installed.
 
     Raises:
       ResolveFailed: no family has an address; `report` has the lookups.
