@@ -75,7 +75,7 @@ def _rows(kinds: str) -> dict[str, Fate]:
 
 REFUSALS = {four(n): Fate("refused", 0.0) for n in range(1, 41)}
 
-# spec/happy-eyeballs.md 4.3, the first table.
+# The first of the two tables of scenarios in tests/conformance.
 RACES = [
     Scenario("A: v6 black hole, v4 ok", _rows("64^")),
     Scenario("B: six v6 black holes, one v4 ok", _rows("6666664^")),

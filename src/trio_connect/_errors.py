@@ -143,11 +143,42 @@ def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
 
 
 def _kind(attempt: Attempt) -> str:
+    if attempt.outcome == "skipped":
+        return "skipped, no source of its family"
     if attempt.errno is None or attempt.outcome == "timed out":
         return "not established" if attempt.outcome == "failed" else attempt.outcome
     if is_local(attempt.errno, attempt.phase):
         return f"local: {strerror(attempt.errno)}"
     return _WORDS.get(attempt.errno) or strerror(attempt.errno)
+
+
+def _counts(attempts: Sequence[Attempt]) -> str:
+    kinds = Counter(_kind(attempt) for attempt in attempts)
+    return ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+
+
+def _where(target: str, attempts: Sequence[Attempt]) -> str:
+    names = list(dict.fromkeys(str(attempt.endpoint) for attempt in attempts))
+    more = len(names) - _MOST_NAMED
+    named = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{target} ({named})" if target and named else target or named or "endpoints that never came"
+
+
+def race_exceeded(target: str, report: ConnectReport, until: float) -> DeadlineExceeded:
+    """Return the error for a race that its caller's deadline has ended.
+
+    Args:
+      target: a name and port, or "" when the endpoints are all there is to name.
+      report: the finished report.
+      until: the deadline, as Trio time.
+    """
+    tried = [attempt for attempt in report.attempts if attempt.started is not None]
+    if report.lookups and not tried:
+        what = f"connect to {_where(target, report.attempts)}, whose lookup did not end in time,"
+    else:
+        what = f"connect to {_where(target, tried or report.attempts)}"
+    detail = _counts(tried) if len(tried) > 1 else ""
+    return DeadlineExceeded.during(what, report.elapsed, until, report=report, detail=detail)
 
 
 def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:
@@ -159,14 +190,9 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
       errors: one for each attempt that was started, in that order.
     """
     attempts = report.attempts
-    kinds = Counter(_kind(attempt) for attempt in attempts)
-    counts = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+    counts = _counts(attempts)
     started = sum(attempt.started is not None for attempt in attempts)
-    names = list(dict.fromkeys(str(attempt.endpoint) for attempt in attempts))
-    named = ", ".join(names[:_MOST_NAMED]) + (
-        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    )
-    where = f"{target} ({named})" if target else named
+    where = _where(target, attempts)
     tries = "the only attempt" if started == 1 else f"all {started} attempts" if started else "no attempt could be made"
     code = agreed_errno(attempts)
     if code is None and not started and attempts:
@@ -235,7 +261,14 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
 
     @classmethod
     def during(
-        cls, what: str, elapsed: float, until: float, *, report: ConnectReport = EMPTY_REPORT, transferred: int = 0
+        cls,
+        what: str,
+        elapsed: float,
+        until: float,
+        *,
+        report: ConnectReport = EMPTY_REPORT,
+        transferred: int = 0,
+        detail: str = "",
     ) -> DeadlineExceeded:
         """Return the exception with the project's one wording.
 
@@ -245,8 +278,11 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
           until: the deadline, as Trio time.
           report: see the attribute.
           transferred: see the attribute.
+          detail: what was done by then, for the end of the text.
         """
         text = f"{what} had no result by its deadline, after {milliseconds(elapsed)}"
+        if detail:
+            text = f"{text} ({detail})"
         if transferred:
             text = f"{text}; transferred: {transferred} bytes"
         if is_stale(until):

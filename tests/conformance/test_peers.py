@@ -7,7 +7,7 @@ import pytest
 from benchmarks.scoreboard import CONTESTANTS, OURS, RACES, RESOLVING, Scenario, measure, verdict
 from trio_connect import RacePolicy
 
-# What the peers need, measured by others before there was any of this: spec/happy-eyeballs.md 4.3.
+# What the peers need, measured by others before there was any of this.
 PEERS_MS = {"A": 270, "B": 270, "C": 1270, "D": 520, "E": 20, "F": 700, "G": 7520}
 # ours, and the column "one lookup"
 RESOLVING_MS = [(70, 1020), (20, 1020), (50, 50), (270, 370), (520, 570), (320, 120), (320, 320)]

@@ -96,7 +96,7 @@ async def test_line_9_aaaa_ten_milliseconds_later_goes_first_at_that_instant(net
     stream.abort()
 
 
-# spec/happy-eyeballs.md, the second table of 4.3: the column "split" or better.
+# What an implementation that asks for each family by itself reaches, or better.
 TABLE = {
     "AAAA 1 s late, A at 0": ([V6], [V4], 1.0, 0.0, "good", "good", 70),
     "A 1 s late, AAAA at 0": ([V6], [V4], 0.0, 1.0, "good", "good", 20),
@@ -418,7 +418,7 @@ async def test_line_74_the_deadline_counts_for_lookups_and_race_together(net):
     for name, lookups, attempts in (("never.test", [None, None], []), ("slow.test", [1, None], ["cancelled"])):
         recorder = Recorder()
         watch = Stopwatch()
-        with pytest.raises(DeadlineExceeded, match=f"connect to {name}:443 had no result by its deadline") as caught:
+        with pytest.raises(DeadlineExceeded, match=f"connect to {name}:443.* had no result by its deadline") as caught:
             await connect(name, 443, now() + 500, observer=recorder)
         assert watch.ms == 500
         report = caught.value.report

@@ -495,7 +495,7 @@ async def test_line_64_and_65_what_is_removed_is_left_alone_when_it_runs_and_nev
     hosts = [Endpoint(f"192.0.2.{n}", 443) for n in (1, 2, 3)]
     driver = race_driver.RaceDriver(
         DEFAULT_POLICY, [(None, host) for host in hosts], until=math.inf, started=trio.current_time(), more=True,
-        options=SocketOptions(), factory=True, establish=None, observer=None, what="three hosts",
+        options=SocketOptions(), factory=True, establish=None, observer=None, target="",
     )  # fmt: skip
 
     async def feed(_nursery: trio.Nursery) -> None:

@@ -102,7 +102,7 @@ async def until(condition):
         "127.1",
         "1.2.3.4.",
         "*.example",
-        "under score",
+        "under_score",
     ],
 )
 def test_good_hosts_come_back_unchanged(host):

@@ -216,7 +216,7 @@ async def connect(
     call = _ConnectByName(host, port, resolver or SYSTEM_RESOLVER, policy, sources)
     driver = call.driver = RaceDriver(
         policy, [], until=until, started=call.started, more=True, options=options, factory=factory_installed(),
-        establish=establish, observer=observer, what=call.what, lookups=lambda: call.lookups.records,
+        establish=establish, observer=observer, target=call.what, lookups=lambda: call.lookups.records,
     )  # fmt: skip
     value, report = await driver.run(call.feed)
     if report is not None:

@@ -134,10 +134,9 @@ async def connectx(
     if opening is None:
         started = current_time()
         factory = factory_installed()
-    what = ", ".join(str(endpoint) for endpoint in dict.fromkeys(endpoint for _, endpoint in pairs))
     driver = RaceDriver(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
-        establish=establish, observer=observer, what=what, skipped=skipped,
+        establish=establish, observer=observer, target="", skipped=skipped,
     )  # fmt: skip
     driver.adopted = opening
     value, report = await driver.run()
@@ -159,7 +158,7 @@ async def _connect_to_stream_of(
 
     driver = RaceDriver(
         policy, [], until=until, started=current_time(), more=True, options=options, factory=factory_installed(),
-        establish=establish, observer=observer, what="endpoints as they come",
+        establish=establish, observer=observer, target="",
     )  # fmt: skip
 
     async def feed(_nursery: trio.Nursery) -> None:

@@ -29,7 +29,7 @@ from trio.lowlevel import (
 
 from .._engine.race import Race
 from .._engine.race_table import Abandon, Command, Start, Won
-from .._errors import DeadlineExceeded, milliseconds
+from .._errors import milliseconds, race_exceeded
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from .attempt import PENDING, Door, describe_source, failure, finish, look
@@ -117,7 +117,7 @@ class RaceDriver:
       factory: whether sockets come from the run's factory.
       establish: the caller's own test of a connection, or None.
       observer: told what happens, or None.
-      what: what is being connected to, for messages.
+      target: a name and port for messages, or "" when the endpoints are all there is to name.
       skipped: candidates that cannot be tried, for the report.
       lookups: returns the lookups for the report.
     """
@@ -134,7 +134,7 @@ class RaceDriver:
         factory: bool,
         establish: Establish | None,
         observer: Observer | None,
-        what: str,
+        target: str,
         skipped: Iterable[tuple[Source | None, Endpoint]] = (),
         lookups: Callable[[], tuple[Lookup, ...]] = tuple,
     ) -> None:
@@ -152,7 +152,7 @@ class RaceDriver:
         self._factory = factory
         self._establish = establish
         self._observer = observer
-        self._what = what
+        self._target = target
         self._lookups = lookups
         self._errors: dict[int, Exception | Failure] = {}
         self._live: dict[int, _Attempt] = {}
@@ -203,7 +203,7 @@ class RaceDriver:
         if winner is None or self._expired:
             report = self._report()
             if self._expired:
-                raise DeadlineExceeded.during(f"connect to {self._what}", report.elapsed, self._until, report=report)
+                raise race_exceeded(self._target, report, self._until)
             return None, report
         stream = winner.stream
         if stream is None:
@@ -230,7 +230,9 @@ class RaceDriver:
             try:
                 self._observer(kind(*args, **kwargs))
             except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
-                _log.exception("an observer raised and is told no more of the connect to %s", self._what)
+                _log.exception(
+                    "an observer raised and is told no more of the connect to %s", self._target or "many endpoints"
+                )
                 self._observer = None
 
     def _is_over(self) -> bool:

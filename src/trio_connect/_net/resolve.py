@@ -82,7 +82,9 @@ def check_host(host: object) -> str:
         return host
     if "\0" in host:
         raise ValueError(f"a host has no NUL character, got {host!r}")
-    if ":" in host:
+    if any(map(str.isspace, host)):
+        raise ValueError(f"a host has no white space, got {host!r}")
+    if ":" in host or "[" in host or "]" in host:
         raise ValueError(
             f"a host is a name, or a numeric address without brackets; the port is an argument of its own, got {host!r}"
         )
