@@ -331,6 +331,33 @@ async def test_a_reaper_whose_result_was_taken_waits_on():
         assert [result.token for result in seen] == [first]
 
 
+async def test_a_reaper_cancelled_in_the_pass_of_a_completion_leaves_it_to_the_next():
+    async with open_queue_set() as qs, trio.open_nursery() as nursery:
+        queue = qs.datagram()
+        await queue.bind(LOOPBACK)
+        queue.pop()
+        queued = queue.pop()
+        await passes()
+        scope = trio.CancelScope()
+        got: list[QResult[Any]] = []
+
+        async def first():
+            with scope:
+                await qs.wait_next(1)
+
+        async def second():
+            got.extend(await qs.wait_next(1))
+
+        for reaper in (first, second):
+            nursery.start_soon(reaper)
+            await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        queued.cancel()  # it has not begun, so it completes here and now
+        await passes()
+        assert [result.token for result in got] == [queued]
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_index_starves_another():
     """The first of the list is always ready again; the last still has its turn."""
     async with open_queue_set() as qs:

@@ -256,14 +256,20 @@ class Engine:
         while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
             reaper = Reaper(want=want, ends=ends)
             self._reapers.append(reaper)
+            takes = False
             try:
-                if not await reaper.park(until):
+                woken = await reaper.park(until)
+                takes = not woken or self._is_enough(want, ends=ends)
+                if not woken:
                     await cancel_shielded_checkpoint()
                     break
             finally:
                 self._promised -= reaper.promised
                 if not reaper.promised:
                     self._reapers.remove(reaper)
+                elif not takes:
+                    # Cancelled in the pass of the completion, or others were faster: what it was promised is free.
+                    self._wake_reapers()
         self.check_open()
         return [self._claimed(operation) for _, operation in self.table.take(most)]
 
