@@ -771,6 +771,15 @@ async def test_datagram_refusals(door: Door):
         assert (await qs.wait(queue.connect(("127.0.0.1", 1)))).ok
 
 
+async def test_a_datagram_socket_that_is_not_bound_yet_has_a_family_already(door: Door):
+    async with open_queue_set() as qs:
+        queue = qs.datagram()
+        first = queue.push_to(b"x", ("127.0.0.1", 9))
+        with refused(errno.EAFNOSUPPORT):
+            queue.push_to(b"x", ("::1", 9))
+        assert (await qs.wait(first)).value == Pushed(1)
+
+
 async def test_a_datagram_connect_that_fails_leaves_the_queue_unbound():
     async with open_queue_set() as qs:
         queue = qs.datagram()

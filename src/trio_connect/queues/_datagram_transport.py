@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any, final
 
 from trio import current_time
@@ -33,6 +34,8 @@ class DatagramTransport(Transport):
         if not passive:
             check_connectable(endpoint)
             check_family(self.local, endpoint)
+            if self._sock is not None and self._sock.family != endpoint.family:  # opened, but not bound yet
+                raise OSError(errno.EAFNOSUPPORT, f"{endpoint} is of another address family than this queue's socket")
         return endpoint
 
     def open_for(self, endpoint: Endpoint) -> DatagramSocket:
