@@ -840,6 +840,28 @@ async def test_addresses_outlive_a_close(door: Door):
         assert accepted.queue.peer == accepted.peer == value.local
 
 
+async def test_a_close_that_fails_is_data_and_lets_nobody_wait(monkeypatch):
+    def close(sock: PassThroughSocket) -> None:
+        real_close(sock)
+        raise OSError(errno.EIO, "the last write failed")
+
+    real_close = PassThroughSocket.close
+    with Door.to("factory").installed():
+        async with open_queue_set() as qs, trio.open_nursery() as nursery:
+            queue = qs.datagram()
+            await queue.bind(LOOPBACK)
+            pop = queue.pop()
+            await passes()
+            with monkeypatch.context() as patch:
+                patch.setattr(PassThroughSocket, "close", close)
+                token = queue.close()
+                nursery.start_soon(queue.aclose)
+                assert failed(await qs.wait(token), errno.EIO)
+            assert queue.state == "closed"
+            assert failed(await qs.wait(pop), errno.ECANCELED)
+            await queue.aclose()
+
+
 async def test_a_bind_that_is_overtaken_by_a_close():
     """A factory's bind may take its time."""
     with Door.to("factory").installed() as door:

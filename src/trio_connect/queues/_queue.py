@@ -374,11 +374,13 @@ class IOQueue(trio.abc.AsyncResource):
     async def dispose(self) -> None:
         """Close what is open; no operation runs any more."""
         self._state = "closing"
-        await self._transport.aclose()
-        self._happened("closed")
-        self._engine.resources.discard(self)
-        if self._closed is not None:
-            self._closed.set()
+        try:
+            await self._transport.aclose()
+        finally:  # a close that fails has closed too, close(2), and others may be waiting for it
+            self._happened("closed")
+            self._engine.resources.discard(self)
+            if self._closed is not None:
+                self._closed.set()
 
 
 def _busy(lane: Lane | None) -> bool:
