@@ -30,15 +30,21 @@ async def serve(stream: TcpStream) -> None:
         await stream.receive_some()
 
 
-async def refusing() -> Endpoint:
-    """Return an address where nobody listens any more."""
-    async with await tcp_listen(("127.0.0.1", 0)) as listener:
-        return listener.endpoint
+async def refusing(sock: trio.socket.SocketType) -> Endpoint:
+    """Return an address where nobody listens: bound, so that nobody else can take it meanwhile."""
+    await sock.bind(("127.0.0.1", 0))
+    host, port = sock.getsockname()
+    return Endpoint(host, port)
 
 
 async def main() -> None:
     """Make the replicas and use them."""
-    gone, gone_too = await refusing(), await refusing()
+    with trio.socket.socket() as one, trio.socket.socket() as other:
+        await use(await refusing(one), await refusing(other))
+
+
+async def use(gone: Endpoint, gone_too: Endpoint) -> None:
+    """Connect to replicas of which some are gone."""
     async with await tcp_listen(("127.0.0.1", 0)) as hung, trio.open_nursery() as nursery:
         good = await tcp_listen(("127.0.0.1", 0))
         nursery.start_soon(trio.serve_listeners, serve, [good])

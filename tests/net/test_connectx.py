@@ -633,7 +633,8 @@ async def test_line_81_endpoints_without_a_usable_source_are_skipped(net):
     ]
     stream.abort()
     recorder = Recorder()
-    with pytest.raises(ConnectFailed, match=r"no attempt could be made .*\(skipped, no source of its family: 1\)") as caught:
+    skipped = r"no attempt could be made .*\(skipped, no source of its family: 1\)"
+    with pytest.raises(ConnectFailed, match=skipped) as caught:
         await connectx(at("2001:db8::1"), sources=sources, observer=recorder)
     assert caught.value.errno == errno.EADDRNOTAVAIL
     assert caught.value.report is recorder.report
