@@ -107,7 +107,9 @@ async def connectx(
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
     until = to_seconds(deadline)
-    check_race_options(policy, sources, observer, options, establish)
+    plain = observer is None and establish is None
+    if not plain or policy is not DEFAULT_POLICY or options is not DEFAULT_OPTIONS or sources != ():
+        check_race_options(policy, sources, observer, options, establish)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
         stream_of = cast("AsyncIterable[EndpointLike]", endpoints)
         return await _connect_to_stream_of(stream_of, until, policy, sources, observer, options, establish)
@@ -117,14 +119,14 @@ async def connectx(
     opening = None
     factory = False
     started = 0.0
-    if observer is None and establish is None and pairs:
+    if plain and pairs:
         # The first attempt is made before anything is built for a race: most of the time there is none.
         await checkpoint_if_cancelled()
         started = current_time()
         factory = factory_installed()
         if not factory:
             source, endpoint = pairs[0]
-            opening = open_attempt(endpoint, source, options, factory=False)
+            opening = open_attempt(endpoint, source, options, started, factory=False)
             if opening[1] == 0 and opening[0] is not None:
                 await cancel_shielded_checkpoint()
                 return TcpStream(opening[0], endpoint, (pairs, skipped, started, current_time()))
@@ -213,10 +215,14 @@ def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them."""
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
-    result = [as_endpoint(item) for item in endpoints]
-    for endpoint in result:
+    return [_connectable(item) for item in endpoints]
+
+
+def _connectable(item: EndpointLike) -> Endpoint:
+    endpoint = as_endpoint(item)
+    if not endpoint.port:
         check_connectable(endpoint)
-    return result
+    return endpoint
 
 
 def pair_up(endpoints: Iterable[Endpoint], sources: Sequence[Source]) -> tuple[list[Pair], list[Pair]]:

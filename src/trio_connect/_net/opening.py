@@ -36,9 +36,10 @@ class Failure:
         return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
 
 
-def open_attempt(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Opening:
-    """Make a socket and start connecting it; after an error nothing stays open."""
-    started = current_time()
+def open_attempt(
+    endpoint: Endpoint, source: Source | None, options: SocketOptions, started: float, *, factory: bool
+) -> Opening:
+    """Make a socket and start connecting it; after an error nothing stays open. `started` is the time by now."""
     door: Door | None = None
     phase: Phase = "connect"
     try:

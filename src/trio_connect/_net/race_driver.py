@@ -421,7 +421,7 @@ class RaceDriver:
         self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
         opening, self.adopted = self.adopted, None
         if opening is None:
-            opening = open_attempt(endpoint, source, self._options, factory=self._factory)
+            opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
         now = current_time()
         if opening[0] is None:
             failed = opening[1]
