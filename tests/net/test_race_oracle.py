@@ -414,3 +414,19 @@ def test_the_oracle_knows_the_textbook_race():
         (2, 512, "delay"),
     ]
     assert (story.how, story.at, story.winners) == ("won", 532, {2})
+
+
+def test_progress_is_told_before_a_failure_of_the_same_instant():
+    """At 86 one attempt connects and another is refused: whichever task ran first, the start is the failure's."""
+    fates = [
+        Fate(kind="ok", connect=10, then="ok", establish=31, arrives=0),
+        Fate(kind="ok", connect=10, then="fails", establish=0, arrives=0),
+        Fate(kind="refused", connect=40, then="ok", establish=0, arrives=0),
+        Fate(kind="ok", connect=20, then="ok", establish=10, arrives=0),
+        Fate(kind="ok", connect=10, then="ok", establish=0, arrives=0),
+    ]
+    plan = Plan(
+        fates=fates, delay=20, timeout=40, limit=2, establish=True, stream=False, closes=0, ends=None, by_scope=False
+    )
+    for _ in range(20):  # Trio shuffles the tasks of one pass
+        compare(plan)
