@@ -15,7 +15,6 @@ LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
 """The DNS record type that was asked for."""
 
 KIND_OF_FAMILY: Final[dict[AddressFamily, LookupKind]] = {AF_INET6: "AAAA", AF_INET: "A"}
-FAMILY_OF_KIND: Final[dict[LookupKind, AddressFamily]] = {kind: family for family, kind in KIND_OF_FAMILY.items()}
 
 
 def _addresses(value: Iterable[str]) -> tuple[str, ...]:
