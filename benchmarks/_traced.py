@@ -2,8 +2,8 @@
 
 Kinds, by the port that is connected to and by when the handshake ends:
 
-  outside  outside the range of local ports, at once
-  inside   inside that range, at once: a connection to itself is possible there and has to be excluded
+  outside  outside the range of local ports, within a pass of the loop
+  inside   inside that range, within a pass: a connection to itself is possible there and has to be excluded
   pending  outside the range, a second later: the first SYN finds the backlog full and is dropped
 """
 

@@ -26,8 +26,6 @@ from ._net.unix import unix_connect as unix_connect
 from ._net.unix import unix_listen as unix_listen
 from ._options import SocketOptions as SocketOptions
 from ._policy import RacePolicy as RacePolicy
-from ._report import Attempt as Attempt
-from ._report import ConnectReport as ConnectReport
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
@@ -40,6 +38,8 @@ if _typing.TYPE_CHECKING:
     from ._net.resolve import Resolver as Resolver
     from ._net.resolve import StaticResolver as StaticResolver
     from ._net.resolve import SystemResolver as SystemResolver
+    from ._report import Attempt as Attempt
+    from ._report import ConnectReport as ConnectReport
     from ._trace import AttemptConnected as AttemptConnected
     from ._trace import AttemptFinished as AttemptFinished
     from ._trace import AttemptStarted as AttemptStarted
@@ -102,6 +102,8 @@ _LATER: _typing.Final = {
     "Resolver": "_net.resolve",
     "StaticResolver": "_net.resolve",
     "SystemResolver": "_net.resolve",
+    "Attempt": "_report",
+    "ConnectReport": "_report",
     "AttemptConnected": "_trace",
     "AttemptFinished": "_trace",
     "AttemptStarted": "_trace",

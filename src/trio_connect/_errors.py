@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ._deadline import STALE_HINT, is_stale
-from ._report import EMPTY_REPORT, ConnectReport
 
 if TYPE_CHECKING:
     from ._answer import Lookup
     from ._endpoint import Endpoint
-    from ._report import Attempt, Phase
+    from ._report import Attempt, ConnectReport, Phase
 
 __all__ = ["ConnectFailed", "DeadlineExceeded", "EstablishFailed", "IncompleteRead", "ResolveFailed"]
 
@@ -91,6 +90,13 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
     return error
 
 
+def _empty_report() -> ConnectReport:
+    # Loaded by the first error: who only connects does not pay for it at import.
+    from ._report import EMPTY_REPORT
+
+    return EMPTY_REPORT
+
+
 class EstablishFailed(Exception):
     """Raised by the caller's establish to say: this peer will not do, try the next one."""
 
@@ -106,12 +112,12 @@ class ConnectFailed(OSError):
     report: ConnectReport
     """Every attempt, and every lookup."""
 
-    def __init__(self, code: int | None, message: str, *, report: ConnectReport = EMPTY_REPORT) -> None:
+    def __init__(self, code: int | None, message: str, *, report: ConnectReport | None = None) -> None:
         if code is None:
             super().__init__(message)
         else:
             super().__init__(code, message)
-        self.report = report
+        self.report = _empty_report() if report is None else report
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
@@ -251,9 +257,9 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
     transferred: int
     """Bytes of this call that the kernel had taken, or that were received and stay in the stream's buffer."""
 
-    def __init__(self, message: str, *, report: ConnectReport = EMPTY_REPORT, transferred: int = 0) -> None:
+    def __init__(self, message: str, *, report: ConnectReport | None = None, transferred: int = 0) -> None:
         super().__init__(errno.ETIMEDOUT, message)
-        self.report = report
+        self.report = _empty_report() if report is None else report
         self.transferred = transferred
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -266,7 +272,7 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
         elapsed: float,
         until: float,
         *,
-        report: ConnectReport = EMPTY_REPORT,
+        report: ConnectReport | None = None,
         transferred: int = 0,
         detail: str = "",
     ) -> DeadlineExceeded:

@@ -19,7 +19,7 @@ from tests.support import faults
 from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
 from tests.support.streams import connect_to, listening
-from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
+from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, connectx, now, tcp_connect, tcp_listen
 from trio_connect._net import attempt, raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -329,17 +329,71 @@ CODES = [
 codes = pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
 
 
-@codes
-@pytest.mark.parametrize("when", ["immediate", "asynchronous", "after spurious wakeups"])
-async def test_an_injected_errno_at_the_raw_door(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
-    waits = {"immediate": [], "asynchronous": [115, 114], "after spurious wakeups": [115, 114, 114, 114]}[when]
+def script(monkeypatch: pytest.MonkeyPatch, *codes: int) -> list[ScriptedSocket]:
+    """Have connect(2) answer these, the last one for ever; return the sockets that are made."""
+    made: list[ScriptedSocket] = []
 
     def make(family: int) -> ScriptedSocket:
         sock = ScriptedSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        sock.codes = [*waits, code]
+        sock.codes = [*codes]
+        made.append(sock)
         return sock
 
     monkeypatch.setattr(attempt, "new_socket", make)
+    return made
+
+
+IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
+WAITS = {
+    "immediate": [],
+    "within a pass": [IN_PROGRESS],
+    "asynchronous": [IN_PROGRESS, ALREADY],
+    "after spurious wakeups": [IN_PROGRESS, ALREADY, ALREADY, ALREADY],
+}
+whens = pytest.mark.parametrize("when", WAITS)
+
+
+@whens
+@pytest.mark.parametrize("bounded", [True, False], ids=["with a deadline", "without"])
+@pytest.mark.parametrize("connect", [tcp_connect, lambda *args: connectx([args[0]], *args[1:])], ids=["one", "race"])
+async def test_a_success_at_the_raw_door(
+    monkeypatch: pytest.MonkeyPatch, when: str, bounded: bool, connect: Any
+) -> None:
+    made = script(monkeypatch, *WAITS[when], 0)
+    async with no_leaks():
+        stream = await connect(LOCAL, now() + 5000 if bounded else -1)
+        (sock,) = made
+        assert sock.codes == [0]
+        assert stream.fileno() == sock.fileno()
+        stream.abort()
+
+
+@pytest.mark.parametrize("connect", [tcp_connect, lambda endpoint: connectx([endpoint])], ids=["one", "race"])
+async def test_the_pass_that_every_call_owes_comes_before_the_second_look(
+    monkeypatch: pytest.MonkeyPatch, connect: Any
+) -> None:
+    # So that a handshake that ends in that pass needs neither epoll nor a scope.
+    made = script(monkeypatch, IN_PROGRESS, 0, ALREADY)
+    monkeypatch.delattr(raw, "wait_writable")
+    unasked: list[list[int]] = []
+
+    class Passes(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            unasked.append([*made[0].codes])
+
+    passes = Passes()
+    trio.lowlevel.add_instrument(passes)
+    stream = await connect(LOCAL)
+    trio.lowlevel.remove_instrument(passes)
+    assert unasked == [[0, ALREADY]]
+    assert made[0].codes == [ALREADY]
+    stream.abort()
+
+
+@codes
+@whens
+async def test_an_injected_errno_at_the_raw_door(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
+    script(monkeypatch, *WAITS[when], code)
     async with no_leaks():
         with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
             await tcp_connect(LOCAL, now() + 5000)

@@ -56,19 +56,19 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
     Raises:
       LocalFailure: the kernel would not; nothing stays open.
     """
-    family = endpoint.family
-    if not factory and source is None:  # the fast path
-        sock = None
-        try:
-            sock = new_socket(family)
-            for level, option, value in sockopts.connecting(options, family):
-                sock.setsockopt(level, option, value)
-        except OSError as exc:
-            if sock is not None:
-                sock.close()
-            raise LocalFailure(errno_of(exc), "socket") from exc
-        return RawSocket(sock)
-    return _open_bound(endpoint, source, options, factory=factory)
+    if factory or source is not None or options is not DEFAULT_OPTIONS:
+        return _open_bound(endpoint, source, options, factory=factory)
+    # The same for a plain connect, which is nearly every one, in a third of the time.
+    sock = None
+    try:
+        sock = new_socket(endpoint.family)
+        for level, option, value in sockopts.DEFAULT_PLAN:
+            sock.setsockopt(level, option, value)
+    except OSError as exc:
+        if sock is not None:
+            sock.close()
+        raise LocalFailure(errno_of(exc), "socket") from exc
+    return RawSocket(sock)
 
 
 def _open_bound(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
@@ -164,22 +164,18 @@ def ephemeral_range() -> tuple[int, int]:
     return low, high
 
 
-def reject_self_connect(door: Door, endpoint: Endpoint, source: Source | None) -> bool:
+def _reject_self_connect(door: Door, endpoint: Endpoint) -> bool:
     """Close a connection that has this very socket at its other end, and say whether it had.
 
     Connecting to a port of this machine that nobody listens on, from the same port by chance, is TCP's simultaneous
     open (RFC 9293 section 3.5): the kernel reports success, everything sent comes back, and the real server can no
-    longer bind its port. Only local ports of the ephemeral range, or asked for, can meet the destination's.
+    longer bind its port.
     """
-    port = endpoint.port
-    low, high = ephemeral_range()
-    if not low <= port <= high and (source is None or source.port != port) and isinstance(door, RawSocket):
-        return False
     try:
         name = door.getsockname()
     except (OSError, NotImplementedError):
         return False
-    if name[1] != port:
+    if name[1] != endpoint.port:
         return False
     # Asked only now: an address has several spellings (v4-mapped ones), and a wildcard stands for another one.
     try:
@@ -193,7 +189,7 @@ def reject_self_connect(door: Door, endpoint: Endpoint, source: Source | None) -
 
 
 def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
-    """Start connecting: 0 when that has already succeeded, `PENDING` while it goes on, else the errno.
+    """Start connecting: 0 when that has already succeeded, `PENDING` when it goes on or nobody knows, else the errno.
 
     Raises:
       LocalFailure: the endpoint's zone names no interface.
@@ -204,12 +200,17 @@ def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
 
 def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> int:
     """Return what a door said of its connect, but a refusal for a connection with itself, which is then closed."""
-    return errno.ECONNREFUSED if not code and reject_self_connect(door, endpoint, source) else code
+    if code:
+        return code
+    port = endpoint.port
+    low, high = ephemeral_range()
+    # Only a local port of the range that the kernel picks from, or one that was asked for, can be the destination's.
+    possible = low <= port <= high or door.__class__ is not RawSocket or (source is not None and source.port == port)
+    return errno.ECONNREFUSED if possible and _reject_self_connect(door, endpoint) else 0
 
 
 def look(door: Door, endpoint: Endpoint, source: Source | None) -> int:
-    """Ask a pending connect through the raw door, without waiting: 0, `PENDING`, or its errno."""
-    assert isinstance(door, RawSocket)
+    """Ask a pending connect, without waiting: 0, `PENDING`, or its errno."""
     return settle(door.look(connect_address(endpoint)), door, endpoint, source)
 
 

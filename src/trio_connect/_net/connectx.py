@@ -19,7 +19,7 @@ from .._errors import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .factory import factory_installed
-from .opening import open_attempt
+from .opening import look_again, open_attempt
 from .stream import TcpStream
 
 if TYPE_CHECKING:
@@ -127,9 +127,17 @@ async def connectx(
         if not factory:
             source, endpoint = pairs[0]
             opening = open_attempt(endpoint, source, options, started, factory=False)
-            if opening[1] == 0 and opening[0] is not None:
-                await cancel_shielded_checkpoint()
-                return TcpStream(opening[0], endpoint, (pairs, skipped, started, current_time()))
+            door = opening[0]
+            try:
+                await cancel_shielded_checkpoint()  # before the second look, as in tcp_connect
+                opening = look_again(opening, endpoint, source, started)
+                door = opening[0]
+                if door is not None and opening[1] == 0:
+                    return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
+            except BaseException:
+                if door is not None:
+                    door.close()
+                raise
     # Loaded by the first race that is one: importing it costs as much as everything before it.
     from .race_driver import RaceDriver
 

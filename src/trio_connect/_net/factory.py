@@ -12,7 +12,6 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 
-import attrs
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
 
@@ -31,12 +30,13 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-@attrs.frozen
 class LocalFailure(Exception):
     """An attempt ended before anything could leave this machine."""
 
-    code: int
-    phase: Phase
+    def __init__(self, code: int, phase: Phase) -> None:
+        super().__init__(code, phase)
+        self.code = code
+        self.phase: Phase = phase
 
 
 @enable_ki_protection
@@ -81,6 +81,10 @@ class FactorySocket:
 
     def begin(self, address: Any) -> int:  # noqa: ARG002 - the other door needs it
         """Return EALREADY: here connecting is a coroutine, nothing can be started without a task."""
+        return errno.EALREADY
+
+    def look(self, address: Any) -> int:  # noqa: ARG002 - the other door needs it
+        """Return EALREADY: only the coroutine knows, and it runs in `finish`."""
         return errno.EALREADY
 
     async def finish(self, address: Any, until: float) -> int:

@@ -4,56 +4,65 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
 from trio import current_time
 
-from .._endpoint import Endpoint, Source
-from .._errors import connect_error
-from .._report import Phase
-from .attempt import PENDING, Door, begin, describe_source, open_socket
+from .attempt import PENDING, Door, begin, look, open_socket
 from .factory import LocalFailure
 
 if TYPE_CHECKING:
+    from .._endpoint import Endpoint, Source
     from .._options import SocketOptions
+    from .._report import Phase
+    from .failure import Failure
 
 Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
 """The first instant of an attempt: a socket that is up (0) or `PENDING`, or no socket and why."""
 
 
-@attrs.frozen
-class Failure:
-    """Why an attempt could not go on."""
-
-    code: int
-    phase: Phase
-    endpoint: Endpoint
-    source: Source | None
-    elapsed: float
-
-    def to_error(self) -> OSError:
-        """Return it as the error of the attempt; a race that is won never needs the text."""
-        source = describe_source(None, self.endpoint, self.source)
-        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
-
-
 def open_attempt(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, started: float, *, factory: bool
 ) -> Opening:
-    """Make a socket and start connecting it; after an error nothing stays open. `started` is the time by now."""
+    """Make a socket and start connecting it; after an error nothing stays open. `started` is the time by now.
+
+    `PENDING` may mean that the answer has come and has not been asked for: `look_again`.
+    """
     door: Door | None = None
-    phase: Phase = "connect"
     try:
         door = open_socket(endpoint, source, options, factory=factory)
         code = begin(door, endpoint, source)
     except LocalFailure as exc:
-        code, phase = exc.code, exc.phase
+        if door is not None:
+            door.close()
+        return None, _failure(exc.code, exc.phase, endpoint, source, started)
     except BaseException:
         if door is not None:
             door.close()
         raise
-    if code in (0, PENDING):
-        assert door is not None
-        return door, code
-    if door is not None:
+    return _kept(door, code, endpoint, source, started)
+
+
+def look_again(opening: Opening, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
+    """Return how an attempt stands by now; after an error nothing stays open."""
+    door, code = opening
+    if door is None or code != PENDING:
+        return opening
+    try:
+        code = look(door, endpoint, source)
+    except BaseException:
         door.close()
-    return None, Failure(code, phase, endpoint, source, current_time() - started)
+        raise
+    return _kept(door, code, endpoint, source, started)
+
+
+def _kept(door: Door, code: int, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
+    if code in (0, PENDING):
+        return door, code
+    door.close()
+    return None, _failure(code, "connect", endpoint, source, started)
+
+
+def _failure(code: int, phase: Phase, endpoint: Endpoint, source: Source | None, started: float) -> Failure:
+    # Loaded by the first failure: its class takes as long to define as it takes to connect a dozen times.
+    from .failure import Failure
+
+    return Failure(code, phase, endpoint, source, current_time() - started)

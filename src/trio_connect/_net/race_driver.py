@@ -34,7 +34,8 @@ from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from .attempt import PENDING, Door, describe_source, failure, finish, look
 from .factory import LocalFailure
-from .opening import Failure, Opening, open_attempt
+from .failure import Failure
+from .opening import Opening, look_again, open_attempt
 from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, out_of_the_group, without_cancellation
 from .stream import TcpStream
 from .waiting import PASSES, park
@@ -417,11 +418,13 @@ class RaceDriver:
 
     def _start(self, start: Start) -> list[Command]:
         source, endpoint = start.candidate
-        began = current_time()
-        self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
         opening, self.adopted = self.adopted, None
+        began = current_time() if opening is None else self._started
+        self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
+            # At once: a refusal that is known now lets the next start happen in this very instant.
+            opening = look_again(opening, endpoint, source, began)
         now = current_time()
         if opening[0] is None:
             failed = opening[1]

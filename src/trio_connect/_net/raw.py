@@ -58,8 +58,6 @@ _PENDING: Final = frozenset(
     # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
 )  # fmt: skip
-# Linux says so of the first connect(2) only, and answers a second one with how far the handshake is.
-_ASK_AGAIN: Final = errno.EINPROGRESS if sys.platform == "linux" else None
 # accept(2): Linux hands errors of the not yet accepted connection to accept(); they concern nobody here.
 _DEAD_ON_ARRIVAL: Final = frozenset(
     getattr(errno, name)
@@ -124,17 +122,13 @@ class RawSocket:
     def begin(self, address: Any) -> int:
         """Start connecting: 0 when that has already succeeded, EALREADY while it goes on, else the error.
 
-        On plain loopback the handshake is over when connect(2) returns EINPROGRESS, so it is asked again at once:
-        that costs one system call and saves two of epoll, a scope and a wait.
+        EALREADY also when the handshake is over and connect(2) only could not say so yet, as on plain loopback: `look`.
         """
-        connect = self._sock.connect_ex
-        code = connect(address)
-        if code == _ASK_AGAIN:
-            code = connect(address)
+        code = self._sock.connect_ex(address)
         return EALREADY if code in _PENDING else code
 
     async def finish(self, address: Any, until: float) -> int:
-        """Wait for a pending connect: 0, or its error.
+        """Wait for a pending connect: 0, or its error. Worth a `look` first: most of what this costs is the waiting.
 
         Wakeups may be spurious, and an SO_ERROR of 0 does not mean connected, so connect(2) itself is asked: 0,
         EALREADY, or the error, which it reports once.

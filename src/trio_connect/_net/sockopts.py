@@ -71,7 +71,8 @@ def _connecting(options: SocketOptions, family: int) -> Plan:
 
 
 _cached_connecting = lru_cache(maxsize=64)(_connecting)
-_DEFAULT_PLAN: Final = _connecting(DEFAULT_OPTIONS, socket.AF_INET)
+DEFAULT_PLAN: Final = _connecting(DEFAULT_OPTIONS, socket.AF_INET)
+"""`connecting` of the default options, of either family."""
 
 
 def connecting(options: SocketOptions, family: int) -> Plan:
@@ -81,7 +82,7 @@ def connecting(options: SocketOptions, family: int) -> Plan:
       OSError: ENOPROTOOPT, the platform has no such option.
     """
     # The identity check keeps the fast path from hashing eleven fields.
-    return _DEFAULT_PLAN if options is DEFAULT_OPTIONS else _cached_connecting(options, family)
+    return DEFAULT_PLAN if options is DEFAULT_OPTIONS else _cached_connecting(options, family)
 
 
 def listening(options: SocketOptions, family: int) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
@@ -12,8 +12,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._deadline import to_seconds
-from .._endpoint import Endpoint, Source, as_endpoint
-from .._report import Attempt, ConnectReport
+from .._endpoint import Endpoint, as_endpoint
 from .attempt import adopt
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
@@ -23,15 +22,13 @@ from .waiting import Expired
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from .._report import ConnectReport
+
 
 A = TypeVar("A")
 
 DISCARD_LIMIT: Final = 16 << 20
 """How much unread input `aclose` throws away: the largest receive buffer that Linux tunes itself to, with room."""
-
-Pair = tuple[Source | None, Endpoint]
-Facts = tuple[Sequence[Pair], Sequence[Pair], float, float]
-"""Candidates of which the first won at once, those that were skipped, start and end in Trio time."""
 
 
 class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream):
@@ -91,10 +88,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     @property
     def report(self) -> ConnectReport:
         """How this connection was made; empty for an accepted one."""
-        report = self._report
-        if not isinstance(report, ConnectReport):
-            # Built when somebody looks: most never do, and it would be a tenth of the cost of connecting.
-            self._report = report = report() if callable(report) else _report_of(report)
+        from .reports import made_of
+
+        self._report = report = made_of(self._report)
         return report
 
     @property
@@ -243,18 +239,6 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
                 # Whoever was on its way when it was woken may have parked again, and close(2) wakes nobody.
                 self._door.wake()
             self._door.close()
-
-
-def _report_of(facts: Facts) -> ConnectReport:
-    pairs, skipped, started, ended = facts
-    elapsed = ended - started
-    (source, endpoint), *others = dict.fromkeys(pairs)
-    attempts = [
-        Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="won"),
-        *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in others),
-        *(Attempt(endpoint=endpoint, source=source, outcome="skipped") for source, endpoint in dict.fromkeys(skipped)),
-    ]
-    return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
 
 
 @final

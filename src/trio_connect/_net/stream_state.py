@@ -11,16 +11,13 @@ import trio
 from trio import current_time
 
 from .._errors import DeadlineExceeded, strerror
-from .._report import EMPTY_REPORT, ConnectReport
 from .buffer import ReceiveBuffer
 from .factory import FactorySocket
 from .raw import RawSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .attempt import Door
-    from .stream import Facts
+    from .reports import Recorded
 
 A = TypeVar("A")
 
@@ -38,14 +35,14 @@ class StreamState(Generic[A]):
     _buffer: ReceiveBuffer
     _peer: A
     _local: A | None
-    _report: ConnectReport | Facts | Callable[[], ConnectReport]
+    _report: Recorded
     _receiving: bool
     _sending: bool
     _eof_sent: bool
     _closed: bool
     _draining: bool
 
-    def __init__(self, door: Door, peer: A, report: ConnectReport | Facts = EMPTY_REPORT) -> None:
+    def __init__(self, door: Door, peer: A, report: Recorded = None) -> None:
         if not isinstance(door, (RawSocket, FactorySocket)):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._door = door

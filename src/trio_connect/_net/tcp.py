@@ -9,9 +9,8 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
-from .._errors import DeadlineExceeded, connect_error
+from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from .._report import Attempt, ConnectReport
 from . import sockopts
 from .attempt import PENDING, connect_address, describe_source, failure, open_socket, settle, sockaddr_of
 from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
@@ -56,7 +55,8 @@ async def tcp_connect(
     See connect(2) and RFC 9293 section 3.9.1.
     """
     endpoint = as_endpoint(endpoint)
-    check_connectable(endpoint)
+    if not endpoint.port:
+        check_connectable(endpoint)
     until = to_seconds(deadline)
     if source is not None:
         _check_source(source, endpoint)
@@ -70,10 +70,12 @@ async def tcp_connect(
         door = open_socket(endpoint, source, options, factory=factory_installed())
         address = connect_address(endpoint)
         code = door.begin(address)
-        if code == PENDING:
+        # The pass of the loop that every call owes comes before the second look, not after it. What comes from near
+        # has come by then, and what comes from afar has when other tasks made the pass a long one: either way nothing
+        # has to be registered with epoll, and no scope is needed. See docs/performance.md for what that saves.
+        await cancel_shielded_checkpoint()
+        if code == PENDING and (code := door.look(address)) == PENDING:
             code = await door.finish(address, until)
-        else:
-            await cancel_shielded_checkpoint()
         if code or (code := settle(code, door, endpoint, source)):
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
@@ -86,9 +88,11 @@ async def tcp_connect(
         raise error from None
     except Expired:
         assert door is not None
-        error_from = describe_source(door, endpoint, source)
+        source_text = describe_source(door, endpoint, source)
         door.close()
-        raise exceeded(endpoint, source, error_from, started, until) from None
+        from .reports import exceeded
+
+        raise exceeded(endpoint, source, source_text, started, until) from None
     except BaseException:
         if door is not None:
             door.close()
@@ -99,17 +103,6 @@ def _check_source(source: object, endpoint: Endpoint) -> None:
     if not isinstance(source, Source):
         raise TypeError(f"source must be a Source, got {source!r}")
     source.check(endpoint)
-
-
-def exceeded(
-    endpoint: Endpoint, source: Source | None, source_text: str, started: float, until: float
-) -> DeadlineExceeded:
-    """Return the exception for one connect that had no result by its deadline."""
-    elapsed = current_time() - started
-    # "timed out" is said of attempts that came to their own end; here the caller's patience did.
-    attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")
-    report = ConnectReport(attempts=(attempt,), started_at=started, elapsed=elapsed)
-    return DeadlineExceeded.during(f"connect to {endpoint} from {source_text}", elapsed, until, report=report)
 
 
 async def tcp_listen(

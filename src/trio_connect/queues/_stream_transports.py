@@ -10,12 +10,12 @@ from trio import current_time
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error
 from .._net import sockopts
-from .._net.attempt import PENDING, begin, describe_source, failure, finish, open_socket, sockaddr_of
+from .._net.attempt import PENDING, begin, describe_source, failure, finish, look, open_socket, sockaddr_of
 from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .._net.listener import TcpListener, new_listening_socket, set_options
 from .._net.raw import RawSocket, new_socket
+from .._net.reports import exceeded
 from .._net.stream import TcpStream
-from .._net.tcp import exceeded
 from .._net.unix import (
     UnixListener,
     UnixStream,
@@ -80,7 +80,7 @@ class TcpTransport(StreamTransport[TcpStream]):
                 factory = factory_installed()
                 self._door = door = open_socket(target, None, self._options, factory=factory)
             code = begin(door, target, source)
-            if code == PENDING:
+            if code == PENDING and (code := look(door, target, source)) == PENDING:
                 with operation.scope():
                     code = await finish(door, target, source, until)
                 if code == PENDING:
