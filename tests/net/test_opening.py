@@ -9,11 +9,11 @@ import pytest
 
 from tests.support import faults
 from tests.support.leaks import no_leaks
-from trio_connect import ConnectFailed, connectx, now
+from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import attempt, opening
 from trio_connect._net import connectx as module
 
-WITHOUT_SUCH_A_ZONE = ("fe80::1", 9, 0, "nosuch0")
+WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)
 
 
 class Bug(BaseException):
