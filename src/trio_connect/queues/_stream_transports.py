@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any, cast, final
 
 from trio import current_time
+from trio.lowlevel import cancel_shielded_checkpoint
 
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error
@@ -80,7 +81,11 @@ class TcpTransport(StreamTransport[TcpStream]):
                 factory = factory_installed()
                 self._door = door = open_socket(target, None, self._options, factory=factory)
             code = begin(door, target, source)
-            if code == PENDING and (code := look(door, target, source)) == PENDING:
+            if code == PENDING:
+                # A pass before the second look, as in tcp_connect: waiting costs more than all the rest.
+                await cancel_shielded_checkpoint()
+                code = look(door, target, source)
+            if code == PENDING:
                 with operation.scope():
                     code = await finish(door, target, source, until)
                 if code == PENDING:
