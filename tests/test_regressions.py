@@ -118,9 +118,8 @@ async def test_finding_4_a_socket_connected_to_itself_is_refused(door: Door, hos
 async def test_finding_4_also_when_the_kernel_chose_the_port(
     monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily
 ) -> None:
-    low, _ = attempt.ephemeral_range()
     host = faults.LOOPBACK[family]
-    port = next(port for port in range(low, low + 1000) if is_free(host, port))
+    port = next(port for port in attempt.local_ports() if is_free(host, port))
 
     def narrowed(family: int) -> Any:
         sock = new_socket(family)

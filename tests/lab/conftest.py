@@ -27,9 +27,9 @@ def network() -> Iterator[tuple[Host, Host]]:
         _reasons[str(exc)] = _reasons.get(str(exc), 0) + 1
         pytest.skip(str(exc))
     # What the kernel picks ports from belongs to the namespace.
-    attempt.ephemeral_range.cache_clear()
+    attempt.local_ports.cache_clear()
     with client, Host() as server:
         server.sysctl("net.ipv4.icmp_ratelimit", 0)
         cable(client, server)
         yield client, server
-    attempt.ephemeral_range.cache_clear()
+    attempt.local_ports.cache_clear()

@@ -10,8 +10,9 @@ import pytest
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from trio_connect import ConnectFailed, Endpoint, connectx, now
-from trio_connect._net import attempt, opening
 from trio_connect._net import connectx as module
+from trio_connect._net import opening
+from trio_connect._net.raw import RawSocket
 
 WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)
 
@@ -31,10 +32,11 @@ async def interrupted_pass() -> None:
 @pytest.mark.parametrize(
     ("where", "name", "replacement"),
     [
-        (attempt, "connect_address", interrupted),  # connecting
-        (module, "cancel_shielded_checkpoint", interrupted_pass),  # between connecting and looking
-        (opening, "look", interrupted),  # looking
-        (module, "TcpStream", interrupted),  # making the stream
+        (RawSocket, "begin", interrupted),
+        (module, "cancel_shielded_checkpoint", interrupted_pass),
+        (RawSocket, "look", interrupted),
+        (opening, "settle", interrupted),
+        (module, "TcpStream", interrupted),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -16,7 +16,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.streams import KINDS, RECEIVES, Kind, Stream, make_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded, IncompleteRead, now, tcp_connect
-from trio_connect._net.buffer import ReceiveBuffer
+from trio_connect._net.buffer import NOTHING, ReceiveBuffer
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 receives = pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
@@ -358,5 +358,12 @@ def test_the_buffer_is_a_queue_of_bytes(steps: list[Any]) -> None:
             buffer.put_back(taken)
             assert buffer.find(b"\0", 1) == model.find(b"\0", 1)
         assert len(buffer) == len(model)
-    buffer.clear()
-    assert (len(buffer), buffer.take(0), buffer.take(1)) == (0, b"", None)
+
+
+async def test_the_buffer_that_streams_share_until_they_need_one_stays_empty() -> None:
+    async with pair(KINDS[0]) as (one, other):
+        await other.send_all(b"for one")
+        assert one._buffer is other._buffer is NOTHING
+        assert (one.take(0), one.take(1)) == (b"", None)
+        assert await one.fill() == 7
+        assert (one.buffered, other.buffered, len(NOTHING), NOTHING.take(1)) == (7, 0, 0, None)

@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -597,12 +598,13 @@ async def test_a_fake_may_have_no_names() -> None:
                 await tcp_connect(closed.pair)
 
 
-def test_the_ephemeral_range_is_read_or_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    read: Callable[[], tuple[int, int]] = attempt.ephemeral_range.__wrapped__
-    low, high = read()
-    assert 0 < low <= high <= 65535
+def test_the_range_of_local_ports_is_read_or_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    read: Callable[[], range] = attempt.local_ports.__wrapped__
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = read()
+    assert [port for port in (low - 1, low, high, high + 1) if port in ports] == [low, high]
     monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "missing"))
-    assert read() == (1, 65535)
+    assert read() == range(1, 65536)
     (tmp_path / "garbage").write_text("x")
     monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "garbage"))
-    assert read() == (1, 65535)
+    assert read() == range(1, 65536)

@@ -22,7 +22,7 @@ from .factory import FactorySocket, LocalFailure, errno_of
 from .raw import RawSocket, new_socket
 
 if TYPE_CHECKING:
-    from .._endpoint import Source
+    from .._endpoint import SockAddr, Source
     from .._options import SocketOptions
     from .._report import Phase
 
@@ -50,18 +50,36 @@ def adopt(sock: object) -> Door:
     raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
 
 
-def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
-    """Make a socket for one attempt, with its options set and, through the raw door, bound to its source.
+def start(
+    endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool
+) -> tuple[Door, SockAddr, int]:
+    """Make a socket for one attempt and start connecting it.
+
+    Returns:
+      The socket, the address that it goes to, and what is known: 0 for connected, an errno, or `PENDING`, which may
+      mean that the answer has come and has not been asked for.
 
     Raises:
-      LocalFailure: the kernel would not; nothing stays open.
+      LocalFailure: it could not be made or bound, or the endpoint's zone names no interface; nothing stays open.
     """
-    if factory or source is not None or options is not DEFAULT_OPTIONS:
-        return _open_bound(endpoint, source, options, factory=factory)
-    # The same for a plain connect, which is nearly every one, in a third of the time.
+    address = endpoint.sockaddr if endpoint.scope_id.__class__ is int else connect_address(endpoint)
+    door = (
+        _open_plain(endpoint.family)
+        if source is None and options is DEFAULT_OPTIONS and not factory
+        else open_socket(endpoint, source, options, factory=factory)
+    )
+    try:
+        return door, address, door.begin(address)
+    except BaseException:
+        door.close()
+        raise
+
+
+def _open_plain(family: int) -> RawSocket:
+    """Do what `open_socket` does, for nearly every connect there is and in a third of the time."""
     sock = None
     try:
-        sock = new_socket(endpoint.family)
+        sock = new_socket(family)
         for level, option, value in sockopts.DEFAULT_PLAN:
             sock.setsockopt(level, option, value)
     except OSError as exc:
@@ -71,7 +89,12 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
     return RawSocket(sock)
 
 
-def _open_bound(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
+def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
+    """Make a socket for one attempt, with its options set and, through the raw door, bound to its source.
+
+    Raises:
+      LocalFailure: the kernel would not; nothing stays open.
+    """
     family = endpoint.family
     phase: Phase = "socket"
     door: Door | None = None
@@ -154,14 +177,14 @@ def connect_address(endpoint: Endpoint) -> Any:
 
 
 @lru_cache(maxsize=1)
-def ephemeral_range() -> tuple[int, int]:
-    """Return the range that the kernel picks local ports from; read once per process."""
+def local_ports() -> range:
+    """Return the ports that the kernel picks local ones from; read once per process."""
     try:
         with open(_RANGE_FILE, encoding="ascii") as file:
             low, high = map(int, file.read().split())
     except (OSError, ValueError):
-        return 1, 65535  # unknown, as on every system but Linux: check each connection
-    return low, high
+        return range(1, 65536)  # unknown, as on every system but Linux: check each connection
+    return range(low, high + 1)
 
 
 def _reject_self_connect(door: Door, endpoint: Endpoint) -> bool:
@@ -203,9 +226,8 @@ def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> 
     if code:
         return code
     port = endpoint.port
-    low, high = ephemeral_range()
-    # Only a local port of the range that the kernel picks from, or one that was asked for, can be the destination's.
-    possible = low <= port <= high or door.__class__ is not RawSocket or (source is not None and source.port == port)
+    # Only a local port of those that the kernel picks from, or one that was asked for, can be the destination's.
+    possible = port in local_ports() or door.__class__ is not RawSocket or (source is not None and source.port == port)
     return errno.ECONNREFUSED if possible and _reject_self_connect(door, endpoint) else 0
 
 

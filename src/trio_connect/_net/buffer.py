@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 
 @final
@@ -13,9 +13,11 @@ class ReceiveBuffer:
     bytearray would move the rest at every `del`, a memoryview would cost an object and a conversion per record.
     """
 
-    # Defaults of the class, not of an __init__: many a stream is made and closed without ever buffering a byte.
-    _data = b""
-    _start = 0
+    __slots__ = ("_data", "_start")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._start = 0
 
     def __len__(self) -> int:
         return len(self._data) - self._start
@@ -51,7 +53,6 @@ class ReceiveBuffer:
         found = self._data.find(delimiter, self._start + start)
         return found if found < 0 else found - self._start
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._data = b""
-        self._start = 0
+
+NOTHING: Final = ReceiveBuffer()
+"""What streams that never had to buffer a byte have in common; nobody may add to it."""

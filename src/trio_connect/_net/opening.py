@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from trio import current_time
 
-from .attempt import PENDING, Door, begin, look, open_socket
+from .attempt import PENDING, Door, connect_address, settle, start
 from .factory import LocalFailure
 
 if TYPE_CHECKING:
@@ -26,18 +26,10 @@ def open_attempt(
 
     `PENDING` may mean that the answer has come and has not been asked for: `look_again`.
     """
-    door: Door | None = None
     try:
-        door = open_socket(endpoint, source, options, factory=factory)
-        code = begin(door, endpoint, source)
+        door, _, code = start(endpoint, source, options, factory=factory)
     except LocalFailure as exc:
-        if door is not None:
-            door.close()
         return None, _failure(exc.code, exc.phase, endpoint, source, started)
-    except BaseException:
-        if door is not None:
-            door.close()
-        raise
     return _kept(door, code, endpoint, source, started)
 
 
@@ -47,18 +39,24 @@ def look_again(opening: Opening, endpoint: Endpoint, source: Source | None, star
     if door is None or code != PENDING:
         return opening
     try:
-        code = look(door, endpoint, source)
+        code = door.look(connect_address(endpoint))
     except BaseException:
         door.close()
         raise
-    return _kept(door, code, endpoint, source, started)
+    return opening if code == PENDING else _kept(door, code, endpoint, source, started)
 
 
 def _kept(door: Door, code: int, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
-    if code in (0, PENDING):
-        return door, code
-    door.close()
-    return None, _failure(code, "connect", endpoint, source, started)
+    if code != PENDING:
+        try:
+            code = settle(code, door, endpoint, source)
+        except BaseException:
+            door.close()
+            raise
+        if code:
+            door.close()
+            return None, _failure(code, "connect", endpoint, source, started)
+    return door, code
 
 
 def _failure(code: int, phase: Phase, endpoint: Endpoint, source: Source | None, started: float) -> Failure:

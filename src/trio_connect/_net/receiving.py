@@ -173,7 +173,7 @@ class ReceivingHalf(StreamState[A]):
             data = await self._receive(RECEIVE_SIZE, until, started)
             if not data:
                 raise self._incomplete(None, f"{delimiter!r}")
-            self._buffer.add(data)
+            self._own_buffer().add(data)
         buffered = not patience.tried
         if buffered:
             await checkpoint_if_cancelled()
@@ -227,7 +227,7 @@ class ReceivingHalf(StreamState[A]):
         until = to_seconds(deadline)
         self._check_can_receive()
         data = await self._receive(RECEIVE_SIZE, until)
-        self._buffer.add(data)
+        self._own_buffer().add(data)
         return len(data)
 
     async def _receive(self, size: int, until: float, started: float | None = None) -> bytes:
@@ -257,7 +257,7 @@ class ReceivingHalf(StreamState[A]):
             data = await self._receive(RECEIVE_SIZE, until, started)
             if not data:
                 raise self._incomplete(n, f"{n} bytes")
-            self._buffer.add(data)
+            self._own_buffer().add(data)
 
     async def _fill_target(self, view: memoryview, until: float) -> None:
         """Fill a buffer without a detour; whatever ends this early puts the bytes back."""
@@ -289,7 +289,7 @@ class ReceivingHalf(StreamState[A]):
         finally:
             self._receiving = False
             if count < len(view) and not self._closed:
-                self._buffer.put_back(bytes(view[:count]))
+                self._own_buffer().put_back(bytes(view[:count]))
         if count < len(view):
             self._check_end("receive")
             raise self._incomplete(len(view), f"{len(view)} bytes")

@@ -14,6 +14,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, as_endpoint
 from .attempt import adopt
+from .buffer import NOTHING
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
 from .stream_state import Patience
@@ -227,7 +228,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """From here on this stream is closed for everybody, also for those who wait on it."""
         self._closed = True
         self._draining = False
-        self._buffer.clear()
+        self._buffer = NOTHING
         if self._receiving or self._sending:
             self._door.wake()
 

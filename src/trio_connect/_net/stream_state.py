@@ -11,7 +11,7 @@ import trio
 from trio import current_time
 
 from .._errors import DeadlineExceeded, strerror
-from .buffer import ReceiveBuffer
+from .buffer import NOTHING, ReceiveBuffer
 from .factory import FactorySocket
 from .raw import RawSocket
 
@@ -43,14 +43,20 @@ class StreamState(Generic[A]):
     _draining: bool
 
     def __init__(self, door: Door, peer: A, report: Recorded = None) -> None:
-        if not isinstance(door, (RawSocket, FactorySocket)):
+        if door.__class__ is not RawSocket and not isinstance(door, FactorySocket):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._door = door
-        self._buffer = ReceiveBuffer()
+        self._buffer = NOTHING
         self._peer = peer
         self._local: A | None = None
         self._report = report
         self._receiving = self._sending = self._eof_sent = self._closed = self._draining = False
+
+    def _own_buffer(self) -> ReceiveBuffer:
+        """Return the buffer to put bytes into."""
+        if self._buffer is NOTHING:
+            self._buffer = ReceiveBuffer()
+        return self._buffer
 
     def _check_open(self) -> None:
         if self._closed:

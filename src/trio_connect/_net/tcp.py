@@ -12,7 +12,7 @@ from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_conne
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from . import sockopts
-from .attempt import PENDING, connect_address, describe_source, failure, open_socket, settle, sockaddr_of
+from .attempt import PENDING, describe_source, failure, local_ports, settle, sockaddr_of, start
 from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
 from .raw import RawSocket
@@ -67,16 +67,18 @@ async def tcp_connect(
     started = current_time()
     door = None
     try:
-        door = open_socket(endpoint, source, options, factory=factory_installed())
-        address = connect_address(endpoint)
-        code = door.begin(address)
+        factory = factory_installed()
+        door, address, code = start(endpoint, source, options, factory=factory)
         # The pass of the loop that every call owes comes before the second look, not after it. What comes from near
         # has come by then, and what comes from afar has when other tasks made the pass a long one: either way nothing
         # has to be registered with epoll, and no scope is needed. See docs/performance.md for what that saves.
         await cancel_shielded_checkpoint()
         if code == PENDING and (code := door.look(address)) == PENDING:
             code = await door.finish(address, until)
-        if code or (code := settle(code, door, endpoint, source)):
+        # Not called for nothing: on the way of a plain connect every call costs a hundredth.
+        if factory or source is not None or endpoint.port in local_ports():
+            code = settle(code, door, endpoint, source)
+        if code:
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:

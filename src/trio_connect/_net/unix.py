@@ -187,7 +187,7 @@ class UnixStream(ByteStream[str | bytes]):
             os.close(fd)
         if flags & socket.MSG_CTRUNC and not fds:
             raise OSError(errno.EMFILE, "a descriptor came and the system had no room for it")
-        self._buffer.put_back(data)
+        self._own_buffer().put_back(data)
         raise OSError(errno.EPROTO, f"bytes, not a descriptor, came on {self!r}")
 
 
