@@ -11,7 +11,6 @@ from tests.support import faults
 from tests.support.leaks import no_leaks
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import connectx as module
-from trio_connect._net import opening
 from trio_connect._net.raw import RawSocket
 
 WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)
@@ -35,7 +34,7 @@ async def interrupted_pass() -> None:
         (RawSocket, "begin", interrupted),
         (module, "cancel_shielded_checkpoint", interrupted_pass),
         (RawSocket, "look", interrupted),
-        (opening, "settle", interrupted),
+        (module, "settle", interrupted),
         (module, "TcpStream", interrupted),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -55,6 +55,14 @@ def start(
 ) -> tuple[Door, SockAddr, int]:
     """Make a socket for one attempt and start connecting it.
 
+    Then let the loop pass once, and `look`. Every call owes that pass, so it costs nothing to have it there. What comes
+    from near has come by then, and what comes from afar has when other tasks made the pass a long one: either way there
+    is nothing to wait for, no scope and no registration with epoll, which cost as much as all the rest.
+    docs/performance.md has the figures.
+
+    Rejected: to look before the pass, which serves plain loopback alone; to guess from earlier connects whether a look
+    is worth it, which saves one pass when it is right, and doubles what a connect costs when it is wrong.
+
     Returns:
       The socket, the address that it goes to, and what is known: 0 for connected, an errno, or `PENDING`, which may
       mean that the answer has come and has not been asked for.
@@ -63,30 +71,26 @@ def start(
       LocalFailure: it could not be made or bound, or the endpoint's zone names no interface; nothing stays open.
     """
     address = endpoint.sockaddr if endpoint.scope_id.__class__ is int else connect_address(endpoint)
-    door = (
-        _open_plain(endpoint.family)
-        if source is None and options is DEFAULT_OPTIONS and not factory
-        else open_socket(endpoint, source, options, factory=factory)
-    )
+    door: Door
+    if source is not None or factory or options is not DEFAULT_OPTIONS:
+        door = open_socket(endpoint, source, options, factory=factory)
+    else:
+        # The same for nearly every connect there is, in a third of the time.
+        sock = None
+        try:
+            sock = new_socket(endpoint.family)
+            for level, option, value in sockopts.DEFAULT_PLAN:
+                sock.setsockopt(level, option, value)
+        except OSError as exc:
+            if sock is not None:
+                sock.close()
+            raise LocalFailure(errno_of(exc), "socket") from exc
+        door = RawSocket(sock)
     try:
         return door, address, door.begin(address)
-    except BaseException:
+    except BaseException:  # an audit hook may forbid it
         door.close()
         raise
-
-
-def _open_plain(family: int) -> RawSocket:
-    """Do what `open_socket` does, for nearly every connect there is and in a third of the time."""
-    sock = None
-    try:
-        sock = new_socket(family)
-        for level, option, value in sockopts.DEFAULT_PLAN:
-            sock.setsockopt(level, option, value)
-    except OSError as exc:
-        if sock is not None:
-            sock.close()
-        raise LocalFailure(errno_of(exc), "socket") from exc
-    return RawSocket(sock)
 
 
 def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:

@@ -18,8 +18,9 @@ from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_conne
 from .._errors import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
-from .factory import factory_installed
-from .opening import look_again, open_attempt
+from .attempt import PENDING, settle, start
+from .factory import LocalFailure, factory_installed
+from .opening import local_failure, opening_of
 from .stream import TcpStream
 
 if TYPE_CHECKING:
@@ -126,14 +127,18 @@ async def connectx(
         factory = factory_installed()
         if not factory:
             source, endpoint = pairs[0]
-            opening = open_attempt(endpoint, source, options, started, factory=False)
-            door = opening[0]
+            door = None
             try:
-                await cancel_shielded_checkpoint()  # before the second look, as in tcp_connect
-                opening = look_again(opening, endpoint, source, started)
-                door = opening[0]
-                if door is not None and opening[1] == 0:
+                door, address, code = start(endpoint, source, options, factory=False)
+                await cancel_shielded_checkpoint()
+                if code == PENDING:
+                    code = door.look(address)
+                code = settle(code, door, endpoint, source)
+                if not code:
                     return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
+                opening = opening_of(door, code, endpoint, source, started)
+            except LocalFailure as exc:
+                opening = None, local_failure(exc, endpoint, source, started)
             except BaseException:
                 if door is not None:
                     door.close()
@@ -223,7 +228,7 @@ def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them."""
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
-    return [_connectable(item) for item in endpoints]
+    return [item if isinstance(item, Endpoint) and item.port else _connectable(item) for item in endpoints]
 
 
 def _connectable(item: EndpointLike) -> Endpoint:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from trio import current_time
 
-from .attempt import PENDING, Door, connect_address, settle, start
+from .attempt import PENDING, Door, settle, start
 from .factory import LocalFailure
 
 if TYPE_CHECKING:
@@ -22,41 +22,36 @@ Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
 def open_attempt(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, started: float, *, factory: bool
 ) -> Opening:
-    """Make a socket and start connecting it; after an error nothing stays open. `started` is the time by now.
+    """Make a socket, start connecting it, and look at once; after an error nothing stays open.
 
-    `PENDING` may mean that the answer has come and has not been asked for: `look_again`.
+    At once: a refusal that is known now lets the next start of a race happen in this very instant.
     """
+    door = None
     try:
-        door, _, code = start(endpoint, source, options, factory=factory)
+        door, address, code = start(endpoint, source, options, factory=factory)
+        if code == PENDING:
+            code = door.look(address)
+        code = settle(code, door, endpoint, source)
     except LocalFailure as exc:
-        return None, _failure(exc.code, exc.phase, endpoint, source, started)
-    return _kept(door, code, endpoint, source, started)
-
-
-def look_again(opening: Opening, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
-    """Return how an attempt stands by now; after an error nothing stays open."""
-    door, code = opening
-    if door is None or code != PENDING:
-        return opening
-    try:
-        code = door.look(connect_address(endpoint))
+        return None, local_failure(exc, endpoint, source, started)
     except BaseException:
-        door.close()
+        if door is not None:
+            door.close()
         raise
-    return opening if code == PENDING else _kept(door, code, endpoint, source, started)
+    return opening_of(door, code, endpoint, source, started)
 
 
-def _kept(door: Door, code: int, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
-    if code != PENDING:
-        try:
-            code = settle(code, door, endpoint, source)
-        except BaseException:
-            door.close()
-            raise
-        if code:
-            door.close()
-            return None, _failure(code, "connect", endpoint, source, started)
-    return door, code
+def opening_of(door: Door, code: int, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
+    """Return how an attempt stands; after an error it is closed."""
+    if code in (0, PENDING):
+        return door, code
+    door.close()
+    return None, _failure(code, "connect", endpoint, source, started)
+
+
+def local_failure(exc: LocalFailure, endpoint: Endpoint, source: Source | None, started: float) -> Failure:
+    """Return why an attempt ended before it began."""
+    return _failure(exc.code, exc.phase, endpoint, source, started)
 
 
 def _failure(code: int, phase: Phase, endpoint: Endpoint, source: Source | None, started: float) -> Failure:

@@ -35,7 +35,7 @@ from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer
 from .attempt import PENDING, Door, describe_source, failure, finish, look
 from .factory import LocalFailure
 from .failure import Failure
-from .opening import Opening, look_again, open_attempt
+from .opening import Opening, open_attempt
 from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, out_of_the_group, without_cancellation
 from .stream import TcpStream
 from .waiting import PASSES, park
@@ -423,8 +423,6 @@ class RaceDriver:
         self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
-            # At once: a refusal that is known now lets the next start happen in this very instant.
-            opening = look_again(opening, endpoint, source, began)
         now = current_time()
         if opening[0] is None:
             failed = opening[1]

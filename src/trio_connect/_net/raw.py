@@ -72,9 +72,8 @@ _DEAD_ON_ARRIVAL: Final = frozenset(
 if sys.platform == "linux":
     _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def new_socket(family: int) -> socket.SocketType:
-        """Make a non-blocking stream socket that children do not inherit, in one system call."""
-        return CSocket(family, _STREAM)
+    # Non-blocking, and not inherited by children, in one system call.
+    new_socket = partial(CSocket, type=_STREAM)
 
 else:
 

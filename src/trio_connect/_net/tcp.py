@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from . import sockopts
-from .attempt import PENDING, describe_source, failure, local_ports, settle, sockaddr_of, start
+from .attempt import PENDING, describe_source, failure, settle, sockaddr_of, start
 from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
 from .raw import RawSocket
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .attempt import Door
 
 
+@enable_ki_protection  # costs nothing, and Ctrl-C cannot come between a socket and what would close it
 async def tcp_connect(
     endpoint: EndpointLike,
     deadline: int = -1,
@@ -54,7 +55,8 @@ async def tcp_connect(
 
     See connect(2) and RFC 9293 section 3.9.1.
     """
-    endpoint = as_endpoint(endpoint)
+    if not isinstance(endpoint, Endpoint):
+        endpoint = as_endpoint(endpoint)
     if not endpoint.port:
         check_connectable(endpoint)
     until = to_seconds(deadline)
@@ -69,16 +71,13 @@ async def tcp_connect(
     try:
         factory = factory_installed()
         door, address, code = start(endpoint, source, options, factory=factory)
-        # The pass of the loop that every call owes comes before the second look, not after it. What comes from near
-        # has come by then, and what comes from afar has when other tasks made the pass a long one: either way nothing
-        # has to be registered with epoll, and no scope is needed. See docs/performance.md for what that saves.
-        await cancel_shielded_checkpoint()
-        if code == PENDING and (code := door.look(address)) == PENDING:
+        if not factory:  # whose connects are coroutines, with passes of their own
+            await cancel_shielded_checkpoint()
+            if code == PENDING:
+                code = door.look(address)
+        if code == PENDING:
             code = await door.finish(address, until)
-        # Not called for nothing: on the way of a plain connect every call costs a hundredth.
-        if factory or source is not None or endpoint.port in local_ports():
-            code = settle(code, door, endpoint, source)
-        if code:
+        if code or (code := settle(code, door, endpoint, source)):
             raise failure(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:

@@ -1,0 +1,114 @@
+"""Ctrl-C at any line of a connect: it is heard, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType, FunctionType
+from typing import Any
+
+import pytest
+import trio
+
+import trio_connect
+from tests.support import faults
+from tests.support.leaks import LeakError, no_leaks
+from trio_connect import now, tcp_connect
+
+OURS = str(Path(trio_connect.__file__).parent)
+FEW = 20
+"""Any connect has more lines than that; a sweep that finds fewer has not looked."""
+
+
+@contextmanager
+def interrupt_at(line: int, seen: list[int]) -> Iterator[None]:
+    """Raise SIGINT before the package executes its n-th line from here on; count them in `seen`."""
+
+    def trace(frame: FrameType, event: str, _arg: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(OURS):
+            return None
+        if event == "line":
+            seen[0] += 1
+            if seen[0] == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    handler, tracer = signal.getsignal(signal.SIGINT), sys.gettrace()
+    try:
+        sys.settrace(trace)
+        yield
+    finally:
+        sys.settrace(tracer)
+        assert signal.getsignal(signal.SIGINT) is handler
+
+
+@asynccontextmanager
+async def refusing() -> Any:
+    with faults.refusing() as nobody:
+        yield nobody
+
+
+@asynccontextmanager
+async def silent() -> Any:
+    with faults.black_hole() as hole:
+        yield hole
+
+
+@asynccontextmanager
+async def answering() -> Any:
+    async with faults.echoing() as peer:
+        yield peer.address
+
+
+def sweep(peer: Any, connect: Any) -> list[bool]:
+    """Interrupt the connect at each of its lines in turn, and return each time whether that was heard."""
+    heard: list[bool] = []
+
+    async def main(line: int) -> int:
+        async with peer() as address, no_leaks():
+            stream, seen = None, [0]
+            try:
+                with interrupt_at(line, seen), suppress(OSError):
+                    stream = await connect(address.pair)
+                # What came too late for the call comes at the next checkpoint.
+                await trio.lowlevel.checkpoint()
+                heard.append(False)
+            except KeyboardInterrupt:
+                heard.append(True)
+            finally:
+                if stream is not None:
+                    stream.abort()
+            return seen[0]
+
+    line = 0
+    while True:
+        line += 1
+        if trio.run(main, line) < line:
+            return heard[:-1]
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Shells start what runs in the background with SIGINT ignored, and Trio leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("peer", [answering, refusing, silent])
+def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any) -> None:
+    heard = sweep(peer, lambda pair: tcp_connect(pair, now() + 20))
+    assert len(heard) > FEW
+    assert all(heard)
+
+
+def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:
+    # The same function in a copy of its code that Trio knows nothing of.
+    copy: Any = FunctionType(tcp_connect.__code__.replace(co_name="copy"), tcp_connect.__globals__)
+    copy.__kwdefaults__ = tcp_connect.__kwdefaults__
+
+    with pytest.RaisesGroup(LeakError):
+        sweep(answering, lambda pair: copy(pair, now() + 20))
