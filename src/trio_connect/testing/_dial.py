@@ -53,7 +53,7 @@ class Dial:
             self._release()
 
     def _syn(self) -> None:
-        self._sent = self.network.now()
+        self._sent = self.network.timeline.now()
         self._tries += 1
         if not self._lost():
             address, port = self.client.remote
@@ -70,7 +70,7 @@ class Dial:
         elif self._waiting:
             # An answer is under way, only slow: what a second SYN would cause changes nothing that a program can see.
             self._tries += 1
-            when = self.network.now() + 2 ** (self._tries - 1)
+            when = self.network.timeline.now() + 2 ** (self._tries - 1)
             self._again = self.network.timeline.at(when, self.client.place, self._unanswered)
         else:
             record = self.record
@@ -85,7 +85,7 @@ class Dial:
         return self.network.parted(self.source, self.target) or self.source.is_dark(0)
 
     def _consider(self, verdict: Verdict, *, arrived: bool) -> None:
-        now = self.network.now()
+        now = self.network.timeline.now()
         match verdict:
             case Blackhole():
                 self._waiting = False
@@ -129,7 +129,7 @@ class Dial:
         server.on_reset = lambda: self.network.was_reset(self.record, self.target)
         self._half = (listening, server)
         listening.half_open.add(server)
-        arrives = server.wire.arrival(self.network.now(), 0)
+        arrives = server.wire.arrival(self.network.timeline.now(), 0)
         self._later(arrives, lambda: self._syn_ack_arrives(verdict, server))
 
     def _syn_ack_arrives(self, verdict: Accept, server: End) -> None:
@@ -183,7 +183,7 @@ class Dial:
 
     def _later(self, when: float, action: Callable[[], None]) -> None:
         self._waiting = True
-        if when <= self.network.now():
+        if when <= self.network.timeline.now():
             action()
         else:
             self._reply = self.network.timeline.at(when, self.client.place, action)

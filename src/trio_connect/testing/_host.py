@@ -186,7 +186,10 @@ class Host:
 
     def is_dark(self, port: int) -> bool:
         """Whether packets from and to `port` get lost now."""
-        return self._is_down or isinstance(self._ruled(port), Blackhole | Unreachable)
+        # Asked for every packet, twice.
+        if self._flap is not None and self._is_down:
+            return True
+        return bool(self._verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)
 
     @property
     def _is_down(self) -> bool:

@@ -217,7 +217,7 @@ class VirtualNetwork(trio.abc.Instrument):
 
     def _install(self) -> None:
         self._used = self._active = True
-        self._origin = trio.current_time()
+        self._origin = self.timeline.now()
         self._previous = (
             trio.socket.set_custom_socket_factory(self._factory),
             trio.socket.set_custom_hostname_resolver(self._names),
@@ -267,13 +267,9 @@ class VirtualNetwork(trio.abc.Instrument):
 
     # ---- For sockets, hosts and names ----
 
-    def now(self) -> float:
-        """Trio's time, in seconds."""
-        return trio.current_time()
-
     def elapsed(self) -> float:
         """Seconds since the network was installed, as the trace rounds them."""
-        return round(trio.current_time() - self._origin, 9)
+        return round(self.timeline.now() - self._origin, 9)
 
     def note(self, event: TraceEvent) -> None:
         """Add to the trace."""
@@ -363,7 +359,7 @@ class VirtualNetwork(trio.abc.Instrument):
         path = Path() if target is source else source.path if target is self.local else target.path
 
         def passes() -> bool:
-            return not (self.parted(source, target) or target.is_dark(port) or source.is_dark(0))
+            return not ((self._cuts and self.parted(source, target)) or target.is_dark(port) or source.is_dark(0))
 
         client = End(
             fabric=self, place=(address, port, ordinal, source.name), path=path,
@@ -410,9 +406,10 @@ class VirtualNetwork(trio.abc.Instrument):
     async def _handle(self, host: Host, handler: Handler, stream: trio.SocketStream, record: Connection) -> None:
         scope = trio.CancelScope()
         self._handlers.add(scope)
+        _here.set(host)  # for good: a system task has a context of its own
         # A system task that raises takes the whole run down with TrioInternalError; this one hands over to verify().
         try:
-            with scope, self.on(host):
+            with scope:
                 await handler(stream)
         except (trio.Cancelled, GeneratorExit):
             raise

@@ -45,8 +45,6 @@ class Fabric(Protocol):
 
     timeline: Timeline
 
-    def now(self) -> float: ...
-
 
 @attrs.define(eq=False)
 class Message:
@@ -253,7 +251,7 @@ class End:
             self._transmit("fin")
 
     def _transmit(self, kind: MessageKind, data: bytes = b"", size: int = 0) -> None:
-        message = Message(kind, self.wire.arrival(self.fabric.now(), len(data)), not self.passes(), data, size)
+        message = Message(kind, self.wire.arrival(self.fabric.timeline.now(), len(data)), not self.passes(), data, size)
         self._transit.append(message)
         self._drain()
 
@@ -261,7 +259,7 @@ class End:
         # What an arrival makes us send at once queues behind the messages that arrive with it: hence not re-entrant.
         if self._delivering or self._timer is not None:
             return
-        now = self.fabric.now()
+        now = self.fabric.timeline.now()
         while self._transit and self._transit[0].arrives <= now:
             if self._transit[0].lost or not self.passes():
                 self._stall()
@@ -286,7 +284,7 @@ class End:
             self._transit.clear()
             return
         pause = min((MIN_RTO + self.path.rtt) * 2**self._retries, MAX_RTO)
-        self._timer = self.fabric.timeline.at(self.fabric.now() + pause, self.place, self._retransmit)
+        self._timer = self.fabric.timeline.at(self.fabric.timeline.now() + pause, self.place, self._retransmit)
 
     def _retransmit(self) -> None:
         self._timer = None
@@ -294,7 +292,7 @@ class End:
             self._transit.clear()
         elif self.passes():
             self._retries = 0
-            arrives = self.fabric.now() + self.path.rtt / 2
+            arrives = self.fabric.timeline.now() + self.path.rtt / 2
             for message in self._transit:
                 message.lost = False
                 message.arrives = max(message.arrives, arrives)

@@ -44,7 +44,8 @@ class Timeline:
     _ties: count[int] = attrs.field(factory=count, init=False, alias="_ties")
     _alarm: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_alarm")
     _life: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_life")
-    _running: bool = attrs.field(default=False, init=False, alias="_running")
+    _clock: trio.abc.Clock | None = attrs.field(default=None, init=False, alias="_clock")
+    _instant: float | None = attrs.field(default=None, init=False, alias="_instant")
     closed: bool = attrs.field(default=False, init=False)
 
     def at(self, when: float, place: Place, action: Callable[[], None]) -> Timer:
@@ -67,25 +68,45 @@ class Timeline:
         if self._life is not None:
             self._life.cancel(reason="the virtual network was closed")
 
+    def now(self) -> float:
+        """Return Trio's time, in seconds; while events run, the time at which they began to."""
+        if self._instant is not None:
+            return self._instant
+        if self._clock is None:
+            self._clock = trio.lowlevel.current_clock()
+        return self._clock.current_time()
+
     def rearm(self) -> None:
         """Move the alarm to the next event that was not cancelled."""
+        if self._alarm is not None and self._instant is None:
+            when = self._next()
+            # To move it costs a good part of what an event costs, also to where it is.
+            if when != self._alarm.deadline:
+                self._alarm.deadline = when
+
+    def _next(self) -> float:
         while self._heap and self._heap[0][3].action is None:
             heapq.heappop(self._heap)
-        if self._alarm is not None and not self._running:
-            self._alarm.deadline = self._heap[0][0] if self._heap else math.inf
+        return self._heap[0][0] if self._heap else math.inf
 
     async def _pump(self) -> None:
         assert self._life is not None
+        task = trio.lowlevel.current_task()
+
+        def wake(_: object) -> trio.lowlevel.Abort:
+            # The alarm's way out, without the exception that a sleep would make and catch for every event.
+            trio.lowlevel.reschedule(task)
+            return trio.lowlevel.Abort.FAILED
+
         with self._life:
             while True:
-                with trio.CancelScope() as self._alarm:
-                    self.rearm()
-                    await trio.sleep_forever()
+                with trio.CancelScope(deadline=self._next()) as self._alarm:
+                    await trio.lowlevel.wait_task_rescheduled(wake)
+                await trio.lowlevel.checkpoint_if_cancelled()  # it was not the alarm, but the end
                 self._run_due()
 
     def _run_due(self) -> None:
-        now = trio.current_time()
-        self._running = True
+        now = self._instant = self.now()
         try:
             while self._heap and self._heap[0][0] <= now:
                 timer = heapq.heappop(self._heap)[3]
@@ -93,4 +114,4 @@ class Timeline:
                     action, timer.action = timer.action, None
                     action()
         finally:
-            self._running = False
+            self._instant = None
