@@ -1,0 +1,140 @@
+"""Connecting to hosts a round trip of one millisecond away, one at a time and many: what waiting for a handshake costs.
+
+The steered loopback of `connect.py` answers so fast that one pass of an event loop is enough. Here that is so only when
+other tasks make the pass a long one; else everybody has to wait, as on a real network. In a private network namespace,
+each contestant as so many tasks that connect and close in turns, CPU time per connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+import _contestants as c
+from _far import far_network
+from _harness import (
+    Bound,
+    NotPermittedError,
+    Sample,
+    Samples,
+    cores,
+    end,
+    inside,
+    interleave,
+    parser,
+    pin_client,
+    print_bounds,
+    ratio,
+    show,
+    table,
+    versions,
+)
+
+AT_ONCE = (1, 10, 100, 1_000)
+NAMES = [c.BLOCKING, c.FLOOR, c.OURS, c.TRIO, c.TRIO_BY_HAND_DEADLINE, c.ASYNCIO, c.ASYNCIO_SOCK, c.UVLOOP]
+ROUND_TRIP = 0.001
+
+Body = Callable[[Sequence[Any]], Awaitable[None]]
+
+
+async def on_trio(body: Body, shares: Sequence[Sequence[Any]]) -> None:
+    async with trio.open_nursery() as nursery:
+        for share in shares:
+            nursery.start_soon(body, share)
+
+
+async def on_asyncio(body: Body, shares: Sequence[Sequence[Any]]) -> None:
+    await asyncio.gather(*map(body, shares))
+
+
+def run(contestant: c.Contestant, addresses: Sequence[c.Address], at_once: int) -> Sample:
+    """Connect to all addresses, that many at once."""
+    targets = [contestant.target(address) for address in addresses]
+    shares = [targets[first::at_once] for first in range(at_once)]
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    if contestant is c.ALL[c.BLOCKING]:
+        contestant.body(targets)
+    elif contestant in (c.ALL[c.ASYNCIO], c.ALL[c.ASYNCIO_SOCK]):
+        asyncio.run(on_asyncio(contestant.body, shares))
+    elif contestant is c.ALL[c.UVLOOP]:
+        c.run_uvloop(on_asyncio(contestant.body, shares))
+    else:
+        trio.run(on_trio, contestant.body, shares)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Sample(wall / len(addresses), cpu / len(addresses))
+
+
+def measure(rounds: int, n: int) -> dict[str, Any]:
+    """Run all contestants with all numbers of tasks, in this process."""
+    able, absent = c.present()
+    try:
+        with far_network(ROUND_TRIP) as hosts:
+            pin_client(cores()[0])
+            found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+            for at_once in AT_ONCE:
+                names = [name for name in NAMES if name in able and (at_once == 1 or name != c.BLOCKING)]
+                total = max(n, 2 * at_once)
+                addresses = [hosts[i % len(hosts)] for i in range(total)]
+                samples = interleave({name: partial(run, able[name], addresses, at_once) for name in names}, rounds)
+                found[str(at_once)] = {name: [(s.wall, s.cpu) for s in taken] for name, taken in samples.items()}
+    except NotPermittedError as exc:
+        return {"not_run": str(exc)}
+    return {"missing": absent, "samples": found}
+
+
+def bounds_of(samples: dict[int, Samples]) -> list[Bound]:
+    # Those of the asynchronous path of connect.py, where a program has more to do than to wait for one handshake.
+    return [
+        Bound(f"{at_once:,} at once: {name} / ours", 1 / ratio(samples.get(at_once, {}), c.OURS, name), at_least=least)
+        for at_once in AT_ONCE[2:]
+        for name, least in ((c.TRIO, 2.5), (c.ASYNCIO, 1.55))
+    ]
+
+
+def report(found: dict[str, Any]) -> list[Bound]:
+    """Print the table and the bounds."""
+    samples = {
+        int(at_once): {name: [Sample(*pair) for pair in pairs] for name, pairs in taken.items()}
+        for at_once, taken in found["samples"].items()
+    }
+    rows = []
+    for name in NAMES:
+        cells = [show(ratio(samples[at_once], name, c.OURS)) for at_once in AT_ONCE]
+        bold = "**" if name == c.OURS else ""
+        rows.append([f"{bold}{name}{bold}", *cells])
+    print(table(["CPU, as a multiple of ours", *(f"{at_once:,} at once" for at_once in AT_ONCE)], rows))
+    for line in found["missing"]:
+        print(f"\n{line}")
+    bounds = bounds_of(samples)
+    print_bounds(bounds)
+    return bounds
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=7, n=300)
+    options.add_argument("--measure", action="store_true", help="measure in this process, print JSON")
+    given = options.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.rounds, given.n)))
+        return
+    print(f"# connect + close, a round trip of {ROUND_TRIP * 1000:g} ms away\n\n{versions()}; {given.rounds} rounds\n")
+    sys.stdout.flush()
+    found = inside(__file__, "--measure", "--rounds", str(given.rounds), "--n", str(given.n))
+    if "not_run" in found:
+        print(f"NOT RUN: the far network: {found['not_run']}")
+        end(given, found, bounds_of({}))
+        return
+    end(given, found, report(found))
+
+
+if __name__ == "__main__":
+    main()
