@@ -90,18 +90,29 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
     return error
 
 
-def _empty_report() -> ConnectReport:
-    # Loaded by the first error: who only connects does not pay for it at import.
-    from ._report import EMPTY_REPORT
+class _Reporting:
+    """An error that has a report; the empty one is loaded when somebody looks.
 
-    return EMPTY_REPORT
+    Who only connects does not pay for it at import, and an error needs no descriptor to read a module with.
+    """
+
+    _report: ConnectReport | None
+
+    @property
+    def report(self) -> ConnectReport:
+        """What had been tried: every attempt, and every lookup. Empty unless the call was a connect or a lookup."""
+        if self._report is None:
+            from ._report import EMPTY_REPORT
+
+            self._report = EMPTY_REPORT
+        return self._report
 
 
 class EstablishFailed(Exception):
     """Raised by the caller's establish to say: this peer will not do, try the next one."""
 
 
-class ConnectFailed(OSError):
+class ConnectFailed(_Reporting, OSError):
     """No attempt of a race led to a connection.
 
     `errno` is what the attempts agree on; else that of the failure that came furthest, where trouble of this machine
@@ -109,15 +120,12 @@ class ConnectFailed(OSError):
     attempts' errors.
     """
 
-    report: ConnectReport
-    """Every attempt, and every lookup."""
-
     def __init__(self, code: int | None, message: str, *, report: ConnectReport | None = None) -> None:
         if code is None:
             super().__init__(message)
         else:
             super().__init__(code, message)
-        self.report = _empty_report() if report is None else report
+        self._report = report
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
@@ -240,7 +248,7 @@ def _lookup_outcome(lookup: Lookup) -> str:
     return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"
 
 
-class DeadlineExceeded(trio.TooSlowError, TimeoutError):
+class DeadlineExceeded(_Reporting, trio.TooSlowError, TimeoutError):
     """The deadline that was passed to a call came before its result.
 
     Both a `trio.TooSlowError` and a `TimeoutError`, with errno ETIMEDOUT. A scope of the caller's that expires raises
@@ -252,14 +260,12 @@ class DeadlineExceeded(trio.TooSlowError, TimeoutError):
       transferred: bytes of this call that the kernel had taken, or that were received and stay buffered.
     """
 
-    report: ConnectReport
-    """What had been tried by then; empty unless the call was a connect or a lookup."""
     transferred: int
     """Bytes of this call that the kernel had taken, or that were received and stay in the stream's buffer."""
 
     def __init__(self, message: str, *, report: ConnectReport | None = None, transferred: int = 0) -> None:
         super().__init__(errno.ETIMEDOUT, message)
-        self.report = _empty_report() if report is None else report
+        self._report = report
         self.transferred = transferred
 
     def __reduce__(self) -> tuple[Any, ...]:

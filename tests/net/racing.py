@@ -8,9 +8,18 @@ from functools import partial
 from typing import Any
 
 import attrs
+import pytest
 import trio
 
-from trio_connect import ConnectReport, RaceFinished, TcpStream, TraceEvent
+from trio_connect import (
+    ConnectReport,
+    EndpointLike,
+    RaceFinished,
+    TcpStream,
+    TraceEvent,
+    connectx,
+    tcp_connect,
+)
 from trio_connect.testing import VirtualNetwork, echo, run
 
 
@@ -30,6 +39,15 @@ def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     on_a_virtual_network.__name__ = test.__name__
     on_a_virtual_network.__module__ = test.__module__
     return on_a_virtual_network
+
+
+async def race_of_one(endpoint: EndpointLike, deadline: int = -1) -> TcpStream:
+    """Connect with `connectx` as `tcp_connect` does."""
+    return await connectx([endpoint], deadline)
+
+
+connects = pytest.mark.parametrize("connect", [tcp_connect, race_of_one], ids=["one", "race"])
+"""A test of one endpoint, by both calls."""
 
 
 def good(net: VirtualNetwork, *addresses: str, rtt: float = 0.020, port: int = 443) -> None:

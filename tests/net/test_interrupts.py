@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 import trio
 
 import trio_connect
+from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
-from trio_connect import now, tcp_connect
+from trio_connect import connectx, now, tcp_connect
 
 OURS = str(Path(trio_connect.__file__).parent)
+pytestmark = pytest.mark.usefixtures("interruptible")
 FEW = 20
 """Any connect has more lines than that; a sweep that finds fewer has not looked."""
 
@@ -46,15 +49,9 @@ def interrupt_at(line: int, seen: list[int]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def refusing() -> Any:
-    with faults.refusing() as nobody:
-        yield nobody
-
-
-@asynccontextmanager
-async def silent() -> Any:
-    with faults.black_hole() as hole:
-        yield hole
+async def held(fault: Any) -> Any:
+    with fault() as address:
+        yield address
 
 
 @asynccontextmanager
@@ -90,19 +87,36 @@ def sweep(peer: Any, connect: Any) -> list[bool]:
             return heard[:-1]
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Shells start what runs in the background with SIGINT ignored, and Trio leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+PEERS = {"answering": answering, "refusing": partial(held, faults.refusing), "silent": partial(held, faults.black_hole)}
 
 
-@pytest.mark.parametrize("peer", [answering, refusing, silent])
-def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any) -> None:
-    heard = sweep(peer, lambda pair: tcp_connect(pair, now() + 20))
+@connects
+@pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
+def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any, connect: Any) -> None:
+    heard = sweep(peer, lambda pair: connect(pair, now() + 20))
     assert len(heard) > FEW
     assert all(heard)
+
+
+def test_an_iterable_and_an_observer_that_never_return_can_be_interrupted() -> None:
+    def endless() -> Iterator[tuple[str, int]]:
+        signal.raise_signal(signal.SIGINT)
+        yield "127.0.0.1", 9
+        raise AssertionError("not interrupted")
+
+    def stuck(_event: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not interrupted")
+
+    async def main() -> None:
+        async with no_leaks():
+            with pytest.raises(KeyboardInterrupt):
+                await connectx(endless())
+        async with answering() as address, no_leaks():
+            with pytest.raises(KeyboardInterrupt):
+                await connectx([address.pair], observer=stuck)
+
+    trio.run(main)
 
 
 def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:

@@ -1,4 +1,4 @@
-"""The first instant of a race: whatever goes wrong in it, the socket is closed."""
+"""How attempts of a race begin: what is heard at once or after a pass, and that no socket stays when it goes wrong."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ import errno
 from typing import Any
 
 import pytest
+import trio
 
 from tests.support import faults
 from tests.support.leaks import no_leaks
+from tests.support.scripted import IN_PROGRESS, passes, script
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import connectx as module
+from trio_connect._net import opening
 from trio_connect._net.raw import RawSocket
 
+AWAY = [("192.0.2.1", 443), ("192.0.2.2", 443)]
 WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)
 
 
-class Bug(BaseException):
+class Interruption(BaseException):
     pass
 
 
-def interrupted(*_: Any) -> Any:
-    raise Bug
+def interrupt(*_: Any) -> Any:
+    raise Interruption
 
 
-async def interrupted_pass() -> None:
-    raise Bug
+async def interrupt_pass() -> None:
+    raise Interruption
 
 
 @pytest.mark.parametrize(
     ("where", "name", "replacement"),
     [
-        (RawSocket, "begin", interrupted),
-        (module, "cancel_shielded_checkpoint", interrupted_pass),
-        (RawSocket, "look", interrupted),
-        (module, "settle", interrupted),
-        (module, "TcpStream", interrupted),
+        (RawSocket, "begin", interrupt),
+        (module, "cancel_shielded_checkpoint", interrupt_pass),
+        (RawSocket, "look", interrupt),
+        (module, "settle", interrupt),
+        (module, "TcpStream", interrupt),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -43,7 +47,7 @@ async def test_an_interrupt_in_any_step_of_the_first_instant_closes_the_socket(m
     async with faults.echoing() as peer:
         monkeypatch.setattr(where, name, replacement)
         async with no_leaks():
-            with pytest.raises(Bug):
+            with pytest.raises(Interruption):
                 await connectx([peer.address.pair])
 
 
@@ -69,3 +73,64 @@ async def test_now_or_never_hears_a_refusal_and_goes_on(past):
             stream = await connectx([nobody.pair, peer.address.pair], past)
             assert [attempt.outcome for attempt in stream.report.attempts] == ["failed", "won"]
             stream.abort()
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(RawSocket, "begin"), (RawSocket, "look"), (opening, "settle")], ids=["begin", "look", "settle"]
+)
+async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monkeypatch, where, name):
+    calls = 0
+    step = getattr(where, name)
+
+    def interrupt_the_second(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Interruption
+        return step(*args)
+
+    with faults.refusing() as nobody:
+        async with faults.echoing() as peer:
+            monkeypatch.setattr(where, name, interrupt_the_second)
+            if where is opening:  # the first attempt is settled by connectx itself
+                calls = 1
+            async with no_leaks():
+                with pytest.raises(Interruption):
+                    await connectx([nobody.pair, peer.address.pair])
+    assert calls == 2
+
+
+@pytest.mark.parametrize(
+    ("codes", "floor"),
+    [
+        ([errno.ENETUNREACH], False),  # connect(2) itself: no packet left
+        ([IN_PROGRESS, errno.ENETUNREACH], True),  # a router said so of a packet that had left
+        ([IN_PROGRESS, errno.ECONNREFUSED], True),
+    ],
+)
+async def test_what_is_heard_after_the_pass_is_an_answer_and_arms_the_floor(monkeypatch, codes, floor):
+    script(monkeypatch, codes, [0])
+    stream = await connectx(AWAY)
+    failed, won = stream.report.attempts
+    assert (failed.errno, won.cause) == (codes[-1], "failure")
+    assert won.started is not None
+    assert (won.started >= 0.010) is floor
+    stream.abort()
+
+
+async def test_a_failure_that_connect_itself_reports_starts_the_next_attempt_in_that_instant(monkeypatch):
+    scripts = script(monkeypatch, [errno.ENETUNREACH], [0])
+    with passes():
+        stream = await connectx(AWAY)
+    assert [each.asked_at for each in scripts] == [[0], [0]]
+    stream.abort()
+
+
+async def test_a_cancel_in_the_pass_after_which_a_refusal_is_heard_stops_the_next_attempt(monkeypatch):
+    first, second = script(monkeypatch, [IN_PROGRESS, errno.ECONNREFUSED], [0])
+    async with no_leaks():
+        with trio.CancelScope() as scope:
+            first.on_connect = scope.cancel
+            await connectx(AWAY)
+        assert scope.cancelled_caught
+    assert second.made is None

@@ -340,14 +340,6 @@ async def test_a_cancelled_race_raises_cancelled_and_not_a_group(door: Door):
         assert scope.cancelled_caught
 
 
-@pytest.fixture
-def interruptible():
-    """Shells start what runs in the background with SIGINT ignored, and Trio leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("holes", [1, 2])
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_from_the_keyboard_comes_as_itself(holes):

@@ -16,7 +16,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.streams import KINDS, RECEIVES, Kind, Stream, make_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded, IncompleteRead, now, tcp_connect
-from trio_connect._net.buffer import NOTHING, ReceiveBuffer
+from trio_connect._net.buffer import EMPTY_BUFFER, ReceiveBuffer
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 receives = pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
@@ -363,7 +363,7 @@ def test_the_buffer_is_a_queue_of_bytes(steps: list[Any]) -> None:
 async def test_the_buffer_that_streams_share_until_they_need_one_stays_empty() -> None:
     async with pair(KINDS[0]) as (one, other):
         await other.send_all(b"for one")
-        assert one._buffer is other._buffer is NOTHING
+        assert one._buffer is other._buffer is EMPTY_BUFFER
         assert (one.take(0), one.take(1)) == (b"", None)
         assert await one.fill() == 7
-        assert (one.buffered, other.buffered, len(NOTHING), NOTHING.take(1)) == (7, 0, 0, None)
+        assert (one.buffered, other.buffered, len(EMPTY_BUFFER), EMPTY_BUFFER.take(1)) == (7, 0, 0, None)

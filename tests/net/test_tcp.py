@@ -16,11 +16,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.net.racing import connects
 from tests.support import faults
 from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
+from tests.support.scripted import ALREADY, IN_PROGRESS, passes, script
 from tests.support.streams import connect_to, listening
-from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, connectx, now, tcp_connect, tcp_listen
+from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._net import attempt, raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -282,15 +284,6 @@ async def test_reset_before_anybody_looked(monkeypatch: pytest.MonkeyPatch) -> N
             del caught
 
 
-class ScriptedSocket(raw.CSocket):  # type: ignore[misc, valid-type]
-    """A kernel socket whose connect(2) answers what it is told; unconnected, so it polls as writable at once."""
-
-    codes: list[int]
-
-    def connect_ex(self, _address: Any) -> int:
-        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
-
-
 class FailingSocket(PassThroughSocket):
     code: int
     where: str
@@ -330,21 +323,6 @@ CODES = [
 codes = pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
 
 
-def script(monkeypatch: pytest.MonkeyPatch, *codes: int) -> list[ScriptedSocket]:
-    """Have connect(2) answer these, the last one for ever; return the sockets that are made."""
-    made: list[ScriptedSocket] = []
-
-    def make(family: int) -> ScriptedSocket:
-        sock = ScriptedSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        sock.codes = [*codes]
-        made.append(sock)
-        return sock
-
-    monkeypatch.setattr(attempt, "new_socket", make)
-    return made
-
-
-IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
 WAITS = {
     "immediate": [],
     "within a pass": [IN_PROGRESS],
@@ -356,45 +334,50 @@ whens = pytest.mark.parametrize("when", WAITS)
 
 @whens
 @pytest.mark.parametrize("bounded", [True, False], ids=["with a deadline", "without"])
-@pytest.mark.parametrize("connect", [tcp_connect, lambda *args: connectx([args[0]], *args[1:])], ids=["one", "race"])
+@connects
 async def test_a_success_at_the_raw_door(
     monkeypatch: pytest.MonkeyPatch, when: str, bounded: bool, connect: Any
 ) -> None:
-    made = script(monkeypatch, *WAITS[when], 0)
+    (sock,) = script(monkeypatch, [*WAITS[when], 0])
     async with no_leaks():
         stream = await connect(LOCAL, now() + 5000 if bounded else -1)
-        (sock,) = made
         assert sock.codes == [0]
         assert stream.fileno() == sock.fileno()
         stream.abort()
 
 
-@pytest.mark.parametrize("connect", [tcp_connect, lambda endpoint: connectx([endpoint])], ids=["one", "race"])
-async def test_the_pass_that_every_call_owes_comes_before_the_second_look(
+@connects
+async def test_the_pass_that_every_call_owes_comes_before_the_look(
     monkeypatch: pytest.MonkeyPatch, connect: Any
 ) -> None:
     # So that a handshake that ends in that pass needs neither epoll nor a scope.
-    made = script(monkeypatch, IN_PROGRESS, 0, ALREADY)
+    (sock,) = script(monkeypatch, [IN_PROGRESS, 0, ALREADY])
     monkeypatch.delattr(raw, "wait_writable")
-    unasked: list[list[int]] = []
-
-    class Passes(trio.abc.Instrument):
-        def before_io_wait(self, timeout: float) -> None:
-            unasked.append([*made[0].codes])
-
-    passes = Passes()
-    trio.lowlevel.add_instrument(passes)
-    stream = await connect(LOCAL)
-    trio.lowlevel.remove_instrument(passes)
-    assert unasked == [[0, ALREADY]]
-    assert made[0].codes == [ALREADY]
+    with passes() as count:
+        stream = await connect(LOCAL)
+    assert sock.asked_at == [0, 1]
+    assert count() == 1
     stream.abort()
+
+
+@connects
+@pytest.mark.parametrize("past", [0, 1], ids=["0", "past"])
+async def test_a_deadline_that_has_passed_grants_one_pass_for_everybody(
+    monkeypatch: pytest.MonkeyPatch, connect: Any, past: int
+) -> None:
+    # Two for Trio, which shuffles a batch: after the first perhaps nobody but this task has run.
+    (sock,) = script(monkeypatch, [IN_PROGRESS, ALREADY])
+    with passes() as count, pytest.raises(DeadlineExceeded) as caught:
+        await connect(LOCAL, past)
+    assert count() == 2
+    assert sock.asked_at[-1] == 2
+    del caught
 
 
 @codes
 @whens
 async def test_an_injected_errno_at_the_raw_door(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
-    script(monkeypatch, *WAITS[when], code)
+    script(monkeypatch, [*WAITS[when], code])
     async with no_leaks():
         with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
             await tcp_connect(LOCAL, now() + 5000)

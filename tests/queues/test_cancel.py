@@ -14,8 +14,11 @@ import trio
 from tests.queues.kit import LOOPBACK, Switch, listening, pair, where
 from tests.support import faults
 from tests.support.doors import Door
+from tests.support.leaks import no_leaks
+from tests.support.scripted import IN_PROGRESS, passes, script
 from tests.support.sweep import Step, sweep
 from trio_connect import now
+from trio_connect._net import raw
 from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
 
 
@@ -170,3 +173,27 @@ async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(door:
                 assert result.errno == errno.ECANCELED
                 # It was not accepted: the next accept gets it.
                 assert (await qs.wait(listener.accept())).ok
+
+
+@pytest.mark.parametrize("heard", [0, errno.ECONNREFUSED], ids=["connected", "refused"])
+@pytest.mark.parametrize("ending", ["cancel", "close"])
+async def test_a_cancel_in_the_pass_of_a_connect_counts(monkeypatch, heard, ending):
+    (sock,) = script(monkeypatch, [IN_PROGRESS, heard])
+    async with no_leaks(), open_queue_set() as qs:
+        queue = qs.stream()
+        token = queue.connect(("127.0.0.1", 9))
+        sock.on_connect = token.cancel if ending == "cancel" else queue.close
+        result = await qs.wait(token, now() + 5_000)
+        assert result.errno == errno.ECANCELED
+        assert len(sock.asked_at) == 1
+
+
+async def test_a_connect_takes_a_pass_before_its_look_and_then_waits_for_nothing(monkeypatch):
+    (sock,) = script(monkeypatch, [IN_PROGRESS, 0])
+    monkeypatch.delattr(raw, "wait_writable")
+    async with open_queue_set() as qs:
+        with passes():
+            result = await qs.wait(qs.stream().connect(("127.0.0.1", 9)), now() + 5_000)
+        assert result.ok
+        began, looked = sock.asked_at
+        assert looked == began + 1

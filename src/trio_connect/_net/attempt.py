@@ -7,8 +7,10 @@ ECONNABORTED to the next connect() after a failure was read, and starts a new at
 from __future__ import annotations
 
 import errno
+import importlib
 import socket
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 Door: TypeAlias = RawSocket | FactorySocket
 
 PENDING: Final = errno.EALREADY
-"""What `begin` says while the handshake goes on."""
+"""The handshake goes on, or it is over and connect(2) has not been asked again."""
 
 # linux/in.h; not in the socket module before Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
@@ -50,18 +52,24 @@ def adopt(sock: object) -> Door:
     raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
 
 
-def start(
+def open_and_begin(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool
 ) -> tuple[Door, SockAddr, int]:
-    """Make a socket for one attempt and start connecting it.
+    """Make a socket for one attempt and start connecting it. The caller goes on: a pass of the loop, then a look.
 
-    Then let the loop pass once, and `look`. Every call owes that pass, so it costs nothing to have it there. What comes
-    from near has come by then, and what comes from afar has when other tasks made the pass a long one: either way there
-    is nothing to wait for, no scope and no registration with epoll, which cost as much as all the rest.
-    docs/performance.md has the figures.
+    Every call owes that pass, so it costs nothing to have it before the look. What comes from near has come by then,
+    and what comes from afar has when other tasks made the pass a long one: either way there is nothing to wait for, no
+    scope and no registration with epoll, which cost as much as all the rest. docs/performance.md has the figures.
 
-    Rejected: to look before the pass, which serves plain loopback alone; to guess from earlier connects whether a look
-    is worth it, which saves one pass when it is right, and doubles what a connect costs when it is wrong.
+    Rejected: to look before the pass, which serves plain loopback alone (a later start of a race does, see
+    `open_attempt`); to guess from earlier connects whether a pass is worth it, which saves one when it is right, and
+    doubles what a connect costs when it is wrong.
+
+    Args:
+      endpoint: where to; checked before.
+      source: where from, None for the kernel's choice; checked before.
+      options: what to set before connecting.
+      factory: whether this run has a socket factory.
 
     Returns:
       The socket, the address that it goes to, and what is known: 0 for connected, an errno, or `PENDING`, which may
@@ -70,12 +78,13 @@ def start(
     Raises:
       LocalFailure: it could not be made or bound, or the endpoint's zone names no interface; nothing stays open.
     """
+    # What connect_address does, mostly without its call.
     address = endpoint.sockaddr if endpoint.scope_id.__class__ is int else connect_address(endpoint)
     door: Door
     if source is not None or factory or options is not DEFAULT_OPTIONS:
         door = open_socket(endpoint, source, options, factory=factory)
     else:
-        # The same for nearly every connect there is, in a third of the time.
+        # What open_socket does for nearly every connect there is, in a third of the time.
         sock = None
         try:
             sock = new_socket(endpoint.family)
@@ -181,6 +190,16 @@ def connect_address(endpoint: Endpoint) -> Any:
 
 
 @lru_cache(maxsize=1)
+def load_reports() -> None:
+    """Load what reports are made of, once, while there is a descriptor left to read it with.
+
+    Reports are looked at when something is wrong, and then there may be none left.
+    """
+    with suppress(OSError):
+        importlib.import_module(".reports", __package__)
+
+
+@lru_cache(maxsize=1)
 def local_ports() -> range:
     """Return the ports that the kernel picks local ones from; read once per process."""
     try:
@@ -221,8 +240,7 @@ def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
     Raises:
       LocalFailure: the endpoint's zone names no interface.
     """
-    code = door.begin(connect_address(endpoint))
-    return code or settle(code, door, endpoint, source)
+    return settle(door.begin(connect_address(endpoint)), door, endpoint, source)
 
 
 def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> int:
@@ -231,8 +249,8 @@ def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> 
         return code
     port = endpoint.port
     # Only a local port of those that the kernel picks from, or one that was asked for, can be the destination's.
-    possible = port in local_ports() or door.__class__ is not RawSocket or (source is not None and source.port == port)
-    return errno.ECONNREFUSED if possible and _reject_self_connect(door, endpoint) else 0
+    itself = port in local_ports() or door.__class__ is not RawSocket or (source is not None and source.port == port)
+    return errno.ECONNREFUSED if itself and _reject_self_connect(door, endpoint) else 0
 
 
 def look(door: Door, endpoint: Endpoint, source: Source | None) -> int:
@@ -270,7 +288,7 @@ def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None
     return "any address"
 
 
-def failure(
+def attempt_error(
     code: int, phase: Phase, door: Door | None, endpoint: Endpoint, source: Source | None, elapsed: float
 ) -> OSError:
     """Return the error for one failed attempt."""

@@ -54,5 +54,5 @@ class ReceiveBuffer:
         return found if found < 0 else found - self._start
 
 
-NOTHING: Final = ReceiveBuffer()
-"""What streams that never had to buffer a byte have in common; nobody may add to it."""
+EMPTY_BUFFER: Final = ReceiveBuffer()
+"""The buffer of every stream that has not had to keep a byte, or is closed. Never add to it."""

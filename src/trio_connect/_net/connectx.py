@@ -7,28 +7,34 @@ promise is kept for TCP, by the race of RFC 8305 section 5.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    disable_ki_protection,
+    enable_ki_protection,
+)
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
-from .._errors import race_failed
+from .._errors import ConnectFailed, connect_error, race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
-from .attempt import PENDING, settle, start
-from .factory import LocalFailure, factory_installed
-from .opening import local_failure, opening_of
+from .attempt import PENDING, open_and_begin, settle
+from .factory import LocalFailure, errno_of, factory_installed
+from .opening import opening_after, opening_failed
 from .stream import TcpStream
 
 if TYPE_CHECKING:
     from .._trace import Observer
+    from .race_driver import RaceDriver
+    from .reports import Pair
 
 T = TypeVar("T")
-
-Pair = tuple[Source | None, Endpoint]
 
 
 class RaceOptions(TypedDict, total=False):
@@ -64,6 +70,7 @@ async def connectx(
 ) -> T: ...
 
 
+@enable_ki_protection  # as tcp_connect; what the caller gave us to call is not protected
 async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
@@ -117,39 +124,42 @@ async def connectx(
     pairs, skipped = pair_up(checked(endpoints), sources)  # pyright: ignore[reportArgumentType]
     if not pairs and not skipped:
         raise ValueError("connectx needs at least one endpoint, got none")
+    try:
+        race_driver = _race_driver()
+    except OSError as exc:
+        local = connect_error(errno_of(exc), "socket", (pairs or skipped)[0][1], "any address", 0.0)
+        raise ConnectFailed(local.errno, str(local.strerror)) from exc
     opening = None
-    factory = False
-    started = 0.0
-    if plain and pairs:
-        # The first attempt is made before anything is built for a race: most of the time there is none.
+    plain = plain and bool(pairs)
+    if plain:
         await checkpoint_if_cancelled()
-        started = current_time()
-        factory = factory_installed()
-        if not factory:
-            source, endpoint = pairs[0]
-            door = None
-            try:
-                door, address, code = start(endpoint, source, options, factory=False)
+    started = current_time()
+    factory = factory_installed()
+    if plain and until > started and not factory:
+        # The first attempt is made before anything is built for a race: most of the time there is none.
+        source, endpoint = pairs[0]
+        door = None
+        try:
+            door, address, begun = open_and_begin(endpoint, source, options, factory=False)
+            code = begun
+            if begun in (0, PENDING):
                 await cancel_shielded_checkpoint()
-                if code == PENDING:
+                if begun == PENDING:
                     code = door.look(address)
                 code = settle(code, door, endpoint, source)
-                if not code:
-                    return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
-                opening = opening_of(door, code, endpoint, source, started)
-            except LocalFailure as exc:
-                opening = None, local_failure(exc, endpoint, source, started)
-            except BaseException:
-                if door is not None:
-                    door.close()
-                raise
-    # Loaded by the first race that is one: importing it costs as much as everything before it.
-    from .race_driver import RaceDriver
-
-    if opening is None:
-        started = current_time()
-        factory = factory_installed()
-    driver = RaceDriver(
+            if not code:
+                return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
+            opening = opening_after(code, door, endpoint, source, started, at_once=begun != PENDING)
+        except LocalFailure as exc:
+            opening = opening_failed(exc, endpoint, source, started)
+        except BaseException:
+            if door is not None:
+                door.close()
+            raise
+        if opening[0] is None:
+            # Failed, and perhaps in a pass that has brought a cancel: another SYN would come after it.
+            await checkpoint_if_cancelled()
+    driver = race_driver(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
         establish=establish, observer=observer, target="", skipped=skipped,
     )  # fmt: skip
@@ -158,6 +168,17 @@ async def connectx(
     if report is not None:
         raise race_failed("", report, driver.errors)
     return value
+
+
+@lru_cache(maxsize=1)
+def _race_driver() -> type[RaceDriver]:
+    """Return what runs a race; loaded by the first call, which pays as much for it as for a dozen connects.
+
+    Not later, by the first race that is one: that may be for want of descriptors, and then no module can be read.
+    """
+    from .race_driver import RaceDriver
+
+    return RaceDriver
 
 
 async def _connect_to_stream_of(
@@ -169,9 +190,7 @@ async def _connect_to_stream_of(
     options: SocketOptions,
     establish: Callable[[TcpStream], Awaitable[Any]] | None,
 ) -> Any:
-    from .race_driver import RaceDriver
-
-    driver = RaceDriver(
+    driver = _race_driver()(
         policy, [], until=until, started=current_time(), more=True, options=options, factory=factory_installed(),
         establish=establish, observer=observer, target="",
     )  # fmt: skip
@@ -224,6 +243,7 @@ def check_sources(sources: object) -> None:
             raise TypeError(f"sources must be a sequence of Source, got {item!r} in it")
 
 
+@disable_ki_protection  # the caller's iterable may never end
 def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them."""
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):

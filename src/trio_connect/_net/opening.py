@@ -1,22 +1,48 @@
-"""The first instant of an attempt, before anything is waited for. Most races end here."""
+"""How an attempt of a race begins: what is known of it before anybody waits for it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import errno
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import attrs
 from trio import current_time
 
-from .attempt import PENDING, Door, settle, start
+from .._errors import connect_error
+from .attempt import PENDING, Door, describe_source, open_and_begin, settle
 from .factory import LocalFailure
 
 if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
     from .._options import SocketOptions
     from .._report import Phase
-    from .failure import Failure
+
+NOT_EMITTED: Final = frozenset(
+    {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
+)
+"""No packet left if connect(2) says this at once, so the floor between two starts protects nobody."""
+
+
+@attrs.frozen
+class Failure:
+    """Why an attempt failed, before anybody asks for an error of it; `elapsed` in seconds."""
+
+    code: int
+    phase: Phase
+    endpoint: Endpoint
+    source: Source | None
+    elapsed: float
+    emitted: bool
+    """Whether a packet had left."""
+
+    def to_error(self) -> OSError:
+        """Return it as the error of the attempt; a race that is won never needs the text."""
+        source = describe_source(None, self.endpoint, self.source)
+        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
+
 
 Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
-"""The first instant of an attempt: a socket that is up (0) or `PENDING`, or no socket and why."""
+"""How an attempt stands when it has begun: a door that is connected (0) or `PENDING`, or no door and why."""
 
 
 def open_attempt(
@@ -25,37 +51,50 @@ def open_attempt(
     """Make a socket, start connecting it, and look at once; after an error nothing stays open.
 
     At once: a refusal that is known now lets the next start of a race happen in this very instant.
+
+    Args:
+      endpoint: where to.
+      source: where from, None for the kernel's choice.
+      options: what to set before connecting.
+      started: when the attempt began, in Trio time.
+      factory: whether this run has a socket factory.
     """
     door = None
     try:
-        door, address, code = start(endpoint, source, options, factory=factory)
+        door, address, code = open_and_begin(endpoint, source, options, factory=factory)
         if code == PENDING:
             code = door.look(address)
         code = settle(code, door, endpoint, source)
     except LocalFailure as exc:
-        return None, local_failure(exc, endpoint, source, started)
+        return opening_failed(exc, endpoint, source, started)
     except BaseException:
         if door is not None:
             door.close()
         raise
-    return opening_of(door, code, endpoint, source, started)
+    return opening_after(code, door, endpoint, source, started, at_once=True)
 
 
-def opening_of(door: Door, code: int, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
-    """Return how an attempt stands; after an error it is closed."""
+def opening_after(
+    code: int, door: Door, endpoint: Endpoint, source: Source | None, started: float, *, at_once: bool
+) -> Opening:
+    """Return the opening that a connect makes of which this is known; after an error its door is closed.
+
+    Args:
+      code: 0, `PENDING` or the errno.
+      door: its socket.
+      endpoint: where it went.
+      source: where from.
+      started: when the attempt began, in Trio time.
+      at_once: whether the code was known in the instant of connect(2). What was heard later is an answer, and to get
+        one something must have been sent.
+    """
     if code in (0, PENDING):
         return door, code
     door.close()
-    return None, _failure(code, "connect", endpoint, source, started)
+    emitted = not at_once or code not in NOT_EMITTED
+    return None, Failure(code, "connect", endpoint, source, current_time() - started, emitted)
 
 
-def local_failure(exc: LocalFailure, endpoint: Endpoint, source: Source | None, started: float) -> Failure:
-    """Return why an attempt ended before it began."""
-    return _failure(exc.code, exc.phase, endpoint, source, started)
-
-
-def _failure(code: int, phase: Phase, endpoint: Endpoint, source: Source | None, started: float) -> Failure:
-    # Loaded by the first failure: its class takes as long to define as it takes to connect a dozen times.
-    from .failure import Failure
-
-    return Failure(code, phase, endpoint, source, current_time() - started)
+def opening_failed(exc: LocalFailure, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
+    """Return the opening of an attempt that ended before it could connect."""
+    return None, Failure(exc.code, exc.phase, endpoint, source, current_time() - started, emitted=False)

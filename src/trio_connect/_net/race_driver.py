@@ -24,6 +24,8 @@ from trio.lowlevel import (
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
+    disable_ki_protection,
+    enable_ki_protection,
     wait_writable,
 )
 
@@ -32,10 +34,9 @@ from .._engine.race_table import Abandon, Command, Start, Won
 from .._errors import milliseconds, race_exceeded
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from .attempt import PENDING, Door, describe_source, failure, finish, look
+from .attempt import PENDING, Door, attempt_error, describe_source, finish, look
 from .factory import LocalFailure
-from .failure import Failure
-from .opening import Opening, open_attempt
+from .opening import NOT_EMITTED, Failure, Opening, open_attempt
 from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, out_of_the_group, without_cancellation
 from .stream import TcpStream
 from .waiting import PASSES, park
@@ -51,11 +52,6 @@ P = ParamSpec("P")
 Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
 
 Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
-
-# No packet left if connect(2) says this at once, so the floor between two starts protects nobody.
-_NOT_EMITTED: Final = frozenset(
-    {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
-)
 
 # Seconds: longer than a factory's object takes to fail by itself, and shorter than most networks take to answer.
 _AT_ONCE: Final = 0.001
@@ -102,6 +98,11 @@ _Fact: TypeAlias = _Connected | _Established | _Failed
 
 def _urgency(fact: _Fact) -> int:
     return 0 if isinstance(fact, _Connected) else 1 if isinstance(fact, _Established) else 2
+
+
+@disable_ki_protection  # Ctrl-C must reach an observer that does not return
+def _call(observer: Observer, event: TraceEvent) -> None:
+    observer(event)
 
 
 @final
@@ -167,6 +168,7 @@ class RaceDriver:
 
     # ------------------------------------------------------------------ the call
 
+    @enable_ki_protection
     async def run(self, feed: Feed | None = None) -> tuple[Any, ConnectReport | None]:
         """Run the race.
 
@@ -229,7 +231,7 @@ class RaceDriver:
         """Tell the observer, if there is one that has not raised yet."""
         if self._observer is not None:
             try:
-                self._observer(kind(*args, **kwargs))
+                _call(self._observer, kind(*args, **kwargs))
             except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
                 _log.exception(
                     "an observer raised and is told no more of the connect to %s", self._target or "many endpoints"
@@ -358,7 +360,7 @@ class RaceDriver:
         if not code:
             return _Connected(attempt.id)
         elapsed = current_time() - attempt.started
-        error = failure(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
+        error = attempt_error(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
         return _Failed(attempt.id, "connect", code, error)
 
     def _digest(self, *, last: bool = True) -> None:
@@ -393,7 +395,7 @@ class RaceDriver:
         if fact.phase in ("socket", "bind"):
             return True
         # Through a factory every attempt is pending at first. What fails at once there failed inside connect(2).
-        return self._factory and fact.phase == "connect" and fact.code in _NOT_EMITTED and elapsed < _AT_ONCE
+        return self._factory and fact.phase == "connect" and fact.code in NOT_EMITTED and elapsed < _AT_ONCE
 
     def _tell(self, fact: _Fact) -> None:
         self._facts.append(fact)
@@ -418,9 +420,10 @@ class RaceDriver:
 
     def _start(self, start: Start) -> list[Command]:
         source, endpoint = start.candidate
-        opening, self.adopted = self.adopted, None
-        began = current_time() if opening is None else self._started
+        # An adopted attempt began before the pass of the loop that connectx gave it.
+        began = current_time() if self.adopted is None else self._started
         self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
+        opening, self.adopted = self.adopted, None
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
         now = current_time()
@@ -428,8 +431,7 @@ class RaceDriver:
             failed = opening[1]
             self._errors[start.id] = failed
             self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now)
-            emitted = failed.phase == "connect" and failed.code not in _NOT_EMITTED
-            return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=emitted)
+            return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted)
         door, code = opening
         attempt = _Attempt(start.id, source, endpoint, door, began)
         self._live[start.id] = attempt
@@ -511,7 +513,7 @@ class RaceDriver:
         alive = attempt.id in self._live
         if isinstance(exc, LocalFailure):
             elapsed = current_time() - attempt.started
-            error = failure(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
+            error = attempt_error(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
             self._tell(_Failed(attempt.id, exc.phase, exc.code, error))
         elif isinstance(exc, ATTEMPT_ERRORS):
             exc.add_note(f"while establishing over {attempt.endpoint}")

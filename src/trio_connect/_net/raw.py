@@ -19,13 +19,14 @@ import trio
 from trio import CancelScope, current_time
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
+    checkpoint,
     checkpoint_if_cancelled,
     notify_closing,
     wait_readable,
     wait_writable,
 )
 
-from .waiting import Expired, one_pass, park
+from .waiting import Expired, park
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -151,7 +152,7 @@ class RawSocket:
                     if code != EALREADY:
                         return code
         else:
-            await one_pass()
+            await checkpoint()  # the other half of `one_pass`: the caller has had the first before its look
         code = self.look(address)
         if code == EALREADY:
             raise Expired

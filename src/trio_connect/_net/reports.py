@@ -1,7 +1,7 @@
-"""Reports of connects that needed no race, made when somebody looks: most never do.
+"""Reports of connects that needed no race, and the error of one that came too late.
 
-Making one takes a tenth of the time of a connect, and the classes as long to define as everything that a plain connect
-needs, so this module too is loaded when somebody looks.
+A report is made when somebody looks, as most never do: it takes a tenth of the time of a connect. Its classes take as
+long to define as everything that a plain connect needs, so this module is loaded then too.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
 Facts: TypeAlias = "tuple[Sequence[Pair], Sequence[Pair], float, float]"
-"""Candidates of which the first won at once, those that were skipped, start and end in Trio time."""
+"""The candidates, of which the first won without a race; those that were skipped; start and end in Trio time."""
 
 Recorded: TypeAlias = "ConnectReport | Facts | Callable[[], ConnectReport] | None"
 """What a stream keeps of how it was made: a report, or what one can be made of; None for an accepted connection."""
 
 
-def made_of(recorded: Recorded) -> ConnectReport:
-    """Return the report."""
+def report_of(recorded: Recorded) -> ConnectReport:
+    """Return the report that a stream's record stands for."""
     if isinstance(recorded, ConnectReport):
         return recorded
     if recorded is None:
         return EMPTY_REPORT
-    return recorded() if callable(recorded) else _won_at_once(recorded)
+    return recorded() if callable(recorded) else _won_alone(recorded)
 
 
-def _won_at_once(facts: Facts) -> ConnectReport:
+def _won_alone(facts: Facts) -> ConnectReport:
     pairs, skipped, started, ended = facts
     elapsed = ended - started
     (source, endpoint), *others = dict.fromkeys(pairs)
@@ -44,10 +44,18 @@ def _won_at_once(facts: Facts) -> ConnectReport:
     return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
 
 
-def exceeded(
+def deadline_exceeded(
     endpoint: Endpoint, source: Source | None, source_text: str, started: float, until: float
 ) -> DeadlineExceeded:
-    """Return the exception for one connect that had no result by its deadline."""
+    """Return the exception for one connect that had no result by its deadline.
+
+    Args:
+      endpoint: where it went.
+      source: where it was to come from.
+      source_text: the same in words, for the message.
+      started: when it began, in Trio time.
+      until: the deadline, in Trio time.
+    """
     elapsed = current_time() - started
     # "timed out" is said of attempts that came to their own end; here the caller's patience did.
     attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")

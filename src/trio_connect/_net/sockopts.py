@@ -72,7 +72,7 @@ def _connecting(options: SocketOptions, family: int) -> Plan:
 
 _cached_connecting = lru_cache(maxsize=64)(_connecting)
 DEFAULT_PLAN: Final = _connecting(DEFAULT_OPTIONS, socket.AF_INET)
-"""`connecting` of the default options, of either family."""
+"""What `connecting` returns for the default options; the same for IPv4 and IPv6."""
 
 
 def connecting(options: SocketOptions, family: int) -> Plan:

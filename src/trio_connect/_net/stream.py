@@ -14,7 +14,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, as_endpoint
 from .attempt import adopt
-from .buffer import NOTHING
+from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
 from .stream_state import Patience
@@ -89,9 +89,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     @property
     def report(self) -> ConnectReport:
         """How this connection was made; empty for an accepted one."""
-        from .reports import made_of
+        from .reports import report_of
 
-        self._report = report = made_of(self._report)
+        self._report = report = report_of(self._report)
         return report
 
     @property
@@ -228,7 +228,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """From here on this stream is closed for everybody, also for those who wait on it."""
         self._closed = True
         self._draining = False
-        self._buffer = NOTHING
+        self._buffer = EMPTY_BUFFER
         if self._receiving or self._sending:
             self._door.wake()
 

@@ -11,7 +11,7 @@ import trio
 from trio import current_time
 
 from .._errors import DeadlineExceeded, strerror
-from .buffer import NOTHING, ReceiveBuffer
+from .buffer import EMPTY_BUFFER, ReceiveBuffer
 from .factory import FactorySocket
 from .raw import RawSocket
 
@@ -46,15 +46,15 @@ class StreamState(Generic[A]):
         if door.__class__ is not RawSocket and not isinstance(door, FactorySocket):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._door = door
-        self._buffer = NOTHING
+        self._buffer = EMPTY_BUFFER
         self._peer = peer
         self._local: A | None = None
         self._report = report
         self._receiving = self._sending = self._eof_sent = self._closed = self._draining = False
 
     def _own_buffer(self) -> ReceiveBuffer:
-        """Return the buffer to put bytes into."""
-        if self._buffer is NOTHING:
+        """Return a buffer of this stream's own to put bytes into, made when it is first needed."""
+        if self._buffer is EMPTY_BUFFER:
             self._buffer = ReceiveBuffer()
         return self._buffer
 

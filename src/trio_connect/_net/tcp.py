@@ -12,7 +12,7 @@ from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_conne
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from . import sockopts
-from .attempt import PENDING, describe_source, failure, settle, sockaddr_of, start
+from .attempt import PENDING, attempt_error, describe_source, load_reports, open_and_begin, settle, sockaddr_of
 from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
 from .raw import RawSocket
@@ -64,36 +64,37 @@ async def tcp_connect(
         _check_source(source, endpoint)
     if options is not DEFAULT_OPTIONS:
         check_options(options)
+    load_reports()
     # Before the socket exists: a cancelled caller must not send a SYN.
     await checkpoint_if_cancelled()
     started = current_time()
     door = None
     try:
         factory = factory_installed()
-        door, address, code = start(endpoint, source, options, factory=factory)
-        if not factory:  # whose connects are coroutines, with passes of their own
+        door, address, code = open_and_begin(endpoint, source, options, factory=factory)
+        if not factory:  # a factory's connects are coroutines and take their own passes
             await cancel_shielded_checkpoint()
             if code == PENDING:
                 code = door.look(address)
         if code == PENDING:
             code = await door.finish(address, until)
         if code or (code := settle(code, door, endpoint, source)):
-            raise failure(code, "connect", door, endpoint, source, current_time() - started)
+            raise attempt_error(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:
         if door is not None:
             door.close()
         # Nothing has been waited for yet, and a loop of retries would starve every other task.
         await cancel_shielded_checkpoint()
-        error = failure(exc.code, exc.phase, None, endpoint, source, current_time() - started)
+        error = attempt_error(exc.code, exc.phase, None, endpoint, source, current_time() - started)
         raise error from None
     except Expired:
         assert door is not None
         source_text = describe_source(door, endpoint, source)
         door.close()
-        from .reports import exceeded
+        from .reports import deadline_exceeded
 
-        raise exceeded(endpoint, source, source_text, started, until) from None
+        raise deadline_exceeded(endpoint, source, source_text, started, until) from None
     except BaseException:
         if door is not None:
             door.close()
@@ -133,6 +134,7 @@ async def tcp_listen(
     endpoint = as_endpoint(endpoint)
     size = check_backlog(backlog)
     check_options(options)
+    load_reports()
     await checkpoint()
     started = current_time()
     family = endpoint.family

@@ -340,7 +340,11 @@ class IOQueue(trio.abc.AsyncResource):
         self._engine.check_room("close")
         self._state = state
         self._engine.resources.add(self)
-        return self._engine.submit("close", self, None, self._close)
+        token = self._engine.submit("close", self, None, self._close)
+        # Here, not by the task that closes: what is pending now must not complete before that has its first turn.
+        for lane in self._lanes():
+            lane.cancel()
+        return token
 
     async def _close(self, _operation: Operation) -> Closed:
         with trio.CancelScope(shield=True):
@@ -364,12 +368,15 @@ class IOQueue(trio.abc.AsyncResource):
         await checkpoint()
 
     async def _shut(self) -> None:
-        lanes = [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
+        lanes = self._lanes()
         for lane in lanes:
             lane.cancel()
         for lane in lanes:
             await lane.settled()
         await self.dispose()
+
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
     async def dispose(self) -> None:
         """Close what is open; no operation runs any more."""

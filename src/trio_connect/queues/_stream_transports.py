@@ -11,11 +11,10 @@ from trio.lowlevel import cancel_shielded_checkpoint
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error
 from .._net import sockopts
-from .._net.attempt import PENDING, begin, describe_source, failure, finish, look, open_socket, sockaddr_of
+from .._net.attempt import PENDING, attempt_error, begin, describe_source, finish, look, open_socket, sockaddr_of
 from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .._net.listener import TcpListener, new_listening_socket, set_options
 from .._net.raw import RawSocket, new_socket
-from .._net.reports import exceeded
 from .._net.stream import TcpStream
 from .._net.unix import (
     UnixListener,
@@ -82,8 +81,10 @@ class TcpTransport(StreamTransport[TcpStream]):
                 self._door = door = open_socket(target, None, self._options, factory=factory)
             code = begin(door, target, source)
             if code == PENDING:
-                # A pass before the second look, as in tcp_connect: waiting costs more than all the rest.
+                # A pass before the look, as in tcp_connect: waiting costs more than all the rest.
                 await cancel_shielded_checkpoint()
+                if operation.cancelled:
+                    return None
                 code = look(door, target, source)
             if code == PENDING:
                 with operation.scope():
@@ -91,11 +92,14 @@ class TcpTransport(StreamTransport[TcpStream]):
                 if code == PENDING:
                     return None
         except LocalFailure as exc:
-            raise failure(exc.code, exc.phase, None, target, source, current_time() - started) from None
+            raise attempt_error(exc.code, exc.phase, None, target, source, current_time() - started) from None
         except Expired:
-            raise exceeded(target, source, describe_source(self._door, target, source), started, until) from None
+            from .._net.reports import deadline_exceeded
+
+            source_text = describe_source(self._door, target, source)
+            raise deadline_exceeded(target, source, source_text, started, until) from None
         if code:
-            raise failure(code, "connect", door, target, source, current_time() - started)
+            raise attempt_error(code, "connect", door, target, source, current_time() - started)
         return TcpStream(door, target, (((source, target),), (), started, current_time()))
 
     def adopt(self, stream: TcpStream) -> None:

@@ -186,7 +186,7 @@ class Host:
 
     def is_dark(self, port: int) -> bool:
         """Whether packets from and to `port` get lost now."""
-        # Asked for every packet, twice.
+        # Asked twice for every packet: the cheap questions come first.
         if self._flap is not None and self._is_down:
             return True
         return bool(self._verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)

@@ -359,7 +359,7 @@ class VirtualNetwork(trio.abc.Instrument):
         path = Path() if target is source else source.path if target is self.local else target.path
 
         def passes() -> bool:
-            return not ((self._cuts and self.parted(source, target)) or target.is_dark(port) or source.is_dark(0))
+            return not (self.parted(source, target) or target.is_dark(port) or source.is_dark(0))
 
         client = End(
             fabric=self, place=(address, port, ordinal, source.name), path=path,

@@ -45,6 +45,7 @@ class Timeline:
     _alarm: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_alarm")
     _life: trio.CancelScope | None = attrs.field(default=None, init=False, alias="_life")
     _clock: trio.abc.Clock | None = attrs.field(default=None, init=False, alias="_clock")
+    # The time that stands still while events run; None between.
     _instant: float | None = attrs.field(default=None, init=False, alias="_instant")
     closed: bool = attrs.field(default=False, init=False)
 
@@ -79,12 +80,13 @@ class Timeline:
     def rearm(self) -> None:
         """Move the alarm to the next event that was not cancelled."""
         if self._alarm is not None and self._instant is None:
-            when = self._next()
-            # To move it costs a good part of what an event costs, also to where it is.
+            when = self._next_due()
+            # Setting a deadline costs a good part of what an event costs, even to the value that it has.
             if when != self._alarm.deadline:
                 self._alarm.deadline = when
 
-    def _next(self) -> float:
+    def _next_due(self) -> float:
+        """Drop what was cancelled in front, and return when the next event is due; inf for never."""
         while self._heap and self._heap[0][3].action is None:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
@@ -100,9 +102,9 @@ class Timeline:
 
         with self._life:
             while True:
-                with trio.CancelScope(deadline=self._next()) as self._alarm:
+                with trio.CancelScope(deadline=self._next_due()) as self._alarm:
                     await trio.lowlevel.wait_task_rescheduled(wake)
-                await trio.lowlevel.checkpoint_if_cancelled()  # it was not the alarm, but the end
+                await trio.lowlevel.checkpoint_if_cancelled()  # raises when it was the end that woke us, not the alarm
                 self._run_due()
 
     def _run_due(self) -> None:
