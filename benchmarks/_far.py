@@ -30,14 +30,18 @@ DEVICE = b"far"
 # linux/if_tun.h, linux/sockios.h, net/if.h
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8916, 0x891C, 0x8913, 0x8914, 0x1
-# RFC 9293 section 3.1
-SYN, SYN_ACK, FLAGS_OF_INTEREST = 0x02, 0x12, 0x17
+# RFC 9293 section 3.1; the mask has FIN, SYN, RST and ACK.
+SYN, SYN_ACK, MASK = 0x02, 0x12, 0x17
 WINDOW = 65535
+READY = b"ready\n"
 
 
 @contextmanager
 def far_network(seconds: float) -> Iterator[list[tuple[str, int]]]:
-    """Move this process, which must have one thread, into a network whose hosts are that far away; gives addresses.
+    """Move this process, which must have one thread, into a network of hosts some way off; gives their addresses.
+
+    Args:
+      seconds: the round trip to each of them.
 
     Raises:
       NotPermittedError: this machine lets us make no namespace or no tun device.
@@ -56,8 +60,11 @@ def far_network(seconds: float) -> Iterator[list[tuple[str, int]]]:
             flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh14x", DEVICE, 0)), 16)[0]
             fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", DEVICE, flags | IFF_UP))
         command = [sys.executable, str(Path(__file__)), str(cores()[1]), str(tun), str(seconds)]
-        with subprocess.Popen(command, pass_fds=[tun]) as process:
+        with subprocess.Popen(command, pass_fds=[tun], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
             try:
+                if process.stdout.readline() != READY:
+                    sys.exit("the far network did not start")
                 yield [(host, PORT) for host in HOSTS]
             finally:
                 process.kill()
@@ -66,7 +73,7 @@ def far_network(seconds: float) -> Iterator[list[tuple[str, int]]]:
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum of RFC 1071."""
+    """Return the Internet checksum of RFC 1071 of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
@@ -75,7 +82,7 @@ def checksum(data: bytes) -> int:
 def answer(packet: bytes) -> bytes | None:
     """Return the SYN and ACK that answers a SYN over IPv4, None for anything else."""
     size = (packet[0] & 0xF) * 4
-    if packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP or packet[size + 13] & FLAGS_OF_INTEREST != SYN:
+    if packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP or packet[size + 13] & MASK != SYN:
         return None
     here, there = packet[12:16], packet[16:20]
     source, destination, sequence = struct.unpack_from("!HHI", packet, size)
@@ -93,6 +100,7 @@ def main() -> None:
     if core >= 0:
         os.sched_setaffinity(0, {core})
     os.set_blocking(tun, False)
+    os.write(1, READY)
     # One delay for all, so what comes first leaves first.
     waiting: deque[tuple[float, bytes]] = deque()
     while True:

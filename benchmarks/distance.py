@@ -8,14 +8,13 @@ each contestant as so many tasks that connect and close in turns, CPU time per c
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
 import _contestants as c
@@ -40,37 +39,31 @@ from _harness import (
 
 AT_ONCE = (1, 10, 100, 1_000)
 NAMES = [c.BLOCKING, c.FLOOR, c.OURS, c.TRIO, c.TRIO_BY_HAND_DEADLINE, c.ASYNCIO, c.ASYNCIO_SOCK, c.UVLOOP]
-ROUND_TRIP = 0.001
+ROUND_TRIP = 0.001  # seconds
 
 Body = Callable[[Sequence[Any]], Awaitable[None]]
 
 
-async def on_trio(body: Body, shares: Sequence[Sequence[Any]]) -> None:
+def shared_out(targets: Sequence[Any], at_once: int) -> list[Sequence[Any]]:
+    return [targets[first::at_once] for first in range(min(at_once, len(targets)))]
+
+
+async def on_trio(body: Body, at_once: int, targets: Sequence[Any]) -> None:
     async with trio.open_nursery() as nursery:
-        for share in shares:
+        for share in shared_out(targets, at_once):
             nursery.start_soon(body, share)
 
 
-async def on_asyncio(body: Body, shares: Sequence[Sequence[Any]]) -> None:
-    await asyncio.gather(*map(body, shares))
+async def on_asyncio(body: Body, at_once: int, targets: Sequence[Any]) -> None:
+    await asyncio.gather(*map(body, shared_out(targets, at_once)))
 
 
-def run(contestant: c.Contestant, addresses: Sequence[c.Address], at_once: int) -> Sample:
-    """Connect to all addresses, that many at once."""
-    targets = [contestant.target(address) for address in addresses]
-    shares = [targets[first::at_once] for first in range(at_once)]
-    gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
-    if contestant is c.ALL[c.BLOCKING]:
-        contestant.body(targets)
-    elif contestant in (c.ALL[c.ASYNCIO], c.ALL[c.ASYNCIO_SOCK]):
-        asyncio.run(on_asyncio(contestant.body, shares))
-    elif contestant is c.ALL[c.UVLOOP]:
-        c.run_uvloop(on_asyncio(contestant.body, shares))
-    else:
-        trio.run(on_trio, contestant.body, shares)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Sample(wall / len(addresses), cpu / len(addresses))
+def many(contestant: c.Contestant, at_once: int) -> c.Contestant:
+    """Return a contestant that makes so many connections at once."""
+    if at_once == 1:
+        return contestant
+    spread_over = on_trio if contestant.run is c.ALL[c.OURS].run else on_asyncio
+    return attrs.evolve(contestant, body=partial(spread_over, contestant.body, at_once))
 
 
 def measure(rounds: int, n: int) -> dict[str, Any]:
@@ -84,7 +77,8 @@ def measure(rounds: int, n: int) -> dict[str, Any]:
                 names = [name for name in NAMES if name in able and (at_once == 1 or name != c.BLOCKING)]
                 total = max(n, 2 * at_once)
                 addresses = [hosts[i % len(hosts)] for i in range(total)]
-                samples = interleave({name: partial(run, able[name], addresses, at_once) for name in names}, rounds)
+                contestants = {name: partial(many(able[name], at_once).measure, addresses) for name in names}
+                samples = interleave(contestants, rounds)
                 found[str(at_once)] = {name: [(s.wall, s.cpu) for s in taken] for name, taken in samples.items()}
     except NotPermittedError as exc:
         return {"not_run": str(exc)}

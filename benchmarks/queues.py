@@ -9,7 +9,7 @@ They all connect with `trio_connect.tcp_connect`; what differs is how the result
   queues, ...        one token each, taken one by one by `completions` or in batches by `wait_next`
 
 CPU time of this process; the server is another one. On plain loopback a handshake is over when connect(2) returns, on
-the asynchronous path it has to be waited for, as on a network. Also measured: what it costs to wait for 1,000
+the asynchronous path it ends a little later. Also measured: what it costs to wait for 1,000
 operations that do not complete, for one second.
 """
 
