@@ -18,7 +18,8 @@ CALL = re.compile(r"(\w+)\(")
 # Memory, the clock where the kernel has no vdso for it, and the interpreter's own lock: not what is counted here.
 NOT_OURS = {"brk", "mmap", "munmap", "mremap", "madvise", "clock_gettime", "futex", "rt_sigreturn", "restart_syscall"}
 
-INLINE = ["socket", "setsockopt", "connect", "epoll_wait", "connect", "close"]
+INLINE = ["socket", "setsockopt", "connect", "connect", "epoll_wait", "close"]
+SPINNING = ["socket", "setsockopt", "connect", "epoll_wait", "connect", "close"]
 
 
 def skip_unless_traceable() -> None:
@@ -53,18 +54,21 @@ def calls_of(kind: str, times: int, tmp_path: Path) -> list[list[str]]:
     return found
 
 
-def test_six_when_the_handshake_is_over_within_the_pass_that_every_call_owes(tmp_path):
-    for calls in calls_of("outside", 20, tmp_path):
-        assert calls == INLINE
+def test_six_when_the_handshake_is_over_at_once_or_within_a_pass(tmp_path):
+    # A process begins with looks at once; the sixteenth connect gives the loop a pass first, and that is enough.
+    seen = calls_of("outside", 40, tmp_path)
+    assert all(calls in (INLINE, SPINNING) for calls in seen)
+    assert seen[0] == INLINE
+    assert seen[-1] == SPINNING
 
 
 def test_one_more_where_a_connection_to_itself_is_possible(tmp_path):
     for calls in calls_of("inside", 20, tmp_path):
-        assert calls == [*INLINE[:5], "getsockname", *INLINE[5:]]
+        assert calls in ([*INLINE[:5], "getsockname", "close"], [*SPINNING[:5], "getsockname", "close"])
 
 
-def test_four_more_when_the_handshake_outlasts_that_pass(tmp_path):
+def test_nine_when_the_handshake_is_waited_for(tmp_path):
     # Trio's own two: it tries to change a registration that a fresh descriptor never has, then adds it.
     registered = ["epoll_ctl", "epoll_ctl"]
     (calls,) = calls_of("pending", 1, tmp_path)
-    assert calls == [*INLINE[:5], *registered, "epoll_wait", "connect", "close"]
+    assert calls == [*INLINE[:4], *registered, "epoll_wait", "connect", "close"]

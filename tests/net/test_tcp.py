@@ -23,6 +23,7 @@ from tests.support.leaks import no_leaks
 from tests.support.scripted import ALREADY, IN_PROGRESS, passes, script
 from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
+from trio_connect._engine.spinning import CREDIT, PROBE
 from trio_connect._net import attempt, raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -335,10 +336,11 @@ whens = pytest.mark.parametrize("when", WAITS)
 @whens
 @pytest.mark.parametrize("bounded", [True, False], ids=["with a deadline", "without"])
 @connects
+@pytest.mark.parametrize("spins", [True, False], ids=["spins", "looks at once"])
 async def test_a_success_at_the_raw_door(
-    monkeypatch: pytest.MonkeyPatch, when: str, bounded: bool, connect: Any
+    monkeypatch: pytest.MonkeyPatch, when: str, bounded: bool, connect: Any, spins: bool
 ) -> None:
-    (sock,) = script(monkeypatch, [*WAITS[when], 0])
+    (sock,) = script(monkeypatch, [*WAITS[when], 0], spins=spins)
     async with no_leaks():
         stream = await connect(LOCAL, now() + 5000 if bounded else -1)
         assert sock.codes == [0]
@@ -347,17 +349,41 @@ async def test_a_success_at_the_raw_door(
 
 
 @connects
-async def test_the_pass_that_every_call_owes_comes_before_the_look(
-    monkeypatch: pytest.MonkeyPatch, connect: Any
+@pytest.mark.parametrize("spins", [True, False], ids=["spins", "looks at once"])
+async def test_a_handshake_that_is_over_in_time_needs_neither_epoll_nor_a_scope(
+    monkeypatch: pytest.MonkeyPatch, connect: Any, spins: bool
 ) -> None:
-    # So that a handshake that ends in that pass needs neither epoll nor a scope.
-    (sock,) = script(monkeypatch, [IN_PROGRESS, 0, ALREADY])
+    (sock,) = script(monkeypatch, [IN_PROGRESS, 0, ALREADY], spins=spins)
     monkeypatch.delattr(raw, "wait_writable")
     with passes() as count:
         stream = await connect(LOCAL)
-    assert sock.asked_at == [0, 1]
+    assert sock.asked_at == [0, int(spins)]
     assert count() == 1
     stream.abort()
+
+
+@connects
+async def test_passes_in_vain_end_the_spinning_and_one_that_is_enough_begins_it(
+    monkeypatch: pytest.MonkeyPatch, connect: Any
+) -> None:
+    slow = [[IN_PROGRESS, ALREADY, 0] for _ in range(CREDIT + 1)]
+    near = [[IN_PROGRESS, 0] for _ in range(PROBE)]
+    scripts = script(monkeypatch, *slow, *near)
+    for _ in scripts:
+        with passes():
+            (await connect(LOCAL)).abort()
+    looked_at = [each.asked_at[1] for each in scripts]
+    assert looked_at == [1] * CREDIT + [0] * (PROBE - 1) + [1, 1]
+
+
+@connects
+async def test_spinning_learns_nothing_from_a_failure_of_connect_itself(
+    monkeypatch: pytest.MonkeyPatch, connect: Any
+) -> None:
+    script(monkeypatch, [errno.ENETUNREACH])
+    with pytest.raises(OSError, match="unreachable"):
+        await connect(LOCAL)
+    assert attempt.spinning.credit == CREDIT
 
 
 @connects

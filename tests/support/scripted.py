@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from trio_connect._engine.spinning import CREDIT
 from trio_connect._net import attempt, raw
 
 IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
@@ -70,8 +71,15 @@ class _Socket(raw.CSocket):  # type: ignore[misc, valid-type]
         return self.script.connect_ex()
 
 
-def script(monkeypatch: pytest.MonkeyPatch, *scripts: list[int]) -> list[ScriptedSocket]:
-    """Have the sockets that are made from here on follow these scripts in turn."""
+def script(monkeypatch: pytest.MonkeyPatch, *scripts: list[int], spins: bool = True) -> list[ScriptedSocket]:
+    """Have the sockets that are made from here on follow these scripts in turn.
+
+    Args:
+      scripts: what connect(2) answers, for each socket.
+      spins: whether connects give the loop a pass before they look, as after passes that were enough.
+    """
+    monkeypatch.setattr(attempt.spinning, "credit", CREDIT if spins else 0)
+    monkeypatch.setattr(attempt.spinning, "untried", 0)
     given = [ScriptedSocket(codes) for codes in scripts]
     left = iter(given)
 

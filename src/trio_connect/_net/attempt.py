@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import trio
 
 from .._endpoint import Endpoint
+from .._engine.spinning import Spinning
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS
 from . import sockopts
@@ -32,6 +33,9 @@ Door: TypeAlias = RawSocket | FactorySocket
 
 PENDING: Final = errno.EALREADY
 """The handshake goes on, or it is over and connect(2) has not been asked again."""
+
+spinning: Final = Spinning()
+"""Whether a pass comes before the look, learnt by the whole process."""
 
 # linux/in.h; not in the socket module before Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
@@ -55,15 +59,14 @@ def adopt(sock: object) -> Door:
 def open_and_begin(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool
 ) -> tuple[Door, SockAddr, int]:
-    """Make a socket for one attempt and start connecting it. The caller goes on: a pass of the loop, then a look.
+    """Make a socket for one attempt and start connecting it. The caller goes on: a look, or a pass of the loop first.
 
-    Every call owes that pass, so it costs nothing to have it before the look. What comes from near has come by then,
-    and what comes from afar has when other tasks made the pass a long one: either way there is nothing to wait for, no
-    scope and no registration with epoll, which cost as much as all the rest. docs/performance.md has the figures.
+    Every call owes a pass, so to have it before the look costs nothing, and what has come by then need not be waited
+    for: see `spinning`. Looked at first, the socket may be connected already, as on plain loopback, where the handshake
+    is over when connect(2) returns. docs/performance.md has the figures.
 
-    Rejected: to look before the pass, which serves plain loopback alone (a later start of a race does, see
-    `open_attempt`); to guess from earlier connects whether a pass is worth it, which saves one when it is right, and
-    doubles what a connect costs when it is wrong.
+    Rejected: always a pass first, which costs a connect to a far peer a sixth more when nothing else is to be done;
+    always a look first, which costs twice as much where a pass would have been enough.
 
     Args:
       endpoint: where to; checked before.

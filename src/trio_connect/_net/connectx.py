@@ -21,10 +21,11 @@ from trio.lowlevel import (
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
+from .._engine.spinning import CREDIT
 from .._errors import ConnectFailed, connect_error, race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
-from .attempt import PENDING, open_and_begin, settle
+from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
 from .factory import LocalFailure, errno_of, factory_installed
 from .opening import opening_after, opening_failed
 from .stream import TcpStream
@@ -139,15 +140,22 @@ async def connectx(
         # The first attempt is made before anything is built for a race: most of the time there is none.
         source, endpoint = pairs[0]
         door = None
+        spins = False
         try:
             door, address, begun = open_and_begin(endpoint, source, options, factory=False)
             code = begun
-            if begun in (0, PENDING):
-                await cancel_shielded_checkpoint()
-                if begun == PENDING:
-                    code = door.look(address)
+            if begun == PENDING:
+                spins = bool(spinning.credit) or spinning.is_worthwhile()
+                if spins:
+                    await cancel_shielded_checkpoint()
+                code = door.look(address)
+                if spins and (code == PENDING or spinning.credit != CREDIT):
+                    spinning.learn(enough=code != PENDING)
+            if code == 0 and (endpoint.port in local_ports() or source is not None):
                 code = settle(code, door, endpoint, source)
             if not code:
+                if not spins:
+                    await cancel_shielded_checkpoint()
                 return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
             opening = opening_after(code, door, endpoint, source, started, at_once=begun != PENDING)
         except LocalFailure as exc:

@@ -19,14 +19,13 @@ import trio
 from trio import CancelScope, current_time
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
-    checkpoint,
     checkpoint_if_cancelled,
     notify_closing,
     wait_readable,
     wait_writable,
 )
 
-from .waiting import Expired, park
+from .waiting import Expired, one_pass, park
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -152,7 +151,7 @@ class RawSocket:
                     if code != EALREADY:
                         return code
         else:
-            await checkpoint()  # the other half of `one_pass`: the caller has had the first before its look
+            await one_pass()
         code = self.look(address)
         if code == EALREADY:
             raise Expired
@@ -163,9 +162,7 @@ class RawSocket:
         def look(self, address: Any) -> int:
             """Ask a pending connect: 0, EALREADY, or its error."""
             code = self._sock.connect_ex(address)
-            if code == errno.EISCONN:
-                return 0
-            return EALREADY if code in _PENDING else code
+            return code and (EALREADY if code in _PENDING else 0 if code == errno.EISCONN else code)
 
     else:
 

@@ -9,10 +9,21 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
+from .._engine.spinning import CREDIT
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from . import sockopts
-from .attempt import PENDING, attempt_error, describe_source, load_reports, open_and_begin, settle, sockaddr_of
+from .attempt import (
+    PENDING,
+    attempt_error,
+    describe_source,
+    load_reports,
+    local_ports,
+    open_and_begin,
+    settle,
+    sockaddr_of,
+    spinning,
+)
 from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
 from .raw import RawSocket
@@ -72,13 +83,23 @@ async def tcp_connect(
     try:
         factory = factory_installed()
         door, address, code = open_and_begin(endpoint, source, options, factory=factory)
-        if not factory:  # a factory's connects are coroutines and take their own passes
+        if code != PENDING:
             await cancel_shielded_checkpoint()
-            if code == PENDING:
+        elif not factory:  # whose connects are coroutines and take their own passes
+            # Both calls mostly spared: with credit the answer is known, and success with all of it teaches nothing.
+            if until > started and (spinning.credit or spinning.is_worthwhile()):
+                await cancel_shielded_checkpoint()
                 code = door.look(address)
+                if code == PENDING or spinning.credit != CREDIT:
+                    spinning.learn(enough=code != PENDING)
+            elif (code := door.look(address)) != PENDING:
+                await cancel_shielded_checkpoint()
         if code == PENDING:
             code = await door.finish(address, until)
-        if code or (code := settle(code, door, endpoint, source)):
+        # What settle asks first, mostly without its call.
+        if code == 0 and (endpoint.port in local_ports() or source is not None or factory):
+            code = settle(code, door, endpoint, source)
+        if code:
             raise attempt_error(code, "connect", door, endpoint, source, current_time() - started)
         return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:

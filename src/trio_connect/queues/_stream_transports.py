@@ -11,7 +11,17 @@ from trio.lowlevel import cancel_shielded_checkpoint
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error
 from .._net import sockopts
-from .._net.attempt import PENDING, attempt_error, begin, describe_source, finish, look, open_socket, sockaddr_of
+from .._net.attempt import (
+    PENDING,
+    attempt_error,
+    begin,
+    describe_source,
+    finish,
+    look,
+    open_socket,
+    sockaddr_of,
+    spinning,
+)
 from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .._net.listener import TcpListener, new_listening_socket, set_options
 from .._net.raw import RawSocket, new_socket
@@ -81,11 +91,13 @@ class TcpTransport(StreamTransport[TcpStream]):
                 self._door = door = open_socket(target, None, self._options, factory=factory)
             code = begin(door, target, source)
             if code == PENDING:
-                # A pass before the look, as in tcp_connect: waiting costs more than all the rest.
-                await cancel_shielded_checkpoint()
-                if operation.cancelled:
-                    return None
+                if spins := until > started and spinning.is_worthwhile():
+                    await cancel_shielded_checkpoint()
+                    if operation.cancelled:
+                        return None
                 code = look(door, target, source)
+                if spins:
+                    spinning.learn(enough=code != PENDING)
             if code == PENDING:
                 with operation.scope():
                     code = await finish(door, target, source, until)
