@@ -72,7 +72,7 @@ bench: $(VENV)/.bench
 mutate: $(VENV)/.mutate
 	$(VENV)/bin/mutmut run $(ARGS)
 	$(VENV)/bin/mutmut results
-	@for pair in race_table:race race_schedule:race race:race gate:gate order:order policy_table:policy_table; do \
+	@for pair in race_table:race race_schedule:race race:race gate:gate order:order policy_table:policy_table spinning:spinning; do \
 	  $(PY) tools/mutate_rest.py "src/trio_connect/_engine/$${pair%%:*}.py" -- "tests/engine/test_$${pair##*:}.py" || true; \
 	done
 

@@ -39,6 +39,11 @@ def test_one_in_time_renews_the_credit():
     assert all(guesses(spinning, ([False] * (CREDIT - 1) + [True]) * 20))
 
 
+def test_the_sixteenth_connect_probes_and_four_passes_in_vain_are_forgiven():
+    spinning = Spinning()
+    assert guesses(spinning, [False] * 15 + [True] + [False] * 5) == [False] * 15 + [True] * 5 + [False]
+
+
 def test_a_probe_in_vain_owes_nothing():
     spinning = Spinning()
     spinning.learn(enough=False)
