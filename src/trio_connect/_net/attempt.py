@@ -23,6 +23,7 @@ from .._options import DEFAULT_OPTIONS
 from . import sockopts
 from .factory import FactorySocket, LocalFailure, errno_of
 from .raw import RawSocket, new_socket
+from .sockopts import DEFAULT_PLAN
 
 if TYPE_CHECKING:
     from .._endpoint import SockAddr, Source
@@ -91,7 +92,7 @@ def open_and_begin(
         sock = None
         try:
             sock = new_socket(endpoint.family)
-            for level, option, value in sockopts.DEFAULT_PLAN:
+            for level, option, value in DEFAULT_PLAN:
                 sock.setsockopt(level, option, value)
         except OSError as exc:
             if sock is not None:
