@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --progress-bar off --no-input --disable-pip-version-check --root-user-action ignore
-# Two workers and more: the suite waits for sockets a good deal.
-PYTEST := $(PY) -m pytest -n auto --maxprocesses 4
+# Four workers also on two cores: the suite waits for sockets and for other processes a good deal.
+PYTEST := $(PY) -m pytest -n 4
 # Extra words for pytest: make test ARGS="-k race"
 ARGS ?=
 

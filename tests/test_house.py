@@ -197,18 +197,23 @@ def test_import_loads_no_optional_dependency_and_no_front_door():
     assert {name for name in asked if name.startswith("trio_connect.") and name.split(".")[1] in upstairs} == set()
 
 
+IMPORT = """
+import time, trio, attrs
+before = time.process_time()
+import trio_connect
+print((time.process_time() - before) * 1000)
+"""
+
+
 def test_import_costs_at_most_15_ms_on_top_of_trio():
-    """The least of several runs: a busy machine only ever adds."""
+    """Processor time, the least of several runs: others on the machine only ever add."""
 
     def cost() -> float:
-        log = fresh_python("-X", "importtime", "-c", "import trio, attrs, trio_connect").stderr
-        # "import time: self [us] | cumulative | imported package"; a nested import is indented, ours is not.
-        (line,) = re.findall(r"^import time: +\d+ \| +(\d+) \| trio_connect$", log, re.MULTILINE)
-        return int(line) / 1000
+        return float(fresh_python("-c", IMPORT).stdout)
 
     cost()  # writes the byte code
     least = cost()
-    for _ in range(20):
+    for _ in range(40):
         if least <= 15.0:
             break
         least = min(least, cost())

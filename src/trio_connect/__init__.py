@@ -20,10 +20,6 @@ from ._net.listener import TcpListener as TcpListener
 from ._net.stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._net.tcp import tcp_listen as tcp_listen
-from ._net.unix import UnixListener as UnixListener
-from ._net.unix import UnixStream as UnixStream
-from ._net.unix import unix_connect as unix_connect
-from ._net.unix import unix_listen as unix_listen
 from ._options import SocketOptions as SocketOptions
 from ._policy import RacePolicy as RacePolicy
 
@@ -38,6 +34,10 @@ if _typing.TYPE_CHECKING:
     from ._net.resolve import Resolver as Resolver
     from ._net.resolve import StaticResolver as StaticResolver
     from ._net.resolve import SystemResolver as SystemResolver
+    from ._net.unix import UnixListener as UnixListener
+    from ._net.unix import UnixStream as UnixStream
+    from ._net.unix import unix_connect as unix_connect
+    from ._net.unix import unix_listen as unix_listen
     from ._report import Attempt as Attempt
     from ._report import ConnectReport as ConnectReport
     from ._trace import AttemptConnected as AttemptConnected
@@ -112,6 +112,10 @@ _LATER: _typing.Final = {
     "Observer": "_trace",
     "RaceFinished": "_trace",
     "TraceEvent": "_trace",
+    "UnixListener": "_net.unix",
+    "UnixStream": "_net.unix",
+    "unix_connect": "_net.unix",
+    "unix_listen": "_net.unix",
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",

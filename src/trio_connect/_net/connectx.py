@@ -27,7 +27,6 @@ from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
 from .factory import LocalFailure, errno_of, factory_installed
-from .opening import opening_after, opening_failed
 from .stream import TcpStream
 
 if TYPE_CHECKING:
@@ -157,8 +156,12 @@ async def connectx(
                 if not spins:
                     await cancel_shielded_checkpoint()
                 return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
+            from .opening import opening_after  # with the race driver it was loaded
+
             opening = opening_after(code, door, endpoint, source, started, at_once=begun != PENDING)
         except LocalFailure as exc:
+            from .opening import opening_failed
+
             opening = opening_failed(exc, endpoint, source, started)
         except BaseException:
             if door is not None:
