@@ -7,10 +7,8 @@ ECONNABORTED to the next connect() after a failure was read, and starts a new at
 from __future__ import annotations
 
 import errno
-import importlib
 import socket
 import sys
-from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -194,13 +192,16 @@ def connect_address(endpoint: Endpoint) -> Any:
 
 
 @lru_cache(maxsize=1)
-def load_reports() -> None:
-    """Load what reports are made of, once, while there is a descriptor left to read it with.
+def load_reports() -> object:
+    """Load and return what reports are made of, once, while there is a descriptor left to read it with.
 
     Reports are looked at when something is wrong, and then there may be none left.
     """
-    with suppress(OSError):
-        importlib.import_module(".reports", __package__)
+    try:
+        from . import reports
+    except OSError:  # who looks at a report tries again
+        return None
+    return reports
 
 
 @lru_cache(maxsize=1)

@@ -141,9 +141,8 @@ async def connectx(
         door = None
         spins = False
         try:
-            door, address, begun = open_and_begin(endpoint, source, options, factory=False)
-            code = begun
-            if begun == PENDING:
+            door, address, code = open_and_begin(endpoint, source, options, factory=False)
+            if code == PENDING:
                 spins = bool(spinning.credit) or spinning.is_worthwhile()
                 if spins:
                     await cancel_shielded_checkpoint()
@@ -158,7 +157,7 @@ async def connectx(
                 return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
             from .opening import opening_after  # with the race driver it was loaded
 
-            opening = opening_after(code, door, endpoint, source, started, at_once=begun != PENDING)
+            opening = opening_after(code, door, endpoint, source, started, at_once=not spins)
         except LocalFailure as exc:
             from .opening import opening_failed
 

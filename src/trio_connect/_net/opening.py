@@ -85,8 +85,8 @@ def opening_after(
       endpoint: where it went.
       source: where from.
       started: when the attempt began, in Trio time.
-      at_once: whether the code was known in the instant of connect(2). What was heard later is an answer, and to get
-        one something must have been sent.
+      at_once: whether the code was known in the instant of connect(2), with no pass of the loop since. What was heard
+        later is an answer, and to get one something must have been sent.
     """
     if code in (0, PENDING):
         return door, code
