@@ -8,17 +8,18 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, resource, sys
+import os, resource, socket, sys
 import trio
-from trio_connect import connectx, now, tcp_connect, tcp_listen
+from trio_connect import connectx, now, tcp_connect
 
 async def connected():
-    listener = await tcp_listen(("127.0.0.1", 0))
-    return listener, await tcp_connect(listener.endpoint)
+    # Not tcp_listen, which loads what reports are made of as well.
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, await tcp_connect(listener.getsockname())
 
 async def main(what):
     listener, stream = await connected()
-    race_before = await connectx([listener.endpoint]) if what == "race again" else None
+    race_before = await connectx([listener.getsockname()]) if what == "race again" else None
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     held = []
     try:
@@ -34,12 +35,13 @@ async def main(what):
         elif what == "report":
             result = str(stream.report.winner.outcome)
         else:
-            await connectx([listener.endpoint])
+            await connectx([listener.getsockname()])
     except Exception as exc:
         result = f"{type(exc).__name__}: {exc}"
     for fd in held:
         os.close(fd)
-    print(result.replace(str(listener.endpoint.port), "PORT"))
+    print(result.replace(str(stream.peer.port), "PORT"))
+    listener.close()
     for each in (stream, race_before):
         if each is not None:
             each.abort()

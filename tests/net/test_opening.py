@@ -131,6 +131,6 @@ async def test_a_cancel_in_the_pass_after_which_a_refusal_is_heard_stops_the_nex
     async with no_leaks():
         with trio.CancelScope() as scope:
             first.on_connect = scope.cancel
-            await connectx(AWAY)
+            await connectx([("127.0.0.1", 9), ("127.0.0.2", 9)])  # where no floor delays the next start
         assert scope.cancelled_caught
     assert second.made is None
