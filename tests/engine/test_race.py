@@ -419,6 +419,39 @@ def test_line_57_a_start_that_nobody_was_there_for_is_put_off_from_now():
     assert race.tick(0.75) == [Start(1, B, "delay")]
 
 
+@pytest.mark.parametrize("arrives_first", [False, True])
+def test_line_57_who_comes_in_the_instant_of_a_handshake_finds_the_start_put_off(arrives_first):
+    """The slot that came free was nobody's, so the start bears its name whichever of the two facts is told first."""
+    race = at_0(A, B, more=True, max_in_flight=2)
+    race.tick(0.25)
+    assert race.failed(0, 1.0, phase="connect", errno=111) == []
+    if arrives_first:
+        race.add([C], 1.125)
+    race.progressed(1, 1.125)
+    if not arrives_first:
+        race.add([C], 1.125)
+    quiet(race, 1.375)
+    assert race.tick(1.375) == [Start(2, C, "slot")]
+
+
+def test_line_57_who_came_before_a_handshake_is_put_off_all_the_same():
+    race = at_0(A, B, more=True)
+    race.tick(0.25)
+    race.add([C], 1.125)
+    race.progressed(1, 1.1875)
+    quiet(race, 1.4375)
+    assert race.tick(1.4375) == [Start(2, C, "arrival")]
+
+
+def test_line_57_a_start_that_an_arrival_has_made_stands():
+    race = at_0(A, B, more=True)
+    race.tick(0.25)
+    race.add([C, D], 1.0)
+    assert race.tick(1.0) == [Start(2, C, "arrival")]
+    race.progressed(1, 1.0)
+    quiet(race, 1.5)
+
+
 def test_line_56_a_path_that_never_establishes_does_not_keep_the_second_from_winning():
     race = at_0(A, B)
     race.progressed(0, 0.02)

@@ -8,7 +8,6 @@ cannot be taken back, and so do candidates where sorting decides who is next.)
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from math import inf
 from random import Random
@@ -19,13 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import LONG
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine import race_schedule
 from trio_connect._engine.race import Race
 from trio_connect._engine.race_table import Abandon, Candidate, Command, Exhausted, Start, Won
 from trio_connect._policy import RacePolicy
 
-EXAMPLES = 2000 if os.environ.get("TRIO_CONNECT_LONG") == "1" else 200
+EXAMPLES = 2000 if LONG else 200
 FLOOR = 10
 # Far beyond what nine attempts can take, each with its delay, its time and one postponement.
 HORIZON = 1500
@@ -320,19 +320,19 @@ class Driver:
         told: set[tuple[int, str]] = set()
         while True:
             progressed, ended = self.reports(now, told)
-            for attempt in progressed:
-                self.do(self.race.progressed(attempt, now), now)
-            turns = [*ended, *((-1, str(n)) for n in arriving)]
+            turns = [*((attempt, "progress") for attempt in progressed), *ended]
+            # The driver sorts what it hears of attempts, but not who comes: that is told as soon as somebody comes.
+            # Of an order by rank the order of telling is a part, for who is best depends on who is there.
+            last_place = len(progressed) if self.plan.is_sorted else len(turns)
+            places = sorted(self.random.randint(0, last_place) for _ in arriving)
+            for place, number in reversed([*zip(places, arriving, strict=True)]):
+                turns.insert(place, (number, "arrival"))
             arriving = []
-            # Those that arrive keep their order among themselves: it is what an unsorted race goes by.
-            arrivals = iter([turn for turn in turns if turn[0] < 0])
-            self.random.shuffle(turns)
-            if self.plan.is_sorted:
-                # Who is best depends on who is there: here the order of telling is part of the plan.
-                turns.sort(key=lambda turn: turn[0] >= 0)
             for attempt, what in turns:
-                if attempt < 0:
-                    self.arrive(int(next(arrivals)[1]), now)
+                if what == "arrival":
+                    self.arrive(attempt, now)
+                elif what == "progress":
+                    self.do(self.race.progressed(attempt, now), now)
                 else:
                     self.tell(attempt, what, now)
             if now == self.plan.closed_at() and self.race.state == "open":

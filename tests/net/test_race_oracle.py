@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.net.racing import Recorder
@@ -322,8 +322,21 @@ def told(attempts: tuple[Attempt, ...]) -> list[tuple[Any, ...]]:
     return [(a.endpoint.host, ticks(a.started), a.cause) for a in attempts if a.started is not None]
 
 
+# Somebody comes in the very instant in which a handshake puts off the start that nobody was there for.
+_COINCIDENCE = Plan(
+    fates=[
+        Fate(kind="ok", connect=20, then="hangs", establish=0, arrives=60),
+        Fate(kind="ok", connect=10, then="ok", establish=40, arrives=0),
+        Fate(kind="ok", connect=20, then="hangs", establish=0, arrives=0),
+        Fate(kind="ok", connect=10, then="ok", establish=0, arrives=120),
+    ],
+    delay=16, timeout=40, limit=2, establish=True, stream=True, closes=0, ends=None, by_scope=False,
+)  # fmt: skip
+
+
 @settings(max_examples=200, deadline=None)
 @given(plan=plans)
+@example(plan=_COINCIDENCE)
 def test_the_driver_does_what_the_oracle_says(plan: Plan):
     compare(plan)
 

@@ -14,7 +14,8 @@ There is one gate. It has a due time and the cause that the next start will bear
   candidate that comes when no attempt is alive.
 - While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
   one delay, for it is likely to win. A start is put off once: of several connections that get that far, the one with
-  the longest handshake counts.
+  the longest handshake counts. A candidate that comes in that very instant finds a start that was put off, whichever
+  of the two was told first, and waits for it like any other.
 
 The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
 an attempt to a loopback address nor one that failed before it sent anything sets it.
@@ -38,7 +39,7 @@ class Schedule:
       now: when the race began.
     """
 
-    __slots__ = ("_delay", "_due", "_floor", "_last_start", "_put_off", "cause")
+    __slots__ = ("_before_arrival", "_delay", "_due", "_floor", "_last_start", "_put_off", "cause")
 
     cause: Cause
     """What the next start will be ascribed to."""
@@ -51,6 +52,8 @@ class Schedule:
         self._due = now
         self._floor = -inf
         self.cause = "first"
+        # When a candidate opened the gate, and the due time and the cause that it replaced; None after a start.
+        self._before_arrival: tuple[float, float, Cause] | None = None
 
     @property
     def next_start(self) -> float:
@@ -66,6 +69,7 @@ class Schedule:
         if self._due <= now:
             self._due = now + self._delay
         self._put_off = 0.0
+        self._before_arrival = None
         self.cause = "delay"
 
     def nothing_was_sent(self) -> None:
@@ -101,6 +105,7 @@ class Schedule:
         if self.cause == "first":
             self._due = max(self._due, now)
         elif idle or self._due < now:
+            self._before_arrival = now, self._due, self.cause
             self._due = max(now, self._floor)
             self.cause = "arrival"
 
@@ -108,5 +113,7 @@ class Schedule:
         """Put the next start off, because a connection is up and establish runs on it."""
         put_off = min(handshake, self._delay)
         if put_off > self._put_off:
+            if self._before_arrival is not None and self._before_arrival[0] == now:
+                _, self._due, self.cause = self._before_arrival
             self._due = max(self._due, now) + put_off - self._put_off
             self._put_off = put_off
