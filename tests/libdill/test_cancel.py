@@ -17,15 +17,13 @@ import trio
 from tests.libdill.kit import counters, fails, ipc_pair, listen, loopback, receive, send, tcp_pair
 from tests.support import faults
 from tests.support.doors import Door
-from tests.support.sweep import Summary, sweep
+from tests.support.sweep import SOME_ROUNDS, Summary, sweep
 from trio_connect import libdill as dill
-
-ROUNDS = 4
 
 
 async def swept(door: Door | None, operation, **options) -> Summary:
     options.setdefault("inside", False)
-    return await sweep(operation, counters=counters(door), rounds=ROUNDS, **options)
+    return await sweep(operation, counters=counters(door), rounds=SOME_ROUNDS, **options)
 
 
 async def drop(handle: int) -> None:

@@ -16,7 +16,7 @@ from tests.support import faults
 from tests.support.doors import Door
 from tests.support.faults import Peer
 from tests.support.streams import KINDS, Kind, Listener, Stream, connect_to, listening, make_pair
-from tests.support.sweep import CANCELLING, Step, Summary, sweep
+from tests.support.sweep import CANCELLING, SOME_ROUNDS, Step, Summary, sweep
 from trio_connect import (
     DeadlineExceeded,
     IncompleteRead,
@@ -30,8 +30,6 @@ from trio_connect import (
 )
 
 kinds = pytest.mark.parametrize("kind", KINDS)
-# Trio shuffles each batch of tasks: several rounds for what has several tasks, fewer where there is one.
-ROUNDS = 2
 
 # "soon": what parks ends by itself, after the sweep has had its turns.
 DEADLINES: dict[str, Callable[[], int]] = {"none": lambda: -1, "0": lambda: 0, "soon": lambda: now() + 30}
@@ -65,9 +63,9 @@ async def test_connect(door: Door, deadline: Callable[[], int]) -> None:
                 await trio.lowlevel.checkpoint()
 
     summary = await sweep(
-        connect, environment=faults.echoing, rounds=ROUNDS, counters=door.counters, check=peer_saw_the_end
+        connect, environment=faults.echoing, rounds=SOME_ROUNDS, counters=door.counters, check=peer_saw_the_end
     )
-    assert summary.endings("before")[1]["cancelled"] == ROUNDS
+    assert summary.endings("before")[1]["cancelled"] == SOME_ROUNDS
 
 
 @deadlines
@@ -86,8 +84,8 @@ async def test_connect_that_fails(door: Door, fault: Any, deadline: Callable[[],
 async def test_connect_that_fails_before_a_packet(door: Door) -> None:
     for source in (Source(ipv4="192.0.2.1"), Source(interface="nosuch0")):
         await sweep(
-            lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),  # type: ignore[misc]
-            rounds=ROUNDS,
+            lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),
+            rounds=SOME_ROUNDS,
             counters=door.counters,
             raises=OSError,
         )
@@ -114,7 +112,11 @@ async def test_connect_and_accept(door: Door, kind: Kind) -> None:
             await near.send_all(b"x")
 
     await sweep(
-        connect_and_accept, environment=lambda: listening(kind), rounds=ROUNDS, counters=door.counters, inside=False
+        connect_and_accept,
+        environment=lambda: listening(kind),
+        rounds=SOME_ROUNDS,
+        counters=door.counters,
+        inside=False,
     )
 
 
@@ -128,14 +130,16 @@ async def test_accept(door: Door, kind: Kind, deadline: Callable[[], int]) -> No
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, rounds=ROUNDS, counters=door.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, rounds=SOME_ROUNDS, counters=door.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
-        await sweep(lambda: listener.accept(deadline()), rounds=ROUNDS, counters=door.counters, raises=DeadlineExceeded)
+        await sweep(
+            lambda: listener.accept(deadline()), rounds=SOME_ROUNDS, counters=door.counters, raises=DeadlineExceeded
+        )
 
 
 async def test_listen(door: Door) -> None:
-    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=ROUNDS, counters=door.counters)
+    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=SOME_ROUNDS, counters=door.counters)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
 
@@ -146,7 +150,7 @@ async def test_listen(door: Door) -> None:
             await listener.aclose()
 
         summary = await sweep(
-            lambda: unix_listen(path), rounds=ROUNDS, counters=door.counters, check=no_path, dispose=dispose
+            lambda: unix_listen(path), rounds=SOME_ROUNDS, counters=door.counters, check=no_path, dispose=dispose
         )
         assert cancelled(summary)
 

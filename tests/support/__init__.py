@@ -1,1 +1,7 @@
 """What the tests share: leak detection, cancel sweeps, the two socket doors, faults on loopback."""
+
+import os
+from typing import Final
+
+LONG: Final = os.environ.get("TRIO_CONNECT_LONG") == "1"
+"""Whether this is `make test-long`, which takes more rounds and more examples of everything."""

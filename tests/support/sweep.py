@@ -27,13 +27,14 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 import attrs
 import trio
 import trio.testing
 
-from .leaks import Census, Counters, LeakError, leaks_since, settled_census, watching
+from . import LONG
+from .leaks import Census, Counters, LeakError, settle_and_compare, settled_census, threads_at_work, watching
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -42,6 +43,9 @@ Mode: TypeAlias = Literal["before", "after", "neighbour", "deadline", "clock"]
 Ending: TypeAlias = Literal["returned", "cancelled", "raised"]
 
 CANCELLING: tuple[Mode, ...] = ("before", "after", "neighbour", "deadline")
+
+SOME_ROUNDS: Final = 10 if LONG else 2
+"""For what has several tasks: each round, Trio shuffles them anew."""
 
 # Passes in a row without a step of the operation after which a neighbour calls it parked.
 _PARKED_PASSES = 5
@@ -183,12 +187,13 @@ async def sweep(
     call = operation if environment is not None else lambda _: operation()
     runs: list[Step] = []
 
-    async def require_clean(before: Census, step: Step, where: str) -> None:
-        leaks = await leaks_since(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
+    async def require_clean(before: Census, step: Step, where: str) -> Census:
+        leaks, census = await settle_and_compare(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
         if leaks:
             raise LeakError(leaks, f"{where}by {step}")
+        return census
 
-    async def disturb(mode: Mode, number: int, k: int) -> Step:
+    async def disturb(mode: Mode, number: int, k: int, outer: Census) -> tuple[Step, Census]:
         async def run_once(value: Any) -> Step:
             inner = await settled_census(ports=ports, counters=counters)
             run: _Run[Any] = _Run(mode, k, clock, jump, quiet)
@@ -219,7 +224,6 @@ async def sweep(
 
         failure: Exception | None = None
         step: Step | None = None
-        outer = await settled_census(ports=ports, counters=counters)
         async with surroundings() as value:
             try:
                 step = await run_once(value)
@@ -233,14 +237,15 @@ async def sweep(
             finally:
                 failure = None
         assert step is not None
-        await require_clean(outer, step, "(seen after its surroundings were gone) ")
-        return step
+        return step, await require_clean(outer, step, "(seen after its surroundings were gone) ")
 
     with watching():
+        # Between two runs there is nothing but the check that ends the first: its census begins the second.
+        census = await settled_census(ports=ports, counters=counters)
         for mode in modes:
             for number in range(1, rounds + 1):
                 for k in range(1, max_steps + 1):
-                    step = await disturb(mode, number, k)
+                    step, census = await disturb(mode, number, k, census)
                     runs.append(step)
                     if step.parked or not step.disturbed:
                         break
@@ -292,7 +297,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
         self._tasks: set[trio.lowlevel.Task] = set()
         self._idle = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
-        self._threads = Census.take().threads
+        self._threads = threads_at_work()
         now = trio.current_time()
         self._horizon = now + _time_to_next_deadline()
         self._ending: Ending | None = None
@@ -392,7 +397,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
         while True:
             await self._idle.wait()
             await trio.testing.wait_all_tasks_blocked(self.quiet)
-            working = Census.take().threads - self._threads
+            working = threads_at_work() - self._threads
             if self._standing_still() and not working:
                 if not self.fired:
                     self.parked = True
