@@ -14,14 +14,9 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
 from ._errors import ResolveFailed as ResolveFailed
-from ._net.connectx import RaceOptions as RaceOptions
-from ._net.connectx import connectx as connectx
-from ._net.listener import TcpListener as TcpListener
 from ._net.stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
-from ._net.tcp import tcp_listen as tcp_listen
 from ._options import SocketOptions as SocketOptions
-from ._policy import RacePolicy as RacePolicy
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
@@ -31,6 +26,10 @@ if _typing.TYPE_CHECKING:
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
     from ._net.connect import resolve as resolve
+    from ._net.connectx import RaceOptions as RaceOptions
+    from ._net.connectx import connectx as connectx
+    from ._net.listener import TcpListener as TcpListener
+    from ._net.listener import tcp_listen as tcp_listen
     from ._net.resolve import Resolver as Resolver
     from ._net.resolve import StaticResolver as StaticResolver
     from ._net.resolve import SystemResolver as SystemResolver
@@ -38,6 +37,7 @@ if _typing.TYPE_CHECKING:
     from ._net.unix import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
     from ._net.unix import unix_listen as unix_listen
+    from ._policy import RacePolicy as RacePolicy
     from ._report import Attempt as Attempt
     from ._report import ConnectReport as ConnectReport
     from ._trace import AttemptConnected as AttemptConnected
@@ -93,15 +93,27 @@ __all__ = [
     "unix_listen",
 ]
 
-# Who connects to addresses pays neither for names nor for the front doors: what is not needed for that is loaded when
-# it is first asked for (PEP 562).
+# Who makes single connects pays for nothing else: races, listeners, names and front doors are loaded when they are
+# first asked for (PEP 562).
 _FRONT_DOORS: _typing.Final = frozenset({"libdill", "queues"})
 _LATER: _typing.Final = {
     "Answer": "_answer",
     "Lookup": "_answer",
+    "connect": "_net.connect",
+    "order_endpoints": "_net.connect",
+    "resolve": "_net.connect",
+    "RaceOptions": "_net.connectx",
+    "connectx": "_net.connectx",
+    "TcpListener": "_net.listener",
+    "tcp_listen": "_net.listener",
     "Resolver": "_net.resolve",
     "StaticResolver": "_net.resolve",
     "SystemResolver": "_net.resolve",
+    "UnixListener": "_net.unix",
+    "UnixStream": "_net.unix",
+    "unix_connect": "_net.unix",
+    "unix_listen": "_net.unix",
+    "RacePolicy": "_policy",
     "Attempt": "_report",
     "ConnectReport": "_report",
     "AttemptConnected": "_trace",
@@ -112,13 +124,6 @@ _LATER: _typing.Final = {
     "Observer": "_trace",
     "RaceFinished": "_trace",
     "TraceEvent": "_trace",
-    "UnixListener": "_net.unix",
-    "UnixStream": "_net.unix",
-    "unix_connect": "_net.unix",
-    "unix_listen": "_net.unix",
-    "connect": "_net.connect",
-    "order_endpoints": "_net.connect",
-    "resolve": "_net.connect",
 }
 
 

@@ -7,7 +7,6 @@ An `Endpoint` is always numeric. Keeping names out of it is what lets every laye
 from __future__ import annotations
 
 import ipaddress
-import re
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Final, TypeAlias
 
@@ -21,7 +20,11 @@ _MAX_PORT: Final = 0xFFFF
 _MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 _MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
 # The zone's text is an interface name (RFC 4007 section 11.2); these would make "host%zone" ambiguous.
-_BAD_ZONE: Final = re.compile(r"[\s%/\[\]\x00]")
+_BAD_IN_ZONE: Final = frozenset("%/[]\x00")
+
+
+def _is_bad_zone(text: str) -> bool:
+    return not text or any(char in _BAD_IN_ZONE or char.isspace() for char in text)
 
 
 def _check_int(value: object, what: str, highest: int) -> int:
@@ -51,7 +54,7 @@ def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IP
 
 def _check_scope(scope: object) -> int | str:
     if isinstance(scope, str):
-        if not scope or _BAD_ZONE.search(scope):
+        if _is_bad_zone(scope):
             raise ValueError(f"scope_id must be an interface index or the name of an interface, got {scope!r}")
         # getaddrinfo(3) takes "%2" for the index 2; the two spellings must be equal here too.
         return _check_int(int(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
@@ -204,7 +207,7 @@ def _interface_name(value: str | None) -> str | None:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"interface must be a str, got {value!r}")
     # IFNAMSIZ is 16 with the closing NUL, netdevice(7).
-    if not value or len(value.encode()) > 15 or _BAD_ZONE.search(value):
+    if len(value.encode()) > 15 or _is_bad_zone(value):
         raise ValueError(f"interface must be the name of an interface (at most 15 bytes), got {value!r}")
     return value
 

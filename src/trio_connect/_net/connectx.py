@@ -7,7 +7,6 @@ promise is kept for TCP, by the race of RFC 8305 section 5.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import trio
@@ -22,16 +21,17 @@ from trio.lowlevel import (
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
 from .._engine.spinning import CREDIT
-from .._errors import ConnectFailed, connect_error, race_failed
+from .._errors import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
-from .factory import LocalFailure, errno_of, factory_installed
+from .factory import LocalFailure, factory_installed
+from .opening import opening_after, opening_failed
+from .race_driver import RaceDriver
 from .stream import TcpStream
 
 if TYPE_CHECKING:
     from .._trace import Observer
-    from .race_driver import RaceDriver
     from .reports import Pair
 
 T = TypeVar("T")
@@ -124,11 +124,6 @@ async def connectx(
     pairs, skipped = pair_up(checked(endpoints), sources)  # pyright: ignore[reportArgumentType]
     if not pairs and not skipped:
         raise ValueError("connectx needs at least one endpoint, got none")
-    try:
-        race_driver = _race_driver()
-    except OSError as exc:
-        local = connect_error(errno_of(exc), "socket", (pairs or skipped)[0][1], "any address", 0.0)
-        raise ConnectFailed(local.errno, str(local.strerror)) from exc
     opening = None
     plain = plain and bool(pairs)
     if plain:
@@ -155,12 +150,8 @@ async def connectx(
                 if not spins:
                     await cancel_shielded_checkpoint()
                 return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
-            from .opening import opening_after  # with the race driver it was loaded
-
             opening = opening_after(code, door, endpoint, source, started, at_once=not spins)
         except LocalFailure as exc:
-            from .opening import opening_failed
-
             opening = opening_failed(exc, endpoint, source, started)
         except BaseException:
             if door is not None:
@@ -169,7 +160,7 @@ async def connectx(
         if opening[0] is None:
             # Failed, and perhaps in a pass that has brought a cancel: another SYN would come after it.
             await checkpoint_if_cancelled()
-    driver = race_driver(
+    driver = RaceDriver(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
         establish=establish, observer=observer, target="", skipped=skipped,
     )  # fmt: skip
@@ -178,17 +169,6 @@ async def connectx(
     if report is not None:
         raise race_failed("", report, driver.errors)
     return value
-
-
-@lru_cache(maxsize=1)
-def _race_driver() -> type[RaceDriver]:
-    """Return what runs a race; loaded by the first call, which pays as much for it as for a dozen connects.
-
-    Not later, by the first race that is one: that may be for want of descriptors, and then no module can be read.
-    """
-    from .race_driver import RaceDriver
-
-    return RaceDriver
 
 
 async def _connect_to_stream_of(
@@ -200,7 +180,7 @@ async def _connect_to_stream_of(
     options: SocketOptions,
     establish: Callable[[TcpStream], Awaitable[Any]] | None,
 ) -> Any:
-    driver = _race_driver()(
+    driver = RaceDriver(
         policy, [], until=until, started=current_time(), more=True, options=options, factory=factory_installed(),
         establish=establish, observer=observer, target="",
     )  # fmt: skip

@@ -13,18 +13,20 @@ from trio import current_time
 from trio.lowlevel import checkpoint
 
 from .._deadline import to_seconds
-from .._endpoint import Endpoint, as_endpoint
-from .._errors import DeadlineExceeded
-from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._endpoint import Endpoint, EndpointLike, as_endpoint
+from .._errors import DeadlineExceeded, connect_error
+from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from . import sockopts
-from .attempt import Door, adopt
-from .factory import FactorySocket
+from .attempt import Door, adopt, load_reports, sockaddr_of
+from .factory import FactorySocket, errno_of, factory_installed
 from .raw import RawSocket
 from .stream import ByteStream, TcpStream
 from .waiting import Expired
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from .._report import Phase
 
 A = TypeVar("A")
 S = TypeVar("S", bound="ByteStream[Any]", covariant=True)  # noqa: PLC0105
@@ -220,3 +222,55 @@ class TcpListener(SocketListener[TcpStream, Endpoint]):
             except OSError:
                 pass  # the connection is already gone; the first receive or send will say so
         return TcpStream(door, self._address(name))
+
+
+async def tcp_listen(
+    endpoint: EndpointLike, *, backlog: int | None = None, options: SocketOptions = DEFAULT_OPTIONS
+) -> TcpListener:
+    """Listen on one numeric address. A checkpoint; never waits.
+
+    The address can be bound again at once after a restart (SO_REUSEADDR). ``::`` takes IPv4 too unless
+    `SocketOptions.v6only` is set.
+
+    Args:
+      endpoint: where to listen; port 0 asks for any free port, which the listener's `endpoint` then has.
+      backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
+      options: set on the listener; accepted connections have them too.
+
+    Returns:
+      The listener.
+
+    Raises:
+      OSError: EADDRINUSE, another socket listens there; EADDRNOTAVAIL, the address is not of this machine; EACCES, the
+        port needs more rights; ENODEV, the zone names no interface; EMFILE and kin. The text begins with "local:".
+      TypeError: an argument has the wrong type.
+      ValueError: the endpoint is a name or malformed, or the backlog is negative.
+
+    See bind(2), listen(2) and ip(7).
+    """
+    endpoint = as_endpoint(endpoint)
+    size = check_backlog(backlog)
+    check_options(options)
+    load_reports()
+    await checkpoint()
+    started = current_time()
+    family = endpoint.family
+    phase: Phase = "socket"
+    door: Door | None = None
+    try:
+        address = sockaddr_of(endpoint)
+        plan = sockopts.listening(options, family)
+        door = FactorySocket.make(family, address) if factory_installed() else RawSocket(new_listening_socket(family))
+        set_options(door, plan, options)
+        phase = "bind"
+        await listen(door, address, size)
+        name = door.getsockname()
+    except OSError as exc:
+        if door is not None:
+            door.close()
+        raise connect_error(errno_of(exc), phase, endpoint, "this machine", current_time() - started) from None
+    except BaseException:
+        if door is not None:
+            door.close()
+        raise
+    return TcpListener(door, as_endpoint(tuple(name)), options)

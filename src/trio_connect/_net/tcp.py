@@ -1,18 +1,14 @@
-"""`tcp_connect` and `tcp_listen`: one endpoint, one socket."""
+"""`tcp_connect`: one endpoint, one socket."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
 from .._engine.spinning import CREDIT
-from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from . import sockopts
 from .attempt import (
     PENDING,
     attempt_error,
@@ -21,18 +17,11 @@ from .attempt import (
     local_ports,
     open_and_begin,
     settle,
-    sockaddr_of,
     spinning,
 )
-from .factory import FactorySocket, LocalFailure, errno_of, factory_installed
-from .listener import TcpListener, check_backlog, listen, new_listening_socket, set_options
-from .raw import RawSocket
+from .factory import LocalFailure, factory_installed
 from .stream import TcpStream
 from .waiting import Expired
-
-if TYPE_CHECKING:
-    from .._report import Phase
-    from .attempt import Door
 
 
 @enable_ki_protection  # costs nothing, and Ctrl-C cannot come between a socket and what would close it
@@ -126,55 +115,3 @@ def _check_source(source: object, endpoint: Endpoint) -> None:
     if not isinstance(source, Source):
         raise TypeError(f"source must be a Source, got {source!r}")
     source.check(endpoint)
-
-
-async def tcp_listen(
-    endpoint: EndpointLike, *, backlog: int | None = None, options: SocketOptions = DEFAULT_OPTIONS
-) -> TcpListener:
-    """Listen on one numeric address. A checkpoint; never waits.
-
-    The address can be bound again at once after a restart (SO_REUSEADDR). ``::`` takes IPv4 too unless
-    `SocketOptions.v6only` is set.
-
-    Args:
-      endpoint: where to listen; port 0 asks for any free port, which the listener's `endpoint` then has.
-      backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
-      options: set on the listener; accepted connections have them too.
-
-    Returns:
-      The listener.
-
-    Raises:
-      OSError: EADDRINUSE, another socket listens there; EADDRNOTAVAIL, the address is not of this machine; EACCES, the
-        port needs more rights; ENODEV, the zone names no interface; EMFILE and kin. The text begins with "local:".
-      TypeError: an argument has the wrong type.
-      ValueError: the endpoint is a name or malformed, or the backlog is negative.
-
-    See bind(2), listen(2) and ip(7).
-    """
-    endpoint = as_endpoint(endpoint)
-    size = check_backlog(backlog)
-    check_options(options)
-    load_reports()
-    await checkpoint()
-    started = current_time()
-    family = endpoint.family
-    phase: Phase = "socket"
-    door: Door | None = None
-    try:
-        address = sockaddr_of(endpoint)
-        plan = sockopts.listening(options, family)
-        door = FactorySocket.make(family, address) if factory_installed() else RawSocket(new_listening_socket(family))
-        set_options(door, plan, options)
-        phase = "bind"
-        await listen(door, address, size)
-        name = door.getsockname()
-    except OSError as exc:
-        if door is not None:
-            door.close()
-        raise connect_error(errno_of(exc), phase, endpoint, "this machine", current_time() - started) from None
-    except BaseException:
-        if door is not None:
-            door.close()
-        raise
-    return TcpListener(door, as_endpoint(tuple(name)), options)

@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import Final
 
+from .._net import listener as listening
 from .._net import tcp
 from .._net.listener import TcpListener
 from .._net.stream import TcpStream
@@ -60,7 +61,7 @@ async def tcp_listen(addr: ipaddr, backlog: int) -> int:
     libdill: tcp_listen(3).
     """
     endpoint = endpoint_of(addr)
-    listener = await tcp.tcp_listen(endpoint, backlog=check_backlog(backlog))
+    listener = await listening.tcp_listen(endpoint, backlog=check_backlog(backlog))
     addr.endpoint = listener.endpoint
     return add(TcpListening(listener))
 
