@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import trio_connect
+from tests.support.pace import cost_within
 from trio_connect.testing import VirtualNetwork, discard, run
 
 A = "192.0.2.1"
@@ -38,24 +39,22 @@ async def all_at_once(net: VirtualNetwork) -> None:
     assert (len(net.trace.connections), net.trace.live_max) == (10_000, 10_000)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("program", ["one_by_one", "all_at_once"])
 def test_ten_thousand_connects(program: str) -> None:
-    # In a process of its own: what measures coverage here would measure itself. PYTHONPATH, since not all install us.
+    # In a process of its own: what measures coverage here would measure itself. PYTHONPATH, since not all install us,
+    # and nobody installs the tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    environment["PYTHONPATH"] = str(Path(trio_connect.__file__).parents[1])
+    places = Path(trio_connect.__file__).parents[1], Path(__file__).parents[2]
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
     command = [sys.executable, __file__, program]
 
     def cost() -> float:
         return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
-    # The least of several runs: processor time grows too where a core is shared, and that only ever adds.
-    seconds = cost()
-    for _ in range(5):
-        if seconds < 5:
-            break
-        seconds = min(seconds, cost())
+    seconds = cost_within(5.0, cost, attempts=6)
     print(f"10,000 connects, {program}: {seconds:.2f} s of processor time")
-    assert seconds < 5
+    assert seconds <= 5.0
 
 
 if __name__ == "__main__":
