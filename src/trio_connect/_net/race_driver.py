@@ -1,9 +1,9 @@
 """Does what `_engine.race` decides: opens sockets, waits for them, closes them, keeps the time.
 
 While a single attempt is pending and TCP is all that is wanted, nothing but one scope exists. From the second pending
-attempt on there is a nursery with a task for each. Tasks decide nothing: they report facts to the one who steers, who
-tells the engine all facts of one instant together and carries out its commands. Sockets are closed by the one who
-steers too, so that none is closed twice and none by nobody.
+attempt on there is a nursery with a task for each (`race_tasks`), and one who steers: it tells the engine all facts of
+one instant together and carries out its commands. It closes sockets too, so that none is closed twice and none by
+nobody.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from __future__ import annotations
 import errno
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, final
 
-import attrs
 import trio
 from trio import current_time
 from trio.lowlevel import (
-    ParkingLot,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
@@ -34,10 +31,22 @@ from .._engine.race_table import Abandon, Command, Start, Won
 from .._errors import milliseconds, race_exceeded
 from .._report import ConnectReport, Outcome, Phase
 from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from .attempt import PENDING, Door, attempt_error, describe_source, finish, look
-from .factory import LocalFailure
+from .attempt import PENDING, describe_source, look
 from .opening import NOT_EMITTED, Failure, Opening, open_attempt
-from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, out_of_the_group, without_cancellation
+from .race_errors import out_of_the_group
+from .race_tasks import (
+    Connected,
+    Establish,
+    Established,
+    Fact,
+    Failed,
+    Feed,
+    Mailbox,
+    Pending,
+    follow,
+    result_of,
+    run_feed,
+)
 from .stream import TcpStream
 from .waiting import PASSES, park
 
@@ -49,55 +58,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
-
-Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
-
 # Seconds: longer than a factory's object takes to fail by itself, and shorter than most networks take to answer.
 _AT_ONCE: Final = 0.001
 
 _log: Final = logging.getLogger("trio_connect")
-
-
-@attrs.define(eq=False)
-class _Attempt:
-    """An attempt that is alive."""
-
-    id: int
-    source: Source | None
-    endpoint: Endpoint
-    door: Door
-    started: float
-    connected: bool = False
-    phase: Phase = "connect"
-    stream: TcpStream | None = None
-    scope: trio.CancelScope | None = None
-
-
-@attrs.frozen
-class _Connected:
-    id: int
-
-
-@attrs.frozen
-class _Established:
-    id: int
-    value: Any
-
-
-@attrs.frozen
-class _Failed:
-    id: int
-    phase: Phase
-    code: int | None
-    error: Exception
-
-
-_Fact: TypeAlias = _Connected | _Established | _Failed
-
-
-def _urgency(fact: _Fact) -> int:
-    return 0 if isinstance(fact, _Connected) else 1 if isinstance(fact, _Established) else 2
 
 
 @disable_ki_protection  # Ctrl-C must reach an observer that does not return
@@ -157,13 +121,11 @@ class RaceDriver:
         self._target = target
         self._lookups = lookups
         self._errors: dict[int, Exception | Failure] = {}
-        self._live: dict[int, _Attempt] = {}
-        self._facts: list[_Fact] = []
-        self._lot = ParkingLot()
+        self._live: dict[int, Pending] = {}
+        self._mailbox = Mailbox()
         self._nursery: trio.Nursery | None = None
-        self._winner: _Attempt | None = None
+        self._winner: Pending | None = None
         self._value: Any = None
-        self._crash: BaseException | None = None
         self._exhausted = self._expired = self._parked = False
 
     # ------------------------------------------------------------------ the call
@@ -193,14 +155,14 @@ class RaceDriver:
                 await self._watch_all(feed)
             elif not self._parked:
                 await cancel_shielded_checkpoint()
-            if self._crash is not None:
-                raise self._crash
+            if self._mailbox.crash is not None:
+                raise self._mailbox.crash
         except BaseException:
             self._give_up()
             self._report()
             raise
         finally:
-            self._crash = None  # it holds this frame, which holds it
+            self._mailbox.crash = None  # it holds this frame, which holds it
         self._give_up(keep=self._winner)
         winner = self._winner
         if winner is None or self._expired:
@@ -225,7 +187,7 @@ class RaceDriver:
 
     def wake(self) -> None:
         """Have the race look at its list again: candidates have come, or no more will."""
-        self._lot.unpark_all()
+        self._mailbox.wake()
 
     def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
         """Tell the observer, if there is one that has not raised yet."""
@@ -239,9 +201,9 @@ class RaceDriver:
                 self._observer = None
 
     def _is_over(self) -> bool:
-        return self._winner is not None or self._exhausted or self._expired or self._crash is not None
+        return self._winner is not None or self._exhausted or self._expired or self._mailbox.crash is not None
 
-    def _give_up(self, keep: _Attempt | None = None) -> None:
+    def _give_up(self, keep: Pending | None = None) -> None:
         """Close what is open; nothing after the end of a race."""
         now = current_time()
         self._carry_out(self.race.cancel(now), now)
@@ -287,7 +249,7 @@ class RaceDriver:
                     for attempt in self._live.values():
                         self._spawn(nursery, attempt)
                     if feed is not None:
-                        nursery.start_soon(self._run_feed, feed, nursery)
+                        nursery.start_soon(run_feed, feed, nursery, self._mailbox)
                     await self._steer(fed=feed is not None)
                 finally:
                     # Sockets first: a loser that shields itself from cancellation finds its connection gone.
@@ -310,21 +272,15 @@ class RaceDriver:
         passes = PASSES * stages if stages else 1
         while not self._is_over():
             if current_time() < self._until:
-                if not self._facts:
-                    await self._wait_for_facts()
+                if not self._mailbox.facts:
+                    await self._mailbox.wait(min(self.race.deadline, self._until))
                 if min(self.race.deadline, self._until) <= current_time():
                     await self._hear_everybody()
-            elif passes and not self._facts:
+            elif passes and not self._mailbox.facts:
                 passes -= 1
                 await checkpoint()
                 self._look()
             self._digest(last=not passes)
-
-    async def _wait_for_facts(self) -> None:
-        deadline = min(self.race.deadline, self._until)
-        if deadline > current_time():
-            with trio.CancelScope(deadline=deadline):
-                await self._lot.park()
 
     async def _hear_everybody(self) -> None:
         """Let every task tell what became ready at this instant, before time itself ends or starts anything.
@@ -335,12 +291,12 @@ class RaceDriver:
             self._look()
             return
         for _ in range(PASSES):
-            if any(map(self._is_success, self._facts)):
+            if any(map(self._is_success, self._mailbox.facts)):
                 return
             await checkpoint()
 
-    def _is_success(self, fact: _Fact) -> bool:
-        return isinstance(fact, _Established if self._establish is not None else _Connected)
+    def _is_success(self, fact: Fact) -> bool:
+        return isinstance(fact, Established if self._establish is not None else Connected)
 
     def _can_look(self) -> bool:
         """Say whether a look at the sockets tells everything that their tasks could tell."""
@@ -354,31 +310,21 @@ class RaceDriver:
         for attempt in self._live.values():
             code = look(attempt.door, attempt.endpoint, attempt.source)
             if code != PENDING:
-                self._facts.append(self._result_of(attempt, code))
-
-    def _result_of(self, attempt: _Attempt, code: int) -> _Fact:
-        if not code:
-            return _Connected(attempt.id)
-        elapsed = current_time() - attempt.started
-        error = attempt_error(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
-        return _Failed(attempt.id, "connect", code, error)
+                self._mailbox.facts.append(result_of(attempt, code))
 
     def _digest(self, *, last: bool = True) -> None:
         """Tell the engine everything that became known at this instant, and do what it says."""
         now = current_time()
-        facts, self._facts = self._facts, []
-        # All of one instant: progress puts off a start that a failure would make, and a success makes it needless.
-        facts.sort(key=_urgency)
-        for fact in facts:
+        for fact in self._mailbox.take():
             attempt = self._live.get(fact.id)
             if attempt is None or self._is_over():
                 continue  # the engine has ended it, and its door is closed; the task did not know yet
-            if isinstance(fact, _Failed):
+            if isinstance(fact, Failed):
                 self._bury(attempt, fact.phase, "failed", fact.code, fact.error, now)
                 emitted = not self._failed_unsent(fact, now - attempt.started)
                 commands = self.race.failed(fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted)
-            elif isinstance(fact, _Established) or self._establish is None:
-                self._value = fact.value if isinstance(fact, _Established) else None
+            elif isinstance(fact, Established) or self._establish is None:
+                self._value = fact.value if isinstance(fact, Established) else None
                 commands = self.race.succeeded(fact.id, now)
             else:
                 commands = self._progress(attempt, now)
@@ -390,16 +336,12 @@ class RaceDriver:
         elif last:
             self._expired = True
 
-    def _failed_unsent(self, fact: _Failed, elapsed: float) -> bool:
+    def _failed_unsent(self, fact: Failed, elapsed: float) -> bool:
         """Say whether an attempt that had been pending failed before it sent anything."""
         if fact.phase in ("socket", "bind"):
             return True
         # Through a factory every attempt is pending at first. What fails at once there failed inside connect(2).
         return self._factory and fact.phase == "connect" and fact.code in NOT_EMITTED and elapsed < _AT_ONCE
-
-    def _tell(self, fact: _Fact) -> None:
-        self._facts.append(fact)
-        self._lot.unpark_all()
 
     # ------------------------------------------------------------------ commands out
 
@@ -413,6 +355,7 @@ class RaceDriver:
                 self._abandon(command, now)
             elif isinstance(command, Won):
                 winner = self._winner = self._live.pop(command.id)
+                winner.over = True
                 phase: Phase = "connect" if self._establish is None else "establish"
                 self.notify(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
             else:
@@ -433,7 +376,7 @@ class RaceDriver:
             self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now)
             return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted)
         door, code = opening
-        attempt = _Attempt(start.id, source, endpoint, door, began)
+        attempt = Pending(start.id, source, endpoint, door, began)
         self._live[start.id] = attempt
         commands: list[Command] = []
         if not code:
@@ -445,7 +388,7 @@ class RaceDriver:
             self._spawn(self._nursery, attempt)
         return commands
 
-    def _progress(self, attempt: _Attempt, now: float) -> list[Command]:
+    def _progress(self, attempt: Pending, now: float) -> list[Command]:
         attempt.phase = "establish"
         self.notify(AttemptConnected, attempt.id, attempt.endpoint, now)
         return self.race.progressed(attempt.id, now)
@@ -466,15 +409,16 @@ class RaceDriver:
             self._bury(attempt, phase, outcome, None, None, now)
 
     def _bury(
-        self, attempt: _Attempt, phase: Phase, outcome: Outcome, code: int | None, error: Exception | None, now: float
+        self, attempt: Pending, phase: Phase, outcome: Outcome, code: int | None, error: Exception | None, now: float
     ) -> None:
         del self._live[attempt.id]
+        attempt.over = True
         self._close(attempt)
         if error is not None:
             self._errors[attempt.id] = error
         self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now)
 
-    def _close(self, attempt: _Attempt) -> None:
+    def _close(self, attempt: Pending) -> None:
         if attempt.stream is not None:
             attempt.stream.close_now()
         else:
@@ -484,52 +428,7 @@ class RaceDriver:
         if attempt.scope is not None:
             attempt.scope.cancel()
 
-    # ------------------------------------------------------------------ tasks
-
-    def _spawn(self, nursery: trio.Nursery, attempt: _Attempt) -> None:
+    def _spawn(self, nursery: trio.Nursery, attempt: Pending) -> None:
         attempt.scope = scope = trio.CancelScope()
-        nursery.start_soon(self._follow, attempt, scope, name=f"connect to {attempt.endpoint}")
-
-    async def _follow(self, attempt: _Attempt, scope: trio.CancelScope) -> None:
-        if attempt.id not in self._live:
-            return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
-        with scope:
-            try:
-                if not attempt.connected:
-                    code = await finish(attempt.door, attempt.endpoint, attempt.source, inf)
-                    if attempt.id not in self._live:
-                        return
-                    self._tell(self._result_of(attempt, code))
-                    if code:
-                        return
-                    attempt.connected = True
-                if self._establish is not None:
-                    attempt.stream = TcpStream(attempt.door, attempt.endpoint)
-                    self._tell(_Established(attempt.id, await self._establish(attempt.stream)))
-            except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
-                self._tell_error(attempt, without_cancellation(exc))
-
-    def _tell_error(self, attempt: _Attempt, exc: BaseException) -> None:
-        alive = attempt.id in self._live
-        if isinstance(exc, LocalFailure):
-            elapsed = current_time() - attempt.started
-            error = attempt_error(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
-            self._tell(_Failed(attempt.id, exc.phase, exc.code, error))
-        elif isinstance(exc, ATTEMPT_ERRORS):
-            exc.add_note(f"while establishing over {attempt.endpoint}")
-            self._tell(_Failed(attempt.id, "establish", errno_of_establish(exc), exc))
-        elif alive or not comes_of_closing(exc):
-            self._crash_with(exc)
-
-    def _crash_with(self, exc: BaseException) -> None:
-        # The first is what happened, and the others may only come of its end; but an interrupt is not to be lost.
-        if self._crash is None or (isinstance(self._crash, Exception) and not isinstance(exc, Exception)):
-            self._crash = exc
-        self._lot.unpark_all()
-
-    async def _run_feed(self, feed: Feed, nursery: trio.Nursery) -> None:
-        try:
-            await feed(nursery)
-        except BaseException as exc:  # noqa: BLE001 - raised by run(), outside of the nursery
-            self._crash_with(without_cancellation(exc))
-        self._lot.unpark_all()
+        name = f"connect to {attempt.endpoint}"
+        nursery.start_soon(follow, attempt, scope, self._mailbox, self._establish, name=name)

@@ -1,0 +1,178 @@
+"""The tasks of a race: one for each attempt that is pending, and one for whoever brings candidates.
+
+They decide nothing. What they find out they put into the race's mailbox, and who steers the race takes it from there:
+all facts of one instant together, so that which task the loop ran first makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import attrs
+import trio
+from trio import current_time
+
+from .attempt import Door, attempt_error, finish
+from .factory import LocalFailure
+from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, without_cancellation
+from .stream import TcpStream
+
+if TYPE_CHECKING:
+    from .._endpoint import Endpoint, Source
+    from .._report import Phase
+
+Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
+
+Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
+
+
+@attrs.define(eq=False)
+class Pending:
+    """An attempt that is alive."""
+
+    id: int
+    source: Source | None
+    endpoint: Endpoint
+    door: Door
+    started: float
+    """In Trio time."""
+    connected: bool = False
+    phase: Phase = "connect"
+    stream: TcpStream | None = None
+    scope: trio.CancelScope | None = None
+    over: bool = False
+
+    def is_over(self) -> bool:
+        """Say whether the race has ended it meanwhile, and waits for no more news of it."""
+        return self.over
+
+
+@attrs.frozen
+class Connected:
+    """TCP is up."""
+
+    id: int
+
+
+@attrs.frozen
+class Established:
+    """The caller's establish has returned."""
+
+    id: int
+    value: Any
+
+
+@attrs.frozen
+class Failed:
+    """The attempt has come to nothing."""
+
+    id: int
+    phase: Phase
+    code: int | None
+    error: Exception
+
+
+Fact: TypeAlias = Connected | Established | Failed
+
+
+def _urgency(fact: Fact) -> int:
+    return 0 if isinstance(fact, Connected) else 1 if isinstance(fact, Established) else 2
+
+
+@final
+class Mailbox:
+    """What the tasks of a race have found out and nobody has acted on yet."""
+
+    __slots__ = ("_lot", "crash", "facts")
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.crash: BaseException | None = None
+        """What ends the whole race, because it is not the failure of an attempt."""
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def tell(self, fact: Fact) -> None:
+        """Put a fact in."""
+        self.facts.append(fact)
+        self.wake()
+
+    def end_with(self, exc: BaseException) -> None:
+        """Put in what ends the race.
+
+        The first is what happened, and the others may only come of its end; but an interrupt is not to be lost.
+        """
+        if self.crash is None or (isinstance(self.crash, Exception) and not isinstance(exc, Exception)):
+            self.crash = exc
+        self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self._lot.unpark_all()
+
+    async def wait(self, deadline: float) -> None:
+        """Wait to be woken, until a deadline in Trio time at most."""
+        if deadline > current_time():
+            with trio.CancelScope(deadline=deadline):
+                await self._lot.park()
+
+    def take(self) -> list[Fact]:
+        """Empty it, and return what was in it in the order in which one instant is told.
+
+        Progress puts off a start that a failure would make, and a success makes it needless.
+        """
+        facts, self.facts = self.facts, []
+        facts.sort(key=_urgency)
+        return facts
+
+
+def result_of(attempt: Pending, code: int) -> Fact:
+    """Return what is known of an attempt whose connect has ended with 0 or an errno."""
+    if not code:
+        return Connected(attempt.id)
+    elapsed = current_time() - attempt.started
+    error = attempt_error(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
+    return Failed(attempt.id, "connect", code, error)
+
+
+async def follow(attempt: Pending, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None) -> None:
+    """Wait for an attempt to connect, run the caller's establish on it, and tell what came of each."""
+    if attempt.is_over():
+        return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
+    with scope:
+        try:
+            if not attempt.connected:
+                code = await finish(attempt.door, attempt.endpoint, attempt.source, inf)
+                if attempt.is_over():
+                    return
+                mailbox.tell(result_of(attempt, code))
+                if code:
+                    return
+                attempt.connected = True
+            if establish is not None:
+                attempt.stream = TcpStream(attempt.door, attempt.endpoint)
+                mailbox.tell(Established(attempt.id, await establish(attempt.stream)))
+        except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
+            _tell_error(attempt, without_cancellation(exc), mailbox)
+
+
+def _tell_error(attempt: Pending, exc: BaseException, mailbox: Mailbox) -> None:
+    if isinstance(exc, LocalFailure):
+        elapsed = current_time() - attempt.started
+        error = attempt_error(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
+        mailbox.tell(Failed(attempt.id, exc.phase, exc.code, error))
+    elif isinstance(exc, ATTEMPT_ERRORS):
+        exc.add_note(f"while establishing over {attempt.endpoint}")
+        mailbox.tell(Failed(attempt.id, "establish", errno_of_establish(exc), exc))
+    elif not attempt.is_over() or not comes_of_closing(exc):
+        mailbox.end_with(exc)
+
+
+async def run_feed(feed: Feed, nursery: trio.Nursery, mailbox: Mailbox) -> None:
+    """Run what brings candidates; what it raises ends the race."""
+    try:
+        await feed(nursery)
+    except BaseException as exc:  # noqa: BLE001 - raised by who steers, outside of the nursery
+        mailbox.end_with(without_cancellation(exc))
+    mailbox.wake()
