@@ -20,8 +20,6 @@ from ._addresses import ipaddr_family as ipaddr_family
 from ._addresses import ipaddr_len as ipaddr_len
 from ._addresses import ipaddr_local as ipaddr_local
 from ._addresses import ipaddr_port as ipaddr_port
-from ._addresses import ipaddr_remote as ipaddr_remote
-from ._addresses import ipaddr_remotes as ipaddr_remotes
 from ._addresses import ipaddr_setport as ipaddr_setport
 from ._addresses import ipaddr_sockaddr as ipaddr_sockaddr
 from ._addresses import ipaddr_str as ipaddr_str
@@ -42,6 +40,8 @@ from ._ipc import ipc_listener_fromfd as ipc_listener_fromfd
 from ._ipc import ipc_pair as ipc_pair
 from ._ipc import ipc_recvfd as ipc_recvfd
 from ._ipc import ipc_sendfd as ipc_sendfd
+from ._names import ipaddr_remote as ipaddr_remote
+from ._names import ipaddr_remotes as ipaddr_remotes
 from ._tcp import tcp_accept as tcp_accept
 from ._tcp import tcp_close as tcp_close
 from ._tcp import tcp_connect as tcp_connect

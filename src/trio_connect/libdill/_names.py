@@ -1,0 +1,148 @@
+"""`ipaddr_remote` and `ipaddr_remotes`: from names to addresses."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import checkpoint
+
+from .._deadline import to_seconds
+from .._endpoint import Endpoint
+from .._errors import DeadlineExceeded
+from .._net.resolve import SYSTEM_RESOLVER, check_host
+from .._net.waiting import Expired, within
+from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
+from ._handles import check_deadline, check_not_null, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import AddressFamily
+
+
+async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline: int) -> int:
+    """Find one address of a name.
+
+    With a preference for a family the other is looked up at the same time, and its address is taken when the
+    preferred one has none, fails, or has not answered by the deadline.
+
+    Args:
+      addr: where to write it.
+      name: a numeric address, or a name for the run's resolver.
+      port: 0 to 65535.
+      mode: 0 or one of the `IPADDR_` modes.
+      deadline: milliseconds on the clock of `now()`; -1 for none. A numeric address needs no time.
+
+    Returns:
+      0.
+
+    Raises:
+      DeadlineExceeded: ETIMEDOUT, no answer came in time.
+      OSError: EADDRNOTAVAIL, the name has no such address, or could not be looked up (then the resolver's error is
+        the `__cause__`); EINVAL, the port, the mode, the name or the deadline is none, or `addr` is None.
+      TypeError: an argument has the wrong type.
+
+    libdill: ipaddr_remote(3).
+    """
+    check_ipaddr(addr)
+    found = await _find(name, port, mode, deadline, 1)
+    if not found:
+        raise failure(errno.EADDRNOTAVAIL, f"{name!r} has no address of that family")
+    addr.endpoint = found[0]
+    return 0
+
+
+async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, mode: int, deadline: int) -> int:
+    """Find up to `n` addresses of a name, those of the preferred family first.
+
+    Both families are looked up at the same time, and what one fails with does not spoil the other's answer.
+
+    Args:
+      addrs: at least `n` objects to write to, such as ``[ipaddr() for _ in range(n)]``.
+      n: at most so many.
+      name: a numeric address, or a name for the run's resolver.
+      port: 0 to 65535.
+      mode: 0 or one of the `IPADDR_` modes.
+      deadline: milliseconds on the clock of `now()`; -1 for none. A numeric address needs no time.
+
+    Returns:
+      How many were written; 0 when there is no such address.
+
+    Raises:
+      DeadlineExceeded: ETIMEDOUT, no address came in time.
+      OSError: EADDRNOTAVAIL, no address came and a lookup failed; EINVAL, the port, the mode, the name or the deadline
+        is none, `addrs` is None, or `n` is below 1 or above the length of `addrs`.
+      TypeError: an argument has the wrong type.
+
+    libdill: ipaddr_remotes(3).
+    """
+    check_not_null(addrs, "addrs")
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be an int, got {n!r}")
+    if not 1 <= n <= len(addrs):
+        raise failure(errno.EINVAL, f"n must be between 1 and the {len(addrs)} addresses that there are, got {n}")
+    for addr in addrs[:n]:
+        check_ipaddr(addr)
+    found = await _find(name, port, mode, deadline, n)
+    for addr, endpoint in zip(addrs, found, strict=False):
+        addr.endpoint = endpoint
+    return len(found)
+
+
+async def _find(name: str, port: int, mode: int, deadline: int, n: int) -> list[Endpoint]:
+    check_deadline(deadline)
+    check_port(port)
+    families = check_mode(mode)
+    check_not_null(name, "the name")
+    check_name(name)
+    if "\0" in name:
+        raise failure(errno.EINVAL, f"a name has no NUL in it, got {name!r}")
+    known = literal(name, port)
+    if known is not None:
+        await checkpoint()
+        return [known] if known.family in families else []
+    try:
+        check_host(name)
+    except ValueError:
+        await checkpoint()
+        return []  # what cannot be a name has no address
+    lookup = _Lookup(name, port, families, n)
+    return await lookup.run(to_seconds(deadline))
+
+
+@final
+class _Lookup:
+    """One name, one question per family, all at the same time."""
+
+    def __init__(self, name: str, port: int, families: tuple[AddressFamily, ...], n: int) -> None:
+        self.name, self.port, self.families, self.n = name, port, families, n
+        self.answers: dict[int, tuple[str, ...]] = {}
+        self.errors: list[Exception] = []
+
+    async def run(self, until: float) -> list[Endpoint]:
+        started = current_time()
+        async with trio.open_nursery() as nursery:
+            for family in self.families:
+                nursery.start_soon(self._ask, family, until, nursery.cancel_scope)
+        found = [address for family in self.families for address in self.answers.get(family, ())]
+        if found:
+            return [Endpoint(address, self.port) for address in found[: self.n]]
+        for error in self.errors:
+            if isinstance(error, Expired):
+                raise DeadlineExceeded.during(f"looking up {self.name!r}", current_time() - started, until)
+            if not isinstance(error, OSError):
+                raise error
+            raise failure(errno.EADDRNOTAVAIL, f"looking up {self.name!r} failed: {error}") from error
+        return []
+
+    async def _ask(self, family: AddressFamily, until: float, scope: trio.CancelScope) -> None:
+        try:
+            answer = await within(until, SYSTEM_RESOLVER.addresses, self.name, family)
+        except Exception as exc:  # noqa: BLE001 - raised outside of the nursery, so that it is not wrapped in a group
+            self.errors.append(exc)
+        else:
+            self.answers[family] = answer.addresses
+            if family == self.families[0] and len(answer.addresses) >= self.n:
+                scope.cancel()
