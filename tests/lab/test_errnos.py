@@ -26,6 +26,7 @@ pytestmark = [
 
 Network: TypeAlias = tuple[Host, Host]
 SERVER = "10.9.0.2"
+SERVER6 = "fd00:0::2"
 
 
 async def failing(target: tuple[str, int], source: Source | None, options: SocketOptions) -> OSError:
@@ -96,9 +97,17 @@ CASES = [
     Case("loopback as source", errno.EINVAL, "invalid argument", nothing, source=Source(ipv4="127.0.0.1"),
          reached=False),
     Case("icmp prot-unreachable", errno.ENOPROTOOPT, "protocol not available", reject("icmp type prot-unreachable")),
-    Case("closed port", errno.ECONNREFUSED, "refused", nothing, (SERVER, "fd00:0::2")),
-    Case("tcp reset", errno.ECONNREFUSED, "refused", reject("tcp reset"), (SERVER, "fd00:0::2")),
+    Case("closed port", errno.ECONNREFUSED, "refused", nothing, (SERVER, SERVER6)),
+    Case("tcp reset", errno.ECONNREFUSED, "refused", reject("tcp reset"), (SERVER, SERVER6)),
     Case("icmp port-unreachable", errno.ECONNREFUSED, "refused", reject("icmp type port-unreachable")),
+    Case("icmpv6 no-route", errno.ENETUNREACH, "network is unreachable", reject("icmpv6 type no-route"), (SERVER6,)),
+    Case("icmpv6 addr-unreachable", errno.EHOSTUNREACH, "no route to host", reject("icmpv6 type addr-unreachable"),
+         (SERVER6,)),
+    Case("icmpv6 admin-prohibited", errno.EACCES, "permission denied", reject("icmpv6 type admin-prohibited"),
+         (SERVER6,)),
+    Case("icmpv6 policy-fail", errno.EACCES, "permission denied", reject("icmpv6 type policy-fail"), (SERVER6,)),
+    Case("icmpv6 reject-route", errno.EACCES, "permission denied", reject("icmpv6 type reject-route"), (SERVER6,)),
+    Case("icmpv6 port-unreachable", errno.ECONNREFUSED, "refused", reject("icmpv6 type port-unreachable"), (SERVER6,)),
     Case("user timeout", errno.ETIMEDOUT, "timed out in the kernel", drop, options=SocketOptions(user_timeout=0.7)),
     Case("SYN retries used up", errno.ETIMEDOUT, "timed out in the kernel", drop_and_give_up),
     Case("address of another host", errno.EADDRNOTAVAIL, "cannot assign requested address", nothing,
