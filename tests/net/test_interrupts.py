@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -18,7 +19,7 @@ import trio_connect
 from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
-from trio_connect import connectx, now, tcp_connect
+from trio_connect import RacePolicy, TcpStream, connectx, now, tcp_connect
 
 OURS = str(Path(trio_connect.__file__).parent)
 pytestmark = pytest.mark.usefixtures("interruptible")
@@ -60,8 +61,8 @@ async def answering() -> Any:
         yield peer.address
 
 
-def sweep(peer: Any, connect: Any) -> list[bool]:
-    """Interrupt the connect at each of its lines in turn, and return each time whether that was heard."""
+def sweep(peer: Any, connect: Any, stride: int = 1) -> list[bool]:
+    """Interrupt the connect at each of its lines in turn, or at every so manieth, and return whether it was heard."""
     heard: list[bool] = []
 
     async def main(line: int) -> int:
@@ -82,7 +83,7 @@ def sweep(peer: Any, connect: Any) -> list[bool]:
 
     line = 0
     while True:
-        line += 1
+        line += stride
         if trio.run(main, line) < line:
             return heard[:-1]
 
@@ -95,6 +96,43 @@ PEERS = {"answering": answering, "refusing": partial(held, faults.refusing), "si
 def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any, connect: Any) -> None:
     heard = sweep(peer, lambda pair: connect(pair, now() + 20))
     assert len(heard) > FEW
+    assert all(heard)
+
+
+@asynccontextmanager
+async def silent_and_answering() -> Any:
+    with faults.black_hole() as hole:
+        async with faults.echoing() as peer:
+            yield Both([hole.pair, peer.address.pair])
+
+
+@attrs.frozen
+class Both:
+    pair: list[tuple[str, int]]
+
+
+async def take_turns(stream: TcpStream) -> TcpStream:
+    # Nothing of ours: an establish is the caller's code, and not protected.
+    for _ in range(3):
+        await trio.lowlevel.checkpoint()
+    return stream
+
+
+EVERY_LINE = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+
+
+@pytest.mark.parametrize("stride", [11, EVERY_LINE])
+@pytest.mark.parametrize("establish", [None, take_turns], ids=["tcp", "establish"])
+def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(establish: Any, stride: int) -> None:
+    policy = RacePolicy(attempt_delay=0.010)
+
+    async def connect(endpoints: list[tuple[str, int]]) -> TcpStream:
+        if establish is None:
+            return await connectx(endpoints, policy=policy)
+        return await connectx(endpoints, policy=policy, establish=establish)
+
+    heard = sweep(silent_and_answering, connect, stride)
+    assert len(heard) > 10 * FEW / stride
     assert all(heard)
 
 
