@@ -6,6 +6,7 @@ Tests named after a line prove that line of the conformance checklist.
 from __future__ import annotations
 
 import errno
+from itertools import permutations
 from math import inf, nan
 from typing import Any, cast
 
@@ -434,6 +435,24 @@ def test_line_57_who_comes_in_the_instant_of_a_handshake_finds_the_start_put_off
     assert race.tick(1.375) == [Start(2, C, "slot")]
 
 
+@pytest.mark.parametrize("order", [*permutations(["shorter", "longer", "arrival"])], ids="-".join)
+def test_line_57_of_two_handshakes_in_the_instant_of_an_arrival_the_longer_counts(order):
+    race = at_0(A, B, C, more=True, attempt_delay=0.5)
+    race.tick(0.5)
+    race.tick(1.0)
+    assert race.failed(1, 1.0625, phase="connect", errno=111) == []
+    for fact in order:
+        match fact:
+            case "shorter":
+                race.progressed(2, 1.25)
+            case "longer":
+                race.progressed(0, 1.25)
+            case _:
+                race.add([D], 1.25)
+    quiet(race, 1.75)
+    assert race.tick(1.75) == [Start(3, D, "failure")]
+
+
 def test_line_57_who_came_before_a_handshake_is_put_off_all_the_same():
     race = at_0(A, B, more=True)
     race.tick(0.25)
@@ -450,6 +469,7 @@ def test_line_57_a_start_that_an_arrival_has_made_stands():
     assert race.tick(1.0) == [Start(2, C, "arrival")]
     race.progressed(1, 1.0)
     quiet(race, 1.5)
+    assert race.tick(1.5) == [Start(3, D, "delay")]
 
 
 def test_line_56_a_path_that_never_establishes_does_not_keep_the_second_from_winning():

@@ -334,9 +334,22 @@ _COINCIDENCE = Plan(
 )  # fmt: skip
 
 
+# So does somebody who comes in the instant of two handshakes, of which the longer is told last.
+_TWO_HANDSHAKES = Plan(
+    fates=[
+        Fate(kind="ok", connect=130, then="hangs", establish=0, arrives=0),
+        Fate(kind="refused", connect=55, then="ok", establish=0, arrives=0),
+        Fate(kind="ok", connect=30, then="hangs", establish=0, arrives=0),
+        Fate(kind="ok", connect=10, then="ok", establish=0, arrives=130),
+    ],
+    delay=50, timeout=400, limit=16, establish=True, stream=True, closes=0, ends=None, by_scope=False,
+)  # fmt: skip
+
+
 @settings(max_examples=200, deadline=None)
 @given(plan=plans)
 @example(plan=_COINCIDENCE)
+@example(plan=_TWO_HANDSHAKES)
 def test_the_driver_does_what_the_oracle_says(plan: Plan):
     compare(plan)
 

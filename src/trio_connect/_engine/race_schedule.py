@@ -14,8 +14,8 @@ There is one gate. It has a due time and the cause that the next start will bear
   candidate that comes when no attempt is alive.
 - While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
   one delay, for it is likely to win. A start is put off once: of several connections that get that far, the one with
-  the longest handshake counts. A candidate that comes in that very instant finds a start that was put off, whichever
-  of the two was told first, and waits for it like any other.
+  the longest handshake counts. A candidate that comes in the instant in which a connection came up is put off with it,
+  whichever of the two was told first.
 
 The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
 an attempt to a loopback address nor one that failed before it sent anything sets it.
@@ -52,7 +52,7 @@ class Schedule:
         self._due = now
         self._floor = -inf
         self.cause = "first"
-        # When a candidate opened the gate, and the due time and the cause that it replaced; None after a start.
+        # When a candidate opened the gate, and the due time and the cause that it replaced; None once that is past.
         self._before_arrival: tuple[float, float, Cause] | None = None
 
     @property
@@ -113,7 +113,11 @@ class Schedule:
         """Put the next start off, because a connection is up and establish runs on it."""
         put_off = min(handshake, self._delay)
         if put_off > self._put_off:
-            if self._before_arrival is not None and self._before_arrival[0] == now:
-                _, self._due, self.cause = self._before_arrival
+            if self._before_arrival is not None:
+                arrived_at, due, cause = self._before_arrival
+                self._before_arrival = None
+                if arrived_at == now:
+                    # Told first, it has opened a gate that this handshake keeps shut.
+                    self._due, self.cause = due, cause
             self._due = max(self._due, now) + put_off - self._put_off
             self._put_off = put_off
