@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import math
 import signal
 import socket
 import ssl
+import weakref
 from typing import Any, Self
 
 import pytest
@@ -484,6 +486,31 @@ async def test_without_an_observer_or_establish_a_race_that_was_not_run_makes_no
         stream = await connectx([peer.address.pair, ("192.0.2.1", 1)])
         assert outcomes(stream.report) == ["won", "not tried"]
         stream.abort()
+
+
+async def as_it_is(stream: TcpStream) -> TcpStream:
+    return stream
+
+
+@pytest.mark.parametrize("establish", [None, as_it_is], ids=["tcp", "establish"])
+async def test_what_a_race_leaves_is_freed_without_the_collector(establish):
+    async def through(endpoints: list[Any]) -> None:
+        stream = await connectx(endpoints, policy=SOON, establish=establish)
+        gone.append(weakref.ref(stream))
+        stream.abort()
+
+    gone: list[weakref.ref[TcpStream]] = []
+    collecting = gc.isenabled()
+    with faults.refusing() as closed, faults.black_hole() as hole:
+        async with faults.echoing() as peer:
+            gc.disable()
+            try:
+                await through([closed.pair, peer.address.pair])
+                await through([hole.pair, peer.address.pair])
+            finally:
+                if collecting:
+                    gc.enable()
+    assert [ref() for ref in gone] == [None, None]
 
 
 # --- a list that changes ----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 While a single attempt is pending and TCP is all that is wanted, nothing but one scope exists. From the second pending
 attempt on there is a nursery with a task for each (`race_tasks`), and one who steers: it tells the engine all facts of
-one instant together and carries out its commands. It closes sockets too, so that none is closed twice and none by
+one instant together and carries out its commands. It alone closes sockets, so that none is closed twice and none by
 nobody.
 """
 
@@ -41,8 +41,8 @@ from .race_tasks import (
     Fact,
     Failed,
     Feed,
+    LiveAttempt,
     Mailbox,
-    Pending,
     follow,
     result_of,
     run_feed,
@@ -121,10 +121,10 @@ class RaceDriver:
         self._target = target
         self._lookups = lookups
         self._errors: dict[int, Exception | Failure] = {}
-        self._live: dict[int, Pending] = {}
+        self._live: dict[int, LiveAttempt] = {}
         self._mailbox = Mailbox()
         self._nursery: trio.Nursery | None = None
-        self._winner: Pending | None = None
+        self._winner: LiveAttempt | None = None
         self._value: Any = None
         self._exhausted = self._expired = self._parked = False
 
@@ -162,9 +162,11 @@ class RaceDriver:
             self._report()
             raise
         finally:
-            self._mailbox.crash = None  # it holds this frame, which holds it
-        self._give_up(keep=self._winner)
-        winner = self._winner
+            self._mailbox.discard()
+        # The report that the stream will make holds this, so this must not hold the stream.
+        winner, self._winner = self._winner, None
+        value, self._value = self._value, None
+        self._give_up(keep=winner)
         if winner is None or self._expired:
             report = self._report()
             if self._expired:
@@ -172,12 +174,12 @@ class RaceDriver:
             return None, report
         stream = winner.stream
         if stream is None:
-            stream = self._value = TcpStream(winner.door, winner.endpoint)
+            stream = value = TcpStream(winner.door, winner.endpoint)
         if self._observer is None:
             stream.set_report(partial(self._make_report, current_time()))
         else:
             stream.set_report(self._report())
-        return self._value, None
+        return value, None
 
     @property
     def errors(self) -> list[Exception]:
@@ -203,7 +205,7 @@ class RaceDriver:
     def _is_over(self) -> bool:
         return self._winner is not None or self._exhausted or self._expired or self._mailbox.crash is not None
 
-    def _give_up(self, keep: Pending | None = None) -> None:
+    def _give_up(self, keep: LiveAttempt | None = None) -> None:
         """Close what is open; nothing after the end of a race."""
         now = current_time()
         self._carry_out(self.race.cancel(now), now)
@@ -310,7 +312,7 @@ class RaceDriver:
         for attempt in self._live.values():
             code = look(attempt.door, attempt.endpoint, attempt.source)
             if code != PENDING:
-                self._mailbox.facts.append(result_of(attempt, code))
+                self._mailbox.tell(result_of(attempt, code))
 
     def _digest(self, *, last: bool = True) -> None:
         """Tell the engine everything that became known at this instant, and do what it says."""
@@ -354,8 +356,7 @@ class RaceDriver:
             elif isinstance(command, Abandon):
                 self._abandon(command, now)
             elif isinstance(command, Won):
-                winner = self._winner = self._live.pop(command.id)
-                winner.over = True
+                winner = self._winner = self._retire(command.id)
                 phase: Phase = "connect" if self._establish is None else "establish"
                 self.notify(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
             else:
@@ -376,7 +377,7 @@ class RaceDriver:
             self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now)
             return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted)
         door, code = opening
-        attempt = Pending(start.id, source, endpoint, door, began)
+        attempt = LiveAttempt(start.id, source, endpoint, door, began)
         self._live[start.id] = attempt
         commands: list[Command] = []
         if not code:
@@ -388,7 +389,7 @@ class RaceDriver:
             self._spawn(self._nursery, attempt)
         return commands
 
-    def _progress(self, attempt: Pending, now: float) -> list[Command]:
+    def _progress(self, attempt: LiveAttempt, now: float) -> list[Command]:
         attempt.phase = "establish"
         self.notify(AttemptConnected, attempt.id, attempt.endpoint, now)
         return self.race.progressed(attempt.id, now)
@@ -409,16 +410,25 @@ class RaceDriver:
             self._bury(attempt, phase, outcome, None, None, now)
 
     def _bury(
-        self, attempt: Pending, phase: Phase, outcome: Outcome, code: int | None, error: Exception | None, now: float
+        self,
+        attempt: LiveAttempt,
+        phase: Phase,
+        outcome: Outcome,
+        code: int | None,
+        error: Exception | None,
+        now: float,
     ) -> None:
-        del self._live[attempt.id]
-        attempt.over = True
-        self._close(attempt)
+        self._close(self._retire(attempt.id))
         if error is not None:
             self._errors[attempt.id] = error
         self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now)
 
-    def _close(self, attempt: Pending) -> None:
+    def _retire(self, attempt_id: int) -> LiveAttempt:
+        attempt = self._live.pop(attempt_id)
+        attempt.over = True
+        return attempt
+
+    def _close(self, attempt: LiveAttempt) -> None:
         if attempt.stream is not None:
             attempt.stream.close_now()
         else:
@@ -428,7 +438,7 @@ class RaceDriver:
         if attempt.scope is not None:
             attempt.scope.cancel()
 
-    def _spawn(self, nursery: trio.Nursery, attempt: Pending) -> None:
+    def _spawn(self, nursery: trio.Nursery, attempt: LiveAttempt) -> None:
         attempt.scope = scope = trio.CancelScope()
         name = f"connect to {attempt.endpoint}"
         nursery.start_soon(follow, attempt, scope, self._mailbox, self._establish, name=name)

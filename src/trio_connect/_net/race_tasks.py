@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -29,8 +29,8 @@ Feed: TypeAlias = Callable[[trio.Nursery], Awaitable[None]]
 
 
 @attrs.define(eq=False)
-class Pending:
-    """An attempt that is alive."""
+class LiveAttempt:
+    """An attempt that the race waits for, or that has just won it."""
 
     id: int
     source: Source | None
@@ -43,9 +43,10 @@ class Pending:
     stream: TcpStream | None = None
     scope: trio.CancelScope | None = None
     over: bool = False
+    """Whether the race has no more use for its news: it was ended, or has won."""
 
     def is_over(self) -> bool:
-        """Say whether the race has ended it meanwhile, and waits for no more news of it."""
+        """Return `over`. A method, because to a type checker an attribute keeps its value across an await."""
         return self.over
 
 
@@ -77,8 +78,9 @@ class Failed:
 Fact: TypeAlias = Connected | Established | Failed
 
 
-def _urgency(fact: Fact) -> int:
-    return 0 if isinstance(fact, Connected) else 1 if isinstance(fact, Established) else 2
+# In which the facts of one instant are told: progress puts off a start that a failure would make, and a success makes
+# it needless.
+_ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
 
 
 @final
@@ -98,7 +100,7 @@ class Mailbox:
         self.facts.append(fact)
         self.wake()
 
-    def end_with(self, exc: BaseException) -> None:
+    def crash_with(self, exc: BaseException) -> None:
         """Put in what ends the race.
 
         The first is what happened, and the others may only come of its end; but an interrupt is not to be lost.
@@ -117,26 +119,30 @@ class Mailbox:
             with trio.CancelScope(deadline=deadline):
                 await self._lot.park()
 
-    def take(self) -> list[Fact]:
-        """Empty it, and return what was in it in the order in which one instant is told.
+    def discard(self) -> None:
+        """Forget what nobody will ask for: exceptions that hold the frames of tasks, which hold this."""
+        self.facts = []
+        self.crash = None
 
-        Progress puts off a start that a failure would make, and a success makes it needless.
-        """
+    def take(self) -> list[Fact]:
+        """Empty it, and return what was in it, in the order in which the facts of one instant are told."""
         facts, self.facts = self.facts, []
-        facts.sort(key=_urgency)
+        facts.sort(key=lambda fact: _ORDER.index(type(fact)))
         return facts
 
 
-def result_of(attempt: Pending, code: int) -> Fact:
+def result_of(attempt: LiveAttempt, code: int) -> Fact:
     """Return what is known of an attempt whose connect has ended with 0 or an errno."""
-    if not code:
-        return Connected(attempt.id)
+    return _failed(attempt, "connect", code) if code else Connected(attempt.id)
+
+
+def _failed(attempt: LiveAttempt, phase: Phase, code: int) -> Failed:
     elapsed = current_time() - attempt.started
-    error = attempt_error(code, "connect", attempt.door, attempt.endpoint, attempt.source, elapsed)
-    return Failed(attempt.id, "connect", code, error)
+    error = attempt_error(code, phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
+    return Failed(attempt.id, phase, code, error)
 
 
-async def follow(attempt: Pending, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None) -> None:
+async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None) -> None:
     """Wait for an attempt to connect, run the caller's establish on it, and tell what came of each."""
     if attempt.is_over():
         return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
@@ -157,16 +163,14 @@ async def follow(attempt: Pending, scope: trio.CancelScope, mailbox: Mailbox, es
             _tell_error(attempt, without_cancellation(exc), mailbox)
 
 
-def _tell_error(attempt: Pending, exc: BaseException, mailbox: Mailbox) -> None:
+def _tell_error(attempt: LiveAttempt, exc: BaseException, mailbox: Mailbox) -> None:
     if isinstance(exc, LocalFailure):
-        elapsed = current_time() - attempt.started
-        error = attempt_error(exc.code, exc.phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
-        mailbox.tell(Failed(attempt.id, exc.phase, exc.code, error))
+        mailbox.tell(_failed(attempt, exc.phase, exc.code))
     elif isinstance(exc, ATTEMPT_ERRORS):
         exc.add_note(f"while establishing over {attempt.endpoint}")
         mailbox.tell(Failed(attempt.id, "establish", errno_of_establish(exc), exc))
     elif not attempt.is_over() or not comes_of_closing(exc):
-        mailbox.end_with(exc)
+        mailbox.crash_with(exc)
 
 
 async def run_feed(feed: Feed, nursery: trio.Nursery, mailbox: Mailbox) -> None:
@@ -174,5 +178,6 @@ async def run_feed(feed: Feed, nursery: trio.Nursery, mailbox: Mailbox) -> None:
     try:
         await feed(nursery)
     except BaseException as exc:  # noqa: BLE001 - raised by who steers, outside of the nursery
-        mailbox.end_with(without_cancellation(exc))
-    mailbox.wake()
+        mailbox.crash_with(without_cancellation(exc))
+    else:
+        mailbox.wake()  # no more will come: whether that ends the race, only a look at it tells
