@@ -19,11 +19,12 @@ SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 _MAX_PORT: Final = 0xFFFF
 _MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 _MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
-# The zone's text is an interface name (RFC 4007 section 11.2); these would make "host%zone" ambiguous.
+# The zone's text is an interface name (RFC 4007 section 11.2); these, and white space, make "host%zone" ambiguous.
 _BAD_IN_ZONE: Final = frozenset("%/[]\x00")
 
 
 def _is_bad_zone(text: str) -> bool:
+    # Not a pattern: most programs have no zone, and the import would pay for compiling it.
     return not text or any(char in _BAD_IN_ZONE or char.isspace() for char in text)
 
 

@@ -177,7 +177,7 @@ async def test_the_systems_resolver():
     assert dill.ipaddr_str(addr) == "127.0.0.1"
     # libdill crashes at the second lookup.
     assert await dill.ipaddr_remote(addr, "localhost", 80, dill.IPADDR_IPV4, dill.now() + 5000) == 0
-    for name in ("", "a" * 64 + ".test"):
+    for name in ("", "a b", "a" * 64 + ".test", "fe80::1%a b", "::1%99999999999", "fe80::1%" + "9" * 5000):
         with fails(errno.EADDRNOTAVAIL):
             await dill.ipaddr_remote(addr, name, 80, 0, dill.now() + 5000)
 
@@ -219,7 +219,9 @@ async def test_a_lookup_takes_no_thread_of_those_that_the_program_reads_files_wi
         raise NO_NAME
 
     monkeypatch.setattr(socket, "getaddrinfo", swallowed)
-    with fails(errno.ETIMEDOUT):
-        await remote(0, dill.now() + 20)
-    assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
-    release.set()
+    try:
+        with fails(errno.ETIMEDOUT):
+            await remote(0, dill.now() + 20)
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+    finally:
+        release.set()

@@ -1,4 +1,4 @@
-"""The first address of a network interface, which libdill takes for a name of the machine itself."""
+"""The first address of a network interface: what `ipaddr_local` makes of its name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 
 _SIOCGIFADDR: Final = 0x8915  # linux/sockios.h, netdevice(7)
 _IFNAMSIZ: Final = 16
+_IFREQ: Final = 40  # sizeof(struct ifreq) where pointers have 8 bytes
 _INET6_TABLE: Final = "/proc/net/if_inet6"
 # The scope column of that table (net/ipv6.h): global, site, link, host. The kernel lists an interface's addresses in
 # this order, the table does not.
@@ -32,7 +33,7 @@ if sys.platform == "linux":
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             try:
                 # struct ifreq: the name, and a struct sockaddr_in, whose address follows family and port.
-                reply = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, raw.ljust(40, b"\0"))
+                reply = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, raw.ljust(_IFREQ, b"\0"))
             except OSError:
                 return None
         return socket.inet_ntoa(struct.unpack_from("4s", reply, _IFNAMSIZ + 4)[0]), 0

@@ -12,7 +12,7 @@ from trio.lowlevel import checkpoint
 from .._deadline import to_seconds
 from .._endpoint import Endpoint
 from .._errors import DeadlineExceeded
-from .._net.resolve import SYSTEM_RESOLVER, check_host
+from .._net.resolve import SYSTEM_RESOLVER, check_host, numeric
 from .._net.waiting import Expired, within
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
 from ._handles import check_deadline, check_not_null, failure
@@ -30,7 +30,7 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
 
     Args:
       addr: where to write it.
-      name: a numeric address, or a name for the run's resolver.
+      name: a numeric address, or a name for the system's resolver, or for the hostname resolver installed in this run.
       port: 0 to 65535.
       mode: 0 or one of the `IPADDR_` modes.
       deadline: milliseconds on the clock of `now()`; -1 for none. A numeric address needs no time.
@@ -40,8 +40,9 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no answer came in time.
-      OSError: EADDRNOTAVAIL, the name has no such address, or could not be looked up (then the resolver's error is
-        the `__cause__`); EINVAL, the port, the mode, the name or the deadline is none, or `addr` is None.
+      OSError: EADDRNOTAVAIL, the name has no such address, can be no name, or could not be looked up (then the
+        resolver's error is the `__cause__`); EINVAL, the port, the mode, the name or the deadline is none, or `addr`
+        is None.
       TypeError: an argument has the wrong type.
 
     libdill: ipaddr_remote(3).
@@ -62,13 +63,13 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
     Args:
       addrs: at least `n` objects to write to, such as ``[ipaddr() for _ in range(n)]``.
       n: at most so many.
-      name: a numeric address, or a name for the run's resolver.
+      name: a numeric address, or a name for the system's resolver, or for the hostname resolver installed in this run.
       port: 0 to 65535.
       mode: 0 or one of the `IPADDR_` modes.
       deadline: milliseconds on the clock of `now()`; -1 for none. A numeric address needs no time.
 
     Returns:
-      How many were written; 0 when there is no such address.
+      How many were written; 0 when there is no such address, also because that can be no name.
 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no address came in time.
@@ -98,18 +99,25 @@ async def _find(name: str, port: int, mode: int, deadline: int, n: int) -> list[
     check_not_null(name, "the name")
     check_name(name)
     if "\0" in name:
+        # A C string ends there, so libdill never sees such a name: a bad argument, not an unknown host.
         raise failure(errno.EINVAL, f"a name has no NUL in it, got {name!r}")
     known = literal(name, port)
     if known is not None:
         await checkpoint()
         return [known] if known.family in families else []
-    try:
-        check_host(name)
-    except ValueError:
+    if not _may_be_a_name(name):
         await checkpoint()
-        return []  # what cannot be a name has no address
+        return []
     lookup = _Lookup(name, port, families, n)
     return await lookup.run(to_seconds(deadline))
+
+
+def _may_be_a_name(text: str) -> bool:
+    try:
+        check_host(text)
+    except ValueError:
+        return False
+    return numeric(text) is None  # else an address whose zone is none
 
 
 @final
@@ -118,7 +126,7 @@ class _Lookup:
 
     def __init__(self, name: str, port: int, families: tuple[AddressFamily, ...], n: int) -> None:
         self.name, self.port, self.families, self.n = name, port, families, n
-        self.answers: dict[int, tuple[str, ...]] = {}
+        self.answers: dict[AddressFamily, tuple[str, ...]] = {}
         self.errors: list[Exception] = []
 
     async def run(self, until: float) -> list[Endpoint]:
