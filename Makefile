@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --progress-bar off --no-input --disable-pip-version-check --root-user-action ignore
 # Four workers also on two cores: the suite waits for sockets and for other processes a good deal.
-SHARED := -m pytest -n 4
+PYTEST := -m pytest -n 4
 # Extra words for pytest: make test ARGS="-k race"
 ARGS ?=
 
@@ -18,8 +18,8 @@ ARGS ?=
 help:
 	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
 	@echo "make test       the test suite, under three minutes"
-	@echo "make test-long  the same, with the slow tests and more examples, and what it covered"
-	@echo "make coverage   does every engine's own test file run every branch of it?"
+	@echo "make test-long  all but what measures: the slow tests too, more rounds and examples, and what they cover"
+	@echo "make coverage   does each pure module's own test file run every line and branch of it?"
 	@echo "make lint       ruff, mypy for three platforms, pyright"
 	@echo "make format     let ruff format and mend what it can"
 	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
@@ -33,16 +33,17 @@ demo: $(VENV)/.installed
 # What measures has the machine to itself, after all others. Status 5 is pytest's for no test: with ARGS="-k word" one of
 # the two may have none.
 test: $(VENV)/.test
-	@$(PY) $(SHARED) -m "not slow and not lab and not alone" $(ARGS); shared=$$?; \
+	@$(PY) $(PYTEST) -m "not slow and not lab and not alone" $(ARGS); shared=$$?; \
 	$(PY) -m pytest -m alone $(ARGS); alone=$$?; \
 	case "$$shared $$alone" in "0 0"|"0 5"|"5 0") ;; *) exit 1 ;; esac
 
 # The report is printed whether or not the tests passed, and the status is theirs. `coverage run` rather than a
 # pytest plugin: our own plugin is imported before any plugin could start to measure.
+# A tracer makes ten rounds of a sweep take minutes: hence the timeout.
 test-long: $(VENV)/.test
 	@export TRIO_CONNECT_LONG=1; \
 	$(PY) -m coverage erase; \
-	$(PY) -m coverage run $(SHARED) --timeout 600 -m "not lab and not alone" $(ARGS); status=$$?; \
+	$(PY) -m coverage run $(PYTEST) --timeout 600 -m "not lab and not alone" $(ARGS); status=$$?; \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report; \
 	exit $$status
 
@@ -72,7 +73,7 @@ format: $(VENV)/.lint
 
 # Exit status 77 is labrun's "not permitted here"; the line NOT RUN is what .ci/run looks for.
 lab: $(VENV)/.test
-	@$(PY) tests/lab/labrun.py $(PY) $(SHARED) -m lab $(ARGS) tests/lab || { \
+	@$(PY) tests/lab/labrun.py $(PY) $(PYTEST) -m lab $(ARGS) tests/lab || { \
 	  status=$$?; \
 	  test $$status -eq 77 || exit $$status; \
 	  echo "NOT RUN: make lab: this machine does not let us make network namespaces (the reason is above)"; \
@@ -86,9 +87,7 @@ bench: $(VENV)/.bench
 mutate: $(VENV)/.mutate
 	$(VENV)/bin/mutmut run $(ARGS)
 	$(VENV)/bin/mutmut results
-	@for pair in race_table:race race_schedule:race race:race gate:gate order:order policy_table:policy_table spinning:spinning; do \
-	  $(PY) tools/mutate_rest.py "src/trio_connect/_engine/$${pair%%:*}.py" -- "tests/engine/test_$${pair##*:}.py" || true; \
-	done
+	@for module in $(wildcard src/trio_connect/_engine/[!_]*.py); do $(PY) tools/mutate_rest.py "$$module" || true; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov

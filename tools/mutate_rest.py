@@ -5,7 +5,9 @@ mutmut changes the bodies of plain functions. Tables, constants, class bodies an
 all) stay whole, and in an engine that obeys tables that is half of the decisions. This changes one thing in them at a
 time, in a copy of the tree, and runs the tests there.
 
-    python tools/mutate_rest.py src/trio_connect/_engine/race_table.py -- tests/engine/test_race.py ...
+    python tools/mutate_rest.py src/trio_connect/_engine/race_table.py [-- tests/engine/test_race.py ...]
+
+Without tests, those of `own_coverage.test_file` for the first module.
 
 Prints each survivor as a difference, and exits with 1 when there are any. Where a survivor is harmless, docs/mutants.md
 says why.
@@ -26,6 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
+
+from own_coverage import test_file
 
 # What a mutant may take, in seconds: one that loops for ever has been noticed.
 PATIENCE: Final = 60
@@ -146,11 +150,13 @@ def survives(tree: Path, tests: list[str]) -> bool:
 
 
 def main() -> int:
-    if "--" not in sys.argv:
+    if len(sys.argv) < 2:
         print(__doc__)
         return 2
-    middle = sys.argv.index("--")
+    middle = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     modules, tests = sys.argv[1:middle], sys.argv[middle + 1 :]
+    if not tests:
+        tests = [test_file(modules[0].removeprefix("src/trio_connect/").removesuffix(".py"))]
     root = Path(__file__).parents[1]
     trees: SimpleQueue[Path] = SimpleQueue()
     found = 0

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001, S603, T201
-"""Ask of each pure module that its own test file runs every line and takes every branch of it.
+"""Ask of each pure module, and of `_deadline`, that its own test file runs every line and takes every branch of it.
 
 What other tests happen to run does not count: a module that only the whole suite covers is one whose tests cannot be
 read beside it, and where a mutant survives until somebody runs everything.
@@ -13,28 +13,37 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src/trio_connect"
+ROOT: Final = Path(__file__).parents[1]
+PACKAGE: Final = ROOT / "src/trio_connect"
 
-# Where it is not tests/engine/test_<module>.py or tests/test_<module>.py: one table, one idea, several modules.
-TESTED_IN = {
+# Modules that another's test file tests too: the tables and the schedule of a race are tested as one with it.
+TESTED_IN: Final = {
     "_engine/race_table": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",
     "_policy": "tests/engine/test_race.py",
     "_trace": "tests/net/test_race_driver.py",
 }
-PURE_VALUES = ("_answer", "_deadline", "_endpoint", "_options", "_policy", "_report", "_trace")
 
 
 def modules() -> list[str]:
-    engine = sorted(f"_engine/{path.stem}" for path in (PACKAGE / "_engine").glob("[!_]*.py"))
-    return [*engine, *PURE_VALUES]
+    """Return the modules, by their path below the package and without suffix."""
+    sys.path.insert(0, str(ROOT))
+    from tests.import_rules import PURE_PARTS, PURE_VALUES
+
+    engine = {f"_engine/{path.stem}" for path in (PACKAGE / "_engine").glob("[!_]*.py")}
+    pure = engine | PURE_VALUES | {"/".join(parts) for parts in PURE_PARTS}
+    # What the import rules know of may not be there yet.
+    return sorted(name for name in {*pure, "_deadline"} if (PACKAGE / f"{name}.py").exists())
 
 
 def test_file(module: str) -> str:
-    folder, _, name = module.rpartition("/")
-    return TESTED_IN.get(module, f"tests/{folder.strip('_')}/test_{name.lstrip('_')}.py".replace("//", "/"))
+    """Return the test file of a module: `_engine/gate` is tested in ``tests/engine/test_gate.py``."""
+    if module in TESTED_IN:
+        return TESTED_IN[module]
+    *folder, name = module.split("/")
+    return "/".join(["tests", *(part.strip("_") for part in folder), f"test_{name.lstrip('_')}.py"])
 
 
 def measure(module: str) -> tuple[bool, str]:
@@ -55,11 +64,12 @@ def measure(module: str) -> tuple[bool, str]:
 
 
 def main() -> int:
+    """Measure every module, print a line for each, and return the exit status."""
     names = modules()
     missing = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for module, (covered, output) in zip(names, pool.map(measure, names), strict=True):
-            print(f"{module + '.py':28} {'every line and branch' if covered else 'NOT COVERED'} by {test_file(module)}")
+            print(f"{'every line and branch' if covered else 'NOT COVERED'}: {module}.py by {test_file(module)}")
             if not covered:
                 missing += 1
                 print(output)

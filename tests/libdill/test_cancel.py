@@ -17,13 +17,13 @@ import trio
 from tests.libdill.kit import counters, fails, ipc_pair, listen, loopback, receive, send, tcp_pair
 from tests.support import faults
 from tests.support.doors import Door
-from tests.support.sweep import SOME_ROUNDS, Summary, sweep
+from tests.support.sweep import Summary, repeated, sweep
 from trio_connect import libdill as dill
 
 
 async def swept(door: Door | None, operation, **options) -> Summary:
     options.setdefault("inside", False)
-    return await sweep(operation, counters=counters(door), rounds=SOME_ROUNDS, **options)
+    return await sweep(operation, counters=counters(door), rounds=repeated(2), **options)
 
 
 async def drop(handle: int) -> None:

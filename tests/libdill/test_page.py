@@ -1,4 +1,4 @@
-"""The page about libdill maps every name, and the tests that it points to exist."""
+"""The page about libdill maps every name."""
 
 from __future__ import annotations
 
@@ -38,11 +38,3 @@ def test_every_name_of_libdill_has_a_place_in_a_table():
 def test_every_name_of_ours_is_on_the_page():
     ours = set(dill.__all__) - {"IPADDR_IPV6", "IPADDR_PREF_IPV4"}  # "IPADDR_IPV4 ... IPADDR_PREF_IPV6"
     assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b", PAGE)] == []
-
-
-def test_the_tests_that_the_page_points_to_exist():
-    links = re.findall(r"\[([\w.]+)\]\(\.\./(tests/[\w/]+\.py)\)", PAGE)
-    assert len(links) > 20
-    for name, path in links:
-        text = (ROOT / path).read_text(encoding="utf-8")
-        assert name == Path(path).name or f"def {name}(" in text, (name, path)

@@ -18,7 +18,7 @@ import trio.testing
 from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, outcomes, rows, starts, virtual
 from tests.support import faults
 from tests.support.doors import Door
-from tests.support.sweep import Step, sweep
+from tests.support.sweep import Step, repeated, sweep
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -643,8 +643,6 @@ async def test_order_endpoints_takes_none_and_port_0():
 
 
 # Trio shuffles its tasks, so one round is a sample.
-ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
-
 
 RESOLVERS: dict[str, dict[str, Any]] = {
     "at once": {"aaaa": ["::1"], "a": ["127.0.0.1"]},
@@ -681,11 +679,10 @@ async def both_loopbacks(six: str, four: str) -> AsyncIterator[int]:
         yield port
 
 
-@ROUNDS
 @pytest.mark.parametrize("resolver", RESOLVERS)
 @pytest.mark.parametrize("kinds", ["good good", "refused good", "hole good", "refused refused"])
 async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
-    kinds, resolver, rounds, door: Door, autojump_clock
+    kinds, resolver, door: Door, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -704,7 +701,7 @@ async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
     await sweep(
         operation,
         environment=lambda: both_loopbacks(six, four),
-        rounds=rounds,
+        rounds=repeated(1),
         raises=ConnectFailed,
         counters=door.counters,
         check=check,
@@ -717,4 +714,4 @@ async def test_line_77_a_cancel_at_any_step_of_resolve_leaves_nothing(resolver, 
     async def operation() -> tuple[Endpoint, ...]:
         return await resolve("api.test", 1, resolver=ScriptedResolver(**RESOLVERS[resolver]))
 
-    await sweep(operation, rounds=3, raises=ResolveFailed, quiet=0.015)
+    await sweep(operation, rounds=repeated(3), raises=ResolveFailed, quiet=0.015)

@@ -20,7 +20,7 @@ from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, ms, ou
 from tests.support import faults
 from tests.support.doors import Door
 from tests.support.leaks import no_leaks
-from tests.support.sweep import Step, sweep
+from tests.support.sweep import Step, repeated, sweep
 from trio_connect import (
     ConnectFailed,
     DeadlineExceeded,
@@ -1022,8 +1022,6 @@ async def test_a_stream_that_won_inline_has_a_report_too(door: Door):
 
 
 # Trio shuffles its tasks, so one round is a sample.
-ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
-
 
 Kind = str
 MIXES: dict[str, list[Kind]] = {
@@ -1062,11 +1060,10 @@ async def ask(stream: TcpStream) -> TcpStream:
     return stream
 
 
-@ROUNDS
 @pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
 @pytest.mark.parametrize("mix", MIXES)
 async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
-    mix, establish, rounds, door: Door, autojump_clock
+    mix, establish, door: Door, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -1085,7 +1082,7 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
     await sweep(
         operation,
         environment=lambda: surroundings(MIXES[mix]),
-        rounds=rounds,
+        rounds=repeated(1),
         raises=ConnectFailed,
         counters=door.counters,
         check=check,
@@ -1093,9 +1090,8 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
     )
 
 
-@ROUNDS
 @pytest.mark.parametrize("kinds", ["good", "hole good", "refused hole", "refused refused"])
-async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, rounds, door: Door, autojump_clock):
+async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, door: Door, autojump_clock):
     running: list[str] = []
     recorders: list[Recorder] = []
 
@@ -1122,7 +1118,7 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, 
     await sweep(
         operation,
         environment=lambda: surroundings(kinds.split()),
-        rounds=rounds,
+        rounds=repeated(1),
         raises=ConnectFailed,
         counters=door.counters,
         check=check,
@@ -1150,7 +1146,7 @@ async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no
         operation,
         environment=lambda: surroundings(["hole", *MIXES[mix]]),
         modes=["clock"],
-        rounds=3,
+        rounds=repeated(3),
         raises=DeadlineExceeded,
         counters=door.counters,
         check=check,

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
@@ -20,6 +19,8 @@ from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
 from trio_connect import RacePolicy, TcpStream, connectx, now, tcp_connect
+from trio_connect._net import race_driver, race_tasks
+from trio_connect._net.race_tasks import LiveAttempt
 
 OURS = str(Path(trio_connect.__file__).parent)
 pytestmark = pytest.mark.usefixtures("interruptible")
@@ -52,25 +53,25 @@ def interrupt_at(line: int, seen: list[int]) -> Iterator[None]:
 @asynccontextmanager
 async def held(fault: Any) -> Any:
     with fault() as address:
-        yield address
+        yield address.pair
 
 
 @asynccontextmanager
 async def answering() -> Any:
     async with faults.echoing() as peer:
-        yield peer.address
+        yield peer.address.pair
 
 
 def sweep(peer: Any, connect: Any, stride: int = 1) -> list[bool]:
-    """Interrupt the connect at each of its lines in turn, or at every so manieth, and return whether it was heard."""
+    """Interrupt the connect at each of its lines in turn, or at every `stride`-th, and return whether it was heard."""
     heard: list[bool] = []
 
     async def main(line: int) -> int:
-        async with peer() as address, no_leaks():
+        async with peer() as where, no_leaks():
             stream, seen = None, [0]
             try:
                 with interrupt_at(line, seen), suppress(OSError):
-                    stream = await connect(address.pair)
+                    stream = await connect(where)
                 # What came too late for the call comes at the next checkpoint.
                 await trio.lowlevel.checkpoint()
                 heard.append(False)
@@ -100,15 +101,11 @@ def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer:
 
 
 @asynccontextmanager
-async def silent_and_answering() -> Any:
-    with faults.black_hole() as hole:
+async def two_silent_and_one_answering() -> Any:
+    # With two that are pending, each has a task.
+    with faults.black_hole() as hole, faults.black_hole() as other:
         async with faults.echoing() as peer:
-            yield Both([hole.pair, peer.address.pair])
-
-
-@attrs.frozen
-class Both:
-    pair: list[tuple[str, int]]
+            yield [hole.pair, other.pair, peer.address.pair]
 
 
 async def take_turns(stream: TcpStream) -> TcpStream:
@@ -123,7 +120,9 @@ EVERY_LINE = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
 
 @pytest.mark.parametrize("stride", [11, EVERY_LINE])
 @pytest.mark.parametrize("establish", [None, take_turns], ids=["tcp", "establish"])
-def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(establish: Any, stride: int) -> None:
+def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(
+    establish: Any, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = RacePolicy(attempt_delay=0.010)
 
     async def connect(endpoints: list[tuple[str, int]]) -> TcpStream:
@@ -131,9 +130,17 @@ def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(establis
             return await connectx(endpoints, policy=policy)
         return await connectx(endpoints, policy=policy, establish=establish)
 
-    heard = sweep(silent_and_answering, connect, stride)
+    followed: list[str] = []
+
+    async def follow(attempt: LiveAttempt, *rest: Any) -> None:
+        followed.append(str(attempt.endpoint))
+        await race_tasks.follow(attempt, *rest)
+
+    monkeypatch.setattr(race_driver, "follow", follow)
+    heard = sweep(two_silent_and_one_answering, connect, stride)
     assert len(heard) > 10 * FEW / stride
     assert all(heard)
+    assert len(set(followed)) >= 2
 
 
 def test_an_iterable_and_an_observer_that_never_return_can_be_interrupted() -> None:
@@ -150,9 +157,9 @@ def test_an_iterable_and_an_observer_that_never_return_can_be_interrupted() -> N
         async with no_leaks():
             with pytest.raises(KeyboardInterrupt):
                 await connectx(endless())
-        async with answering() as address, no_leaks():
+        async with answering() as pair, no_leaks():
             with pytest.raises(KeyboardInterrupt):
-                await connectx([address.pair], observer=stuck)
+                await connectx([pair], observer=stuck)
 
     trio.run(main)
 

@@ -16,7 +16,7 @@ from tests.support import faults
 from tests.support.doors import Door
 from tests.support.faults import Peer
 from tests.support.streams import KINDS, Kind, Listener, Stream, connect_to, listening, make_pair
-from tests.support.sweep import CANCELLING, SOME_ROUNDS, Step, Summary, sweep
+from tests.support.sweep import CANCELLING, Step, Summary, repeated, sweep
 from trio_connect import (
     DeadlineExceeded,
     IncompleteRead,
@@ -63,9 +63,9 @@ async def test_connect(door: Door, deadline: Callable[[], int]) -> None:
                 await trio.lowlevel.checkpoint()
 
     summary = await sweep(
-        connect, environment=faults.echoing, rounds=SOME_ROUNDS, counters=door.counters, check=peer_saw_the_end
+        connect, environment=faults.echoing, rounds=repeated(2), counters=door.counters, check=peer_saw_the_end
     )
-    assert summary.endings("before")[1]["cancelled"] == SOME_ROUNDS
+    assert summary.endings("before")[1]["cancelled"] == repeated(2)
 
 
 @deadlines
@@ -74,7 +74,7 @@ async def test_connect_that_fails(door: Door, fault: Any, deadline: Callable[[],
     with fault() as address:
         await sweep(
             lambda: tcp_connect(address.pair, deadline()),
-            rounds=1,  # one task at a time: there is nothing to shuffle
+            rounds=repeated(1),  # one task at a time: there is nothing to shuffle
             ports=[address.port] if fault is faults.black_hole else [],
             counters=door.counters,
             raises=(ConnectionRefusedError, DeadlineExceeded),
@@ -84,8 +84,8 @@ async def test_connect_that_fails(door: Door, fault: Any, deadline: Callable[[],
 async def test_connect_that_fails_before_a_packet(door: Door) -> None:
     for source in (Source(ipv4="192.0.2.1"), Source(interface="nosuch0")):
         await sweep(
-            lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),
-            rounds=SOME_ROUNDS,
+            lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),  # type: ignore[misc]
+            rounds=repeated(2),
             counters=door.counters,
             raises=OSError,
         )
@@ -96,7 +96,7 @@ async def test_unix_connect_to_a_full_backlog(door: Door, deadline: Callable[[],
     with faults.full_unix_backlog() as path:
         await sweep(
             lambda: unix_connect(path, deadline()),
-            rounds=2,
+            rounds=repeated(2),
             counters=door.counters,
             raises=DeadlineExceeded,
             # Without a deadline it goes on for ever, and parks never for long.
@@ -114,7 +114,7 @@ async def test_connect_and_accept(door: Door, kind: Kind) -> None:
     await sweep(
         connect_and_accept,
         environment=lambda: listening(kind),
-        rounds=SOME_ROUNDS,
+        rounds=repeated(2),
         counters=door.counters,
         inside=False,
     )
@@ -130,16 +130,16 @@ async def test_accept(door: Door, kind: Kind, deadline: Callable[[], int]) -> No
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, rounds=SOME_ROUNDS, counters=door.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, rounds=repeated(2), counters=door.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
         await sweep(
-            lambda: listener.accept(deadline()), rounds=SOME_ROUNDS, counters=door.counters, raises=DeadlineExceeded
+            lambda: listener.accept(deadline()), rounds=repeated(2), counters=door.counters, raises=DeadlineExceeded
         )
 
 
 async def test_listen(door: Door) -> None:
-    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=SOME_ROUNDS, counters=door.counters)
+    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(2), counters=door.counters)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
 
@@ -150,7 +150,7 @@ async def test_listen(door: Door) -> None:
             await listener.aclose()
 
         summary = await sweep(
-            lambda: unix_listen(path), rounds=SOME_ROUNDS, counters=door.counters, check=no_path, dispose=dispose
+            lambda: unix_listen(path), rounds=repeated(2), counters=door.counters, check=no_path, dispose=dispose
         )
         assert cancelled(summary)
 
@@ -202,7 +202,7 @@ async def test_receiving(door: Door, kind: Kind, receive: Operation) -> None:
     await sweep(
         receive,
         environment=lambda: with_bytes(kind),
-        rounds=1,
+        rounds=repeated(1),
         counters=door.counters,
         check=nothing_lost,
         raises=OSError,
@@ -235,7 +235,9 @@ async def test_sending(door: Door, kind: Kind, send: Operation) -> None:
     async def still_usable(stream: Stream, step: Step) -> None:
         assert await stream.receive_exactly(6, 0) == b"unread", step
 
-    await sweep(send, environment=lambda: connected(kind), rounds=1, counters=door.counters, check=still_usable)
+    await sweep(
+        send, environment=lambda: connected(kind), rounds=repeated(1), counters=door.counters, check=still_usable
+    )
 
 
 ENDS: dict[str, Operation] = {
@@ -258,7 +260,7 @@ async def test_ending(door: Door, kind: Kind, end: Operation) -> None:
         await sweep(
             end,
             environment=lambda: connected(kind),
-            rounds=1,
+            rounds=repeated(1),
             counters=door.counters,
             check=closed,
             raises=DeadlineExceeded,
@@ -287,6 +289,6 @@ async def test_an_echo_from_its_connect_to_its_end(door: Door, kind: Kind) -> No
                     await near.receive_exactly(1)
 
     await sweep(
-        whole, environment=lambda: listening(kind), rounds=1, counters=door.counters, inside=False,
+        whole, environment=lambda: listening(kind), rounds=repeated(1), counters=door.counters, inside=False,
         raises=(trio.BrokenResourceError, BaseExceptionGroup),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -16,7 +16,7 @@ from tests.support import faults
 from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
-from tests.support.sweep import SOME_ROUNDS, Step, sweep
+from tests.support.sweep import Step, repeated, sweep
 from trio_connect import now
 from trio_connect._net import raw
 from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
@@ -81,7 +81,7 @@ async def test_a_waiter_cancelled_at_any_step_loses_no_result(operation):
     async def keep(_: object) -> None:
         pass
 
-    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=SOME_ROUNDS)
+    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=repeated(5))
 
 
 async def room(near: Surroundings) -> None:
@@ -93,7 +93,7 @@ async def test_who_waits_for_room_leaves_no_trace():
         with trio.fail_after(5):
             await near.qs.room(1)
 
-    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=SOME_ROUNDS)
+    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=repeated(3))
 
 
 async def everything(peer: faults.Peer) -> None:
@@ -126,7 +126,7 @@ async def everything(peer: faults.Peer) -> None:
 
 
 async def test_a_set_cancelled_at_any_step_leaves_nothing(door: Door):
-    await sweep(everything, environment=faults.echoing, counters=door.counters, rounds=SOME_ROUNDS)
+    await sweep(everything, environment=faults.echoing, counters=door.counters, rounds=repeated(2))
 
 
 async def closing(qs: QueueSet) -> None:
@@ -142,7 +142,7 @@ async def closing(qs: QueueSet) -> None:
 
 
 async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(door: Door):
-    await sweep(closing, environment=open_queue_set, counters=door.counters, inside=False, rounds=SOME_ROUNDS)
+    await sweep(closing, environment=open_queue_set, counters=door.counters, inside=False, rounds=repeated(5))
 
 
 async def binding(qs: QueueSet) -> None:
@@ -153,7 +153,7 @@ async def binding(qs: QueueSet) -> None:
 
 
 async def test_a_bind_cancelled_at_any_step_leaves_nothing(door: Door):
-    await sweep(binding, environment=open_queue_set, counters=door.counters, rounds=SOME_ROUNDS)
+    await sweep(binding, environment=open_queue_set, counters=door.counters, rounds=repeated(5))
 
 
 async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(door: Door):

@@ -138,41 +138,31 @@ async def leaks_since(
     ``ignore_threads`` is a regular expression for names of threads that may stay (a worker's is
     ``"<function> from <task>"``); with it, slots in the default limiter may stay too.
     """
-    leaks, _ = await settle_and_compare(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
-    return leaks
-
-
-async def settle_and_compare(
-    before: Census, *, ports: Iterable[int], counters: Counters | None, ignore_threads: str | None
-) -> tuple[tuple[Leak, ...], Census]:
-    """Do what `leaks_since` does; return the last census too, for a next comparison."""
     ports = frozenset(ports)
 
-    def compare() -> tuple[dict[Leak, None], Census]:
-        census = Census.take(ports=ports, counters=counters)
-        found = {
+    def compare() -> dict[Leak, None]:
+        found = Census.take(ports=ports, counters=counters).leaked_since(before)
+        return {
             leak: None
-            for leak in census.leaked_since(before)
+            for leak in found
             if leak.kind != "thread"
             or ignore_threads is None
             or not (leak.what.startswith(_SLOTS) or re.search(ignore_threads, leak.what))
         }
-        return found, census
 
     passes = 1
-    while (first := compare()[0]) and passes <= 512:
+    while (first := compare()) and passes <= 512:
         # A peer in the same run needs some passes to see our end of a connection go.
         for _ in range(passes):
             await trio.lowlevel.cancel_shielded_checkpoint()
         passes *= 2
     gc.collect()
-    second, census = compare()
-    leaks = (
+    second = compare()
+    return (
         *(leak for leak in first if leak in second),
         *(attrs.evolve(leak, until_gc=True) for leak in first if leak not in second),
         *(attrs.evolve(leak, until_gc=True) for leak in second if leak not in first),
     )
-    return leaks, census
 
 
 @contextlib.asynccontextmanager
@@ -303,12 +293,15 @@ def _connecting(targets: Mapping[int, str], ports: frozenset[int]) -> Iterator[s
 
 
 # linux/sock_diag.h, linux/netlink.h and linux/inet_diag.h
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _DUMP_REQUEST = 4, 20, 0x301
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBxxI48x")
-_REMOTE_PORT = struct.Struct("!22xH")
-_INODE = struct.Struct("=84xI")
+# In struct inet_diag_msg, behind the struct nlmsghdr of 16 bytes: 4 bytes, and the local port; 4 bytes, the struct
+# inet_diag_sockid of 48, and four numbers.
+_REMOTE_PORT = struct.Struct("!16x4x2xH")
+_INODE = struct.Struct("=16x4x48x16xI")
 
 
 def _in_syn_sent(family: int) -> Iterator[tuple[int, int]]:
@@ -318,7 +311,7 @@ def _in_syn_sent(family: int) -> Iterator[tuple[int, int]]:
     workers have left, and half of the time of a sweep went into reading it.
     """
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << SYN_SENT)
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP_REQUEST, 1, 0)
+    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
         diag.settimeout(5)
         diag.send(header + request)

@@ -27,14 +27,14 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import attrs
 import trio
 import trio.testing
 
 from . import LONG
-from .leaks import Census, Counters, LeakError, settle_and_compare, settled_census, threads_at_work, watching
+from .leaks import Census, Counters, LeakError, leaks_since, settled_census, threads_at_work, watching
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -44,11 +44,16 @@ Ending: TypeAlias = Literal["returned", "cancelled", "raised"]
 
 CANCELLING: tuple[Mode, ...] = ("before", "after", "neighbour", "deadline")
 
-SOME_ROUNDS: Final = 10 if LONG else 2
-"""For what has several tasks: each round, Trio shuffles them anew."""
-
 # Passes in a row without a step of the operation after which a neighbour calls it parked.
 _PARKED_PASSES = 5
+
+
+def repeated(rounds: int) -> int:
+    """Return how often to repeat a sweep: as often as said, or ten times in the long run.
+
+    Each round is a sample, for Trio shuffles the tasks of each pass anew.
+    """
+    return 10 if LONG else rounds
 
 
 class SweepFailure(AssertionError):
@@ -187,13 +192,12 @@ async def sweep(
     call = operation if environment is not None else lambda _: operation()
     runs: list[Step] = []
 
-    async def require_clean(before: Census, step: Step, where: str) -> Census:
-        leaks, census = await settle_and_compare(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
+    async def require_clean(before: Census, step: Step, where: str) -> None:
+        leaks = await leaks_since(before, ports=ports, counters=counters, ignore_threads=ignore_threads)
         if leaks:
             raise LeakError(leaks, f"{where}by {step}")
-        return census
 
-    async def disturb(mode: Mode, number: int, k: int, outer: Census) -> tuple[Step, Census]:
+    async def disturb(mode: Mode, number: int, k: int, outer: Census) -> Step:
         async def run_once(value: Any) -> Step:
             inner = await settled_census(ports=ports, counters=counters)
             run: _Run[Any] = _Run(mode, k, clock, jump, quiet)
@@ -237,15 +241,16 @@ async def sweep(
             finally:
                 failure = None
         assert step is not None
-        return step, await require_clean(outer, step, "(seen after its surroundings were gone) ")
+        await require_clean(outer, step, "(seen after its surroundings were gone) ")
+        return step
 
     with watching():
-        # Between two runs there is nothing but the check that ends the first: its census begins the second.
-        census = await settled_census(ports=ports, counters=counters)
+        # One for all runs: what a run leaves behind ends the sweep, so the next begins where the first did.
+        outer = await settled_census(ports=ports, counters=counters)
         for mode in modes:
             for number in range(1, rounds + 1):
                 for k in range(1, max_steps + 1):
-                    step, census = await disturb(mode, number, k, census)
+                    step = await disturb(mode, number, k, outer)
                     runs.append(step)
                     if step.parked or not step.disturbed:
                         break
