@@ -43,17 +43,17 @@ class Schedule:
 
     cause: Cause
     """What the next start will be ascribed to."""
-    # Both are there from the first start on, and nothing asks for them before.
+    # These are there from the first start on, and nothing asks for them before.
     _last_start: float
     _put_off: float
+    _before_arrival: tuple[float, float, Cause] | None
+    """When a candidate opened the gate, and the due time and the cause that it replaced; None once that is past."""
 
     def __init__(self, delay: float, now: float) -> None:
         self._delay = delay
         self._due = now
         self._floor = -inf
         self.cause = "first"
-        # When a candidate opened the gate, and the due time and the cause that it replaced; None once that is past.
-        self._before_arrival: tuple[float, float, Cause] | None = None
 
     @property
     def next_start(self) -> float:
