@@ -39,11 +39,11 @@ test: $(VENV)/.test
 
 # The report is printed whether or not the tests passed, and the status is theirs. `coverage run` rather than a
 # pytest plugin: our own plugin is imported before any plugin could start to measure.
-# A tracer makes ten rounds of a sweep take minutes: hence the timeout.
+# A tracer makes ten rounds of a sweep take minutes: hence the timeouts.
 test-long: $(VENV)/.test
 	@export TRIO_CONNECT_LONG=1; \
 	$(PY) -m coverage erase; \
-	$(PY) -m coverage run $(PYTEST) --timeout 600 -m "not lab and not alone" $(ARGS); status=$$?; \
+	$(PY) -m coverage run $(PYTEST) --timeout 600 -o faulthandler_timeout=590 -m "not lab and not alone" $(ARGS); status=$$?; \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report; \
 	exit $$status
 

@@ -78,8 +78,8 @@ class Failed:
 Fact: TypeAlias = Connected | Established | Failed
 
 
-# In which the facts of one instant are told: progress puts off a start that a failure would make, and a success makes
-# it needless.
+# The order in which the facts of one instant are told: progress puts off a start that a failure would make, and a
+# success makes it needless.
 _ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
 
 
