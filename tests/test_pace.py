@@ -1,4 +1,4 @@
-"""The helper that holds costs against bounds: what it forgives, and what it does not."""
+"""The clock that costs are held against bounds with: what it forgives, and what it does not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from tests.support.pace import NOMINAL, least_cost, pace
+from tests.support.pace import NOMINAL, PacedClock, least, pace
 
 
 def told(values: Iterable[float]) -> Callable[[], float]:
@@ -14,19 +14,26 @@ def told(values: Iterable[float]) -> Callable[[], float]:
 
 
 @pytest.mark.parametrize(
-    ("costs", "paces", "least"),
+    ("paces", "seconds"),
     [
-        ([9.0], [1.0, 1.0], 9.0),  # holds at once, and is not measured again
-        ([12.0, 9.0], [1.0, 1.0, 1.0], 9.0),
-        ([12.0, 11.0, 13.0], [1.0] * 4, 11.0),  # never holds
-        ([18.0], [2.0, 2.0], 9.0),  # a slow machine
-        ([12.0, 11.0, 12.0], [2.0, 1.0, 2.0, 2.0], 11.0),  # one that was slow for a moment
-        ([12.0, 11.0, 13.0], [0.5] * 4, 11.0),  # a fast one
+        ([1.0, 1.0, 1.0], 5.0),
+        ([2.0, 2.0, 2.0], 2.5),  # a slow machine
+        ([0.5, 0.5, 0.5], 5.0),  # a fast one owes nothing
+        ([1.0, 3.0, 3.0], 1.0 / 2 + 4.0 / 3),  # one that slows down meanwhile
     ],
 )
-def test_least_cost(costs: list[float], paces: list[float], least: float) -> None:
-    paces = [NOMINAL * slowness for slowness in paces]
-    assert least_cost(told(costs), bound=10.0, attempts=3, pace=told(paces)) == pytest.approx(least)
+def test_a_clock_of_two_laps(paces: list[float], seconds: float) -> None:
+    # It begins at 10, the first lap ends at 11; what the pace takes to measure counts for nothing.
+    clock = PacedClock(told([10.0, 11.0, 20.0, 24.0, 30.0]), told(NOMINAL * slowness for slowness in paces))
+    clock.lap()
+    clock.lap()
+    assert clock.seconds == pytest.approx(seconds)
+
+
+def test_the_least_that_is_needed_is_measured() -> None:
+    assert least(told([9.0]), bound=10.0) == 9.0
+    assert least(told([12.0, 9.0]), bound=10.0) == 9.0
+    assert least(told([12.0, 11.0, 13.0]), bound=10.0) == 11.0
 
 
 def test_the_pace_is_that_of_a_machine() -> None:

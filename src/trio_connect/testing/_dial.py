@@ -82,7 +82,8 @@ class Dial:
             self._syn()
 
     def _lost(self) -> bool:
-        return self.network.parted(self.source, self.target) or self.source.is_dark(0)
+        network = self.network
+        return not network.lossless and (network.parted(self.source, self.target) or self.source.is_dark(0))
 
     def _consider(self, verdict: Verdict, *, arrived: bool) -> None:
         now = self.network.timeline.now()

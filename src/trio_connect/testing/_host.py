@@ -170,6 +170,7 @@ class Host:
             ValueError: Times that do not ascend, or another state.
         """
         self._flap = Flap.of(schedule)
+        self._network.lossless = False
         return self
 
     def recover(self) -> Host:
@@ -186,7 +187,6 @@ class Host:
 
     def is_dark(self, port: int) -> bool:
         """Whether packets from and to `port` get lost now."""
-        # Asked twice for every packet: the cheap questions come first.
         if self._flap is not None and self._is_down:
             return True
         return bool(self._verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)
@@ -218,6 +218,8 @@ class Host:
         if port is not None and not 0 < port < 65536:
             raise ValueError(f"port must be 1 to 65535, not {port!r}")
         self._verdicts.append((port, verdict))
+        if isinstance(verdict, Blackhole | Unreachable):
+            self._network.lossless = False
         return self
 
     def _serve(

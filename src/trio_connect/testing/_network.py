@@ -75,6 +75,9 @@ class VirtualNetwork(trio.abc.Instrument):
         self._filenos = count(_FIRST_FILENO)
         self._sockets: dict[int, VirtualSocket] = {}
         self._handlers: set[trio.CancelScope] = set()
+        self._within_run = False
+        self.lossless = True
+        """No packet has got lost so far, because nothing was cut, dark or flapping. Most networks stay so."""
         self._origin = 0.0
         self._refusal: VirtualNetworkError | None = None
         self._used = False
@@ -151,6 +154,7 @@ class VirtualNetwork(trio.abc.Instrument):
     def partition(self, a: Host | str, b: Host | str) -> None:
         """Lose every packet between two hosts until they are healed. Nothing breaks at once: TCP retransmits."""
         self._cuts.add(self._pair(a, b))
+        self.lossless = False
 
     def heal(self, a: Host | str, b: Host | str) -> None:
         """End a partition. What is waiting goes through with its next retransmission."""
@@ -188,6 +192,7 @@ class VirtualNetwork(trio.abc.Instrument):
         objection = self._objection()
         if objection is not None:
             raise self.failed(objection)
+        self._within_run = True
         self._install()
         return self
 
@@ -359,7 +364,8 @@ class VirtualNetwork(trio.abc.Instrument):
         path = Path() if target is source else source.path if target is self.local else target.path
 
         def passes() -> bool:
-            return not (self.parted(source, target) or target.is_dark(port) or source.is_dark(0))
+            # Asked twice for every packet.
+            return self.lossless or not (self.parted(source, target) or target.is_dark(port) or source.is_dark(0))
 
         client = End(
             fabric=self, place=(address, port, ordinal, source.name), path=path,
@@ -404,20 +410,27 @@ class VirtualNetwork(trio.abc.Instrument):
         )  # fmt: skip
 
     async def _handle(self, host: Host, handler: Handler, stream: trio.SocketStream, record: Connection) -> None:
-        scope = trio.CancelScope()
-        self._handlers.add(scope)
         _here.set(host)  # for good: a system task has a context of its own
         # A system task that raises takes the whole run down with TrioInternalError; this one hands over to verify().
         try:
-            with scope:
+            if self._within_run:
+                await self._cancellable(handler, stream)
+            else:  # it ends with the run
                 await handler(stream)
         except (trio.Cancelled, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001
             self._handler_failed(error, host, record)
         finally:
-            self._handlers.discard(scope)
             stream.socket.close()
+
+    async def _cancellable(self, handler: Handler, stream: trio.SocketStream) -> None:
+        with trio.CancelScope() as scope:
+            self._handlers.add(scope)
+            try:
+                await handler(stream)
+            finally:
+                self._handlers.discard(scope)
 
     def _handler_failed(self, error: BaseException, host: Host, record: Connection) -> None:
         if not self._active:
