@@ -453,6 +453,36 @@ def test_line_57_of_two_handshakes_in_the_instant_of_an_arrival_the_longer_count
     assert race.tick(1.75) == [Start(3, D, "failure")]
 
 
+@pytest.mark.parametrize("failure_first", [False, True])
+def test_line_57_a_failure_in_the_instant_of_a_handshake_opens_the_gate_whichever_is_told_first(failure_first):
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    if failure_first:
+        race.failed(0, 0.255, phase="connect", errno=111)
+    race.progressed(1, 0.255)
+    if not failure_first:
+        race.failed(0, 0.255, phase="connect", errno=111)
+    quiet(race, 0.25 + MIN_ATTEMPT_DELAY)
+    assert race.tick(0.25 + MIN_ATTEMPT_DELAY) == [Start(2, C, "failure")]
+
+
+def test_two_failures_in_one_instant_free_the_slot_that_the_first_held():
+    race = at_0(A, B, C, attempt_delay=0.010, max_in_flight=2)
+    race.tick(0.015)  # late, so the next start is due before the floor ends
+    for attempt in (0, 1):
+        assert race.failed(attempt, 0.022, phase="connect", errno=111) == []
+    assert race.tick(0.025) == [Start(2, C, "slot")]
+
+
+def test_line_57_of_a_handshake_told_after_the_start_of_its_instant_nothing_is_put_off():
+    race = at_0(A, B, C, D)
+    race.tick(0.25)
+    assert race.failed(0, 0.375, phase="connect", errno=111) == [Start(2, C, "failure")]
+    race.progressed(1, 0.375)
+    quiet(race, 0.625)
+    assert race.tick(0.625) == [Start(3, D, "delay")]
+
+
 def test_line_57_who_came_before_a_handshake_is_put_off_all_the_same():
     race = at_0(A, B, more=True)
     race.tick(0.25)
@@ -468,8 +498,8 @@ def test_line_57_a_start_that_an_arrival_has_made_stands():
     race.add([C, D], 1.0)
     assert race.tick(1.0) == [Start(2, C, "arrival")]
     race.progressed(1, 1.0)
-    quiet(race, 1.5)
-    assert race.tick(1.5) == [Start(3, D, "delay")]
+    quiet(race, 1.25)
+    assert race.tick(1.25) == [Start(3, D, "delay")]
 
 
 def test_line_56_a_path_that_never_establishes_does_not_keep_the_second_from_winning():

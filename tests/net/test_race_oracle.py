@@ -346,9 +346,21 @@ _TWO_HANDSHAKES = Plan(
 )  # fmt: skip
 
 
+# Here it is a failure, and the floor keeps the start that it makes from being made at once.
+_FAILURE_AND_HANDSHAKE = Plan(
+    fates=[
+        Fate(kind="ok", connect=10, then="fails", establish=40, arrives=0),
+        Fate(kind="ok", connect=10, then="hangs", establish=0, arrives=0),
+        Fate(kind="ok", connect=10, then="hangs", establish=0, arrives=0),
+    ],
+    delay=30, timeout=60, limit=2, establish=True, stream=True, closes=0, ends=None, by_scope=False,
+)  # fmt: skip
+
+
 @settings(max_examples=200, deadline=None)
 @given(plan=plans)
 @example(plan=_COINCIDENCE)
+@example(plan=_FAILURE_AND_HANDSHAKE)
 @example(plan=_TWO_HANDSHAKES)
 def test_the_driver_does_what_the_oracle_says(plan: Plan):
     compare(plan)

@@ -240,7 +240,7 @@ class Race:
         if row is None:
             return []
         row.phase = "establish"
-        self._schedule.progressed(now - row.started, now)
+        self._schedule.progressed(row.started, now)
         return self._go_on(now, [])
 
     def failed(

@@ -5,17 +5,19 @@ There is one gate. It has a due time and the cause that the next start will bear
 - At first it is due at once. A start sets it to *its own due time* plus the attempt delay, so that a timer which fires
   late does not shift the schedule. (Only a stall of a whole delay begins the schedule anew: a laptop that wakes up is
   not to catch up on all that it slept through.)
+- While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
+  one delay, for it is likely to win. A start is put off once: of several connections that get that far, the one with
+  the longest handshake counts.
 - A failure of any attempt sets it to now, or to when the floor ends if that is later. RFC 9623 section 4.3 gives the
-  licence, RFC 8305 is silent. There is one gate, so several failures before the next start open it once. All facts of
-  one instant count as one: when a start was made at this very instant, an older attempt that fails now opens nothing
-  more, whichever of the two was told first.
+  licence, RFC 8305 is silent. There is one gate, so several failures before the next start open it once.
 - When the start was due but every slot was taken, the end of an attempt sets it likewise: cause "slot".
 - When the start was due but there was nobody to start, the next candidate sets it likewise: cause "arrival". So does a
   candidate that comes when no attempt is alive.
-- While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
-  one delay, for it is likely to win. A start is put off once: of several connections that get that far, the one with
-  the longest handshake counts. A candidate that comes in the instant in which a connection came up is put off with it,
-  whichever of the two was told first.
+
+All facts of one instant count as one, whatever order they are told in: in virtual time instants coincide, and which
+task ran first is chance. They act in the order of this list, and each time that one is told its instant is worked out
+anew from how the gate stood before. When a start was made at this very instant, what is told of older attempts
+afterwards changes nothing more.
 
 The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
 an attempt to a loopback address nor one that failed before it sent anything sets it.
@@ -31,6 +33,24 @@ from .._report import Cause
 __all__ = ["Schedule"]
 
 
+class _Instant:
+    """The facts of one instant, and how the gate stood before them."""
+
+    __slots__ = ("arrival_idle", "at", "cause", "due", "end_full", "handshake", "put_off")
+
+    def __init__(self, at: float, due: float, put_off: float, cause: Cause) -> None:
+        self.at = at
+        self.due = due
+        self.put_off = put_off
+        self.cause: Cause = cause
+        self.handshake = 0.0
+        """The longest that has ended, in seconds."""
+        self.end_full: bool | None = None
+        """Whether an attempt that has ended held the last free slot; None when none has ended."""
+        self.arrival_idle: bool | None = None
+        """Whether a candidate came when no attempt was alive; None when none came."""
+
+
 class Schedule:
     """The gate and the floor of one race.
 
@@ -39,15 +59,14 @@ class Schedule:
       now: when the race began.
     """
 
-    __slots__ = ("_before_arrival", "_delay", "_due", "_floor", "_last_start", "_put_off", "cause")
+    __slots__ = ("_delay", "_due", "_floor", "_instant", "_last_start", "_put_off", "cause")
 
     cause: Cause
     """What the next start will be ascribed to."""
     # These are there from the first start on, and nothing asks for them before.
     _last_start: float
     _put_off: float
-    _before_arrival: tuple[float, float, Cause] | None
-    """When a candidate opened the gate, and the due time and the cause that it replaced; None once that is past."""
+    _instant: _Instant | None
 
     def __init__(self, delay: float, now: float) -> None:
         self._delay = delay
@@ -69,12 +88,24 @@ class Schedule:
         if self._due <= now:
             self._due = now + self._delay
         self._put_off = 0.0
-        self._before_arrival = None
+        self._instant = None
         self.cause = "delay"
 
     def nothing_was_sent(self) -> None:
         """Take the floor of the latest start back. Any older one had ended before that start was made."""
         self._floor = -inf
+
+    def progressed(self, started: float, now: float) -> None:
+        """Put the next start off, because a connection is up and establish runs on it.
+
+        Args:
+          started: when its attempt had been started.
+          now: the time.
+        """
+        if now != self._last_start:
+            instant = self._instant_at(now)
+            instant.handshake = max(instant.handshake, min(now - started, self._delay))
+            self._work_out(instant)
 
     def ended(self, started: float, now: float, *, was_full: bool) -> None:
         """Open the gate for the failure of an attempt.
@@ -84,16 +115,10 @@ class Schedule:
           now: the time.
           was_full: whether it held the last free slot.
         """
-        if started < now == self._last_start:
-            return
-        if self._due > now:
-            self.cause = "failure"
-        elif was_full:
-            self.cause = "slot"
-        else:
-            # The start is due anyway, and needs nobody's failure.
-            return
-        self._due = max(now, self._floor)
+        if not started < now == self._last_start:
+            instant = self._instant_at(now)
+            instant.end_full = was_full or bool(instant.end_full)
+            self._work_out(instant)
 
     def arrived(self, now: float, *, idle: bool) -> None:
         """Open the gate for a candidate that came when none waited, unless it has to wait like any other.
@@ -104,20 +129,25 @@ class Schedule:
         """
         if self.cause == "first":
             self._due = max(self._due, now)
-        elif idle or self._due < now:
-            self._before_arrival = now, self._due, self.cause
-            self._due = max(now, self._floor)
-            self.cause = "arrival"
+        else:
+            instant = self._instant_at(now)
+            instant.arrival_idle = idle
+            self._work_out(instant)
 
-    def progressed(self, handshake: float, now: float) -> None:
-        """Put the next start off, because a connection is up and establish runs on it."""
-        put_off = min(handshake, self._delay)
-        if put_off > self._put_off:
-            if self._before_arrival is not None:
-                arrived_at, due, cause = self._before_arrival
-                self._before_arrival = None
-                if arrived_at == now:
-                    # Told first, it has opened a gate that this handshake keeps shut.
-                    self._due, self.cause = due, cause
-            self._due = max(self._due, now) + put_off - self._put_off
-            self._put_off = put_off
+    def _instant_at(self, now: float) -> _Instant:
+        if self._instant is None or self._instant.at != now:
+            self._instant = _Instant(now, self._due, self._put_off, self.cause)
+        return self._instant
+
+    def _work_out(self, instant: _Instant) -> None:
+        now, due, cause = instant.at, instant.due, instant.cause
+        if instant.handshake > instant.put_off:
+            due = max(due, now) + instant.handshake - instant.put_off
+        opened = max(now, self._floor)
+        # Where the start is due anyway it needs nobody's failure.
+        if instant.end_full is not None and (due > now or instant.end_full):
+            due, cause = opened, "failure" if due > now else "slot"
+        if instant.arrival_idle is not None and (due < now or instant.arrival_idle):
+            due, cause = opened, "arrival"
+        self._due, self.cause = due, cause
+        self._put_off = max(instant.put_off, instant.handshake)
