@@ -513,6 +513,34 @@ async def test_what_a_race_leaves_is_freed_without_the_collector(establish):
     assert [ref() for ref in gone] == [None, None]
 
 
+async def test_what_a_loser_raises_too_late_is_freed_without_the_collector():
+    class CutShort(OSError):
+        pass
+
+    def remembered(error: CutShort) -> CutShort:
+        gone.append(weakref.ref(error))
+        return error
+
+    async def greeting(stream: TcpStream) -> TcpStream:
+        if stream.peer.port == silent.address.port:
+            try:
+                await stream.receive_some()
+            except trio.ClosedResourceError:
+                raise remembered(CutShort(errno.ECONNRESET, "the winner closed this")) from None
+        return stream
+
+    gone: list[weakref.ref[CutShort]] = []
+    collecting = gc.isenabled()
+    async with faults.echoing() as silent, faults.echoing() as peer:
+        gc.disable()
+        try:
+            (await connectx([silent.address.pair, peer.address.pair], policy=SOON, establish=greeting)).abort()
+        finally:
+            if collecting:
+                gc.enable()
+    assert [ref() for ref in gone] == [None]
+
+
 # --- a list that changes ----------------------------------------------------------------------------------------------
 
 
