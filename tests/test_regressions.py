@@ -29,7 +29,7 @@ from trio_connect import (
     unix_connect,
 )
 from trio_connect._net import attempt
-from trio_connect._net.raw import new_socket
+from trio_connect._net.sockets.kernel_socket import new_socket
 
 PAGE = Path(__file__).parent.parent / "docs" / "regressions.md"
 

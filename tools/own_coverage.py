@@ -23,7 +23,7 @@ TESTED_IN: Final = {
     "_engine/race_table": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",
     "_policy": "tests/engine/test_race.py",
-    "_trace": "tests/net/test_race_driver.py",
+    "_trace": "tests/net/race/test_driver.py",
 }
 
 

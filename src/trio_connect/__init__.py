@@ -14,7 +14,7 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
 from ._errors import ResolveFailed as ResolveFailed
-from ._net.stream import TcpStream as TcpStream
+from ._net.streams.byte_stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._options import SocketOptions as SocketOptions
 
@@ -30,9 +30,9 @@ if _typing.TYPE_CHECKING:
     from ._net.connectx import connectx as connectx
     from ._net.listener import TcpListener as TcpListener
     from ._net.listener import tcp_listen as tcp_listen
-    from ._net.resolve import Resolver as Resolver
-    from ._net.resolve import StaticResolver as StaticResolver
-    from ._net.resolve import SystemResolver as SystemResolver
+    from ._net.names.resolve import Resolver as Resolver
+    from ._net.names.resolve import StaticResolver as StaticResolver
+    from ._net.names.resolve import SystemResolver as SystemResolver
     from ._net.unix import UnixListener as UnixListener
     from ._net.unix import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
@@ -106,9 +106,9 @@ _LATER: _typing.Final = {
     "connectx": "_net.connectx",
     "TcpListener": "_net.listener",
     "tcp_listen": "_net.listener",
-    "Resolver": "_net.resolve",
-    "StaticResolver": "_net.resolve",
-    "SystemResolver": "_net.resolve",
+    "Resolver": "_net.names.resolve",
+    "StaticResolver": "_net.names.resolve",
+    "SystemResolver": "_net.names.resolve",
     "UnixListener": "_net.unix",
     "UnixStream": "_net.unix",
     "unix_connect": "_net.unix",

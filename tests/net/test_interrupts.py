@@ -19,8 +19,9 @@ from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
 from trio_connect import RacePolicy, TcpStream, connectx, now, tcp_connect
-from trio_connect._net import race_driver, race_tasks
-from trio_connect._net.race_tasks import LiveAttempt
+from trio_connect._net.race import driver as race_driver
+from trio_connect._net.race import tasks as race_tasks
+from trio_connect._net.race.tasks import LiveAttempt
 
 OURS = str(Path(trio_connect.__file__).parent)
 pytestmark = pytest.mark.usefixtures("interruptible")

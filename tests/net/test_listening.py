@@ -17,7 +17,7 @@ from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
 from tests.support.streams import KINDS, Kind, connect_to, listening
 from trio_connect import SocketOptions, TcpListener, TcpStream, UnixListener, tcp_connect, tcp_listen
-from trio_connect._net import raw
+from trio_connect._net.sockets import kernel_socket as raw
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 

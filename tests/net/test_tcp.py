@@ -24,7 +24,8 @@ from tests.support.scripted import ALREADY, IN_PROGRESS, passes, script
 from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._engine.spinning import CREDIT, PROBE
-from trio_connect._net import attempt, raw
+from trio_connect._net import attempt
+from trio_connect._net.sockets import kernel_socket as raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 families = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])

@@ -18,7 +18,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from trio_connect import DeadlineExceeded, UnixListener, UnixStream, now, unix_connect, unix_listen
 from trio_connect._net import unix
-from trio_connect._net.raw import RawSocket
+from trio_connect._net.sockets.kernel_socket import RawSocket
 
 
 @pytest.mark.parametrize(

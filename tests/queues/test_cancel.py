@@ -18,7 +18,7 @@ from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
 from tests.support.sweep import Step, repeated, sweep
 from trio_connect import now
-from trio_connect._net import raw
+from trio_connect._net.sockets import kernel_socket as raw
 from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
 
 

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from trio_connect._engine.spinning import CREDIT
-from trio_connect._net import attempt, raw
+from trio_connect._net import attempt
+from trio_connect._net.sockets import kernel_socket as raw
 
 IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
 

@@ -18,10 +18,10 @@ from .._endpoint import Endpoint
 from .._engine.spinning import Spinning
 from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS
-from . import sockopts
-from .factory import FactorySocket, LocalFailure, errno_of
-from .raw import RawSocket, new_socket
-from .sockopts import DEFAULT_PLAN
+from .sockets import options as sockopts
+from .sockets.factory_socket import FactorySocket, LocalFailure, errno_of
+from .sockets.kernel_socket import RawSocket, new_socket
+from .sockets.options import DEFAULT_PLAN
 
 if TYPE_CHECKING:
     from .._endpoint import SockAddr, Source
@@ -198,7 +198,7 @@ def load_reports() -> object:
     Reports are looked at when something is wrong, and then there may be none left.
     """
     try:
-        from . import reports
+        from .race import reports
     except OSError:  # who looks at a report tries again
         return None
     return reports

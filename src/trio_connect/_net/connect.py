@@ -23,14 +23,14 @@ from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
 from .._trace import LookupFinished, LookupStarted, Observer
 from .connectx import RaceOptions, check_race_options, connectx, pair_up
-from .factory import factory_installed
-from .lookup import Lookups
-from .race_driver import RaceDriver
-from .race_errors import out_of_the_group
-from .resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
-from .route import look_up_routes
-from .stream import TcpStream
-from .waiting import Expired, within
+from .names.lookup import Lookups
+from .names.resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
+from .names.route import look_up_routes
+from .race.driver import RaceDriver
+from .race.errors import out_of_the_group
+from .sockets.factory_socket import factory_installed
+from .sockets.waiting import Expired, within
+from .streams.byte_stream import TcpStream
 
 T = TypeVar("T")
 

@@ -25,14 +25,14 @@ from .._errors import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
-from .factory import LocalFailure, factory_installed
-from .opening import opening_after, opening_failed
-from .race_driver import RaceDriver
-from .stream import TcpStream
+from .race.driver import RaceDriver
+from .race.opening import opening_after, opening_failed
+from .sockets.factory_socket import LocalFailure, factory_installed
+from .streams.byte_stream import TcpStream
 
 if TYPE_CHECKING:
     from .._trace import Observer
-    from .reports import Pair
+    from .race.reports import Pair
 
 T = TypeVar("T")
 

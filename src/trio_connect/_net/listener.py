@@ -16,12 +16,12 @@ from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._errors import DeadlineExceeded, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from . import sockopts
 from .attempt import Door, adopt, load_reports, sockaddr_of
-from .factory import FactorySocket, errno_of, factory_installed
-from .raw import RawSocket
-from .stream import ByteStream, TcpStream
-from .waiting import Expired
+from .sockets import options as sockopts
+from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
+from .sockets.kernel_socket import RawSocket
+from .sockets.waiting import Expired
+from .streams.byte_stream import ByteStream, TcpStream
 
 if TYPE_CHECKING:
     from typing import Self

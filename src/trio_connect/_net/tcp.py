@@ -19,9 +19,9 @@ from .attempt import (
     settle,
     spinning,
 )
-from .factory import LocalFailure, factory_installed
-from .stream import TcpStream
-from .waiting import Expired
+from .sockets.factory_socket import LocalFailure, factory_installed
+from .sockets.waiting import Expired
+from .streams.byte_stream import TcpStream
 
 
 @enable_ki_protection  # costs nothing, and Ctrl-C cannot come between a socket and what would close it
@@ -102,7 +102,7 @@ async def tcp_connect(
         assert door is not None
         source_text = describe_source(door, endpoint, source)
         door.close()
-        from .reports import deadline_exceeded
+        from .race.reports import deadline_exceeded
 
         raise deadline_exceeded(endpoint, source, source_text, started, until) from None
     except BaseException:

@@ -22,11 +22,11 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._deadline import to_seconds
 from .._errors import DeadlineExceeded, connect_error
 from .attempt import PENDING
-from .factory import FactorySocket, errno_of, factory_installed
 from .listener import SocketListener, check_backlog, listen, new_listening_socket
-from .raw import RawSocket, new_socket
-from .stream import ByteStream
-from .waiting import Expired
+from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
+from .sockets.kernel_socket import RawSocket, new_socket
+from .sockets.waiting import Expired
+from .streams.byte_stream import ByteStream
 
 if TYPE_CHECKING:
     from .._report import Phase

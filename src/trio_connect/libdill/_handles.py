@@ -14,7 +14,7 @@ from trio.lowlevel import RunVar, checkpoint
 from .._deadline import check_deadline as check_any_deadline
 from .._errors import IncompleteRead
 from .._net.listener import TcpListener
-from .._net.stream import TcpStream
+from .._net.streams.byte_stream import TcpStream
 from .._net.unix import UnixListener, UnixStream
 
 if TYPE_CHECKING:

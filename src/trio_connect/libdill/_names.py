@@ -12,8 +12,8 @@ from trio.lowlevel import checkpoint
 from .._deadline import to_seconds
 from .._endpoint import Endpoint
 from .._errors import DeadlineExceeded
-from .._net.resolve import SYSTEM_RESOLVER, check_host, numeric
-from .._net.waiting import Expired, within
+from .._net.names.resolve import SYSTEM_RESOLVER, check_host, numeric
+from .._net.sockets.waiting import Expired, within
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
 from ._handles import check_deadline, check_not_null, failure
 

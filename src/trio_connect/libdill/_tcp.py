@@ -9,7 +9,7 @@ from typing import Final
 from .._net import listener as listening
 from .._net import tcp
 from .._net.listener import TcpListener
-from .._net.stream import TcpStream
+from .._net.streams.byte_stream import TcpStream
 from ._addresses import check_ipaddr, endpoint_of, ipaddr
 from ._handles import TcpConnection, TcpListening, add, check_deadline, failure, find
 from ._sockets import accept, check_backlog, close, done, wrap

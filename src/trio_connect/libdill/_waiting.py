@@ -15,7 +15,7 @@ from trio.lowlevel import RunVar, cancel_shielded_checkpoint, checkpoint, checkp
 
 from .._deadline import to_seconds
 from .._errors import DeadlineExceeded
-from .._net.waiting import park
+from .._net.sockets.waiting import park
 from ._handles import check_deadline, failure, refuse
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from trio import current_time
 from .._endpoint import Endpoint, as_endpoint, check_connectable
 from .._errors import connect_error
 from .._net.attempt import sockaddr_of
-from .._net.datagram import DatagramSocket
-from .._net.factory import errno_of
+from .._net.sockets.datagram import DatagramSocket
+from .._net.sockets.factory_socket import errno_of
 from ._transport import Transport, check_family, error, show
 from ._values import Address
 

@@ -19,7 +19,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .._errors import DeadlineExceeded
-from .._net.waiting import one_pass
+from .._net.sockets.waiting import one_pass
 from ._operations import AnyResult, AnyToken, Lane, Operation, Work
 from ._table import Flaw, TokenTable
 from ._values import Completion, Op, QResult, QToken

@@ -10,7 +10,6 @@ from trio.lowlevel import cancel_shielded_checkpoint
 
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._errors import DeadlineExceeded, connect_error
-from .._net import sockopts
 from .._net.attempt import (
     PENDING,
     attempt_error,
@@ -22,10 +21,12 @@ from .._net.attempt import (
     sockaddr_of,
     spinning,
 )
-from .._net.factory import FactorySocket, LocalFailure, errno_of, factory_installed
 from .._net.listener import TcpListener, new_listening_socket, set_options
-from .._net.raw import RawSocket, new_socket
-from .._net.stream import TcpStream
+from .._net.sockets import options as sockopts
+from .._net.sockets.factory_socket import FactorySocket, LocalFailure, errno_of, factory_installed
+from .._net.sockets.kernel_socket import RawSocket, new_socket
+from .._net.sockets.waiting import Expired
+from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
     UnixListener,
     UnixStream,
@@ -34,7 +35,6 @@ from .._net.unix import (
     too_long,
     unix_family,
 )
-from .._net.waiting import Expired
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from ._transport import StreamTransport, check_family, show
 
@@ -106,7 +106,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         except LocalFailure as exc:
             raise attempt_error(exc.code, exc.phase, None, target, source, current_time() - started) from None
         except Expired:
-            from .._net.reports import deadline_exceeded
+            from .._net.race.reports import deadline_exceeded
 
             source_text = describe_source(self._door, target, source)
             raise deadline_exceeded(target, source, source_text, started, until) from None

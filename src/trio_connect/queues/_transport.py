@@ -15,10 +15,10 @@ from trio import current_time
 
 from .._endpoint import Endpoint
 from .._errors import connect_error, strerror
-from .._net.factory import errno_of
 from .._net.listener import TcpListener
-from .._net.raw import RawSocket
-from .._net.stream import TcpStream
+from .._net.sockets.factory_socket import errno_of
+from .._net.sockets.kernel_socket import RawSocket
+from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
     UnixListener,
     UnixStream,

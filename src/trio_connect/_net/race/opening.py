@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 from trio import current_time
 
-from .._errors import connect_error
-from .attempt import PENDING, Door, describe_source, open_and_begin, settle
-from .factory import LocalFailure
+from ..._errors import connect_error
+from ..attempt import PENDING, Door, describe_source, open_and_begin, settle
+from ..sockets.factory_socket import LocalFailure
 
 if TYPE_CHECKING:
-    from .._endpoint import Endpoint, Source
-    from .._options import SocketOptions
-    from .._report import Phase
+    from ..._endpoint import Endpoint, Source
+    from ..._options import SocketOptions
+    from ..._report import Phase
 
 NOT_EMITTED: Final = frozenset(
     {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}

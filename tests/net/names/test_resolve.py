@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_connect._answer import Answer
-from trio_connect._net.resolve import (
+from trio_connect._net.names.resolve import (
     SYSTEM_RESOLVER,
     Resolver,
     StaticResolver,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from .._options import DEFAULT_OPTIONS, SocketOptions
+from ..._options import DEFAULT_OPTIONS, SocketOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,8 +24,8 @@ from typing import final
 import trio
 from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from .._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
-from .._engine.gate import Gate
+from ..._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
+from ..._engine.gate import Gate
 from .resolve import Resolver, cleaned
 
 __all__ = ["Lookups"]

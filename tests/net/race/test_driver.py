@@ -36,7 +36,7 @@ from trio_connect import (
     now,
     tcp_listen,
 )
-from trio_connect._net import race_driver
+from trio_connect._net.race import driver as race_driver
 from trio_connect._policy import DEFAULT_POLICY
 
 SOON = RacePolicy(attempt_delay=0.010)
@@ -426,7 +426,7 @@ class Census(trio.abc.Instrument):
             self.scopes += 1
             return scope(*args, **kwargs)
 
-        monkeypatch.setattr("trio_connect._net.waiting.CancelScope", counted)
+        monkeypatch.setattr("trio_connect._net.sockets.waiting.CancelScope", counted)
         monkeypatch.setattr("trio.CancelScope", counted)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:

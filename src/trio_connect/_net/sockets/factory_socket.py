@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
 
-from .raw import LINGER_ABORT, bind_to_interface
+from .kernel_socket import LINGER_ABORT, bind_to_interface
 from .waiting import Expired, within
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from .._report import Phase
-    from .raw import Ancillary
+    from ..._report import Phase
+    from .kernel_socket import Ancillary
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 from trio import current_time
 
-from .._endpoint import Endpoint, Source
-from .._errors import DeadlineExceeded
-from .._report import EMPTY_REPORT, Attempt, ConnectReport
+from ..._endpoint import Endpoint, Source
+from ..._errors import DeadlineExceeded
+from ..._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
 Facts: TypeAlias = "tuple[Sequence[Pair], Sequence[Pair], float, float]"

@@ -16,7 +16,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.streams import KINDS, RECEIVES, Kind, Stream, make_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded, IncompleteRead, now, tcp_connect
-from trio_connect._net.buffer import EMPTY_BUFFER, ReceiveBuffer
+from trio_connect._net.streams.buffer import EMPTY_BUFFER, ReceiveBuffer
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 receives = pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)

@@ -13,8 +13,8 @@ from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import connectx as module
-from trio_connect._net import opening
-from trio_connect._net.raw import RawSocket
+from trio_connect._net.race import opening
+from trio_connect._net.sockets.kernel_socket import RawSocket
 
 AWAY = [("192.0.2.1", 443), ("192.0.2.2", 443)]
 WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)

@@ -14,9 +14,9 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from .._deadline import to_seconds
-from .stream_state import Patience, StreamState
-from .waiting import Expired
+from ..._deadline import to_seconds
+from ..sockets.waiting import Expired
+from .state import Patience, StreamState
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from trio_connect._answer import Answer, Lookup
-from trio_connect._net.lookup import Lookups
-from trio_connect._net.resolve import StaticResolver
+from trio_connect._net.names.lookup import Lookups
+from trio_connect._net.names.resolve import StaticResolver
 
 BOTH = (AF_INET6, AF_INET)
 V6 = "2001:db8::1"

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, final, runtime_checkable
 import trio
 from trio.lowlevel import RunVar, checkpoint, enable_ki_protection
 
-from .._answer import Answer
+from ..._answer import Answer
 
 __all__ = ["Resolver", "StaticResolver", "SystemResolver"]
 

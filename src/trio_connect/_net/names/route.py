@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from socket import SOCK_DGRAM
 from typing import Final
 
-from .._endpoint import Endpoint, Source
-from .._engine.order import SourceAddress
-from .attempt import sockaddr_of
-from .raw import bind_to_interface
+from ..._endpoint import Endpoint, Source
+from ..._engine.order import SourceAddress
+from ..attempt import sockaddr_of
+from ..sockets.kernel_socket import bind_to_interface
 
 __all__ = ["look_up_route", "look_up_routes"]
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.lowlevel import checkpoint, wait_readable
 
-from trio_connect._net.waiting import PASSES, Expired, park, within
+from trio_connect._net.sockets.waiting import PASSES, Expired, park, within
 
 
 async def take_passes(count: int, seen: list[int] | None = None) -> str:

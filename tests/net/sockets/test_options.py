@@ -12,7 +12,7 @@ import pytest
 from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from trio_connect import SocketOptions, tcp_connect, tcp_listen
-from trio_connect._net import sockopts
+from trio_connect._net.sockets import options as sockopts
 from trio_connect._options import DEFAULT_OPTIONS
 
 TCP, SOL, V6 = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IPV6

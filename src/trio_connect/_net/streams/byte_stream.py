@@ -11,19 +11,19 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from .._deadline import to_seconds
-from .._endpoint import Endpoint, as_endpoint
-from .attempt import adopt
+from ..._deadline import to_seconds
+from ..._endpoint import Endpoint, as_endpoint
+from ..attempt import adopt
+from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
-from .stream_state import Patience
-from .waiting import Expired
+from .state import Patience
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .._report import ConnectReport
+    from ..._report import ConnectReport
 
 
 A = TypeVar("A")
@@ -89,7 +89,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     @property
     def report(self) -> ConnectReport:
         """How this connection was made; empty for an accepted one."""
-        from .reports import report_of
+        from ..race.reports import report_of
 
         self._report = report = report_of(self._report)
         return report

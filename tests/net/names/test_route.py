@@ -8,8 +8,8 @@ import pytest
 
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine.order import SourceAddress
-from trio_connect._net import route
-from trio_connect._net.route import look_up_route, look_up_routes
+from trio_connect._net.names import route
+from trio_connect._net.names.route import look_up_route, look_up_routes
 
 V6 = Endpoint("2001:db8::1", 443)
 V4 = Endpoint("192.0.2.1", 443)

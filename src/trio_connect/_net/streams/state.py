@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 import trio
 from trio import current_time
 
-from .._errors import DeadlineExceeded, strerror
+from ..._errors import DeadlineExceeded, strerror
+from ..sockets.factory_socket import FactorySocket
+from ..sockets.kernel_socket import RawSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
-from .factory import FactorySocket
-from .raw import RawSocket
 
 if TYPE_CHECKING:
-    from .attempt import Door
-    from .reports import Recorded
+    from ..attempt import Door
+    from ..race.reports import Recorded
 
 A = TypeVar("A")
 

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import trio
 
-from .._errors import EstablishFailed, ResolveFailed
+from ..._errors import EstablishFailed, ResolveFailed
 
 # What an establish may raise to fail its attempt alone; ssl.SSLError is an OSError.
 ATTEMPT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, EstablishFailed)

@@ -14,14 +14,14 @@ import attrs
 import trio
 from trio import current_time
 
-from .attempt import Door, attempt_error, finish
-from .factory import LocalFailure
-from .race_errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, without_cancellation
-from .stream import TcpStream
+from ..attempt import Door, attempt_error, finish
+from ..sockets.factory_socket import LocalFailure
+from ..streams.byte_stream import TcpStream
+from .errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, without_cancellation
 
 if TYPE_CHECKING:
-    from .._endpoint import Endpoint, Source
-    from .._report import Phase
+    from ..._endpoint import Endpoint, Source
+    from ..._report import Phase
 
 Establish: TypeAlias = Callable[[TcpStream], Awaitable[Any]]
 

@@ -26,15 +26,17 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .._engine.race import Race
-from .._engine.race_table import Abandon, Command, Start, Won
-from .._errors import milliseconds, race_exceeded
-from .._report import ConnectReport, Outcome, Phase
-from .._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from .attempt import PENDING, describe_source, look
+from ..._engine.race import Race
+from ..._engine.race_table import Abandon, Command, Start, Won
+from ..._errors import milliseconds, race_exceeded
+from ..._report import ConnectReport, Outcome, Phase
+from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
+from ..attempt import PENDING, describe_source, look
+from ..sockets.waiting import PASSES, park
+from ..streams.byte_stream import TcpStream
+from .errors import out_of_the_group
 from .opening import NOT_EMITTED, Failure, Opening, open_attempt
-from .race_errors import out_of_the_group
-from .race_tasks import (
+from .tasks import (
     Connected,
     Establish,
     Established,
@@ -47,14 +49,12 @@ from .race_tasks import (
     result_of,
     run_feed,
 )
-from .stream import TcpStream
-from .waiting import PASSES, park
 
 if TYPE_CHECKING:
-    from .._answer import Lookup
-    from .._endpoint import Endpoint, Source
-    from .._options import SocketOptions
-    from .._policy import RacePolicy
+    from ..._answer import Lookup
+    from ..._endpoint import Endpoint, Source
+    from ..._options import SocketOptions
+    from ..._policy import RacePolicy
 
 P = ParamSpec("P")
 

@@ -1,0 +1,1 @@
+"""From names to addresses: resolvers, lookups, routes."""

@@ -1,0 +1,1 @@
+"""The shell of a race: what runs the decisions of `_engine.race`."""

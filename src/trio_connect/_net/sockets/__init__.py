@@ -1,0 +1,1 @@
+"""The sockets beneath everything: one contract, two kinds."""

@@ -1,0 +1,1 @@
+"""The halves of a byte stream: its buffer, receiving, sending, closing."""
