@@ -18,7 +18,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from trio_connect import DeadlineExceeded, UnixListener, UnixStream, now, unix_connect, unix_listen
 from trio_connect._net import unix
-from trio_connect._net.sockets.kernel_socket import RawSocket
+from trio_connect._net.sockets.kernel_socket import KernelSocket
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,14 @@ async def test_a_full_backlog_is_waited_for(door: Door, tmp_path: Path) -> None:
 
 async def test_waiting_for_room_is_no_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
-    begin = RawSocket.begin
+    begin = KernelSocket.begin
 
-    def counted(self: RawSocket, address: Any) -> int:
+    def counted(self: KernelSocket, address: Any) -> int:
         nonlocal tries
         tries += 1
         return begin(self, address)
 
-    monkeypatch.setattr(RawSocket, "begin", counted)
+    monkeypatch.setattr(KernelSocket, "begin", counted)
     async with no_leaks():
         with faults.full_unix_backlog() as path, pytest.raises(DeadlineExceeded, match="whose backlog is full"):
             await unix_connect(path, now() + 200)

@@ -20,7 +20,7 @@ from .._errors import connect_error
 from .._options import DEFAULT_OPTIONS
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, LocalFailure, errno_of
-from .sockets.kernel_socket import RawSocket, new_socket
+from .sockets.kernel_socket import KernelSocket, new_socket
 from .sockets.options import DEFAULT_PLAN
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._options import SocketOptions
     from .._report import Phase
 
-Door: TypeAlias = RawSocket | FactorySocket
+Door: TypeAlias = KernelSocket | FactorySocket
 
 PENDING: Final = errno.EALREADY
 """The handshake goes on, or it is over and connect(2) has not been asked again."""
@@ -49,7 +49,7 @@ def adopt(sock: object) -> Door:
     """
     if isinstance(sock, socket.socket):
         sock.setblocking(False)
-        return RawSocket(sock)
+        return KernelSocket(sock)
     if isinstance(sock, trio.socket.SocketType):
         return FactorySocket(sock)
     raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
@@ -96,7 +96,7 @@ def open_and_begin(
             if sock is not None:
                 sock.close()
             raise LocalFailure(errno_of(exc), "socket") from exc
-        door = RawSocket(sock)
+        door = KernelSocket(sock)
     try:
         return door, address, door.begin(address)
     except BaseException:  # an audit hook may forbid it
@@ -115,7 +115,7 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
     door: Door | None = None
     try:
         bind_address = _bind_address(family, source)
-        door = FactorySocket.make(family, bind_address) if factory else RawSocket(new_socket(family))
+        door = FactorySocket.make(family, bind_address) if factory else KernelSocket(new_socket(family))
         try:
             door.set_options(sockopts.connecting(options, family))
         except OSError:
@@ -125,7 +125,7 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
         if source is not None:
             phase = "bind"
             _prepare_source(door, source)
-            if isinstance(door, RawSocket) and bind_address is not None:
+            if isinstance(door, KernelSocket) and bind_address is not None:
                 door.bind(bind_address)
     except OSError as exc:
         if door is not None:
@@ -154,7 +154,7 @@ def _prepare_source(door: Door, source: Source) -> None:
     if source.port:
         # A fixed local port must be usable again while its last connection is in TIME_WAIT.
         plan.append((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1))
-    elif sys.platform == "linux" and isinstance(door, RawSocket):
+    elif sys.platform == "linux" and isinstance(door, KernelSocket):
         # The port is then chosen by connect(), per destination, ip(7). IPv6 sockets take the option too.
         plan.append((socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1))
     door.set_options(tuple(plan))
@@ -254,7 +254,7 @@ def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> 
         return code
     port = endpoint.port
     # Only a local port of those that the kernel picks from, or one that was asked for, can be the destination's.
-    itself = port in local_ports() or door.__class__ is not RawSocket or (source is not None and source.port == port)
+    itself = port in local_ports() or door.__class__ is not KernelSocket or (source is not None and source.port == port)
     return errno.ECONNREFUSED if itself and _reject_self_connect(door, endpoint) else 0
 
 

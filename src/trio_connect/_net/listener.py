@@ -19,7 +19,7 @@ from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .attempt import Door, adopt, load_reports, sockaddr_of
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
-from .sockets.kernel_socket import RawSocket
+from .sockets.kernel_socket import KernelSocket
 from .sockets.waiting import Expired
 from .streams.byte_stream import ByteStream, TcpStream
 
@@ -58,7 +58,7 @@ def set_options(door: Door, plan: sockopts.Plan, options: SocketOptions) -> None
         door.set_options(plan)
     except OSError:
         # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
-        if isinstance(door, RawSocket) or options is not DEFAULT_OPTIONS:
+        if isinstance(door, KernelSocket) or options is not DEFAULT_OPTIONS:
             raise
 
 
@@ -77,7 +77,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     __slots__ = ("__weakref__", "_accepting", "_closed", "_door", "_name")
 
     def __init__(self, door: Door, name: A) -> None:
-        if not isinstance(door, (RawSocket, FactorySocket)):
+        if not isinstance(door, (KernelSocket, FactorySocket)):
             raise TypeError(f"{type(self).__name__} is made by listening or from_socket(), not directly")
         self._door: Final = door
         self._name = name
@@ -260,7 +260,9 @@ async def tcp_listen(
     try:
         address = sockaddr_of(endpoint)
         plan = sockopts.listening(options, family)
-        door = FactorySocket.make(family, address) if factory_installed() else RawSocket(new_listening_socket(family))
+        door = (
+            FactorySocket.make(family, address) if factory_installed() else KernelSocket(new_listening_socket(family))
+        )
         set_options(door, plan, options)
         phase = "bind"
         await listen(door, address, size)

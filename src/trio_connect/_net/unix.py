@@ -24,7 +24,7 @@ from .._errors import DeadlineExceeded, connect_error
 from .attempt import PENDING
 from .listener import SocketListener, check_backlog, listen, new_listening_socket
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
-from .sockets.kernel_socket import RawSocket, new_socket
+from .sockets.kernel_socket import KernelSocket, new_socket
 from .sockets.waiting import Expired
 from .streams.byte_stream import ByteStream
 
@@ -265,7 +265,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     door: Door | None = None
     try:
         family = unix_family()
-        door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
+        door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
         phase = "connect"
         code = await connect_door(door, address, until)
         if code:
@@ -354,7 +354,7 @@ async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -
         if factory_installed():
             door = FactorySocket.make(family, address)
         else:
-            door = RawSocket(new_listening_socket(family))
+            door = KernelSocket(new_listening_socket(family))
         phase = "bind"
         if too_long(address):
             raise OSError(errno.ENAMETOOLONG, "")

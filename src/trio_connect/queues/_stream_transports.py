@@ -24,7 +24,7 @@ from .._net.attempt import (
 from .._net.listener import TcpListener, new_listening_socket, set_options
 from .._net.sockets import options as sockopts
 from .._net.sockets.factory_socket import FactorySocket, LocalFailure, errno_of, factory_installed
-from .._net.sockets.kernel_socket import RawSocket, new_socket
+from .._net.sockets.kernel_socket import KernelSocket, new_socket
 from .._net.sockets.waiting import Expired
 from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
@@ -62,7 +62,7 @@ class TcpTransport(StreamTransport[TcpStream]):
     def _open(self, target: Endpoint) -> Door:
         family = target.family
         plan = sockopts.listening(self._options, family)
-        door = FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+        door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
         try:
             set_options(door, plan, self._options)
         except BaseException:
@@ -139,7 +139,7 @@ class UnixTransport(StreamTransport[UnixStream]):
 
     def _open(self, target: str | bytes) -> Door:  # noqa: ARG002
         family = unix_family()
-        return FactorySocket.make(family) if factory_installed() else RawSocket(new_listening_socket(family))
+        return FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
 
     @staticmethod
     def _address(name: Any) -> str | bytes:
@@ -163,7 +163,7 @@ class UnixTransport(StreamTransport[UnixStream]):
         if door is None:
             try:
                 family = unix_family()
-                door = FactorySocket.make(family) if factory_installed() else RawSocket(new_socket(family))
+                door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
             except OSError as exc:
                 elapsed = current_time() - started
                 raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None

@@ -17,7 +17,7 @@ from .._endpoint import Endpoint
 from .._errors import connect_error, strerror
 from .._net.listener import TcpListener
 from .._net.sockets.factory_socket import errno_of
-from .._net.sockets.kernel_socket import RawSocket
+from .._net.sockets.kernel_socket import KernelSocket
 from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
     UnixListener,
@@ -163,7 +163,7 @@ class StreamTransport(Transport, Generic[S]):
             address = self._bind_address(target)
             door = self._open(target)
             phase = "bind"
-            if isinstance(door, RawSocket):
+            if isinstance(door, KernelSocket):
                 door.bind(address)
             else:
                 await door.trio_socket().bind(address)

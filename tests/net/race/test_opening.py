@@ -14,7 +14,7 @@ from tests.support.scripted import IN_PROGRESS, passes, script
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import connectx as module
 from trio_connect._net.race import opening
-from trio_connect._net.sockets.kernel_socket import RawSocket
+from trio_connect._net.sockets.kernel_socket import KernelSocket
 
 AWAY = [("192.0.2.1", 443), ("192.0.2.2", 443)]
 WITHOUT_SUCH_A_ZONE = Endpoint("fe80::1%nosuch0", 9)
@@ -35,9 +35,9 @@ async def interrupt_pass() -> None:
 @pytest.mark.parametrize(
     ("where", "name", "replacement"),
     [
-        (RawSocket, "begin", interrupt),
+        (KernelSocket, "begin", interrupt),
         (module, "cancel_shielded_checkpoint", interrupt_pass),
-        (RawSocket, "look", interrupt),
+        (KernelSocket, "look", interrupt),
         (module, "settle", interrupt),
         (module, "TcpStream", interrupt),
     ],
@@ -76,7 +76,9 @@ async def test_now_or_never_hears_a_refusal_and_goes_on(past):
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(RawSocket, "begin"), (RawSocket, "look"), (opening, "settle")], ids=["begin", "look", "settle"]
+    ("where", "name"),
+    [(KernelSocket, "begin"), (KernelSocket, "look"), (opening, "settle")],
+    ids=["begin", "look", "settle"],
 )
 async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monkeypatch, where, name):
     calls = 0

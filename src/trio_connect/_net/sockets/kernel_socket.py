@@ -106,7 +106,7 @@ def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: st
 
 
 @final
-class RawSocket:
+class KernelSocket:
     """One of the two doors: a non-blocking kernel socket under Trio's public wait functions."""
 
     __slots__ = ("_sock", "lost")
@@ -249,10 +249,10 @@ class RawSocket:
         ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
             return self._sock.recvmsg(size, room, flags)[:3]
 
-    async def accept(self, until: float) -> tuple[RawSocket, Any]:
+    async def accept(self, until: float) -> tuple[KernelSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
         sock, address = await self._do(self._accept_now, wait_readable, until)
-        return RawSocket(sock), address
+        return KernelSocket(sock), address
 
     def _accept_now(self) -> tuple[socket.socket, Any]:
         listener = self._sock

@@ -12,7 +12,7 @@ from trio import current_time
 
 from ..._errors import DeadlineExceeded, strerror
 from ..sockets.factory_socket import FactorySocket
-from ..sockets.kernel_socket import RawSocket
+from ..sockets.kernel_socket import KernelSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class StreamState(Generic[A]):
     _draining: bool
 
     def __init__(self, door: Door, peer: A, report: Recorded = None) -> None:
-        if door.__class__ is not RawSocket and not isinstance(door, FactorySocket):
+        if door.__class__ is not KernelSocket and not isinstance(door, FactorySocket):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._door = door
         self._buffer = EMPTY_BUFFER
