@@ -246,7 +246,7 @@ def _judge_own(modules: Mapping[str, Module], module: Module, floor: Floor, item
         return
     if floor is Floor.DOOR and other is Floor.PURE and group == module.group:
         return
-    if floor is Floor.PUBLIC and other is Floor.DOOR and item.when is not When.IMPORT:
+    if floor is Floor.PUBLIC and (other is Floor.DOOR or group == "testing") and item.when is not When.IMPORT:
         return  # loaded on first use
     if other not in _BELOW[floor]:
         yield f"{floor.value} imports {target} ({other.value}) {item.when.value}"

@@ -21,6 +21,7 @@ from ._options import SocketOptions as SocketOptions
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
     from . import queues as queues
+    from . import testing as testing
     from ._answer import Answer as Answer
     from ._answer import Lookup as Lookup
     from ._net.connect import connect as connect
@@ -93,9 +94,11 @@ __all__ = [
     "unix_listen",
 ]
 
+__version__ = "0.1.0.dev0"
+
 # Who makes single connects pays for nothing else: races, listeners, names and front doors are loaded when they are
 # first asked for (PEP 562).
-_FRONT_DOORS: _typing.Final = frozenset({"libdill", "queues"})
+_SUBPACKAGES: _typing.Final = frozenset({"libdill", "queues", "testing"})
 _LATER: _typing.Final = {
     "Answer": "_answer",
     "Lookup": "_answer",
@@ -139,7 +142,7 @@ for _value in [globals()[_name] for _name in __all__ if _name not in _LATER]:
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name in _FRONT_DOORS:
+        if name in _SUBPACKAGES:
             return _import_module(f"{__name__}.{name}")
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -149,4 +152,4 @@ if not _typing.TYPE_CHECKING:
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_FRONT_DOORS, *_LATER})
+        return sorted({*globals(), *_SUBPACKAGES, *_LATER})
