@@ -38,7 +38,7 @@ class Floor(enum.Enum):
 PURE_VALUES: Final = frozenset({"_answer", "_endpoint", "_options", "_policy", "_report", "_trace"})
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
-EDGE_VALUES: Final = frozenset({"_errors", "_deadline"})
+EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
 # A veneer speaks an original's names over one door; libdill's door is the public names themselves.

@@ -24,7 +24,7 @@ from trio_connect import (
     Lookup,
     ResolveFailed,
 )
-from trio_connect._errors import connect_error, is_local, race_failed, resolve_failed
+from trio_connect._messages import call_exceeded, connect_error, is_local, race_failed, resolve_failed
 from trio_connect._report import Phase
 
 PEER = Endpoint("192.0.2.1", 443)
@@ -100,16 +100,14 @@ def test_deadline_exceeded_is_both_kinds_and_no_kernel_timeout() -> None:
 def test_deadline_exceeded_words_and_hint() -> None:
     async def main() -> None:
         report = ConnectReport(started_at=1.0)
-        error = DeadlineExceeded.during(
-            f"connect to {PEER}", 0.5, trio.current_time() - 1, report=report, transferred=7
-        )
+        error = call_exceeded(f"connect to {PEER}", 0.5, trio.current_time() - 1, report=report, transferred=7)
         assert str(error) == (
             f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms; "
             "transferred: 7 bytes"
         )
         assert (error.report, error.transferred) == (report, 7)
-        assert "deadlines are absolute" not in str(DeadlineExceeded.during("x", 0, -math.inf))
-        stale = DeadlineExceeded.during("x", 0, 0.5)
+        assert "deadlines are absolute" not in str(call_exceeded("x", 0, -math.inf))
+        stale = call_exceeded("x", 0, 0.5)
         assert str(stale).endswith("; deadlines are absolute: use now() + ...")
 
     clock = trio.testing.MockClock()

@@ -16,7 +16,7 @@ import trio
 
 from .._endpoint import Endpoint
 from .._engine.spinning import Spinning
-from .._errors import connect_error
+from .._messages import connect_error
 from .._options import DEFAULT_OPTIONS
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, LocalFailure, errno_of

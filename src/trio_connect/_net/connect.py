@@ -17,7 +17,7 @@ from .._answer import Lookup, LookupKind
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
 from .._engine.order import Knowledge, order, served_families, split_by_source
-from .._errors import DeadlineExceeded, race_failed, resolve_failed
+from .._messages import call_exceeded, race_failed, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
@@ -108,7 +108,7 @@ async def resolve(
     except Expired:
         elapsed = current_time() - started
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=elapsed)
-        raise DeadlineExceeded.during(f"lookup of {host}", elapsed, until, report=report) from None
+        raise call_exceeded(f"lookup of {host}", elapsed, until, report=report) from None
     if not lookups.addresses:
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)

@@ -21,7 +21,7 @@ from trio.lowlevel import (
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
 from .._engine.spinning import CREDIT
-from .._errors import race_failed
+from .._messages import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .attempt import PENDING, local_ports, open_and_begin, settle, spinning

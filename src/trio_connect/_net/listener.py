@@ -14,7 +14,7 @@ from trio.lowlevel import checkpoint
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
-from .._errors import DeadlineExceeded, connect_error
+from .._messages import call_exceeded, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .attempt import Door, adopt, load_reports, sockaddr_of
 from .sockets import options as sockopts
@@ -148,7 +148,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             door, name = await self._door.accept(until)
         except Expired:
             what = f"accept on {self._name}"
-            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+            raise call_exceeded(what, current_time() - started, until) from None
         except OSError as exc:
             if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
                 raise trio.ClosedResourceError("this listener was closed by another task") from None

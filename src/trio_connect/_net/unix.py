@@ -20,7 +20,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._deadline import to_seconds
-from .._errors import DeadlineExceeded, connect_error
+from .._messages import call_exceeded, connect_error
 from .attempt import PENDING
 from .listener import SocketListener, check_backlog, listen, new_listening_socket
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
@@ -275,7 +275,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
         assert door is not None
         door.close()
         what = f"connect to {show_path(address)}, whose backlog is full,"
-        raise DeadlineExceeded.during(what, current_time() - started, until) from None
+        raise call_exceeded(what, current_time() - started, until) from None
     except OSError as exc:
         if door is not None:
             door.close()

@@ -11,7 +11,7 @@ from trio.lowlevel import checkpoint
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint
-from .._errors import DeadlineExceeded
+from .._messages import call_exceeded
 from .._net.names.resolve import SYSTEM_RESOLVER, check_host, numeric
 from .._net.sockets.waiting import Expired, within
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
@@ -139,7 +139,7 @@ class _Lookup:
             return [Endpoint(address, self.port) for address in found[: self.n]]
         for error in self.errors:
             if isinstance(error, Expired):
-                raise DeadlineExceeded.during(f"looking up {self.name!r}", current_time() - started, until)
+                raise call_exceeded(f"looking up {self.name!r}", current_time() - started, until)
             if not isinstance(error, OSError):
                 raise error
             raise failure(errno.EADDRNOTAVAIL, f"looking up {self.name!r} failed: {error}") from error

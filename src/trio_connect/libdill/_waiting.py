@@ -14,7 +14,7 @@ from trio import current_time
 from trio.lowlevel import RunVar, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._deadline import to_seconds
-from .._errors import DeadlineExceeded
+from .._messages import call_exceeded
 from .._net.sockets.waiting import park
 from ._handles import check_deadline, failure, refuse
 
@@ -153,7 +153,7 @@ else:
         _waiting().add((fd, what))
         try:
             if not await park(wait, fd, until) and not _is_ready(fd, events):
-                raise DeadlineExceeded.during(f"{what}({fd})", current_time() - started, until)
+                raise call_exceeded(f"{what}({fd})", current_time() - started, until)
         except trio.BusyResourceError:
             raise failure(errno.EBUSY, f"another task waits for descriptor {fd}") from None
         except trio.ClosedResourceError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from trio import current_time
 
 from .._endpoint import Endpoint, as_endpoint, check_connectable
-from .._errors import connect_error
+from .._messages import connect_error
 from .._net.attempt import sockaddr_of
 from .._net.sockets.datagram import DatagramSocket
 from .._net.sockets.factory_socket import errno_of

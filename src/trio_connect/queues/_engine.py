@@ -18,7 +18,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .._errors import DeadlineExceeded
+from .._messages import call_exceeded
 from .._net.sockets.waiting import one_pass
 from ._operations import AnyResult, AnyToken, Lane, Operation, Work
 from ._table import Flaw, TokenTable
@@ -205,7 +205,7 @@ class Engine:
                     found = self._oldest(tokens)
             if found is None:
                 what = f"the wait for {tokens[0]}" if len(tokens) == 1 else f"the wait for any of {len(tokens)} tokens"
-                raise DeadlineExceeded.during(what, current_time() - started, until)
+                raise call_exceeded(what, current_time() - started, until)
             return found, self._claimed(self.table.claim(found))
         finally:
             self._named.discard(waiter)

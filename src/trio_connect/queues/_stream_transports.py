@@ -9,7 +9,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint
 
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
-from .._errors import DeadlineExceeded, connect_error
+from .._messages import call_exceeded, connect_error
 from .._net.attempt import (
     PENDING,
     attempt_error,
@@ -174,7 +174,7 @@ class UnixTransport(StreamTransport[UnixStream]):
                 code = await connect_door(door, target, until)
         except Expired:
             what = f"connect to {show(target)}, whose backlog is full,"
-            raise DeadlineExceeded.during(what, current_time() - started, until) from None
+            raise call_exceeded(what, current_time() - started, until) from None
         if code == PENDING:
             return None
         if code:

@@ -14,7 +14,7 @@ import trio
 from trio import current_time
 
 from .._endpoint import Endpoint
-from .._errors import connect_error, strerror
+from .._messages import connect_error, strerror
 from .._net.listener import TcpListener
 from .._net.sockets.factory_socket import errno_of
 from .._net.sockets.kernel_socket import KernelSocket

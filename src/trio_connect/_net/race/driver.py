@@ -28,7 +28,7 @@ from trio.lowlevel import (
 
 from ..._engine.race import Race
 from ..._engine.race_table import Abandon, Command, Start, Won
-from ..._errors import milliseconds, race_exceeded
+from ..._messages import milliseconds, race_exceeded
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from ..attempt import PENDING, describe_source, look

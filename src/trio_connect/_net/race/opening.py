@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 from trio import current_time
 
-from ..._errors import connect_error
+from ..._messages import connect_error
 from ..attempt import PENDING, Door, describe_source, open_and_begin, settle
 from ..sockets.factory_socket import LocalFailure
 

@@ -13,6 +13,7 @@ from trio import current_time
 
 from ..._endpoint import Endpoint, Source
 from ..._errors import DeadlineExceeded
+from ..._messages import call_exceeded
 from ..._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
@@ -60,4 +61,4 @@ def deadline_exceeded(
     # "timed out" is said of attempts that came to their own end; here the caller's patience did.
     attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")
     report = ConnectReport(attempts=(attempt,), started_at=started, elapsed=elapsed)
-    return DeadlineExceeded.during(f"connect to {endpoint} from {source_text}", elapsed, until, report=report)
+    return call_exceeded(f"connect to {endpoint} from {source_text}", elapsed, until, report=report)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 import trio
 from trio import current_time
 
-from ..._errors import DeadlineExceeded, strerror
+from ..._errors import DeadlineExceeded
+from ..._messages import call_exceeded, strerror
 from ..sockets.factory_socket import FactorySocket
 from ..sockets.kernel_socket import KernelSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
@@ -102,7 +103,7 @@ class StreamState(Generic[A]):
         now = current_time()
         elapsed = 0.0 if started is None else now - started
         direction = {"send": "to", "receive": "from"}.get(what, "with")
-        return DeadlineExceeded.during(f"{what} {direction} {self._peer}", elapsed, until, transferred=transferred)
+        return call_exceeded(f"{what} {direction} {self._peer}", elapsed, until, transferred=transferred)
 
 
 class Patience:

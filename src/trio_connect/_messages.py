@@ -1,0 +1,223 @@
+"""How the texts of errors are built: who, where, how long, and what to do about it.
+
+`connect_error` gives the kernel's own `OSError` subclass, so that ``except ConnectionRefusedError`` works, with one
+shape of text whether the error came at once or later. Trouble on this side of the wire is worded so that nobody
+reads it as the peer's fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from ._deadline import STALE_HINT, is_stale
+from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
+
+if TYPE_CHECKING:
+    from ._answer import Lookup
+    from ._endpoint import Endpoint
+    from ._report import Attempt, ConnectReport, Phase
+
+_WORDS: Final = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    # Never DeadlineExceeded: nobody's deadline came, the kernel ran out of SYN retries (tcp_syn_retries, tcp(7)).
+    errno.ETIMEDOUT: "timed out in the kernel",
+}
+
+_MOST_NAMED: Final = 4
+"""How many endpoints a message lists; the report has them all."""
+
+_HINTS: Final = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or keep fewer connections at a time",
+    errno.ENFILE: "the whole machine is out of open files (fs.file-max)",
+    errno.EADDRINUSE: "another socket has that address and port, or that path exists already; ss -anp lists sockets",
+    errno.EADDRNOTAVAIL: "the local address is not on this machine, or, in a connect, every local port towards that "
+    "endpoint is in use (net.ipv4.ip_local_port_range); another source address has ports of its own",
+    errno.EACCES: "a port below net.ipv4.ip_unprivileged_port_start, or a path in that folder, needs more rights",
+    errno.ENODEV: "no interface has that name",
+    errno.EPERM: "the system's policy forbids it",
+}
+
+
+def strerror(code: int) -> str:
+    """Return the system's text for an errno, to stand in the middle of a sentence."""
+    text = os.strerror(code)
+    return text[:1].lower() + text[1:]
+
+
+def milliseconds(seconds: float) -> str:
+    """Return the duration of an attempt for a message."""
+    return f"{seconds * 1000:.1f} ms"
+
+
+def duration(seconds: float) -> str:
+    """Return the duration of a whole call for a message."""
+    return f"{seconds:.2f} s" if seconds >= 1 else milliseconds(seconds)
+
+
+def is_local(code: int, phase: Phase) -> bool:
+    """Say whether a failure is trouble on this machine, which no peer is to be blamed for."""
+    return phase in ("socket", "bind") or (phase == "connect" and code == errno.EADDRNOTAVAIL)
+
+
+def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, elapsed: float) -> OSError:
+    """Return the `OSError` subclass for a failed attempt.
+
+    Args:
+      code: the errno.
+      phase: where it happened.
+      target: the endpoint, or the path of a unix-domain socket.
+      source: what the connection was to come from, in words.
+      elapsed: seconds since the attempt began.
+    """
+    if is_local(code, phase):
+        text = f"local: {phase} for {target}: {strerror(code)} (from {source}, after {milliseconds(elapsed)})"
+    else:
+        word = _WORDS.get(code) or f"failed ({strerror(code)})"
+        text = f"connect to {target} from {source} {word} after {milliseconds(elapsed)}"
+    error = OSError(code, text)
+    if code in _HINTS and is_local(code, phase):
+        error.add_note(_HINTS[code])
+    return error
+
+
+def call_exceeded(
+    what: str,
+    elapsed: float,
+    until: float,
+    *,
+    report: ConnectReport | None = None,
+    transferred: int = 0,
+    detail: str = "",
+) -> DeadlineExceeded:
+    """Return the exception with the project's one wording.
+
+    Args:
+      what: the operation and its endpoint, such as "connect to 192.0.2.1:443".
+      elapsed: seconds since the call.
+      until: the deadline, as Trio time.
+      report: see the attribute.
+      transferred: see the attribute.
+      detail: what was done by then, for the end of the text.
+    """
+    text = f"{what} had no result by its deadline, after {milliseconds(elapsed)}"
+    if detail:
+        text = f"{text} ({detail})"
+    if transferred:
+        text = f"{text}; transferred: {transferred} bytes"
+    if is_stale(until):
+        text = f"{text}; {STALE_HINT}"
+    return DeadlineExceeded(text, report=report, transferred=transferred)
+
+
+_PHASES: Final[tuple[Phase, ...]] = ("socket", "bind", "connect", "establish")
+
+
+def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
+    """Return the one errno to report for many attempts."""
+    failed = [attempt for attempt in attempts if attempt.errno is not None]
+    remote = [attempt for attempt in failed if attempt.errno is not None and not is_local(attempt.errno, attempt.phase)]
+    candidates = remote or failed
+    if not candidates:
+        return None
+    furthest = max(_PHASES.index(attempt.phase) for attempt in candidates)
+    codes = [attempt.errno for attempt in candidates if _PHASES.index(attempt.phase) == furthest]
+    # max() keeps the first of equals, and the attempts are in order of their starts.
+    return max(codes, key=codes.count)
+
+
+def _kind(attempt: Attempt) -> str:
+    if attempt.outcome == "skipped":
+        return "skipped, no source of its family"
+    if attempt.errno is None or attempt.outcome == "timed out":
+        return "not established" if attempt.outcome == "failed" else attempt.outcome
+    if is_local(attempt.errno, attempt.phase):
+        return f"local: {strerror(attempt.errno)}"
+    return _WORDS.get(attempt.errno) or strerror(attempt.errno)
+
+
+def _counts(attempts: Sequence[Attempt]) -> str:
+    kinds = Counter(_kind(attempt) for attempt in attempts)
+    return ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+
+
+def _where(target: str, attempts: Sequence[Attempt]) -> str:
+    names = list(dict.fromkeys(str(attempt.endpoint) for attempt in attempts))
+    more = len(names) - _MOST_NAMED
+    named = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{target} ({named})" if target and named else target or named or "endpoints that never came"
+
+
+def race_exceeded(target: str, report: ConnectReport, until: float) -> DeadlineExceeded:
+    """Return the error for a race that its caller's deadline has ended.
+
+    Args:
+      target: a name and port, or "" when the endpoints are all there is to name.
+      report: the finished report.
+      until: the deadline, as Trio time.
+    """
+    tried = [attempt for attempt in report.attempts if attempt.started is not None]
+    if report.lookups and not tried:
+        what = f"connect to {_where(target, report.attempts)}, whose lookup did not end in time,"
+    else:
+        what = f"connect to {_where(target, tried or report.attempts)}"
+    detail = _counts(tried) if len(tried) > 1 else ""
+    return call_exceeded(what, report.elapsed, until, report=report, detail=detail)
+
+
+def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:
+    """Return the error for a race without a winner.
+
+    Args:
+      target: a name and port, or "" when the endpoints are all there is to name.
+      report: the finished report.
+      errors: one for each attempt that was started, in that order.
+    """
+    attempts = report.attempts
+    counts = _counts(attempts)
+    started = sum(attempt.started is not None for attempt in attempts)
+    where = _where(target, attempts)
+    tries = "the only attempt" if started == 1 else f"all {started} attempts" if started else "no attempt could be made"
+    code = agreed_errno(attempts)
+    if code is None and not started and attempts:
+        code = errno.EADDRNOTAVAIL  # every endpoint was skipped: no source has an address of its family
+    text = (
+        f"{tries} to {where} failed in {duration(report.elapsed)} ({counts})"
+        if started
+        else f"{tries} to {where} ({counts})"
+    )
+    error = ConnectFailed(code, text, report=report)
+    if errors:
+        error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)
+    return error
+
+
+def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
+    """Return the error for a name without an address that could be tried.
+
+    Args:
+      host: the name.
+      report: the finished report, with the lookups.
+    """
+    told = [f"{lookup.kind}: {_lookup_outcome(lookup)}" for lookup in report.lookups]
+    told += [f"{attempt.endpoint} {attempt.outcome}" for attempt in report.attempts]
+    text = f"no address to try for {host} after {duration(report.elapsed)} ({', '.join(told)})"
+    errors = [lookup.error for lookup in report.lookups if lookup.error is not None]
+    codes = {error.errno for error in errors}
+    error = ResolveFailed(codes.pop() if len(codes) == 1 else socket.EAI_NONAME, text, report=report)
+    if errors:
+        error.__cause__ = ExceptionGroup(f"lookups of {host}", errors)
+    return error
+
+
+def _lookup_outcome(lookup: Lookup) -> str:
+    if lookup.error is not None:
+        return str(lookup.error)
+    if lookup.answer is None:
+        return "cancelled"
+    return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"
