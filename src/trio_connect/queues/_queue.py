@@ -16,7 +16,7 @@ from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
 from .._net.unix import UnixPath
 from ._datagram_transport import DatagramTransport
-from ._engine import Engine
+from ._scheduler import Scheduler
 from ._operations import Lane, Operation
 from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
 from ._stream_transports import TcpTransport
@@ -47,12 +47,12 @@ class IOQueue(trio.abc.AsyncResource):
       RuntimeError: it was called from another thread than the set's.
     """
 
-    __slots__ = ("_closed", "_control", "_engine", "_receiving", "_sending", "_state", "_transport")
+    __slots__ = ("_closed", "_control", "_scheduler", "_receiving", "_sending", "_state", "_transport")
 
-    def __init__(self, engine: Engine, transport: Transport, state: State = "unbound") -> None:
-        if not isinstance(engine, Engine):
+    def __init__(self, scheduler: Scheduler, transport: Transport, state: State = "unbound") -> None:
+        if not isinstance(scheduler, Scheduler):
             raise TypeError("an IOQueue is made by QueueSet.stream(), datagram() or unix(), not directly")
-        self._engine = engine
+        self._scheduler = scheduler
         self._transport = transport
         self._state: State = state
         self._control: Lane | None = None
@@ -87,8 +87,8 @@ class IOQueue(trio.abc.AsyncResource):
     # ------------------------------------------------------------------ the state
 
     def _check(self, submission: Submission) -> State:
-        self._engine.check_thread()
-        self._engine.check_open()
+        self._scheduler.check_thread()
+        self._scheduler.check_open()
         outcome = SUBMIT[self._transport.kind][self._state][submission]
         if isinstance(outcome, int):
             raise OSError(outcome, complaint(self._transport.kind, self._state, submission, outcome))
@@ -126,7 +126,7 @@ class IOQueue(trio.abc.AsyncResource):
             error = exc
         finally:
             self._happened("bound" if done else "bind failed")
-        if self._engine.ended:
+        if self._scheduler.ended:
             self._state = "closed"
         if self._state not in ("bound", "unbound"):
             # A socket factory's bind took its time, and what it bound has no queue any more.
@@ -138,7 +138,7 @@ class IOQueue(trio.abc.AsyncResource):
                 raise error
             finally:
                 del error  # its traceback holds this frame
-        self._engine.resources.add(self)
+        self._scheduler.resources.add(self)
         return cast("Address", self._transport.local)
 
     async def listen(self, backlog: int) -> None:
@@ -168,15 +168,15 @@ class IOQueue(trio.abc.AsyncResource):
           OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
         """
         self._check("accept")
-        self._engine.check_room("accept")
-        lane = self._receiving = self._receiving or Lane(self._engine)
-        return self._engine.submit("accept", self, lane, self._accept)
+        self._scheduler.check_room("accept")
+        lane = self._receiving = self._receiving or Lane(self._scheduler)
+        return self._scheduler.submit("accept", self, lane, self._accept)
 
     async def _accept(self, operation: Operation) -> Accepted | None:
         with operation.scope():
             transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
-            queue = IOQueue(self._engine, transport, "connected")
-            self._engine.resources.add(queue)
+            queue = IOQueue(self._scheduler, transport, "connected")
+            self._scheduler.resources.add(queue)
             return Accepted(queue, peer)
         return None
 
@@ -201,10 +201,10 @@ class IOQueue(trio.abc.AsyncResource):
         state = self._check("connect")
         if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
             raise OSError(errno.EBUSY, complaint("datagram", self._state, "connect", errno.EBUSY))
-        self._engine.check_room("connect")
+        self._scheduler.check_room("connect")
         self._state = state
-        lane = self._control = self._control or Lane(self._engine)
-        return self._engine.submit("connect", self, lane, partial(self._connect, target, until))
+        lane = self._control = self._control or Lane(self._scheduler)
+        return self._scheduler.submit("connect", self, lane, partial(self._connect, target, until))
 
     async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
         connected = False
@@ -221,8 +221,8 @@ class IOQueue(trio.abc.AsyncResource):
         options: RaceOptions,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
-        self._control = lane = Lane(self._engine)
-        return self._engine.submit("connectx", self, lane, partial(self._connectx, endpoints, deadline, options))
+        self._control = lane = Lane(self._scheduler)
+        return self._scheduler.submit("connectx", self, lane, partial(self._connectx, endpoints, deadline, options))
 
     async def _connectx(
         self, endpoints: Any, deadline: int, options: RaceOptions, operation: Operation
@@ -238,10 +238,10 @@ class IOQueue(trio.abc.AsyncResource):
 
     def _connect_ended(self, *, succeeded: bool) -> None:
         if succeeded:
-            self._engine.resources.add(self)
+            self._scheduler.resources.add(self)
             self._happened("connected")
         else:
-            self._engine.resources.discard(self)
+            self._scheduler.resources.discard(self)
             self._happened("connect failed")
 
     # ------------------------------------------------------------------ data
@@ -258,9 +258,9 @@ class IOQueue(trio.abc.AsyncResource):
         """
         view = _view(data, "push")
         self._check("push")
-        self._engine.check_room("push")
-        lane = self._sending = self._sending or Lane(self._engine)
-        return self._engine.submit("push", self, lane, partial(self._push, view))
+        self._scheduler.check_room("push")
+        lane = self._sending = self._sending or Lane(self._scheduler)
+        return self._scheduler.submit("push", self, lane, partial(self._push, view))
 
     async def _push(self, view: memoryview, operation: Operation) -> Pushed | None:
         with view, operation.scope():
@@ -285,13 +285,13 @@ class IOQueue(trio.abc.AsyncResource):
         state = self._check("push_to")
         transport = cast("DatagramTransport", self._transport)
         endpoint = transport.check_target(address, passive=False)
-        self._engine.check_room("push_to")
+        self._scheduler.check_room("push_to")
         # Opened here and not in the operation, so that a pop submitted next has a socket to wait on.
         transport.open_for(endpoint)
-        self._engine.resources.add(self)
+        self._scheduler.resources.add(self)
         self._state = state
-        lane = self._sending = self._sending or Lane(self._engine)
-        return self._engine.submit("push_to", self, lane, partial(self._push_to, view, endpoint))
+        lane = self._sending = self._sending or Lane(self._scheduler)
+        return self._scheduler.submit("push_to", self, lane, partial(self._push_to, view, endpoint))
 
     async def _push_to(self, view: memoryview, endpoint: Endpoint, operation: Operation) -> Pushed | None:
         with view, operation.scope():
@@ -315,9 +315,9 @@ class IOQueue(trio.abc.AsyncResource):
         if not 1 <= most <= MAX_POP:
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {size!r}")
         self._check("pop")
-        self._engine.check_room("pop")
-        lane = self._receiving = self._receiving or Lane(self._engine)
-        return self._engine.submit("pop", self, lane, partial(self._pop, most))
+        self._scheduler.check_room("pop")
+        lane = self._receiving = self._receiving or Lane(self._scheduler)
+        return self._scheduler.submit("pop", self, lane, partial(self._pop, most))
 
     async def _pop(self, size: int, operation: Operation) -> Popped | None:
         with operation.scope():
@@ -337,10 +337,10 @@ class IOQueue(trio.abc.AsyncResource):
           OSError: EBADF, closed already, or being closed.
         """
         state = self._check("close")
-        self._engine.check_room("close")
+        self._scheduler.check_room("close")
         self._state = state
-        self._engine.resources.add(self)
-        token = self._engine.submit("close", self, None, self._close)
+        self._scheduler.resources.add(self)
+        token = self._scheduler.submit("close", self, None, self._close)
         # Here, not by the task that closes: what is pending now must not complete before that has its first turn.
         for lane in self._lanes():
             lane.cancel()
@@ -356,7 +356,7 @@ class IOQueue(trio.abc.AsyncResource):
 
         Cancelled, it closes all the same.
         """
-        self._engine.check_thread()
+        self._scheduler.check_thread()
         if self._state == "closing":
             self._closed = self._closed or trio.Event()
             await self._closed.wait()
@@ -385,7 +385,7 @@ class IOQueue(trio.abc.AsyncResource):
             await self._transport.aclose()
         finally:  # a close that fails has closed too, close(2), and others may be waiting for it
             self._happened("closed")
-            self._engine.resources.discard(self)
+            self._scheduler.resources.discard(self)
             if self._closed is not None:
                 self._closed.set()
 

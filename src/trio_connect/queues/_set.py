@@ -17,7 +17,7 @@ from .._net.connectx import RaceOptions, check_race_options, checked
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
 from ._datagram_transport import DatagramTransport
-from ._engine import Engine
+from ._scheduler import Scheduler
 from ._queue import IOQueue
 from ._stream_transports import TcpTransport, UnixTransport
 from ._values import Completion, Connected, QResult, QToken
@@ -48,17 +48,17 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     _check_count(max_in_flight, "max_in_flight")
     alone: BaseException | None = None
     body: BaseExceptionGroup[BaseException] | None = None
-    engine: Engine | None = None
+    scheduler: Scheduler | None = None
     try:
         async with trio.open_nursery() as nursery:
-            engine = Engine(nursery, max_in_flight)
+            scheduler = Scheduler(nursery, max_in_flight)
             try:
-                yield QueueSet(engine)
+                yield QueueSet(scheduler)
             except BaseExceptionGroup as group:
                 body = group
                 raise
             finally:
-                engine.leave()
+                scheduler.leave()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery's group, not the body's: the nursery is nobody's business.
@@ -69,9 +69,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
         if body is not None and body.split(trio.Cancelled)[0] is None:
             alone = body
     finally:
-        if engine is not None:
+        if scheduler is not None:
             with trio.CancelScope(shield=True):
-                await engine.end()
+                await scheduler.end()
     if alone is not None:
         try:
             raise alone
@@ -86,12 +86,12 @@ class QueueSet:
     A set, its queues and its tokens belong to one thread.
     """
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_scheduler",)
 
-    def __init__(self, engine: Engine) -> None:
-        if not isinstance(engine, Engine):
+    def __init__(self, scheduler: Scheduler) -> None:
+        if not isinstance(scheduler, Scheduler):
             raise TypeError("a QueueSet is made by open_queue_set(), not directly")
-        self._engine = engine
+        self._scheduler = scheduler
 
     # ------------------------------------------------------------------ queues
 
@@ -107,8 +107,8 @@ class QueueSet:
         """
         if options is not DEFAULT_OPTIONS:
             check_options(options)
-        self._engine.check_open()
-        return IOQueue(self._engine, TcpTransport(options))
+        self._scheduler.check_open()
+        return IOQueue(self._scheduler, TcpTransport(options))
 
     def datagram(self) -> IOQueue:
         """Return a new queue for UDP. Nothing is opened yet.
@@ -116,8 +116,8 @@ class QueueSet:
         Raises:
           OSError: EBADF, the set has ended.
         """
-        self._engine.check_open()
-        return IOQueue(self._engine, DatagramTransport())
+        self._scheduler.check_open()
+        return IOQueue(self._scheduler, DatagramTransport())
 
     def unix(self) -> IOQueue:
         """Return a new queue for unix-domain streams. Nothing is opened yet.
@@ -125,8 +125,8 @@ class QueueSet:
         Raises:
           OSError: EBADF, the set has ended.
         """
-        self._engine.check_open()
-        return IOQueue(self._engine, UnixTransport())
+        self._scheduler.check_open()
+        return IOQueue(self._scheduler, UnixTransport())
 
     def connectx(
         self,
@@ -165,10 +165,10 @@ class QueueSet:
             endpoints = checked(endpoints)
             if not endpoints:
                 raise ValueError("connectx needs at least one endpoint, got none")
-        self._engine.check_thread()
-        self._engine.check_open()
-        self._engine.check_room("connectx")
-        queue = IOQueue(self._engine, TcpTransport(), "connecting")
+        self._scheduler.check_thread()
+        self._scheduler.check_open()
+        self._scheduler.check_room("connectx")
+        queue = IOQueue(self._scheduler, TcpTransport(), "connecting")
         return queue.submit_race(endpoints, deadline, options)
 
     # ------------------------------------------------------------------ waiting
@@ -193,7 +193,7 @@ class QueueSet:
         until = to_seconds(deadline)
         if not isinstance(token, QToken):
             raise TypeError(f"a token is a QToken, got {token!r}")
-        _, result = await self._engine.wait((token,), until)
+        _, result = await self._scheduler.wait((token,), until)
         return cast("QResult[V]", result)
 
     async def wait_any(self, tokens: Iterable[QToken[V]], deadline: int = -1) -> tuple[int, QResult[V]]:
@@ -219,7 +219,7 @@ class QueueSet:
         """
         until = to_seconds(deadline)
         listed = _check_tokens(tokens)
-        token, result = await self._engine.wait(listed, until)
+        token, result = await self._scheduler.wait(listed, until)
         return listed.index(token), cast("QResult[V]", result)
 
     async def wait_next(self, n: int, deadline: int = -1) -> list[QResult[Any]]:
@@ -250,7 +250,7 @@ class QueueSet:
             await checkpoint()
             raise OSError(errno.EINVAL, f"wait_next: n is at least 1, got {n!r}")
         want = 1 if deadline == NO_DEADLINE else n
-        return await self._engine.reap(n, want, until, ends=False)
+        return await self._scheduler.reap(n, want, until, ends=False)
 
     def completions(self) -> AsyncIterator[QResult[Any]]:
         """Iterate over results in the order of completion, claiming each, until nothing is submitted and unclaimed.
@@ -261,7 +261,7 @@ class QueueSet:
           OSError: EBADF, the set has ended.
           RuntimeError: used in another thread than the set's.
         """
-        return _Completions(self._engine)
+        return _Completions(self._scheduler)
 
     async def room(self, n: int = 1) -> None:
         """Wait until `n` more submissions fit. Always a checkpoint.
@@ -277,19 +277,19 @@ class QueueSet:
         _check_count(n, "n")
         if n > self.max_in_flight:
             raise ValueError(f"n is at most max_in_flight, {self.max_in_flight}, got {n!r}")
-        await self._engine.room(n)
+        await self._scheduler.room(n)
 
     # ------------------------------------------------------------------ numbers
 
     @property
     def in_flight(self) -> int:
         """How many operations are submitted and not claimed."""
-        return len(self._engine.table)
+        return len(self._scheduler.table)
 
     @property
     def max_in_flight(self) -> int:
         """How many may be."""
-        return self._engine.table.limit
+        return self._scheduler.table.limit
 
     def __repr__(self) -> str:
         return f"<QueueSet {self.in_flight} of {self.max_in_flight} in flight>"
@@ -299,16 +299,16 @@ class QueueSet:
 class _Completions:
     """The iterator of `QueueSet.completions`; not a generator, so that leaving it half-way leaves nothing behind."""
 
-    __slots__ = ("_engine",)
+    __slots__ = ("_scheduler",)
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
 
     def __aiter__(self) -> _Completions:
         return self
 
     async def __anext__(self) -> QResult[Any]:
-        for result in await self._engine.reap(1, 1, inf, ends=True):
+        for result in await self._scheduler.reap(1, 1, inf, ends=True):
             return result
         raise StopAsyncIteration
 

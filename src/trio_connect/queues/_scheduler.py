@@ -42,7 +42,7 @@ class Resource(Protocol):
 
 
 @final
-class Engine:
+class Scheduler:
     """The inner side of a queue set.
 
     Args:
