@@ -195,6 +195,33 @@ def _targets(modules: Mapping[str, Module], importer: Module, item: Import) -> l
     return [target, *(name for name in ancestors if name not in above_importer and name != PACKAGE)]
 
 
+def circles(src: Path) -> list[str]:
+    """The modules that need one another, in a circle or several: one line of text for each such group.
+
+    Every import counts, also one for annotations alone: whoever reads one module of a circle has to read them all.
+    """
+    modules = read_tree(src)
+    needs = {
+        module.name: {
+            target
+            for item in imports_of(module)
+            for target in _targets(modules, module, item)[:1]
+            # A package's own module may ask the package for a sibling; the package's `__init__` lists its modules.
+            if target in modules and target != module.name and not module.name.startswith(f"{target}.")
+        }
+        for module in modules.values()
+    }
+    needs[PACKAGE] = set()  # loads what it lists when it is asked for it
+    while leaves := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in leaves:
+            del needs[name]
+    # What only leads into a circle goes as well.
+    while roots := [name for name in needs if not any(name in others for others in needs.values())]:
+        for name in roots:
+            del needs[name]
+    return [f"{name}: in a circle with {', '.join(sorted(others & needs.keys()))}" for name, others in needs.items()]
+
+
 def violations(src: Path) -> list[str]:
     """Every breach of the import rules in the package under `src`, one line of text each."""
     modules = read_tree(src)

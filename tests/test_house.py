@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import trio_connect
-from tests.import_rules import DOORS, OPTIONAL, OUTSIDERS, private_uses_of_trio, uses_of_sleep, violations
+from tests.import_rules import DOORS, OPTIONAL, OUTSIDERS, circles, private_uses_of_trio, uses_of_sleep, violations
 from tests.support.pace import least
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +159,27 @@ def test_a_chain_of_pure_modules_cannot_hide_an_impure_one(tmp_path):
     tree = {"_engine/race.py": "from . import order\n", "_engine/order.py": "from .. import _errors\n"}
     assert violations(build(tmp_path, tree)) == [
         "trio_connect._engine.order:1: PURE imports trio_connect._errors (EDGE) at import"
+    ]
+
+
+def test_no_modules_need_one_another_in_a_circle():
+    assert [text for text in circles(SRC) if ".testing." not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_engine/order.py", "import attrs\nfrom . import race\n"),
+        ("_engine/order.py", "def late():\n    from .race import FAMILY\n"),
+        ("_engine/order.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .race import FAMILY\n"),
+    ],
+)
+def test_checker_sees_circles(tmp_path, name, text):
+    assert circles(build(tmp_path / "lawful", {})) == []
+    found = circles(build(tmp_path, {name: text}))
+    assert found == [
+        "trio_connect._engine.order: in a circle with trio_connect._engine.race",
+        "trio_connect._engine.race: in a circle with trio_connect._engine.order",
     ]
 
 

@@ -2,12 +2,205 @@
 
 from __future__ import annotations
 
+import array
+import errno
 import re
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import Any
+
+import pytest
+import trio
 
 import trio_connect
+from trio_connect import Endpoint, tcp_listen
+from trio_connect.queues import Failed, IOQueue, Pushed, QueueSet, Succeeded, open_queue_set
+
+LOOPBACK = ("127.0.0.1", 0)
+NOBODY = ("192.0.2.1", 9)
+
+
+def is_closed(queue: IOQueue) -> bool:
+    return queue.state == "closed"
+
+
+# --- 20 ---------------------------------------------------------------------------------------------------------------
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("first", ["cancel", "body"])
+async def test_field_20_an_exception_of_the_body_comes_out_as_it_is_when_a_cancel_comes_too(first):
+    """An exception out of `async with open_queue_set()` is never in a group for a cancel that came in the same pass."""
+    with trio.CancelScope() as scope:
+        with pytest.raises(OwnError) as caught:
+            async with open_queue_set() as qs:
+                queue = qs.stream()
+                await queue.bind(LOOPBACK)
+                await queue.listen(1)
+                queue.accept()
+                await trio.testing.wait_all_tasks_blocked()
+                if first == "cancel":
+                    scope.cancel()
+                    raise OwnError
+                try:
+                    raise OwnError
+                finally:
+                    scope.cancel()
+        assert type(caught.value) is OwnError
+    assert queue.state == "closed"
+
+
+async def test_field_20_an_own_group_stays_what_it_was():
+    """A group that the body raised comes out as that very group."""
+    group = ExceptionGroup("own", [OwnError(), ValueError()])
+    with trio.CancelScope() as scope, pytest.raises(ExceptionGroup) as caught:
+        async with open_queue_set() as qs:
+            queue = qs.datagram()
+            await queue.bind(LOOPBACK)
+            queue.pop()
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            raise group
+    assert caught.value is group
+
+
+async def test_field_20_a_cancel_alone_is_a_cancel():
+    """A cancel while operations are pending is no group either: `except trio.Cancelled` sees it."""
+    seen: list[type[BaseException]] = []
+    with trio.CancelScope() as scope:
+        try:
+            async with open_queue_set() as qs:
+                queue = qs.datagram()
+                await queue.bind(LOOPBACK)
+                queue.pop()
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                await trio.sleep_forever()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+    assert scope.cancelled_caught
+    assert seen == [trio.Cancelled]
+
+
+# --- 34 ---------------------------------------------------------------------------------------------------------------
+
+
+EMPTY: list[Any] = [b"", bytearray(), memoryview(b""), array.array("i")]
+
+
+@pytest.mark.parametrize("nothing", EMPTY, ids=lambda value: type(value).__name__)
+async def test_field_34_an_empty_datagram_is_legal(nothing):
+    """`push_to(b"")` and `push(b"")` send an empty datagram; on a stream it is EINVAL."""
+    async with open_queue_set() as qs:
+        server, client = qs.datagram(), qs.datagram()
+        address = await server.bind(LOOPBACK)
+        assert isinstance(address, Endpoint)
+        assert (await qs.wait(client.push_to(nothing, address))).value == Pushed(0)
+        connected = qs.datagram()
+        (await qs.wait(connected.connect(address))).unwrap()
+        assert (await qs.wait(connected.push(nothing))).value == Pushed(0)
+        for _ in range(2):
+            popped = (await qs.wait(server.pop())).unwrap()
+            assert (popped.data, popped.eof, popped.truncated) == (b"", False, False)
+        with pytest.raises(OSError, match="nothing to send") as caught:
+            qs.stream().push(nothing)
+        assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("size", [1, 3, 65536])
+async def test_field_34_a_truncated_datagram_is_told(size):
+    """A datagram that is longer than the pop says so; one that fits exactly does not."""
+    async with open_queue_set() as qs:
+        server, client = qs.datagram(), qs.datagram()
+        address = await server.bind(LOOPBACK)
+        assert isinstance(address, Endpoint)
+        for length in (min(size, 60_000), min(size, 60_000) + 1):
+            await qs.wait(client.push_to(bytes(length), address))
+            popped = (await qs.wait(server.pop(size))).unwrap()
+            assert len(popped.data) == min(length, size)
+            assert popped.truncated is (length > size)
+
+
+async def test_field_34_a_close_never_fails_for_want_of_room():
+    """With as many operations in flight as the set allows `close()` still is a token, which completes."""
+    async with open_queue_set(max_in_flight=1) as qs:
+        queue, other = qs.datagram(), qs.stream()
+        await queue.bind(LOOPBACK)
+        pop = queue.pop()
+        with pytest.raises(OSError, match="not claimed") as caught:
+            queue.pop()
+        assert caught.value.errno == errno.EAGAIN
+        closes = [queue.close(), other.close()]
+        for close in closes:
+            assert (await qs.wait(close)).ok
+        assert (await qs.wait(pop)).errno == errno.ECANCELED
+        assert is_closed(queue)
+        assert is_closed(other)
+
+
+async def unreachable(qs: QueueSet, **extra: Any) -> Any:
+    async with await tcp_listen(LOOPBACK) as listener:
+        closed = listener.endpoint
+    return closed, qs.stream().connect((closed.host, closed.port), **extra)
+
+
+async def test_field_34_a_result_knows_its_target_and_the_data_of_the_caller():
+    """`result.target` is what was submitted to, and `connect(ep, data=x)` carries x to `result.data`."""
+    async with open_queue_set() as qs:
+        data = object()
+        closed, token = await unreachable(qs, data=data)
+        result = await qs.wait(token)
+        assert (result.target, token.target, result.errno) == (closed, closed, errno.ECONNREFUSED)
+        assert result.data is token.data is data
+        race = qs.connectx([(closed.host, closed.port)], data="race")
+        assert race.target == (closed,)
+        assert (await qs.wait(race)).data == "race"
+        queue = qs.datagram()
+        assert (await qs.wait(queue.push_to(b"x", closed))).target == closed
+        pop = queue.pop()
+        assert (pop.target, pop.data) == (None, None)
+
+        async def one_by_one():
+            yield closed
+
+        assert (await qs.wait(qs.connectx(one_by_one()))).target == ()
+
+
+async def test_field_34_a_result_is_one_of_two_kinds():
+    """`result.error is None` says whether there is a value or an errno, at run time as for a type checker."""
+    async with open_queue_set() as qs:
+        _, token = await unreachable(qs)
+        failed = await qs.wait(token)
+        assert isinstance(failed, Failed)
+        assert (failed.ok, failed.value, failed.op) == (False, None, "connect")
+        assert "refused" in repr(failed)
+        with pytest.raises(ConnectionRefusedError):
+            failed.unwrap()
+        good = await qs.wait(qs.stream().close())
+        assert isinstance(good, Succeeded)
+        assert (good.ok, good.error, good.errno, good.op) == (True, None, None, "close")
+        assert "Closed()" in repr(good)
+
+
+# --- 37 ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_field_37_queues_show_no_internals():
+    """What `dir` shows of a queue, a token and a result is what the documentation shows."""
+    async with open_queue_set() as qs:
+        queue = qs.stream()
+        result = await qs.wait(queue.close())
+        shown = [{name for name in dir(value) if not name.startswith("_")} for value in (queue, result.token, result)]
+    assert shown == [
+        {"state", "local", "peer", "bind", "listen", "accept", "connect", "push", "push_to", "pop", "close", "aclose"},
+        {"id", "op", "queue", "submitted_at", "target", "data", "done", "cancel"},
+        {"token", "op", "queue", "target", "data", "ok", "error", "errno", "value", "elapsed", "unwrap"},
+    ]
 
 
 def test_field_37_the_package_says_its_version():

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
+from trio_connect import Endpoint
 from trio_connect.queues import (
     Accepted,
     Address,
     Closed,
     Completion,
     Connected,
+    Failed,
     IOQueue,
     Popped,
     Pushed,
     QResult,
     QToken,
+    Succeeded,
     open_queue_set,
 )
 
@@ -43,6 +46,7 @@ async def results_know_it_too() -> None:
         assert_type(result, QResult[Popped])
         assert_type(result.value, Popped | None)
         assert_type(result.error, OSError | None)
+        assert_type(result.target, Address | tuple[Endpoint, ...] | None)
         assert_type(result.errno, int | None)
         assert_type(result.queue, IOQueue)
         assert_type(result.unwrap().data, bytes)
@@ -54,3 +58,24 @@ async def results_know_it_too() -> None:
         assert_type(await qs.wait_next(5), list[QResult[Any]])
         async for each in qs.completions():
             assert_type(each, QResult[Any])
+
+
+async def test_field_34_error_is_none_narrows_value_and_errno() -> None:
+    async with open_queue_set() as qs:
+        result = await qs.wait(qs.stream().pop())
+        if result.error is None:
+            assert_type(result, Succeeded[Popped])
+            assert_type(result.value, Popped)
+            assert_type(result.errno, None)
+        else:
+            assert_type(result, Failed[Popped])
+            assert_type(result.value, None)
+            assert_type(result.error, OSError)
+            assert_type(result.errno, int)
+        if result.value is not None:
+            assert_type(result.value.data, bytes)
+        if isinstance(result, Failed):
+            assert_type(result.error, OSError)
+        async for each in qs.completions():
+            if each.error is not None:
+                assert_type(each.errno, int)

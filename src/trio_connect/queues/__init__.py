@@ -4,10 +4,14 @@ For scanners, health checkers, crawlers, and whatever mixes many kinds of operat
 connection in a nursery is simpler when each connection leads its own life; see the documentation.
 """
 
-from ._queue import IOQueue as IOQueue
+from ._interface import Accepted as Accepted
+from ._interface import Failed as Failed
+from ._interface import IOQueue as IOQueue
+from ._interface import QResult as QResult
+from ._interface import QToken as QToken
+from ._interface import Succeeded as Succeeded
 from ._set import QueueSet as QueueSet
 from ._set import open_queue_set as open_queue_set
-from ._values import Accepted as Accepted
 from ._values import Address as Address
 from ._values import Closed as Closed
 from ._values import Completion as Completion
@@ -15,8 +19,6 @@ from ._values import Connected as Connected
 from ._values import Op as Op
 from ._values import Popped as Popped
 from ._values import Pushed as Pushed
-from ._values import QResult as QResult
-from ._values import QToken as QToken
 
 __all__ = [
     "Accepted",
@@ -24,6 +26,7 @@ __all__ = [
     "Closed",
     "Completion",
     "Connected",
+    "Failed",
     "IOQueue",
     "Op",
     "Popped",
@@ -31,6 +34,7 @@ __all__ = [
     "QResult",
     "QToken",
     "QueueSet",
+    "Succeeded",
     "open_queue_set",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from trio import current_time
 
@@ -12,11 +12,8 @@ from .._messages import connect_error
 from .._net.attempt import sockaddr_of
 from .._net.sockets.datagram import DatagramSocket
 from .._net.sockets.factory_socket import errno_of
-from ._transport import Transport, check_family, error, show
+from ._transport import Cancellable, Transport, check_family, error, show
 from ._values import Address
-
-if TYPE_CHECKING:
-    from ._operations import Operation
 
 
 @final
@@ -64,7 +61,7 @@ class DatagramTransport(Transport):
             self._drop()
             raise
 
-    async def connect(self, target: Endpoint, until: float, operation: Operation) -> bool:  # noqa: ARG002 - never waits
+    async def connect(self, target: Endpoint, until: float, operation: Cancellable) -> bool:  # noqa: ARG002 - never waits
         started = current_time()
         sock = self.open_for(target)
         done = False
@@ -100,13 +97,13 @@ class DatagramTransport(Transport):
         except OSError as exc:
             raise error(errno_of(exc), "push to", endpoint) from None
 
-    async def pop(self, size: int) -> tuple[bytes, Address]:
+    async def pop(self, size: int) -> tuple[bytes, Address, bool]:
         assert self._sock is not None
         try:
-            data, sender = await self._sock.receive(size)
+            data, sender, truncated = await self._sock.receive(size)
         except OSError as exc:
             raise error(errno_of(exc), "pop from", self.peer or self.local) from None
-        return data, as_endpoint(tuple(sender))
+        return data, as_endpoint(tuple(sender)), truncated
 
     @property
     def local(self) -> Endpoint | None:

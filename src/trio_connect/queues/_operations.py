@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeAlias, cast, final
 import attrs
 import trio
 
+from ._interface import QResult, QToken
 from ._table import Entry
-from ._values import Completion, QResult, QToken
+from ._values import Completion
 
 AnyToken: TypeAlias = QToken[Any]
 AnyResult: TypeAlias = QResult[Any]

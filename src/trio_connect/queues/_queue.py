@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 from trio.lowlevel import checkpoint
@@ -16,42 +16,25 @@ from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
 from .._net.unix import UnixPath
 from ._datagram_transport import DatagramTransport
-from ._scheduler import Scheduler
+from ._interface import MAX_POP, Accepted, IOQueue, QToken
 from ._operations import Lane, Operation
+from ._scheduler import Scheduler
 from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
 from ._stream_transports import TcpTransport
 from ._transport import StreamTransport, Transport, show
-from ._values import Accepted, Address, Closed, Connected, Popped, Pushed, QToken
+from ._values import Address, Closed, Connected, Popped, Pushed
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MAX_POP: Final = 65536
-"""The most that one pop can bring, and what it asks for unless told otherwise."""
-
 
 @final
-class IOQueue(trio.abc.AsyncResource):
-    """One socket to be, and the operations submitted to it. Made by `QueueSet.stream` and its kin, or by an accept.
+class SocketQueue(IOQueue):
+    """A queue over a transport."""
 
-    Submissions are synchronous: they check and return a token, and the operation starts when the submitting task next
-    waits. What the state of the queue forbids raises at submission, as an `OSError`; how the operation went is data in
-    its result.
-
-    Several accepts, pops or pushes may be outstanding. They are served in the order of their submission, and pushes
-    are never interleaved.
-
-    Every submission raises:
-      OSError: EBADF, the queue or its set is closed, or being closed; EAGAIN, as many operations are submitted and not
-        claimed as the set allows; EBUSY, a bind is under way; or what is said at the method.
-      RuntimeError: it was called from another thread than the set's.
-    """
-
-    __slots__ = ("_closed", "_control", "_scheduler", "_receiving", "_sending", "_state", "_transport")
+    __slots__ = ("_closed", "_control", "_receiving", "_scheduler", "_sending", "_state", "_transport")
 
     def __init__(self, scheduler: Scheduler, transport: Transport, state: State = "unbound") -> None:
-        if not isinstance(scheduler, Scheduler):
-            raise TypeError("an IOQueue is made by QueueSet.stream(), datagram() or unix(), not directly")
         self._scheduler = scheduler
         self._transport = transport
         self._state: State = state
@@ -64,20 +47,14 @@ class IOQueue(trio.abc.AsyncResource):
 
     @property
     def state(self) -> State:
-        """Where the queue stands; a submission decides by it."""
         return self._state
 
     @property
     def local(self) -> Address | None:
-        """The local address: what was bound, or what a connection has; None without either.
-
-        An accepted queue that was closed before anybody asked has forgotten its own.
-        """
         return self._transport.local
 
     @property
     def peer(self) -> Address | None:
-        """What this queue is or was connected to; None if it never was."""
         return self._transport.peer
 
     def __repr__(self) -> str:
@@ -100,20 +77,6 @@ class IOQueue(trio.abc.AsyncResource):
     # ------------------------------------------------------------------ passive
 
     async def bind(self, address: EndpointLike | UnixPath) -> Address:
-        """Bind to a local address. A checkpoint; never waits.
-
-        Args:
-          address: an endpoint (a wildcard and port 0 are allowed), or a path for a unix-domain queue.
-
-        Returns:
-          `local`: what was bound, with the port that was chosen.
-
-        Raises:
-          OSError: EINVAL, it is bound, listening or connecting; EISCONN, connected; EBADF, closed; ECANCELED, closed
-            meanwhile; and what the system says: EADDRINUSE, EADDRNOTAVAIL, EACCES.
-          TypeError: no address of this kind.
-          ValueError: likewise, or a name instead of an address.
-        """
         target = self._transport.check_target(address, passive=True)
         await checkpoint()
         self._state = self._check("bind")
@@ -138,20 +101,10 @@ class IOQueue(trio.abc.AsyncResource):
                 raise error
             finally:
                 del error  # its traceback holds this frame
-        self._scheduler.resources.add(self)
+        self._scheduler.closers.add(self._dispose)
         return cast("Address", self._transport.local)
 
     async def listen(self, backlog: int) -> None:
-        """Listen on what is bound. A checkpoint; never waits.
-
-        Args:
-          backlog: how many connections may wait to be accepted, see listen(2); more than the system allows is that.
-
-        Raises:
-          OSError: EINVAL, a backlog below 1; EDESTADDRREQ, not bound; EADDRINUSE, listening or connecting already, or
-            another socket listens there; EISCONN, connected; EBADF, closed; EOPNOTSUPP, a datagram queue.
-          TypeError: the backlog is not an int.
-        """
         _an_int(backlog, "backlog")
         await checkpoint()
         if backlog < 1:
@@ -162,11 +115,6 @@ class IOQueue(trio.abc.AsyncResource):
         self._state = state
 
     def accept(self) -> QToken[Accepted]:
-        """Submit an accept: one connection for one token.
-
-        Raises:
-          OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
-        """
         self._check("accept")
         self._scheduler.check_room("accept")
         lane = self._receiving = self._receiving or Lane(self._scheduler)
@@ -175,27 +123,16 @@ class IOQueue(trio.abc.AsyncResource):
     async def _accept(self, operation: Operation) -> Accepted | None:
         with operation.scope():
             transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
-            queue = IOQueue(self._scheduler, transport, "connected")
-            self._scheduler.resources.add(queue)
+            queue = SocketQueue(self._scheduler, transport, "connected")
+            self._scheduler.closers.add(queue._dispose)
             return Accepted(queue, peer)
         return None
 
     # ------------------------------------------------------------------ connecting
 
-    def connect(self, address: EndpointLike | UnixPath, deadline: int = -1) -> QToken[Connected]:
-        """Submit a connect. When it fails the queue is unbound, and may bind and connect again.
-
-        Args:
-          address: a numeric endpoint, or a path for a unix-domain queue.
-          deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
-            `DeadlineExceeded`.
-
-        Raises:
-          OSError: EINPROGRESS, a connect is under way; EISCONN, connected; EOPNOTSUPP, listening; EAFNOSUPPORT, bound
-            to another address family; EBUSY, a datagram queue has operations outstanding.
-          TypeError: no address of this kind, or no deadline.
-          ValueError: likewise, or a name instead of an address, or port 0.
-        """
+    def connect(
+        self, address: EndpointLike | UnixPath, deadline: int = -1, *, data: object = None
+    ) -> QToken[Connected]:
         target = self._transport.check_target(address, passive=False)
         until = to_seconds(deadline)
         state = self._check("connect")
@@ -204,7 +141,7 @@ class IOQueue(trio.abc.AsyncResource):
         self._scheduler.check_room("connect")
         self._state = state
         lane = self._control = self._control or Lane(self._scheduler)
-        return self._scheduler.submit("connect", self, lane, partial(self._connect, target, until))
+        return self._scheduler.submit("connect", self, lane, partial(self._connect, target, until), target, data)
 
     async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
         connected = False
@@ -214,15 +151,18 @@ class IOQueue(trio.abc.AsyncResource):
             self._connect_ended(succeeded=connected)
         return Connected(self._transport) if connected else None
 
-    def submit_race(
+    def _submit_race(
         self,
-        endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+        endpoints: Sequence[Endpoint] | AsyncIterable[EndpointLike],
         deadline: int,
         options: RaceOptions,
+        data: object,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
         self._control = lane = Lane(self._scheduler)
-        return self._scheduler.submit("connectx", self, lane, partial(self._connectx, endpoints, deadline, options))
+        target = () if isinstance(endpoints, AsyncIterable) else tuple(endpoints)
+        work = partial(self._connectx, endpoints, deadline, options)
+        return self._scheduler.submit("connectx", self, lane, work, target, data)
 
     async def _connectx(
         self, endpoints: Any, deadline: int, options: RaceOptions, operation: Operation
@@ -238,25 +178,18 @@ class IOQueue(trio.abc.AsyncResource):
 
     def _connect_ended(self, *, succeeded: bool) -> None:
         if succeeded:
-            self._scheduler.resources.add(self)
+            self._scheduler.closers.add(self._dispose)
             self._happened("connected")
         else:
-            self._scheduler.resources.discard(self)
+            self._scheduler.closers.discard(self._dispose)
             self._happened("connect failed")
 
     # ------------------------------------------------------------------ data
 
     def push(self, data: Buffer) -> QToken[Pushed]:
-        """Submit bytes to be sent, all of them; to a connected datagram queue, one datagram.
-
-        Args:
-          data: a bytes-like object, not empty. It must not change before the token completes.
-
-        Raises:
-          OSError: EINVAL, no bytes; ENOTCONN, not connected.
-          TypeError: not bytes.
-        """
-        view = _view(data, "push")
+        view = _view(data)
+        if not view and self._transport.kind == "stream":
+            raise OSError(errno.EINVAL, "push: there is nothing to send; the end of a stream is sent by close")
         self._check("push")
         self._scheduler.check_room("push")
         lane = self._sending = self._sending or Lane(self._scheduler)
@@ -269,29 +202,17 @@ class IOQueue(trio.abc.AsyncResource):
         return None
 
     def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
-        """Submit one datagram. An unbound queue is bound by this, to a port that the system chooses.
-
-        Args:
-          data: a bytes-like object, not empty. It must not change before the token completes.
-          address: where to.
-
-        Raises:
-          OSError: EINVAL, no bytes; EISCONN, connected; EOPNOTSUPP, a stream; EAFNOSUPPORT, bound to another address
-            family; EMFILE and kin, the system has no socket for it.
-          TypeError: not bytes, or no endpoint.
-          ValueError: no endpoint, or port 0.
-        """
-        view = _view(data, "push_to")
+        view = _view(data)
         state = self._check("push_to")
         transport = cast("DatagramTransport", self._transport)
         endpoint = transport.check_target(address, passive=False)
         self._scheduler.check_room("push_to")
         # Opened here and not in the operation, so that a pop submitted next has a socket to wait on.
         transport.open_for(endpoint)
-        self._scheduler.resources.add(self)
+        self._scheduler.closers.add(self._dispose)
         self._state = state
         lane = self._sending = self._sending or Lane(self._scheduler)
-        return self._scheduler.submit("push_to", self, lane, partial(self._push_to, view, endpoint))
+        return self._scheduler.submit("push_to", self, lane, partial(self._push_to, view, endpoint), endpoint)
 
     async def _push_to(self, view: memoryview, endpoint: Endpoint, operation: Operation) -> Pushed | None:
         with view, operation.scope():
@@ -300,17 +221,6 @@ class IOQueue(trio.abc.AsyncResource):
         return None
 
     def pop(self, size: int | None = None) -> QToken[Popped]:
-        """Submit a receive: whatever comes first, one byte or more.
-
-        Args:
-          size: at most so many bytes, 1 to 65536 (None). What a stream has more stays for the next pop; a longer
-            datagram is cut off, as by recvfrom(2).
-
-        Raises:
-          OSError: EINVAL, a size that is not allowed; ENOTCONN, a stream that is not connected; EDESTADDRREQ, a
-            datagram queue that is not bound.
-          TypeError: the size is not an int.
-        """
         most = MAX_POP if size is None else _an_int(size, "size")
         if not 1 <= most <= MAX_POP:
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {size!r}")
@@ -321,25 +231,16 @@ class IOQueue(trio.abc.AsyncResource):
 
     async def _pop(self, size: int, operation: Operation) -> Popped | None:
         with operation.scope():
-            data, peer = await self._transport.pop(size)
-            return Popped(data, peer, eof=not data and self._transport.kind == "stream")
+            data, peer, truncated = await self._transport.pop(size)
+            return Popped(data, peer, eof=not data and self._transport.kind == "stream", truncated=truncated)
         return None
 
     # ------------------------------------------------------------------ closing
 
     def close(self) -> QToken[Closed]:
-        """Submit a close.
-
-        From here on submissions are EBADF; what is pending completes with ECANCELED before the close does.
-        What has been pushed is still delivered. Closing never waits for the peer.
-
-        Raises:
-          OSError: EBADF, closed already, or being closed.
-        """
         state = self._check("close")
-        self._scheduler.check_room("close")
         self._state = state
-        self._scheduler.resources.add(self)
+        self._scheduler.closers.add(self._dispose)
         token = self._scheduler.submit("close", self, None, self._close)
         # Here, not by the task that closes: what is pending now must not complete before that has its first turn.
         for lane in self._lanes():
@@ -352,10 +253,6 @@ class IOQueue(trio.abc.AsyncResource):
         return Closed()
 
     async def aclose(self) -> None:
-        """Close without a token. Twice is once; when it returns, everything that was pending has completed.
-
-        Cancelled, it closes all the same.
-        """
         self._scheduler.check_thread()
         if self._state == "closing":
             self._closed = self._closed or trio.Event()
@@ -373,19 +270,19 @@ class IOQueue(trio.abc.AsyncResource):
             lane.cancel()
         for lane in lanes:
             await lane.settled()
-        await self.dispose()
+        await self._dispose()
 
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
-    async def dispose(self) -> None:
+    async def _dispose(self) -> None:
         """Close what is open; no operation runs any more."""
         self._state = "closing"
         try:
             await self._transport.aclose()
         finally:  # a close that fails has closed too, close(2), and others may be waiting for it
             self._happened("closed")
-            self._scheduler.resources.discard(self)
+            self._scheduler.closers.discard(self._dispose)
             if self._closed is not None:
                 self._closed.set()
 
@@ -400,8 +297,7 @@ def _an_int(value: object, what: str) -> int:
     return value
 
 
-def _view(data: Buffer, what: str) -> memoryview:
-    view = memoryview(data).cast("B")
-    if not view:
-        raise OSError(errno.EINVAL, f"{what}: there is nothing to send; the end of a stream is sent by close")
-    return view
+def _view(data: Buffer) -> memoryview:
+    view = memoryview(data)
+    # A view without items cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")

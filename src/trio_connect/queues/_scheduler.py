@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast, final
+from typing import Any, Final, NoReturn, cast, final
 
 import trio
 from trio import current_time
@@ -20,25 +20,16 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .._messages import call_exceeded
 from .._net.sockets.waiting import one_pass
+from ._interface import Failed, IOQueue, QToken, Succeeded, Target
 from ._operations import AnyResult, AnyToken, Lane, Operation, Work
 from ._table import Flaw, TokenTable
-from ._values import Completion, Op, QResult, QToken
+from ._values import Completion, Op
 from ._waiters import Applicant, Reaper, Waiter
-
-if TYPE_CHECKING:
-    from ._queue import IOQueue
 
 _FLAWS: Final[dict[Flaw, str]] = {
     "empty": "there is no token to wait for",
     "duplicate": "a token is named twice",
 }
-
-
-class Resource(Protocol):
-    """What the set closes at its end."""
-
-    async def dispose(self) -> None:
-        """Close, whatever state it is in; called when no operation runs any more."""
 
 
 @final
@@ -52,8 +43,8 @@ class Scheduler:
 
     def __init__(self, nursery: trio.Nursery, limit: int) -> None:
         self.table: TokenTable[AnyToken, Operation] = TokenTable(limit)
-        self.resources: set[Resource] = set()
-        """Queues that have something open."""
+        self.closers: set[Callable[[], Awaitable[None]]] = set()
+        """What closes the queues that have something open, whatever their state; called when no operation runs."""
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False
@@ -98,7 +89,9 @@ class Scheduler:
                 f"{op}: {self.table.limit} operations are submitted and not claimed; claim results, or await room()",
             )
 
-    def submit(self, op: Op, queue: IOQueue, lane: Lane | None, work: Work) -> AnyToken:
+    def submit(
+        self, op: Op, queue: IOQueue, lane: Lane | None, work: Work, target: Target = None, data: Any = None
+    ) -> AnyToken:
         """Take in an operation for which all checks have passed; it starts when this task next waits.
 
         Args:
@@ -106,9 +99,11 @@ class Scheduler:
           queue: where it was submitted.
           lane: whose operations it waits for; None to start alone, and not to be cancelled.
           work: does it.
+          target: for the token, what was submitted to.
+          data: for the token, the caller's own.
         """
         self._last_id += 1
-        token: AnyToken = QToken(self._last_id, op, queue, current_time(), self)
+        token: AnyToken = QToken(self._last_id, op, queue, current_time(), self, target, data)
         operation = Operation(0, None, lane)
         self.table.add(token, operation)
         if lane is None:
@@ -133,18 +128,24 @@ class Scheduler:
             # Data has no history, and these frames hold the operation, which holds the result, which holds it.
             exc.__traceback__ = exc.__context__ = None
             error = exc
-        if value is None and error is None:
-            self.complete_cancelled(token, operation)
+        if error is not None:
+            self._complete(token, operation, error)
+        elif value is not None:
+            self._complete(token, operation, value)
         else:
-            self.complete(token, operation, error, value)
+            self.complete_cancelled(token, operation)
 
     def complete_cancelled(self, token: AnyToken, operation: Operation) -> None:
         """Complete an operation with ECANCELED."""
-        self.complete(token, operation, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"), None)
+        self._complete(token, operation, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
 
-    def complete(self, token: AnyToken, operation: Operation, error: OSError | None, value: Completion | None) -> None:
+    def _complete(self, token: AnyToken, operation: Operation, outcome: OSError | Completion) -> None:
         """Store a result and wake the task that waits for it."""
-        operation.result = QResult(token, token.op, token.queue, error, value, current_time() - token.submitted_at)
+        elapsed = current_time() - token.submitted_at
+        if isinstance(outcome, OSError):
+            operation.result = Failed(token, elapsed, outcome)
+        else:
+            operation.result = Succeeded(token, elapsed, outcome)
         operation.lane = None
         holder = self.table.complete(token)
         if holder is not None:
@@ -222,7 +223,8 @@ class Scheduler:
             raise trio.BusyResourceError("another task waits for one of these tokens")
         if flaw == "unknown":
             token = next(token for token in tokens if token not in self.table.entries)
-            if token.belongs_to(self):
+            # Who owns a token is the business of its set alone.
+            if token._owner is self:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                 raise OSError(errno.EINVAL, f"{token} was claimed already: its result has been handed out")
             raise OSError(errno.EINVAL, f"{token} is not ours: it belongs to another queue set")
         raise OSError(errno.EINVAL, _FLAWS[cast("Flaw", flaw)])
@@ -335,10 +337,10 @@ class Scheduler:
         """Close everything that is open and let nobody wait any more; called when no operation runs."""
         self._ended = True
         try:
-            while self.resources:
-                await self.resources.pop().dispose()
+            while self.closers:
+                await self.closers.pop()()
         finally:
-            if self.resources:  # one that cannot be closed must not keep the others open
+            if self.closers:  # one that cannot be closed must not keep the others open
                 await self.end()
         self.table.entries.clear()
         for waiter in (*self._named, *self._applicants):

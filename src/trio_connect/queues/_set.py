@@ -17,10 +17,11 @@ from .._net.connectx import RaceOptions, check_race_options, checked
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
 from ._datagram_transport import DatagramTransport
+from ._interface import IOQueue, QResult, QToken
+from ._queue import SocketQueue
 from ._scheduler import Scheduler
-from ._queue import IOQueue
 from ._stream_transports import TcpTransport, UnixTransport
-from ._values import Completion, Connected, QResult, QToken
+from ._values import Completion, Connected
 
 V = TypeVar("V", bound=Completion)
 
@@ -34,9 +35,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     Leaving the context cancels what is pending and closes every queue, those of accepted connections and of results
     that nobody claimed too. Results that were not claimed are dropped.
 
-    An exception of the body comes out as it is. An operation that raises anything but an `OSError` is a bug, in this
-    library or in an iterable or observer that it was given: it ends the set, cancels the body and comes out as it is.
-    Only several exceptions at a time come out as a group.
+    An exception of the body comes out as it is, also when a cancel comes in the same pass. An operation that raises
+    anything but an `OSError` is a bug, in this library or in an iterable or observer that it was given: it ends the
+    set, cancels the body and comes out as it is. Only several exceptions at a time come out as a group.
 
     Args:
       max_in_flight: how many operations may be submitted and not claimed. One more is EAGAIN; `QueueSet.room` waits.
@@ -61,8 +62,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
                 scheduler.leave()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The nursery's group, not the body's: the nursery is nobody's business.
-        alone, *others = group.exceptions
+        # The nursery's group, not the body's: the nursery is nobody's business. Nor are cancellations, when something
+        # else happened in the same pass.
+        alone, *others = [exc for exc in group.exceptions if not _only_cancelled(exc)] or group.exceptions[:1]
         if others:
             raise
         # A nursery copies the groups that pass through it, to take out what it cancelled itself.
@@ -108,7 +110,7 @@ class QueueSet:
         if options is not DEFAULT_OPTIONS:
             check_options(options)
         self._scheduler.check_open()
-        return IOQueue(self._scheduler, TcpTransport(options))
+        return SocketQueue(self._scheduler, TcpTransport(options))
 
     def datagram(self) -> IOQueue:
         """Return a new queue for UDP. Nothing is opened yet.
@@ -117,7 +119,7 @@ class QueueSet:
           OSError: EBADF, the set has ended.
         """
         self._scheduler.check_open()
-        return IOQueue(self._scheduler, DatagramTransport())
+        return SocketQueue(self._scheduler, DatagramTransport())
 
     def unix(self) -> IOQueue:
         """Return a new queue for unix-domain streams. Nothing is opened yet.
@@ -126,12 +128,14 @@ class QueueSet:
           OSError: EBADF, the set has ended.
         """
         self._scheduler.check_open()
-        return IOQueue(self._scheduler, UnixTransport())
+        return SocketQueue(self._scheduler, UnixTransport())
 
     def connectx(
         self,
         endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
         deadline: int = -1,
+        *,
+        data: object = None,
         **options: Unpack[RaceOptions],
     ) -> QToken[Connected]:
         """Submit a race of connects to one peer, as `trio_connect.connectx` runs it: one token for all of it.
@@ -140,6 +144,7 @@ class QueueSet:
           endpoints: numeric addresses of one peer, best first; those of an async iterable join as they come.
           deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
             `DeadlineExceeded`.
+          data: anything of the caller's; it is the result's `data`.
           **options: those of `trio_connect.connectx`.
 
         Returns:
@@ -168,8 +173,9 @@ class QueueSet:
         self._scheduler.check_thread()
         self._scheduler.check_open()
         self._scheduler.check_room("connectx")
-        queue = IOQueue(self._scheduler, TcpTransport(), "connecting")
-        return queue.submit_race(endpoints, deadline, options)
+        queue = SocketQueue(self._scheduler, TcpTransport(), "connecting")
+        # The queue was made for this alone, and no user may submit a race to one.
+        return queue._submit_race(endpoints, deadline, options, data)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     # ------------------------------------------------------------------ waiting
 
@@ -311,6 +317,12 @@ class _Completions:
         for result in await self._scheduler.reap(1, 1, inf, ends=True):
             return result
         raise StopAsyncIteration
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:

@@ -36,11 +36,10 @@ from .._net.unix import (
     unix_family,
 )
 from .._options import DEFAULT_OPTIONS, SocketOptions
-from ._transport import StreamTransport, check_family, show
+from ._transport import Cancellable, StreamTransport, check_family, show
 
 if TYPE_CHECKING:
     from .._net.attempt import Door
-    from ._operations import Operation
 
 
 @final
@@ -81,7 +80,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         self._local = name = as_endpoint(tuple(door.getsockname()))
         return TcpListener(door, name, self._options)
 
-    async def _connect(self, target: Endpoint, until: float, operation: Operation) -> TcpStream | None:
+    async def _connect(self, target: Endpoint, until: float, operation: Cancellable) -> TcpStream | None:
         source = None if self._door is None else _source_of(cast("Endpoint", self.local))
         started = current_time()
         try:
@@ -156,7 +155,7 @@ class UnixTransport(StreamTransport[UnixStream]):
         listener.own_path()
         return listener
 
-    async def _connect(self, target: str | bytes, until: float, operation: Operation) -> UnixStream | None:
+    async def _connect(self, target: str | bytes, until: float, operation: Cancellable) -> UnixStream | None:
         started = current_time()
         where = "this machine" if self._door is None else show(self.local)
         door = self._door

@@ -3,7 +3,8 @@
 The rules, in one place and without a clock or a task:
 
 - A token is in the table from its submission to its claim. That is what the limit counts, so results that nobody
-  fetches fill the table and stop further submissions instead of growing without end.
+  fetches fill the table and stop further submissions instead of growing without end. One submission is never
+  stopped: a close, of which a queue has one.
 - Completions are numbered. Whoever takes a result gets the lowest number among those that he may have.
 - A token that somebody waits for by name is held by him. Nobody else gets it, by name or otherwise, until he lets go;
   then it stands where its number puts it, as if it had never been held.

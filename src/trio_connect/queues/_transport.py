@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 import trio
 from trio import current_time
@@ -31,7 +31,6 @@ from ._values import Address
 if TYPE_CHECKING:
     from .._net.attempt import Door
     from .._report import Phase
-    from ._operations import Operation
 
 S = TypeVar("S", TcpStream, UnixStream)
 
@@ -61,6 +60,19 @@ def check_family(local: Address | None, endpoint: Endpoint) -> None:
     """Refuse an endpoint that cannot be reached from what is bound."""
     if isinstance(local, Endpoint) and local.family != endpoint.family:
         raise OSError(errno.EAFNOSUPPORT, f"{endpoint} cannot be reached from {local}, another address family")
+
+
+class Cancellable(Protocol):
+    """What a connect asks of the operation that it is done for."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it began to wait."""
+        ...
+
+    def scope(self) -> trio.CancelScope:
+        """Return the scope to wait in."""
+        ...
 
 
 class Transport(ABC):
@@ -95,7 +107,7 @@ class Transport(ABC):
         """Make a socket and bind it."""
 
     @abstractmethod
-    async def connect(self, target: Any, until: float, operation: Operation) -> bool:
+    async def connect(self, target: Any, until: float, operation: Cancellable) -> bool:
         """Connect; False when the operation's scope was cancelled.
 
         After that, as after an exception, nothing is open, neither what was bound before.
@@ -111,8 +123,8 @@ class Transport(ABC):
         """Send all of it."""
 
     @abstractmethod
-    async def pop(self, size: int) -> tuple[bytes, Address]:
-        """Receive what comes, and from whom."""
+    async def pop(self, size: int) -> tuple[bytes, Address, bool]:
+        """Receive what comes, from whom, and whether a datagram was longer than `size`."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -148,7 +160,7 @@ class StreamTransport(Transport, Generic[S]):
     def _wrap(self, door: Door, target: Any) -> TcpListener | UnixListener: ...
 
     @abstractmethod
-    async def _connect(self, target: Any, until: float, operation: Operation) -> S | None:
+    async def _connect(self, target: Any, until: float, operation: Cancellable) -> S | None:
         """Connect the door, or a new one; it is in `_door` as long as it is not closed."""
 
     @abstractmethod
@@ -191,7 +203,7 @@ class StreamTransport(Transport, Generic[S]):
             code = errno_of(exc)
             raise OSError(code, f"local: listen on {show(self.local)}: {strerror(code)}") from None
 
-    async def connect(self, target: Any, until: float, operation: Operation) -> bool:
+    async def connect(self, target: Any, until: float, operation: Cancellable) -> bool:
         adopted = False
         try:
             # A connect that need not wait never looks at its scope.
@@ -249,11 +261,11 @@ class StreamTransport(Transport, Generic[S]):
         except trio.BrokenResourceError as exc:
             raise_broken("push to", self._stream.peer, exc)
 
-    async def pop(self, size: int) -> tuple[bytes, Address]:
+    async def pop(self, size: int) -> tuple[bytes, Address, bool]:
         assert self._stream is not None
         peer = self._stream.peer
         try:
-            return await self._stream.receive_some(size), peer
+            return await self._stream.receive_some(size), peer, False
         except trio.BrokenResourceError as exc:
             raise_broken("pop from", peer, exc)
 

@@ -54,9 +54,11 @@ class DatagramSocket:
         """Send one datagram."""
         return await self._sock.sendto(data, address)
 
-    async def receive(self, size: int) -> tuple[bytes, Any]:
-        """Receive one datagram and its sender; what is longer than `size` is cut off, recvfrom(2)."""
-        return await self._sock.recvfrom(size)
+    async def receive(self, size: int) -> tuple[bytes, Any, bool]:
+        """Receive one datagram, its sender, and whether it was longer than `size` and cut off, recvfrom(2)."""
+        # One byte more than is wanted tells: MSG_TRUNC of recvmsg(2) is not there on every platform, nor in a fake.
+        data, sender = await self._sock.recvfrom(size + 1)
+        return data[:size], sender, len(data) > size
 
     def getsockname(self) -> Any:
         """Return the local address."""

@@ -1,0 +1,333 @@
+"""What users of a queue set hold in their hands: queues, tokens and results.
+
+The three name one another, so they stand in one module. `IOQueue` says what a queue can do; `_queue` does it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, final
+
+import attrs
+import trio
+
+from .._endpoint import Endpoint, EndpointLike
+from .._net.unix import UnixPath
+from ._states import State
+from ._values import Address, Closed, Completion, Connected, Op, Popped, Pushed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAX_POP: Final = 65536
+"""The most that one pop can bring, and what it asks for unless told otherwise."""
+
+Target: TypeAlias = Address | tuple[Endpoint, ...] | None
+"""What an operation was submitted to: an address, those of a race, or None where the queue itself says it."""
+
+
+class IOQueue(trio.abc.AsyncResource):
+    """One socket to be, and the operations submitted to it. Made by `QueueSet.stream` and its kin, or by an accept.
+
+    Submissions are synchronous: they check and return a token, and the operation starts when the submitting task next
+    waits. What the state of the queue forbids raises at submission, as an `OSError`; how the operation went is data in
+    its result.
+
+    Several accepts, pops or pushes may be outstanding. They are served in the order of their submission, and pushes
+    are never interleaved.
+
+    Every submission raises:
+      OSError: EBADF, the queue or its set is closed, or being closed; EAGAIN, as many operations are submitted and not
+        claimed as the set allows (a close is always taken in); EBUSY, a bind is under way; or what is said at the
+        method.
+      RuntimeError: it was called from another thread than the set's.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def state(self) -> State:
+        """Where the queue stands; a submission decides by it."""
+
+    @property
+    @abstractmethod
+    def local(self) -> Address | None:
+        """The local address: what was bound, or what a connection has; None without either.
+
+        An accepted queue that was closed before anybody asked has forgotten its own.
+        """
+
+    @property
+    @abstractmethod
+    def peer(self) -> Address | None:
+        """What this queue is or was connected to; None if it never was."""
+
+    # ------------------------------------------------------------------ passive
+
+    @abstractmethod
+    async def bind(self, address: EndpointLike | UnixPath) -> Address:
+        """Bind to a local address. A checkpoint; never waits.
+
+        Args:
+          address: an endpoint (a wildcard and port 0 are allowed), or a path for a unix-domain queue.
+
+        Returns:
+          `local`: what was bound, with the port that was chosen.
+
+        Raises:
+          OSError: EINVAL, it is bound, listening or connecting; EISCONN, connected; EBADF, closed; ECANCELED, closed
+            meanwhile; and what the system says: EADDRINUSE, EADDRNOTAVAIL, EACCES.
+          TypeError: no address of this kind.
+          ValueError: likewise, or a name instead of an address.
+        """
+
+    @abstractmethod
+    async def listen(self, backlog: int) -> None:
+        """Listen on what is bound. A checkpoint; never waits.
+
+        Args:
+          backlog: how many connections may wait to be accepted, see listen(2); more than the system allows is that.
+
+        Raises:
+          OSError: EINVAL, a backlog below 1; EDESTADDRREQ, not bound; EADDRINUSE, listening or connecting already, or
+            another socket listens there; EISCONN, connected; EBADF, closed; EOPNOTSUPP, a datagram queue.
+          TypeError: the backlog is not an int.
+        """
+
+    @abstractmethod
+    def accept(self) -> QToken[Accepted]:
+        """Submit an accept: one connection for one token.
+
+        Raises:
+          OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
+        """
+
+    # ------------------------------------------------------------------ connecting
+
+    @abstractmethod
+    def connect(
+        self, address: EndpointLike | UnixPath, deadline: int = -1, *, data: object = None
+    ) -> QToken[Connected]:
+        """Submit a connect. When it fails the queue is unbound, and may bind and connect again.
+
+        Args:
+          address: a numeric endpoint, or a path for a unix-domain queue.
+          deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
+            `DeadlineExceeded`.
+          data: anything of the caller's; it is the result's `data`.
+
+        Raises:
+          OSError: EINPROGRESS, a connect is under way; EISCONN, connected; EOPNOTSUPP, listening; EAFNOSUPPORT, bound
+            to another address family; EBUSY, a datagram queue has operations outstanding.
+          TypeError: no address of this kind, or no deadline.
+          ValueError: likewise, or a name instead of an address, or port 0.
+        """
+
+    # ------------------------------------------------------------------ data
+
+    @abstractmethod
+    def push(self, data: Buffer) -> QToken[Pushed]:
+        """Submit bytes to be sent, all of them; to a connected datagram queue, one datagram.
+
+        Args:
+          data: a bytes-like object. It must not change before the token completes. A datagram may be empty (RFC 768).
+
+        Raises:
+          OSError: EINVAL, no bytes for a stream; ENOTCONN, not connected.
+          TypeError: not bytes.
+        """
+
+    @abstractmethod
+    def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
+        """Submit one datagram. An unbound queue is bound by this, to a port that the system chooses.
+
+        Args:
+          data: a bytes-like object. It must not change before the token completes. It may be empty (RFC 768).
+          address: where to.
+
+        Raises:
+          OSError: EISCONN, connected; EOPNOTSUPP, a stream; EAFNOSUPPORT, bound to another address family; EMFILE and
+            kin, the system has no socket for it.
+          TypeError: not bytes, or no endpoint.
+          ValueError: no endpoint, or port 0.
+        """
+
+    @abstractmethod
+    def pop(self, size: int | None = None) -> QToken[Popped]:
+        """Submit a receive: whatever comes first, one byte or more; of a datagram queue, one datagram.
+
+        Args:
+          size: at most so many bytes, 1 to 65536 (None). What a stream has more stays for the next pop. A longer
+            datagram is cut off, as by recvfrom(2), and the value says so: `Popped.truncated`.
+
+        Raises:
+          OSError: EINVAL, a size that is not allowed; ENOTCONN, a stream that is not connected; EDESTADDRREQ, a
+            datagram queue that is not bound.
+          TypeError: the size is not an int.
+        """
+
+    # ------------------------------------------------------------------ closing
+
+    @abstractmethod
+    def close(self) -> QToken[Closed]:
+        """Submit a close.
+
+        From here on submissions are EBADF; what is pending completes with ECANCELED before the close does.
+        What has been pushed is still delivered. Closing never waits for the peer, and never fails for want of room:
+        its token is taken in also when the set is full.
+
+        Raises:
+          OSError: EBADF, closed already, or being closed.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close without a token. Twice is once; when it returns, everything that was pending has completed.
+
+        Cancelled, it closes all the same.
+        """
+
+
+@final
+@attrs.frozen
+class Accepted(Completion):
+    """Somebody connected to a listening queue."""
+
+    queue: IOQueue
+    """The new connected queue. It belongs to the set too."""
+    peer: Address
+
+
+V_co = TypeVar("V_co", bound=Completion, covariant=True)
+
+
+class Owner(Protocol):
+    """What a token asks of the set that it belongs to."""
+
+    def is_done(self, token: QToken[Completion]) -> bool: ...
+
+    def cancel(self, token: QToken[Completion]) -> None: ...
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class QToken(Generic[V_co]):
+    """The name of one submitted operation: wait for it, once, with the set that it came from.
+
+    Not awaitable by itself: `QueueSet.wait` is where waiting, deadlines and claiming are.
+    """
+
+    id: int = attrs.field(on_setattr=attrs.setters.frozen)
+    """Counts up from 1 within its set."""
+    op: Op = attrs.field(on_setattr=attrs.setters.frozen)
+    queue: IOQueue = attrs.field(on_setattr=attrs.setters.frozen)
+    """The queue it was submitted to; of a connectx a new one, which the race connects."""
+    submitted_at: float = attrs.field(on_setattr=attrs.setters.frozen)
+    """In Trio time."""
+    _owner: Owner = attrs.field(alias="owner", on_setattr=attrs.setters.frozen)
+    target: Target = attrs.field(default=None, on_setattr=attrs.setters.frozen)
+    """The address of a connect or push_to; the endpoints of a connectx, `()` when they come one by one; else None."""
+    data: Any = attrs.field(default=None, on_setattr=attrs.setters.frozen)
+    """What the caller gave to connect."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the operation is over: its result is there to be claimed, or was claimed."""
+        return self._owner.is_done(self)
+
+    def cancel(self) -> None:
+        """End the operation; its result is then ECANCELED, unless it completes first.
+
+        Does nothing to an operation that is over, nor to a close. A push that is cancelled may have sent a part.
+
+        Raises:
+          RuntimeError: called from another thread than the set's.
+        """
+        self._owner.cancel(self)
+
+    def __repr__(self) -> str:
+        return f"<QToken {self.id}: {self.op} on {self.queue!r}{' (done)' if self.done else ''}>"
+
+
+@attrs.frozen(repr=False)
+class _Result(Generic[V_co]):
+    """What both kinds of result have."""
+
+    token: QToken[V_co]
+    elapsed: float
+    """Seconds from submission to completion."""
+
+    @property
+    def op(self) -> Op:
+        """What was submitted."""
+        return self.token.op
+
+    @property
+    def queue(self) -> IOQueue:
+        """The queue that the operation was submitted to; for a connectx a new one, which it connected."""
+        return self.token.queue
+
+    @property
+    def target(self) -> Target:
+        """What the operation was submitted to: the token's `target`."""
+        return self.token.target
+
+    @property
+    def data(self) -> Any:
+        """What the caller gave to connect."""
+        return self.token.data
+
+
+@final
+@attrs.frozen(repr=False)
+class Succeeded(_Result[V_co]):
+    """The result of an operation that succeeded."""
+
+    value: V_co
+    """What it brought."""
+    ok: ClassVar[Literal[True]] = True
+    error: ClassVar[None] = None
+    errno: ClassVar[None] = None
+
+    def unwrap(self) -> V_co:
+        """Return the value."""
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Succeeded({self.op} on {self.queue!r}: {self.value!r}, elapsed={self.elapsed!r})"
+
+
+@final
+@attrs.frozen(repr=False)
+class Failed(_Result[V_co]):
+    """The result of an operation that failed: its error, as data."""
+
+    error: OSError
+    ok: ClassVar[Literal[False]] = False
+    value: ClassVar[None] = None
+
+    @property
+    def errno(self) -> int:
+        """The errno of the error."""
+        code = self.error.errno
+        assert code is not None  # every error of an operation has one
+        return code
+
+    def unwrap(self) -> NoReturn:
+        """Raise the error.
+
+        Raises:
+          OSError: the operation's error.
+        """
+        try:
+            raise self.error
+        finally:
+            del self  # the traceback holds this frame, which would hold the error
+
+    def __repr__(self) -> str:
+        return f"Failed({self.op} on {self.queue!r}: {self.error!r}, elapsed={self.elapsed!r})"
+
+
+QResult: TypeAlias = Succeeded[V_co] | Failed[V_co]
+"""How an operation ended. `result.error is None` tells a type checker which of the two it is."""
