@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import pickle
 import re
@@ -97,22 +96,14 @@ def test_deadline_exceeded_is_both_kinds_and_no_kernel_timeout() -> None:
     assert error.transferred == 0
 
 
-def test_deadline_exceeded_words_and_hint() -> None:
-    async def main() -> None:
-        report = ConnectReport(started_at=1.0)
-        error = call_exceeded(f"connect to {PEER}", 0.5, trio.current_time() - 1, report=report, transferred=7)
-        assert str(error) == (
-            f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms; "
-            "transferred: 7 bytes"
-        )
-        assert (error.report, error.transferred) == (report, 7)
-        assert "deadlines are absolute" not in str(call_exceeded("x", 0, -math.inf))
-        stale = call_exceeded("x", 0, 0.5)
-        assert str(stale).endswith("; deadlines are absolute: use now() + ...")
-
-    clock = trio.testing.MockClock()
-    clock.jump(10_000)
-    trio.run(main, clock=clock)
+def test_deadline_exceeded_words() -> None:
+    report = ConnectReport(started_at=1.0)
+    error = call_exceeded(f"connect to {PEER}", 0.5, report=report, transferred=7)
+    assert str(error) == (
+        f"[Errno {errno.ETIMEDOUT}] connect to 192.0.2.1:443 had no result by its deadline, after 500.0 ms; "
+        "transferred: 7 bytes"
+    )
+    assert (error.report, error.transferred) == (report, 7)
 
 
 def test_incomplete_read_is_the_end_of_a_broken_stream() -> None:

@@ -36,9 +36,16 @@ def test_seconds_are_numbers(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("name", SECONDS)
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf, 0.0001, 1e10])
+@pytest.mark.parametrize("value", [0, -1, math.inf, -math.inf, 0.0001, 1e10])
 def test_seconds_have_a_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be between [\d.]+ and [\de.+]+ seconds, got"):
+        SocketOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", [math.nan, 10**400], ids=["nan", "huge"])
+def test_seconds_fit_a_float(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number of seconds, got"):
         SocketOptions(**{name: value})  # type: ignore[arg-type]
 
 

@@ -5,6 +5,9 @@ from importlib import import_module as _import_module
 
 from ._deadline import IMMEDIATE as IMMEDIATE
 from ._deadline import NO_DEADLINE as NO_DEADLINE
+from ._deadline import deadline_after as deadline_after
+from ._deadline import fail_at as fail_at
+from ._deadline import move_on_at as move_on_at
 from ._deadline import now as now
 from ._endpoint import Endpoint as Endpoint
 from ._endpoint import EndpointLike as EndpointLike
@@ -85,6 +88,9 @@ __all__ = [
     "UnixStream",
     "connect",
     "connectx",
+    "deadline_after",
+    "fail_at",
+    "move_on_at",
     "now",
     "order_endpoints",
     "resolve",

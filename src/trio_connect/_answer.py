@@ -9,6 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from ._check import check_float
+
 __all__ = ["Answer", "Lookup", "LookupKind"]
 
 LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
@@ -31,9 +33,8 @@ def _addresses(value: Iterable[str]) -> tuple[str, ...]:
 def _check_ttl(_instance: object, _field: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"ttl must be a number of seconds or None, got {value!r}")
-    if not isfinite(value) or value < 0:
+    ttl = check_float(value, "ttl", "a number of seconds or None")
+    if not isfinite(ttl) or ttl < 0:
         raise ValueError(f"ttl must be at least 0 seconds and finite, got {value!r}")
 
 

@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from ._check import check_int, shown
+
 __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
 
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -28,17 +30,21 @@ def _is_bad_zone(text: str) -> bool:
     return not text or any(char in _BAD_IN_ZONE or char.isspace() for char in text)
 
 
-def _check_int(value: object, what: str, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if not 0 <= value <= highest:
-        raise ValueError(f"{what} must be between 0 and {highest}, got {value!r}")
-    return int(value)
+def _digits(text: str) -> int:
+    """Return what decimal digits mean, or something as much out of range: int() refuses more than 4,300 of them."""
+    return int(text.lstrip("0")[:20] or "0")
+
+
+def _check_range(value: object, what: str, highest: int) -> int:
+    number = check_int(value, what)
+    if not 0 <= number <= highest:
+        raise ValueError(f"{what} must be between 0 and {highest}, got {shown(number)}")
+    return int(number)
 
 
 def check_port(value: object) -> int:
     """Return a port number, or say what is wrong with it."""
-    return _check_int(value, "port", _MAX_PORT)
+    return _check_range(value, "port", _MAX_PORT)
 
 
 def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -58,8 +64,8 @@ def _check_scope(scope: object) -> int | str:
         if _is_bad_zone(scope):
             raise ValueError(f"scope_id must be an interface index or the name of an interface, got {scope!r}")
         # getaddrinfo(3) takes "%2" for the index 2; the two spellings must be equal here too.
-        return _check_int(int(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
-    return _check_int(scope, "scope_id", _MAX_SCOPE)
+        return _check_range(_digits(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
+    return _check_range(scope, "scope_id", _MAX_SCOPE)
 
 
 @attrs.frozen(init=False, repr=False)
@@ -96,7 +102,7 @@ class Endpoint:
         address = _parse_host(host, "host")
         port = check_port(port)
         scope = _check_scope(scope_id)
-        flowinfo = _check_int(flowinfo, "flowinfo", _MAX_FLOWINFO)
+        flowinfo = _check_range(flowinfo, "flowinfo", _MAX_FLOWINFO)
         sockaddr: SockAddr
         if isinstance(address, ipaddress.IPv4Address):
             if scope or flowinfo:
@@ -141,7 +147,7 @@ class Endpoint:
         bracketed = host.startswith("[") and host.endswith("]")
         if not colon or not (port.isascii() and port.isdigit()) or (":" in host) != bracketed:
             raise ValueError(f"an endpoint is written '192.0.2.1:443' or '[2001:db8::1]:443', got {text!r}")
-        return cls(host[1:-1] if bracketed else host, int(port))
+        return cls(host[1:-1] if bracketed else host, _digits(port))
 
     def __str__(self) -> str:
         host = f"{self.host}%{self.scope_id}" if self.scope_id else self.host

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ._deadline import STALE_HINT, is_stale
 from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
 def call_exceeded(
     what: str,
     elapsed: float,
-    until: float,
     *,
     report: ConnectReport | None = None,
     transferred: int = 0,
@@ -100,7 +98,6 @@ def call_exceeded(
     Args:
       what: the operation and its endpoint, such as "connect to 192.0.2.1:443".
       elapsed: seconds since the call.
-      until: the deadline, as Trio time.
       report: see the attribute.
       transferred: see the attribute.
       detail: what was done by then, for the end of the text.
@@ -110,8 +107,6 @@ def call_exceeded(
         text = f"{text} ({detail})"
     if transferred:
         text = f"{text}; transferred: {transferred} bytes"
-    if is_stale(until):
-        text = f"{text}; {STALE_HINT}"
     return DeadlineExceeded(text, report=report, transferred=transferred)
 
 
@@ -153,13 +148,12 @@ def _where(target: str, attempts: Sequence[Attempt]) -> str:
     return f"{target} ({named})" if target and named else target or named or "endpoints that never came"
 
 
-def race_exceeded(target: str, report: ConnectReport, until: float) -> DeadlineExceeded:
+def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
     """Return the error for a race that its caller's deadline has ended.
 
     Args:
       target: a name and port, or "" when the endpoints are all there is to name.
       report: the finished report.
-      until: the deadline, as Trio time.
     """
     tried = [attempt for attempt in report.attempts if attempt.started is not None]
     if report.lookups and not tried:
@@ -167,7 +161,7 @@ def race_exceeded(target: str, report: ConnectReport, until: float) -> DeadlineE
     else:
         what = f"connect to {_where(target, tried or report.attempts)}"
     detail = _counts(tried) if len(tried) > 1 else ""
-    return call_exceeded(what, report.elapsed, until, report=report, detail=detail)
+    return call_exceeded(what, report.elapsed, report=report, detail=detail)
 
 
 def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any, Final
 
 import attrs
+
+from ._check import check_float, check_int, shown
 
 __all__ = ["DEFAULT_OPTIONS", "SocketOptions"]
 
@@ -24,10 +25,9 @@ def _seconds(lowest: float, highest: float) -> Any:
     def check(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
         if value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{field.name} must be a number of seconds, got {value!r}")
-        if not isfinite(value) or not lowest <= value <= highest:
-            raise ValueError(f"{field.name} must be between {lowest:g} and {highest:g} seconds, got {value!r}")
+        seconds = check_float(value, field.name, "a number of seconds")
+        if not lowest <= seconds <= highest:
+            raise ValueError(f"{field.name} must be between {lowest:g} and {highest:g} seconds, got {shown(value)}")
 
     return check
 
@@ -36,10 +36,8 @@ def _count(lowest: int, highest: int) -> Any:
     def check(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
         if value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{field.name} must be an int, got {value!r}")
-        if not lowest <= value <= highest:
-            raise ValueError(f"{field.name} must be between {lowest} and {highest}, got {value!r}")
+        if not lowest <= check_int(value, field.name) <= highest:
+            raise ValueError(f"{field.name} must be between {lowest} and {highest}, got {shown(value)}")
 
     return check
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from math import isfinite, isnan
+from math import inf, isfinite
 from typing import Any, Final
 
 import attrs
+
+from ._check import check_float, check_size, shown
 
 __all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "RacePolicy", "check_policy"]
 
 MIN_ATTEMPT_DELAY: Final = 0.010
 """RFC 8305 section 5: "a subsequent connection MUST NOT be started within 10 milliseconds of the previous attempt"."""
+
+LONGEST_DELAY: Final = 30.0
+"""No RFC: above this a delay in seconds is one in milliseconds, given by mistake."""
 
 DEFAULT_ATTEMPT_DELAY: Final = 0.250
 """RFC 8305 section 8: "The time to wait between connection attempts in the absence of RTT data. Recommended to be 250
@@ -31,15 +36,21 @@ DEFAULT_MAX_IN_FLIGHT: Final = 16
 
 
 def _number(field: attrs.Attribute[Any], value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{field.name} must be a number of seconds, got {value!r}")
-    if isnan(value):
-        raise ValueError(f"{field.name} must be a number of seconds, got {value!r}")
-    return value
+    return check_float(value, field.name, "a number of seconds")
+
+
+def _not_milliseconds(field: attrs.Attribute[Any], seconds: float) -> None:
+    if LONGEST_DELAY < seconds < inf:
+        raise ValueError(
+            f"{field.name} must be at most {LONGEST_DELAY:g} seconds, got {shown(seconds)}: "
+            f"milliseconds were probably meant, and it is in seconds"
+        )
 
 
 def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
-    if _number(field, value) < MIN_ATTEMPT_DELAY:
+    number = _number(field, value)
+    _not_milliseconds(field, number)
+    if number < MIN_ATTEMPT_DELAY:
         raise ValueError(
             f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 5), "
             f"or math.inf for one attempt at a time, got {value!r}"
@@ -53,15 +64,13 @@ def _timeout(_instance: object, field: attrs.Attribute[Any], value: object) -> N
 
 def _wait(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     number = _number(field, value)
+    _not_milliseconds(field, number)
     if number < 0 or not isfinite(number):
         raise ValueError(f"{field.name} must be 0 seconds or more, and finite, got {value!r}")
 
 
 def _count(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{field.name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{field.name} must be at least 1, got {value!r}")
+    check_size(value, field.name, 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -71,11 +80,11 @@ class RacePolicy:
     `attempt_delay` and `resolution_delay` default to what RFC 8305 section 8 recommends.
 
     Args:
-      attempt_delay: how long after one start the next is due while nothing has failed. At least 0.010;
+      attempt_delay: how long after one start the next is due while nothing has failed. 0.010 to 30;
         `math.inf` tries strictly one endpoint at a time.
       attempt_timeout: how long one attempt may take, the caller's establish included, before it counts as failed.
         `math.inf` leaves it to the kernel and the caller's deadline.
-      resolution_delay: how long an IPv4 answer that comes first waits for the IPv6 one; 0 or more, and finite.
+      resolution_delay: how long an IPv4 answer that comes first waits for the IPv6 one; 0 to 30.
       max_in_flight: how many attempts may be alive at once. At the limit the next start waits: an attempt that may
         still succeed is never given up for a new one.
       preferred_family_count: how many endpoints of the preferred family come before the first of the other.

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import LONG
+from trio_connect import _policy
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine import race_schedule
 from trio_connect._engine.race import Race
@@ -36,6 +37,7 @@ ESTABLISH = ("establish ok", "establish fails", "establish hangs")
 def milliseconds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(race_schedule, "MIN_ATTEMPT_DELAY", float(FLOOR))
+        patch.setattr(_policy, "LONGEST_DELAY", inf)
         yield
 
 

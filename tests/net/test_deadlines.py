@@ -18,7 +18,7 @@ from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.streams import KINDS, RECEIVES, Kind, connect_to, listening, make_pair, pair
 from trio_connect import DeadlineExceeded, now, tcp_connect, unix_connect
-from trio_connect._deadline import STALE_HINT, to_seconds
+from trio_connect._deadline import to_seconds
 
 Call: TypeAlias = Callable[[int], Awaitable[Any]]
 
@@ -63,7 +63,7 @@ async def stuck(kind: Kind, name: str) -> AsyncIterator[Call]:
 async def test_a_deadline_that_comes_too_early(door: Door, kind: Kind, name: str) -> None:
     async with no_leaks(counters=door.counters), stuck(kind, name) as call:
         # Closing happens once: the last case is what is left for it.
-        cases = [lambda: 0, lambda: 1, lambda: 500, now, lambda: now() - 5, lambda: now() + 30]
+        cases = [lambda: 0, now, lambda: now() - 5, lambda: now() + 30]
         for deadline in cases[-1:] if name in ENDS else cases:
             until = deadline()
             started = trio.current_time()
@@ -71,7 +71,6 @@ async def test_a_deadline_that_comes_too_early(door: Door, kind: Kind, name: str
                 await call(until)
             elapsed = trio.current_time() - started
             assert caught.value.errno == errno.ETIMEDOUT
-            assert (STALE_HINT in str(caught.value)) is (0 < until < now() - 3_600_000)
             assert trio.current_time() >= to_seconds(until), "before its time"
             assert elapsed < 10, "held past its deadline"
             del caught
@@ -109,7 +108,7 @@ async def test_a_scope_moved_later_leaves_ours_holding(door: Door, kind: Kind, n
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-@pytest.mark.parametrize("deadline", [True, 1.5, None, math.nan, "1", -2], ids=repr)
+@pytest.mark.parametrize("deadline", [True, 1.5, None, math.nan, "1", -2, 1, 2000], ids=repr)
 async def test_bad_deadlines(door: Door, kind: Kind, name: str, deadline: Any) -> None:
     async with pair(kind) as (near, _), listening(kind) as listener:
         created = door.factory.created if door.factory else 0
@@ -119,7 +118,7 @@ async def test_bad_deadlines(door: Door, kind: Kind, name: str, deadline: Any) -
         }
         operations = {**RECEIVES, **SENDS, **ENDS}
         call = calls.get(name) or (lambda value: operations[name](near, value))
-        error = ValueError if deadline == -2 else TypeError
+        error = ValueError if type(deadline) is int else TypeError
         with pytest.raises(error, match="a deadline is") as caught:
             await call(deadline)
         assert repr(deadline) in str(caught.value)
@@ -131,7 +130,7 @@ async def test_bad_deadlines(door: Door, kind: Kind, name: str, deadline: Any) -
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("until", [lambda: 0, lambda: now() - 1000, lambda: 500], ids=["0", "past", "stale"])
+@pytest.mark.parametrize("until", [lambda: 0, lambda: now() - 1000], ids=["0", "past"])
 async def test_connect_now_or_never(door: Door, family: socket.AddressFamily, until: Callable[[], int]) -> None:
     async with no_leaks(counters=door.counters), faults.echoing(family) as peer:
         with faults.refusing(family) as closed, faults.black_hole(family) as hole:
@@ -184,7 +183,7 @@ async def test_a_peer_that_floods_cannot_hold_a_call_past_its_deadline(door: Doo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flood)
         for call in (
-            lambda d: near.receive_until(b"\r\n", 1 << 40, d),
+            lambda d: near.receive_until(b"\r\n", (1 << 40) - 1, d),
             near.close_gracefully,
         ):
             until = now() + 50

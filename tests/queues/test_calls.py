@@ -66,7 +66,7 @@ async def test_a_limit_is_an_int(limit):
 
 
 async def test_a_limit_is_at_least_1():
-    with pytest.raises(ValueError, match="max_in_flight is at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_in_flight must be at least 1, got 0"):
         async with open_queue_set(0):
             pass
 

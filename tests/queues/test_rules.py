@@ -132,16 +132,15 @@ async def test_rule_04_deadline_0_looks_once_after_one_checkpoint():
             assert await qs.wait_next(1, 0) == []
 
 
-@pytest.mark.parametrize("deadline", [0, 1])
-async def test_rule_04_finished_beats_the_deadline(deadline):
+async def test_rule_04_finished_beats_the_deadline():
     async with open_queue_set() as qs:
         # A close of nothing finishes in the one pass that there is.
         token = qs.stream().close()
-        assert (await qs.wait(token, deadline)).ok
+        assert (await qs.wait(token, 0)).ok
         token = qs.stream().close()
-        assert (await qs.wait_any([token], deadline))[1].ok
+        assert (await qs.wait_any([token], 0))[1].ok
         qs.stream().close()
-        assert len(await qs.wait_next(9, deadline)) == 1
+        assert len(await qs.wait_next(9, 0)) == 1
 
 
 async def test_rule_04_finished_beats_a_deadline_at_the_same_instant(autojump_clock):

@@ -108,7 +108,7 @@ async def resolve(
     except Expired:
         elapsed = current_time() - started
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=elapsed)
-        raise call_exceeded(f"lookup of {host}", elapsed, until, report=report) from None
+        raise call_exceeded(f"lookup of {host}", elapsed, report=report) from None
     if not lookups.addresses:
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)

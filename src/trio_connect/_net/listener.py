@@ -12,6 +12,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
+from .._check import check_int, shown
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._messages import call_exceeded, connect_error
@@ -38,11 +39,10 @@ def check_backlog(backlog: object) -> int:
     """Return the number for listen(2), or say what is wrong with it."""
     if backlog is None:
         return _MAX_BACKLOG
-    if isinstance(backlog, bool) or not isinstance(backlog, int):
-        raise TypeError(f"backlog must be an int or None, got {backlog!r}")
-    if backlog < 0:
-        raise ValueError(f"backlog must be at least 0, got {backlog!r}")
-    return min(backlog, _MAX_BACKLOG)
+    number = check_int(backlog, "backlog", "an int or None")
+    if number < 0:
+        raise ValueError(f"backlog must be at least 0, got {shown(number)}")
+    return min(number, _MAX_BACKLOG)
 
 
 def new_listening_socket(family: int) -> socket.socket:
@@ -148,7 +148,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             door, name = await self._door.accept(until)
         except Expired:
             what = f"accept on {self._name}"
-            raise call_exceeded(what, current_time() - started, until) from None
+            raise call_exceeded(what, current_time() - started) from None
         except OSError as exc:
             if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
                 raise trio.ClosedResourceError("this listener was closed by another task") from None

@@ -104,7 +104,7 @@ async def tcp_connect(
         door.close()
         from .race.reports import deadline_exceeded
 
-        raise deadline_exceeded(endpoint, source, source_text, started, until) from None
+        raise deadline_exceeded(endpoint, source, source_text, started) from None
     except BaseException:
         if door is not None:
             door.close()

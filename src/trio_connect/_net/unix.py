@@ -19,6 +19,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from .._check import check_int
 from .._deadline import to_seconds
 from .._messages import call_exceeded, connect_error
 from .attempt import PENDING
@@ -108,8 +109,7 @@ class UnixStream(ByteStream[str | bytes]):
           trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
         """
         until = to_seconds(deadline)
-        if isinstance(fd, bool) or not isinstance(fd, int):
-            raise TypeError(f"fd must be an int, got {fd!r}")
+        check_int(fd, "fd")
         self._check_can_send()
         if self._eof_sent:
             raise trio.ClosedResourceError("nothing can be sent after send_eof()")
@@ -123,7 +123,7 @@ class UnixStream(ByteStream[str | bytes]):
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(copy))]
             await self._door.send_message(_CARRIER, rights, until)
         except Expired:
-            raise self._exceeded("send", started, until, 0) from None
+            raise self._exceeded("send", started, 0) from None
         except OSError as exc:
             if exc.errno == errno.ETOOMANYREFS:  # sendmsg(2): nothing was sent, the connection is well
                 raise
@@ -167,7 +167,7 @@ class UnixStream(ByteStream[str | bytes]):
             room = socket.CMSG_LEN(_INT.size)
             data, ancillary, flags = await self._door.receive_message(1, room, _CLOSE_ON_EXEC, until)
         except Expired:
-            raise self._exceeded("receive", started, until, 0) from None
+            raise self._exceeded("receive", started, 0) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
         finally:
@@ -275,7 +275,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
         assert door is not None
         door.close()
         what = f"connect to {show_path(address)}, whose backlog is full,"
-        raise call_exceeded(what, current_time() - started, until) from None
+        raise call_exceeded(what, current_time() - started) from None
     except OSError as exc:
         if door is not None:
             door.close()

@@ -9,6 +9,7 @@ from typing import Final, final
 
 import attrs
 
+from .._check import check_int, shown
 from .._endpoint import Endpoint
 from ._handles import check_not_null, failure
 from ._interfaces import interface_address
@@ -230,19 +231,15 @@ def ipaddr_local(addr: ipaddr, name: str | None, port: int, mode: int) -> int:
 
 def check_port(port: object) -> None:
     """Refuse what is no port."""
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"a port is an int, got {port!r}")
-    if not 0 <= port <= 0xFFFF:
-        raise failure(errno.EINVAL, f"a port is 0 to 65535, got {port}")
+    if not 0 <= check_int(port, "port") <= 0xFFFF:
+        raise failure(errno.EINVAL, f"a port is 0 to 65535, got {shown(port)}")
 
 
 def check_mode(mode: object) -> tuple[AddressFamily, ...]:
     """Return the families that a mode asks for, the preferred one first, or say what is wrong with it."""
-    if isinstance(mode, bool) or not isinstance(mode, int):
-        raise TypeError(f"a mode is an int, got {mode!r}")
-    families = _FAMILIES.get(mode)
+    families = _FAMILIES.get(check_int(mode, "mode"))
     if families is None:
-        raise failure(errno.EINVAL, f"a mode is 0 or one of IPADDR_IPV4 to IPADDR_PREF_IPV6, got {mode}")
+        raise failure(errno.EINVAL, f"a mode is 0 or one of IPADDR_IPV4 to IPADDR_PREF_IPV6, got {shown(mode)}")
     return families
 
 

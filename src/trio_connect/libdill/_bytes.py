@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from .._check import SIZE_LIMIT, check_int, shown
 from ._handles import IpcConnection, TcpConnection, check_deadline, failure, find, refuse
 
 if TYPE_CHECKING:
@@ -144,11 +145,12 @@ Piece = tuple["Buffer | None", int]
 
 
 def _check_size(size: object) -> int:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"a length is an int, got {size!r}")
-    if size < 0:
-        raise failure(errno.EINVAL, f"a length is at least 0, got {size}")
-    return size
+    length = check_int(size, "len")
+    if length < 0:
+        raise failure(errno.EINVAL, f"a length is at least 0, got {length}")
+    if length >= SIZE_LIMIT:
+        raise failure(errno.EINVAL, f"a length is below 2**40, got {shown(length)}: a deadline?")
+    return length
 
 
 def _pieces(first: iolist | None, last: iolist | None) -> list[Piece]:
@@ -185,7 +187,7 @@ def _view(stack: ExitStack, memory: Buffer, size: int) -> memoryview:
 
 async def _send(s: int, pieces: Sequence[Piece], deadline: int) -> int:
     connection = await find(s, TcpConnection, IpcConnection)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if code := connection.outgoing.refusal():
         await refuse(code, f"sending on handle {s}")
     with ExitStack() as stack:
@@ -202,7 +204,7 @@ async def _send(s: int, pieces: Sequence[Piece], deadline: int) -> int:
 
 async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
     connection = await find(s, TcpConnection, IpcConnection)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     stream = connection.stream
     total = sum(size for _, size in pieces)
     code = connection.incoming.refusal()

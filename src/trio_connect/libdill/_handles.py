@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, Type
 
 import attrs
 import trio
+from trio import current_time
 from trio.lowlevel import RunVar, checkpoint
 
+from .._check import check_int, shown
+from .._deadline import IMMEDIATE, LEAST_DEADLINE, to_seconds
 from .._deadline import check_deadline as check_any_deadline
 from .._errors import IncompleteRead
 from .._net.listener import TcpListener
@@ -51,8 +54,11 @@ def check_not_null(value: object, what: str) -> None:
         raise failure(errno.EINVAL, f"{what} is None")
 
 
-def check_deadline(deadline: object) -> None:
-    """Refuse what is not a deadline.
+def check_deadline(deadline: object) -> int:
+    """Return the deadline for our own calls, or say what is wrong with it.
+
+    libdill tries an operation before it looks at its deadline, so one that has passed asks for a single try, and so
+    does any small positive number. Ours asks for that with 0.
 
     Raises:
       OSError: EINVAL, it is negative and not -1. libdill takes any negative number for "none", and so hides the
@@ -60,9 +66,12 @@ def check_deadline(deadline: object) -> None:
       TypeError: it is not an int.
     """
     try:
-        check_any_deadline(deadline)
+        if isinstance(deadline, int) and IMMEDIATE < deadline < LEAST_DEADLINE and not isinstance(deadline, bool):
+            return IMMEDIATE
+        checked = check_any_deadline(deadline)
     except ValueError as exc:
         raise failure(errno.EINVAL, str(exc)) from None
+    return IMMEDIATE if to_seconds(checked) <= current_time() else checked
 
 
 @final
@@ -215,11 +224,9 @@ def look_up(number: object) -> Handle:
       OSError: EBADF, nothing has this handle.
       TypeError: not an int.
     """
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"a handle is an int, got {number!r}")
-    thing = _table().used.get(number)
+    thing = _table().used.get(check_int(number, "a handle"))
     if thing is None:
-        raise failure(errno.EBADF, f"no handle {number}")
+        raise failure(errno.EBADF, f"no handle {shown(number)}")
     return thing
 
 

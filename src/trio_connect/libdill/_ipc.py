@@ -36,7 +36,7 @@ async def ipc_connect(path: UnixPath, deadline: int) -> int:
 
     libdill: ipc_connect(3).
     """
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     check_not_null(path, "the path")
     try:
         stream = await unix.unix_connect(path, deadline)
@@ -197,7 +197,7 @@ async def ipc_sendfd(s: int, fd: int, deadline: int) -> int:
     libdill: ipc_sendfd(3).
     """
     connection = await find(s, IpcConnection)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if fd.__class__ is int and fd < 0:
         raise failure(errno.EINVAL, f"a descriptor is not negative, got {fd}")
     if code := connection.outgoing.refusal():
@@ -230,7 +230,7 @@ async def ipc_recvfd(s: int, deadline: int) -> int:
     libdill: ipc_recvfd(3).
     """
     connection = await find(s, IpcConnection)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if code := connection.incoming.refusal():
         await refuse(code, f"receiving on handle {s}")
     with connection.incoming:

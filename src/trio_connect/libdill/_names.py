@@ -9,6 +9,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
+from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint
 from .._messages import call_exceeded
@@ -80,8 +81,7 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
     libdill: ipaddr_remotes(3).
     """
     check_not_null(addrs, "addrs")
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n must be an int, got {n!r}")
+    check_int(n, "n")
     if not 1 <= n <= len(addrs):
         raise failure(errno.EINVAL, f"n must be between 1 and the {len(addrs)} addresses that there are, got {n}")
     for addr in addrs[:n]:
@@ -93,7 +93,7 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
 
 
 async def _find(name: str, port: int, mode: int, deadline: int, n: int) -> list[Endpoint]:
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     check_port(port)
     families = check_mode(mode)
     check_not_null(name, "the name")
@@ -139,7 +139,7 @@ class _Lookup:
             return [Endpoint(address, self.port) for address in found[: self.n]]
         for error in self.errors:
             if isinstance(error, Expired):
-                raise call_exceeded(f"looking up {self.name!r}", current_time() - started, until)
+                raise call_exceeded(f"looking up {self.name!r}", current_time() - started)
             if not isinstance(error, OSError):
                 raise error
             raise failure(errno.EADDRNOTAVAIL, f"looking up {self.name!r} failed: {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from trio.lowlevel import checkpoint, notify_closing
 
+from .._check import check_int
 from ._handles import Connection, Listening, check_deadline, failure, refuse, remove
 
 if TYPE_CHECKING:
@@ -21,14 +22,13 @@ T = TypeVar("T")
 
 def check_backlog(backlog: object) -> int | None:
     """Return the backlog as our listeners want it. The kernel takes a negative one for "as many as allowed"."""
-    if isinstance(backlog, bool) or not isinstance(backlog, int):
-        raise TypeError(f"backlog must be an int, got {backlog!r}")
-    return None if backlog < 0 else backlog
+    number = check_int(backlog, "backlog")
+    return None if number < 0 else number
 
 
 async def accept(listening: Listening[Any], s: int, deadline: int) -> Any:
     """Accept a stream."""
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if listening.accepting.busy:
         await refuse(errno.EBUSY, f"another task accepts from handle {s}")
     with listening.accepting:
@@ -37,7 +37,7 @@ async def accept(listening: Listening[Any], s: int, deadline: int) -> Any:
 
 async def done(connection: Connection[Any], s: int, deadline: int) -> int:
     """Half-close."""
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if code := connection.outgoing.refusal():
         await refuse(code, f"ending the outgoing direction of handle {s}")
     with connection.outgoing:
@@ -48,7 +48,7 @@ async def done(connection: Connection[Any], s: int, deadline: int) -> int:
 
 async def close(thing: Connection[Any] | Listening[Any], s: int, deadline: int) -> int:
     """Close well. From the checks on the handle is gone, whatever happens."""
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     remove(s)
     if isinstance(thing, Listening):
         thing.close()
@@ -76,8 +76,7 @@ def wrap(make: Callable[[socket.socket], T], fd: int, families: Collection[int],
       OSError: EBADF, EINVAL, ENOTSOCK, ENOTCONN, EMFILE; the caller then keeps the descriptor as it was.
       TypeError: not an int.
     """
-    if isinstance(fd, bool) or not isinstance(fd, int):
-        raise TypeError(f"a file descriptor is an int, got {fd!r}")
+    check_int(fd, "fd", "a file descriptor, an int")
     if fd < 0:
         raise failure(errno.EINVAL, f"a descriptor is not negative, got {fd}")
     try:

@@ -37,7 +37,7 @@ async def tcp_connect(addr: ipaddr, deadline: int) -> int:
     libdill: tcp_connect(3).
     """
     endpoint = endpoint_of(addr)
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     if not endpoint.port:
         raise failure(errno.EINVAL, f"cannot connect to port 0 of {endpoint.host}")
     return add(TcpConnection(await tcp.tcp_connect(endpoint, deadline)))

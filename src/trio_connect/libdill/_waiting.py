@@ -13,6 +13,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import RunVar, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from .._check import check_int, shown
 from .._deadline import to_seconds
 from .._messages import call_exceeded
 from .._net.sockets.waiting import park
@@ -49,7 +50,7 @@ async def msleep(deadline: int) -> int:
 
     libdill: msleep(3).
     """
-    check_deadline(deadline)
+    deadline = check_deadline(deadline)
     until = to_seconds(deadline)
     if until <= current_time():
         await checkpoint()
@@ -112,12 +113,11 @@ def fdclean(fd: int) -> int:
 
 
 def _check_open(fd: object) -> int:
-    if isinstance(fd, bool) or not isinstance(fd, int):
-        raise TypeError(f"a file descriptor is an int, got {fd!r}")
+    number = check_int(fd, "fd", "a file descriptor, an int")
     try:
-        return os.fstat(fd).st_mode
+        return os.fstat(number).st_mode
     except (OSError, OverflowError):
-        raise failure(errno.EBADF, f"descriptor {fd} is not open") from None
+        raise failure(errno.EBADF, f"descriptor {shown(fd)} is not open") from None
 
 
 if sys.platform == "win32":
@@ -128,7 +128,7 @@ if sys.platform == "win32":
 else:
 
     async def _wait(fd: int, what: str, deadline: int) -> int:
-        check_deadline(deadline)
+        deadline = check_deadline(deadline)
         until = to_seconds(deadline)
         wait: Callable[[int], Awaitable[None]]
         if what == "fdin":
@@ -153,7 +153,7 @@ else:
         _waiting().add((fd, what))
         try:
             if not await park(wait, fd, until) and not _is_ready(fd, events):
-                raise call_exceeded(f"{what}({fd})", current_time() - started, until)
+                raise call_exceeded(f"{what}({fd})", current_time() - started)
         except trio.BusyResourceError:
             raise failure(errno.EBUSY, f"another task waits for descriptor {fd}") from None
         except trio.ClosedResourceError:

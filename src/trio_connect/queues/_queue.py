@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 import trio
 from trio.lowlevel import checkpoint
 
+from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._net.connectx import RaceOptions, connectx
@@ -105,7 +106,7 @@ class SocketQueue(IOQueue):
         return cast("Address", self._transport.local)
 
     async def listen(self, backlog: int) -> None:
-        _an_int(backlog, "backlog")
+        check_int(backlog, "backlog")
         await checkpoint()
         if backlog < 1:
             raise OSError(errno.EINVAL, f"listen: a backlog is at least 1, got {backlog!r}")
@@ -221,7 +222,7 @@ class SocketQueue(IOQueue):
         return None
 
     def pop(self, size: int | None = None) -> QToken[Popped]:
-        most = MAX_POP if size is None else _an_int(size, "size")
+        most = MAX_POP if size is None else check_int(size, "size")
         if not 1 <= most <= MAX_POP:
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {size!r}")
         self._check("pop")
@@ -289,12 +290,6 @@ class SocketQueue(IOQueue):
 
 def _busy(lane: Lane | None) -> bool:
     return lane is not None and lane.busy
-
-
-def _an_int(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    return value
 
 
 def _view(data: Buffer) -> memoryview:

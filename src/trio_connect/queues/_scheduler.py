@@ -206,7 +206,7 @@ class Scheduler:
                     found = self._oldest(tokens)
             if found is None:
                 what = f"the wait for {tokens[0]}" if len(tokens) == 1 else f"the wait for any of {len(tokens)} tokens"
-                raise call_exceeded(what, current_time() - started, until)
+                raise call_exceeded(what, current_time() - started)
             return found, self._claimed(self.table.claim(found))
         finally:
             self._named.discard(waiter)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, Unpack, cast, final
 import trio
 from trio.lowlevel import checkpoint
 
+from .._check import check_int, check_size
 from .._deadline import NO_DEADLINE, check_deadline, to_seconds
 from .._endpoint import EndpointLike
 from .._net.connectx import RaceOptions, check_race_options, checked
@@ -46,7 +47,7 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
       TypeError: `max_in_flight` is not an int.
       ValueError: it is below 1.
     """
-    _check_count(max_in_flight, "max_in_flight")
+    check_size(max_in_flight, "max_in_flight", 1)
     alone: BaseException | None = None
     body: BaseExceptionGroup[BaseException] | None = None
     scheduler: Scheduler | None = None
@@ -250,11 +251,10 @@ class QueueSet:
           ValueError: the deadline is below -1.
         """
         until = to_seconds(deadline)
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an int, got {n!r}")
-        if n < 1:
+        if check_int(n, "n") < 1:
             await checkpoint()
             raise OSError(errno.EINVAL, f"wait_next: n is at least 1, got {n!r}")
+        check_size(n, "n", 1)
         want = 1 if deadline == NO_DEADLINE else n
         return await self._scheduler.reap(n, want, until, ends=False)
 
@@ -280,7 +280,7 @@ class QueueSet:
           TypeError: `n` is not an int.
           ValueError: `n` is below 1, or more than the set ever takes.
         """
-        _check_count(n, "n")
+        check_size(n, "n", 1)
         if n > self.max_in_flight:
             raise ValueError(f"n is at most max_in_flight, {self.max_in_flight}, got {n!r}")
         await self._scheduler.room(n)
@@ -333,10 +333,3 @@ def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:
         if not isinstance(token, QToken):
             raise TypeError(f"tokens must be an iterable of QToken, got {token!r} in it")
     return listed
-
-
-def _check_count(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is at least 1, got {value!r}")

@@ -108,7 +108,7 @@ class TcpTransport(StreamTransport[TcpStream]):
             from .._net.race.reports import deadline_exceeded
 
             source_text = describe_source(self._door, target, source)
-            raise deadline_exceeded(target, source, source_text, started, until) from None
+            raise deadline_exceeded(target, source, source_text, started) from None
         if code:
             raise attempt_error(code, "connect", door, target, source, current_time() - started)
         return TcpStream(door, target, (((source, target),), (), started, current_time()))
@@ -173,7 +173,7 @@ class UnixTransport(StreamTransport[UnixStream]):
                 code = await connect_door(door, target, until)
         except Expired:
             what = f"connect to {show(target)}, whose backlog is full,"
-            raise call_exceeded(what, current_time() - started, until) from None
+            raise call_exceeded(what, current_time() - started) from None
         if code == PENDING:
             return None
         if code:

@@ -31,6 +31,9 @@ from trio_connect import (
     TcpStream,
     connectx,
 )
+from trio_connect import (
+    now as now_ms,
+)
 from trio_connect._engine import race_schedule
 from trio_connect.testing import VirtualNetwork, echo, run
 
@@ -285,7 +288,7 @@ async def race(net: VirtualNetwork, plan: Plan, book: Book) -> tuple[str, object
     policy = RacePolicy(
         attempt_delay=plan.delay * TICK, attempt_timeout=plan.timeout * TICK, max_in_flight=plan.limit
     )  # fmt: skip
-    deadline = -1 if plan.ends is None or plan.by_scope else plan.ends * STEP_MS + 1
+    deadline = -1 if plan.ends is None or plan.by_scope else now_ms() + plan.ends * STEP_MS
     ends_by = plan.ends * STEP * TICK if plan.ends is not None and plan.by_scope else inf
     tasks = trio.lowlevel.current_statistics().tasks_living
     result: tuple[str, object] = "deadline", None

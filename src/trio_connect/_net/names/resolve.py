@@ -20,6 +20,7 @@ import trio
 from trio.lowlevel import RunVar, checkpoint, enable_ki_protection
 
 from ..._answer import Answer
+from ..._check import check_size
 
 __all__ = ["Resolver", "StaticResolver", "SystemResolver"]
 
@@ -177,10 +178,7 @@ class SystemResolver:
 
     def __init__(self, *, concurrency: int = DEFAULT_CONCURRENCY, max_threads: int = DEFAULT_MAX_THREADS) -> None:
         for name, value in (("concurrency", concurrency), ("max_threads", max_threads)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
+            check_size(value, name, 1)
         if max_threads < concurrency:
             raise ValueError(f"max_threads must be at least concurrency ({concurrency}), got {max_threads!r}")
         self._concurrency = concurrency

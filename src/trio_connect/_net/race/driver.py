@@ -170,7 +170,7 @@ class RaceDriver:
         if winner is None or self._expired:
             report = self._report()
             if self._expired:
-                raise race_exceeded(self._target, report, self._until)
+                raise race_exceeded(self._target, report)
             return None, report
         stream = winner.stream
         if stream is None:

@@ -45,9 +45,7 @@ def _won_alone(facts: Facts) -> ConnectReport:
     return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
 
 
-def deadline_exceeded(
-    endpoint: Endpoint, source: Source | None, source_text: str, started: float, until: float
-) -> DeadlineExceeded:
+def deadline_exceeded(endpoint: Endpoint, source: Source | None, source_text: str, started: float) -> DeadlineExceeded:
     """Return the exception for one connect that had no result by its deadline.
 
     Args:
@@ -55,10 +53,9 @@ def deadline_exceeded(
       source: where it was to come from.
       source_text: the same in words, for the message.
       started: when it began, in Trio time.
-      until: the deadline, in Trio time.
     """
     elapsed = current_time() - started
     # "timed out" is said of attempts that came to their own end; here the caller's patience did.
     attempt = Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="cancelled")
     report = ConnectReport(attempts=(attempt,), started_at=started, elapsed=elapsed)
-    return call_exceeded(f"connect to {endpoint} from {source_text}", elapsed, until, report=report)
+    return call_exceeded(f"connect to {endpoint} from {source_text}", elapsed, report=report)

@@ -173,7 +173,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
                     return
             raise Expired
         except Expired:
-            raise self._exceeded("graceful close", started, until, 0) from None
+            raise self._exceeded("graceful close", started, 0) from None
         except OSError as exc:
             self._raise_broken("graceful close", exc)
         finally:

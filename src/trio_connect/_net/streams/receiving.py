@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from ..._check import SIZE_LIMIT, check_size
 from ..._deadline import to_seconds
 from ..._errors import IncompleteRead
 from ..sockets.waiting import Expired
@@ -26,14 +27,6 @@ A = TypeVar("A")
 
 RECEIVE_SIZE: Final = 65536
 """What one read asks for unless told otherwise; trio.SocketStream's own default."""
-
-
-def _check_size(value: object, what: str, lowest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if value < lowest:
-        raise ValueError(f"{what} must be at least {lowest}, got {value!r}")
-    return value
 
 
 class ReceivingHalf(StreamState[A]):
@@ -58,7 +51,7 @@ class ReceivingHalf(StreamState[A]):
           trio.ClosedResourceError: this stream was closed, before or meanwhile.
         """
         until = to_seconds(deadline)
-        size = RECEIVE_SIZE if max_bytes is None else _check_size(max_bytes, "max_bytes", 1)
+        size = RECEIVE_SIZE if max_bytes is None else check_size(max_bytes, "max_bytes", 1)
         self._check_can_receive()
         if self._buffer:
             await checkpoint_if_cancelled()
@@ -85,7 +78,7 @@ class ReceivingHalf(StreamState[A]):
           trio.ClosedResourceError: this stream was closed, before or meanwhile.
         """
         until = to_seconds(deadline)
-        _check_size(n, "n", 0)
+        check_size(n, "n", 0)
         self._check_can_receive()
         if n > RECEIVE_SIZE and n > len(self._buffer):
             target = bytearray(n)
@@ -153,7 +146,7 @@ class ReceivingHalf(StreamState[A]):
         delimiter = bytes(delimiter)
         if not delimiter:
             raise ValueError("delimiter must have at least one byte")
-        _check_size(max_bytes, "max_bytes", 0)
+        check_size(max_bytes, "max_bytes", 0)
         self._check_can_receive()
         searched = 0
         started = current_time()
@@ -169,7 +162,7 @@ class ReceivingHalf(StreamState[A]):
             # The delimiter may have begun already: search its possible beginning again.
             searched = max(0, len(self._buffer) - len(delimiter) + 1)
             if patience.is_over():
-                raise self._exceeded("receive", started, until, len(self._buffer))
+                raise self._exceeded("receive", started, len(self._buffer))
             data = await self._receive(RECEIVE_SIZE, until, started)
             if not data:
                 raise self._incomplete(None, f"{delimiter!r}")
@@ -205,8 +198,8 @@ class ReceivingHalf(StreamState[A]):
         """
         if self._receiving:
             self._refuse_receive()
-        if n.__class__ is not int or n < 0:
-            _check_size(n, "n", 0)
+        if n.__class__ is not int or not 0 <= n < SIZE_LIMIT:
+            check_size(n, "n", 0)
         return self._buffer.take(n)
 
     async def fill(self, deadline: int = -1) -> int:
@@ -237,7 +230,7 @@ class ReceivingHalf(StreamState[A]):
         try:
             data = await self._door.receive(size, until)
         except Expired:
-            raise self._exceeded("receive", started, until, len(self._buffer)) from None
+            raise self._exceeded("receive", started, len(self._buffer)) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
         finally:
@@ -253,7 +246,7 @@ class ReceivingHalf(StreamState[A]):
         patience = Patience(until)
         while len(self._buffer) < n:
             if patience.is_over():
-                raise self._exceeded("receive", started, until, len(self._buffer))
+                raise self._exceeded("receive", started, len(self._buffer))
             data = await self._receive(RECEIVE_SIZE, until, started)
             if not data:
                 raise self._incomplete(n, f"{n} bytes")
@@ -283,7 +276,7 @@ class ReceivingHalf(StreamState[A]):
                     break
                 count += got
         except Expired:
-            raise self._exceeded("receive", started, until, count) from None
+            raise self._exceeded("receive", started, count) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
         finally:

@@ -75,7 +75,7 @@ class SendingHalf(StreamState[A]):
                         self._raise_closed()
                     _consume(views, count)
         except Expired:
-            raise self._exceeded("send", started, until, sent) from None
+            raise self._exceeded("send", started, sent) from None
         except OSError as exc:
             self._raise_broken("send", exc)
         finally:

@@ -99,11 +99,11 @@ class StreamState(Generic[A]):
         if code:
             self._raise_broken(what, OSError(code, os.strerror(code)))
 
-    def _exceeded(self, what: str, started: float | None, until: float, transferred: int) -> DeadlineExceeded:
+    def _exceeded(self, what: str, started: float | None, transferred: int) -> DeadlineExceeded:
         now = current_time()
         elapsed = 0.0 if started is None else now - started
         direction = {"send": "to", "receive": "from"}.get(what, "with")
-        return call_exceeded(f"{what} {direction} {self._peer}", elapsed, until, transferred=transferred)
+        return call_exceeded(f"{what} {direction} {self._peer}", elapsed, transferred=transferred)
 
 
 class Patience:
