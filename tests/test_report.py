@@ -16,7 +16,7 @@ REPORT = ConnectReport(
     attempts=(
         Attempt(
             endpoint=FIRST, source=Source(ipv6="2001:db8::9"), cause="first", started=0.0, ended=0.25,
-            outcome="failed", errno=errno.ECONNREFUSED,
+            outcome="failed", errno=errno.ECONNREFUSED, reason="connection refused",
         ),
         Attempt(endpoint=SECOND, cause="failure", started=0.25, ended=0.2712345, outcome="won"),
         Attempt(endpoint=SECOND, cause="delay", started=0.26, ended=0.27, outcome="lost", beaten_by=SECOND),
@@ -40,7 +40,7 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
     assert first == {
         "endpoint": "[2001:db8::1]:443", "source": "2001:db8::9", "cause": "first", "started_us": 0,
         "ended_us": 250_000, "phase": "connect", "outcome": "failed", "errno": errno.ECONNREFUSED,
-        "error": "ECONNREFUSED", "beaten_by": None,
+        "error": "ECONNREFUSED", "reason": "connection refused", "beaten_by": None,
     }  # fmt: skip
     assert (won["source"], won["errno"], won["error"]) == (None, None, None)
     assert lost["beaten_by"] == "192.0.2.1:443"

@@ -22,6 +22,7 @@ A single connect raises the kernel's own `OSError` subclass. `_messages` builds 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -59,16 +60,34 @@ class ConnectFailed(_Reporting, OSError):
     """No attempt of a race led to a connection.
 
     `errno` is what the attempts agree on; else that of the failure that came furthest, where trouble of this machine
-    counts only if there was nothing else; None when no attempt has one. ``__cause__`` is an `ExceptionGroup` of the
-    attempts' errors.
+    counts only if there was nothing else. There the most frequent errno counts, then the first; a certificate or a
+    greeting has no errno, and if most came to that, `errno` is None. ``__cause__`` is an `ExceptionGroup` of `errors`.
+
+    Args:
+      code: the errno, or None.
+      message: the text.
+      report: what was tried.
+      errors: see the attribute.
     """
 
-    def __init__(self, code: int | None, message: str, *, report: ConnectReport | None = None) -> None:
+    errors: tuple[Exception, ...]
+    """One for each attempt that failed, in the order of their starts; of a `ResolveFailed` one for each lookup that
+    failed. What an establish raised is there as it was raised, a group too."""
+
+    def __init__(
+        self,
+        code: int | None,
+        message: str,
+        *,
+        report: ConnectReport | None = None,
+        errors: Iterable[Exception] = (),
+    ) -> None:
         if code is None:
             super().__init__(message)
         else:
             super().__init__(code, message)
         self._report = report
+        self.errors = tuple(errors)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
 
@@ -29,7 +29,10 @@ _WORDS: Final = {
 }
 
 _MOST_NAMED: Final = 4
-"""How many endpoints a message lists; the report has them all."""
+"""How many endpoints, or reasons of one kind, a message lists; the report has them all."""
+
+_LONGEST_REASON: Final = 200
+"""How many characters of what a peer or a library said are passed on."""
 
 _HINTS: Final = {
     errno.EMFILE: "raise the limit of open files (ulimit -n), or keep fewer connections at a time",
@@ -45,8 +48,24 @@ _HINTS: Final = {
 
 def strerror(code: int) -> str:
     """Return the system's text for an errno, to stand in the middle of a sentence."""
-    text = os.strerror(code)
+    return _in_a_sentence(os.strerror(code))
+
+
+def _in_a_sentence(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def one_line(text: str, most: int = _LONGEST_REASON) -> str:
+    """Return text that came from elsewhere as one line that prints: white space joined, the rest escaped, the end cut.
+
+    Args:
+      text: what a peer, a caller or a library said.
+      most: how many characters to keep.
+    """
+    # Cut first as well: the text may be a megabyte.
+    joined = " ".join(text[: most * 4].split())
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in joined)
+    return shown if len(shown) <= most and len(text) <= most * 4 else f"{shown[: most - 3]}..."
 
 
 def milliseconds(seconds: float) -> str:
@@ -85,6 +104,48 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
     return error
 
 
+def first_leaf(error: BaseException) -> BaseException:
+    """Return the exception itself, or the first one in a group that is not a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line why an establish failed.
+
+    That is what its exception says. An exception without a text often has one behind it: `trio.SSLStream` raises an
+    empty `trio.BrokenResourceError` from the `ssl.SSLError`. Without any text the class has to do.
+
+    Args:
+      error: what was raised; of a group the first exception counts.
+    """
+    error = first_leaf(error)
+    return next((line for exc in _chain(error) if (line := one_line(_words_of(exc)))), type(error).__name__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    behind: BaseException | None = error
+    while behind is not None:
+        yield behind
+        behind = behind.__cause__ or (None if behind.__suppress_context__ else behind.__context__)
+
+
+def _words_of(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):
+        # OpenSSL's own have these two, those that a program makes have not: "certificate has expired" and, of the
+        # protocol's errors, WRONG_VERSION_NUMBER.
+        verdict, mnemonic = getattr(error, "verify_message", None), getattr(error, "reason", None)
+        if isinstance(verdict, str) and verdict:
+            return verdict
+        if isinstance(mnemonic, str) and mnemonic:
+            return mnemonic.replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        is_kernels = error.errno is not None and error.strerror == os.strerror(error.errno)
+        return _in_a_sentence(error.strerror) if is_kernels else error.strerror
+    return str(error)
+
+
 def call_exceeded(
     what: str,
     elapsed: float,
@@ -114,9 +175,9 @@ _PHASES: Final[tuple[Phase, ...]] = ("socket", "bind", "connect", "establish")
 
 
 def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
-    """Return the one errno to report for many attempts."""
-    failed = [attempt for attempt in attempts if attempt.errno is not None]
-    remote = [attempt for attempt in failed if attempt.errno is not None and not is_local(attempt.errno, attempt.phase)]
+    """Return the one errno to report for many attempts, None when most of those that came furthest have no errno."""
+    failed = [attempt for attempt in attempts if attempt.outcome in ("failed", "timed out")]
+    remote = [attempt for attempt in failed if attempt.errno is None or not is_local(attempt.errno, attempt.phase)]
     candidates = remote or failed
     if not candidates:
         return None
@@ -137,8 +198,27 @@ def _kind(attempt: Attempt) -> str:
 
 
 def _counts(attempts: Sequence[Attempt]) -> str:
-    kinds = Counter(_kind(attempt) for attempt in attempts)
-    return ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+    kinds: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        kinds.setdefault(_kind(attempt), []).append(attempt)
+    return ", ".join(f"{kind}: {len(alike)}{_quoted(alike)}" for kind, alike in kinds.items())
+
+
+def _quoted(attempts: Sequence[Attempt]) -> str:
+    """Return the reasons that the kind of failure does not say already, such as what a server answered."""
+    reasons = [
+        attempt.reason
+        for attempt in attempts
+        if attempt.reason is not None
+        and attempt.outcome == "failed"
+        and (attempt.errno is None or attempt.reason != strerror(attempt.errno))
+    ]
+    distinct = list(dict.fromkeys(reasons))
+    if not distinct:
+        return ""
+    more = len(distinct) - _MOST_NAMED
+    named = ", ".join(f'"{reason}"' for reason in distinct[:_MOST_NAMED])
+    return f": {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def _where(target: str, attempts: Sequence[Attempt]) -> str:
@@ -160,7 +240,7 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
         what = f"connect to {_where(target, report.attempts)}, whose lookup did not end in time,"
     else:
         what = f"connect to {_where(target, tried or report.attempts)}"
-    detail = _counts(tried) if len(tried) > 1 else ""
+    detail = _counts(tried) if len(tried) > 1 or any(attempt.outcome == "failed" for attempt in tried) else ""
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
 
 
@@ -185,7 +265,7 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         if started
         else f"{tries} to {where} ({counts})"
     )
-    error = ConnectFailed(code, text, report=report)
+    error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
         error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)
     return error
@@ -203,7 +283,7 @@ def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
     text = f"no address to try for {host} after {duration(report.elapsed)} ({', '.join(told)})"
     errors = [lookup.error for lookup in report.lookups if lookup.error is not None]
     codes = {error.errno for error in errors}
-    error = ResolveFailed(codes.pop() if len(codes) == 1 else socket.EAI_NONAME, text, report=report)
+    error = ResolveFailed(codes.pop() if len(codes) == 1 else socket.EAI_NONAME, text, report=report, errors=errors)
     if errors:
         error.__cause__ = ExceptionGroup(f"lookups of {host}", errors)
     return error

@@ -43,6 +43,7 @@ class Attempt:
       phase: how far it came: "socket", "bind", "connect" or "establish".
       outcome: how it ended, such as "won", "failed" or "cancelled" (by the deadline or a scope).
       errno: the error of a failed attempt.
+      reason: why it failed, in one line.
       beaten_by: who won while this one was still trying.
     """
 
@@ -58,6 +59,8 @@ class Attempt:
     outcome: Outcome
     errno: int | None = None
     """The error of a failed attempt; ETIMEDOUT when `attempt_timeout` ended it."""
+    reason: str | None = None
+    """Why it failed, in one line: the kernel's words, or what `errno` cannot say, such as "certificate has expired"."""
     beaten_by: Endpoint | None = None
     """Who won while this one was still trying."""
 
@@ -73,6 +76,7 @@ class Attempt:
             "outcome": self.outcome,
             "errno": self.errno,
             "error": None if self.errno is None else errorcode.get(self.errno, str(self.errno)),
+            "reason": self.reason,
             "beaten_by": None if self.beaten_by is None else str(self.beaten_by),
         }
 
@@ -147,7 +151,8 @@ def _milliseconds(seconds: float) -> str:
 def _attempt_note(attempt: Attempt, took: float) -> str:
     reason = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
     phase = "" if attempt.phase == "connect" or attempt.outcome == "won" else f" in {attempt.phase}"
-    return f"{attempt.outcome}{reason}{phase} after {_milliseconds(took)}"
+    said = f": {attempt.reason}" if attempt.reason and attempt.errno is None else ""
+    return f"{attempt.outcome}{reason}{phase} after {_milliseconds(took)}{said}"
 
 
 def waterfall(report: ConnectReport) -> str:

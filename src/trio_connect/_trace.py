@@ -72,6 +72,8 @@ class AttemptFinished:
     phase: Phase
     errno: int | None
     at: float
+    reason: str | None = None
+    """Why it failed, in one line; as in the report."""
 
 
 @attrs.frozen

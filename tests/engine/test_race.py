@@ -52,7 +52,7 @@ def at_0(*candidates: Candidate, more: bool = False, **policy: Any) -> Race:
 
 
 def refused(race: Race, attempt: int, now: float) -> list[Command]:
-    return race.failed(attempt, now, phase="connect", errno=errno.ECONNREFUSED)
+    return race.failed(attempt, now, phase="connect", errno=errno.ECONNREFUSED, reason="connection refused")
 
 
 def unsent(race: Race, attempt: int, now: float) -> list[Command]:
@@ -879,6 +879,7 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
             ended=0.125,
             outcome="failed",
             errno=errno.ECONNREFUSED,
+            reason="connection refused",
         ),
         Attempt(
             endpoint=A[1],
@@ -888,6 +889,7 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
             ended=0.875,
             outcome="timed out",
             errno=errno.ETIMEDOUT,
+            reason="took longer than attempt_timeout",
         ),
         Attempt(
             endpoint=slow[1],

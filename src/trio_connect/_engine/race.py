@@ -79,6 +79,10 @@ MAX_RACED: Final = 64
 section 4 asks to limit the number of children; 64 starts at the default delay last 16 seconds."""
 
 
+TIMED_OUT: Final = "took longer than attempt_timeout"
+"""The reason of an attempt that this ended."""
+
+
 def _is_loopback(endpoint: Endpoint) -> bool:
     # RFC 1122 section 3.2.1.3 (g) and RFC 4291 section 2.5.3. The text is normalised.
     host = endpoint.host
@@ -88,7 +92,7 @@ def _is_loopback(endpoint: Endpoint) -> bool:
 class _Try:
     """One attempt: what the report will say of it, and what the schedule needs."""
 
-    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "started", "state")
+    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "reason", "started", "state")
 
     ended: float
     """Not there while the attempt is alive."""
@@ -100,6 +104,7 @@ class _Try:
         self.state: AttemptState = "connecting"
         self.phase: Phase = "connect"
         self.errno: int | None = None
+        self.reason: str | None = None
 
 
 class Race:
@@ -230,6 +235,7 @@ class Race:
             attempt, row = next(iter(self._live.items()))
             row.state = "timed out"
             row.errno = ETIMEDOUT
+            row.reason = TIMED_OUT
             self._end(attempt, row, now)
             commands.append(Abandon(attempt, "attempt_timeout"))
         return self._go_on(now, commands)
@@ -244,7 +250,14 @@ class Race:
         return self._go_on(now, [])
 
     def failed(
-        self, attempt: int, now: float, *, phase: Phase, errno: int | None, emitted: bool = True
+        self,
+        attempt: int,
+        now: float,
+        *,
+        phase: Phase,
+        errno: int | None,
+        emitted: bool = True,
+        reason: str | None = None,
     ) -> list[Command]:
         """Learn that an attempt has failed, and closed what it had open.
 
@@ -254,12 +267,14 @@ class Race:
           phase: how far it came.
           errno: what the kernel said; None when establish refused without one.
           emitted: whether a packet may have left this machine.
+          reason: why, in one line, for the report.
         """
         row = self._heard(attempt, "failed")
         if row is None:
             return []
         row.phase = phase
         row.errno = errno
+        row.reason = reason
         if not emitted and attempt == len(self._tries) - 1:
             self._schedule.nothing_was_sent()
         self._end(attempt, row, now)
@@ -304,6 +319,7 @@ class Race:
                 phase=row.phase,
                 outcome=cast("Outcome", row.state),  # the race is over, so no attempt is alive
                 errno=row.errno,
+                reason=row.reason,
                 beaten_by=winner if row.state == "lost" else None,
             )
             for row in self._tries

@@ -155,6 +155,18 @@ async def connect(
     deadline: int = -1,
     *,
     resolver: Resolver | None = None,
+    establish: Callable[[TcpStream], Awaitable[None]],
+    **options: Unpack[RaceOptions],
+) -> TcpStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
     establish: Callable[[TcpStream], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
@@ -190,13 +202,13 @@ async def connect(
       establish: the caller's own test of a connection, see `connectx`.
 
     Returns:
-      The winner's stream, its `report` complete; with `establish` what that returned.
+      The winner's stream, its `report` complete; with `establish` what that returned, if not None.
 
     Raises:
       ResolveFailed: the name has no address that could be tried; `report` has the lookups, the text names each.
       ConnectFailed: every attempt failed, see `connectx`. (`ResolveFailed` is one too.)
       DeadlineExceeded: the deadline came first; `report` has what was done by then.
-      TypeError: an argument has the wrong type.
+      TypeError: an argument has the wrong type, or `establish` is not async.
       ValueError: the host is no possible name, the port is out of range, or the deadline is below -1.
 
     See RFC 8305.

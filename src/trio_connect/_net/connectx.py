@@ -65,6 +65,16 @@ async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
+    establish: Callable[[TcpStream], Awaitable[None]],
+    **options: Unpack[RaceOptions],
+) -> TcpStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
     establish: Callable[[TcpStream], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
@@ -99,17 +109,18 @@ async def connectx(
       options: set on each socket before it connects.
       establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
         returns. What it returns is the result of this call, so it should hold the stream: nobody else will close
-        it. It fails its attempt, and the race goes on, by raising `OSError`, `trio.BrokenResourceError`,
-        `trio.TooSlowError`, `ssl.SSLError` or `EstablishFailed`. Anything else ends the race and is raised from here.
+        it. None says that the connection is good, and the result is the stream. It fails its attempt, and the race
+        goes on, by raising `OSError`, `trio.BrokenResourceError`, `trio.TooSlowError`, `ssl.SSLError`,
+        `EstablishFailed`, or a group of nothing but these. Anything else ends the race and is raised from here.
 
     Returns:
-      The winner's stream, its `report` complete; with `establish` what that returned.
+      The winner's stream, its `report` complete; with `establish` what that returned, if not None.
 
     Raises:
       ConnectFailed: every attempt failed. An `OSError` with the errno that they agree on, or of the one that came
-        furthest; `report` has each attempt, ``__cause__`` is a group of their errors.
+        furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these.
       DeadlineExceeded: the deadline came first; `report` has what was tried.
-      TypeError: an argument has the wrong type.
+      TypeError: an argument has the wrong type, or `establish` is not async.
       ValueError: there are no endpoints, one is a name or has port 0, or the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().

@@ -26,7 +26,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from ..._engine.race import Race
+from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
 from ..._messages import milliseconds, race_exceeded
 from ..._report import ConnectReport, Outcome, Phase
@@ -322,9 +322,11 @@ class RaceDriver:
             if attempt is None or self._is_over():
                 continue  # the engine has ended it, and its door is closed; the task did not know yet
             if isinstance(fact, Failed):
-                self._bury(attempt, fact.phase, "failed", fact.code, fact.error, now)
+                self._bury(attempt, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
                 emitted = not self._failed_unsent(fact, now - attempt.started)
-                commands = self.race.failed(fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted)
+                commands = self.race.failed(
+                    fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted, reason=fact.reason
+                )
             elif isinstance(fact, Established) or self._establish is None:
                 self._value = fact.value if isinstance(fact, Established) else None
                 commands = self.race.succeeded(fact.id, now)
@@ -374,8 +376,10 @@ class RaceDriver:
         if opening[0] is None:
             failed = opening[1]
             self._errors[start.id] = failed
-            self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now)
-            return self.race.failed(start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted)
+            self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now, failed.reason)
+            return self.race.failed(
+                start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted, reason=failed.reason
+            )
         door, code = opening
         attempt = LiveAttempt(start.id, source, endpoint, door, began)
         self._live[start.id] = attempt
@@ -404,10 +408,11 @@ class RaceDriver:
             elapsed = milliseconds(now - attempt.started)
             doing = "connect to" if phase == "connect" else "establish with"
             text = f"{doing} {attempt.endpoint} from {source} took longer than attempt_timeout, {elapsed}"
-            self._bury(attempt, phase, "timed out", errno.ETIMEDOUT, TimeoutError(errno.ETIMEDOUT, text), now)
+            error = TimeoutError(errno.ETIMEDOUT, text)
+            self._bury(attempt, phase, "timed out", errno.ETIMEDOUT, error, TIMED_OUT, now)
         else:
             outcome: Outcome = "cancelled" if abandon.reason == "cancelled" else "lost"
-            self._bury(attempt, phase, outcome, None, None, now)
+            self._bury(attempt, phase, outcome, None, None, None, now)
 
     def _bury(
         self,
@@ -416,12 +421,13 @@ class RaceDriver:
         outcome: Outcome,
         code: int | None,
         error: Exception | None,
+        reason: str | None,
         now: float,
     ) -> None:
         self._close(self._retire(attempt.id))
         if error is not None:
             self._errors[attempt.id] = error
-        self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now)
+        self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now, reason)
 
     def _retire(self, attempt_id: int) -> LiveAttempt:
         attempt = self._live.pop(attempt_id)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Final, cast
+from typing import Final, TypeGuard, cast
 
 import trio
 
 from ..._errors import EstablishFailed, ResolveFailed
+from ..._messages import first_leaf
 
 # What an establish may raise to fail its attempt alone; ssl.SSLError is an OSError.
 ATTEMPT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, EstablishFailed)
+
+
+def fails_an_attempt(exc: BaseException) -> TypeGuard[Exception]:
+    """Say whether what an establish raised fails its attempt alone; anything else ends the race.
+
+    A nursery in an establish wraps what its tasks raise: a group of nothing but such errors, nested ones too, counts
+    like one of them.
+    """
+    if isinstance(exc, ExceptionGroup):
+        return all(map(fails_an_attempt, cast("ExceptionGroup[Exception]", exc).exceptions))
+    return isinstance(exc, ATTEMPT_ERRORS)
 
 
 def without_cancellation(exc: BaseException) -> BaseException:
@@ -65,7 +77,11 @@ def comes_of_closing(exc: BaseException | None) -> bool:
 
 
 def errno_of_establish(exc: Exception) -> int | None:
-    """Return the errno of what an establish raised; None where it is a number of OpenSSL's or of the resolver's."""
-    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError | socket.gaierror | ResolveFailed):
-        return exc.errno
+    """Return the errno of what an establish raised; None where it is a number of OpenSSL's or of the resolver's.
+
+    A group counts by its first leaf.
+    """
+    leaf = first_leaf(exc)
+    if isinstance(leaf, OSError) and not isinstance(leaf, ssl.SSLError | socket.gaierror | ResolveFailed):
+        return leaf.errno
     return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 from trio import current_time
 
-from ..._messages import connect_error
+from ..._messages import connect_error, strerror
 from ..attempt import PENDING, Door, describe_source, open_and_begin, settle
 from ..sockets.factory_socket import LocalFailure
 
@@ -34,6 +34,11 @@ class Failure:
     elapsed: float
     emitted: bool
     """Whether a packet had left."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return strerror(self.code)
 
     def to_error(self) -> OSError:
         """Return it as the error of the attempt; a race that is won never needs the text."""

@@ -7,6 +7,7 @@ all facts of one instant together, so that which task the loop ran first makes n
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -14,10 +15,11 @@ import attrs
 import trio
 from trio import current_time
 
+from ..._messages import reason_of, strerror
 from ..attempt import Door, attempt_error, finish
 from ..sockets.factory_socket import LocalFailure
 from ..streams.byte_stream import TcpStream
-from .errors import ATTEMPT_ERRORS, comes_of_closing, errno_of_establish, without_cancellation
+from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint, Source
@@ -73,6 +75,7 @@ class Failed:
     phase: Phase
     code: int | None
     error: Exception
+    reason: str
 
 
 Fact: TypeAlias = Connected | Established | Failed
@@ -139,7 +142,7 @@ def result_of(attempt: LiveAttempt, code: int) -> Fact:
 def _failed(attempt: LiveAttempt, phase: Phase, code: int) -> Failed:
     elapsed = current_time() - attempt.started
     error = attempt_error(code, phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
-    return Failed(attempt.id, phase, code, error)
+    return Failed(attempt.id, phase, code, error, strerror(code))
 
 
 async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None) -> None:
@@ -158,17 +161,27 @@ async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox
                 attempt.connected = True
             if establish is not None:
                 attempt.stream = TcpStream(attempt.door, attempt.endpoint)
-                mailbox.tell(Established(attempt.id, await establish(attempt.stream)))
+                mailbox.tell(Established(attempt.id, await _establish(establish, attempt.stream)))
         except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
             _tell_error(attempt, without_cancellation(exc), mailbox)
+
+
+async def _establish(establish: Establish, stream: TcpStream) -> Any:
+    """Run the caller's establish: what it returned, or the stream where that was None."""
+    awaitable = establish(stream)
+    if not isawaitable(awaitable):
+        raise TypeError(f"establish must be an async function, got {establish!r}, which returned {awaitable!r}")
+    value = await awaitable
+    return stream if value is None else value
 
 
 def _tell_error(attempt: LiveAttempt, exc: BaseException, mailbox: Mailbox) -> None:
     if isinstance(exc, LocalFailure):
         mailbox.tell(_failed(attempt, exc.phase, exc.code))
-    elif isinstance(exc, ATTEMPT_ERRORS):
+    elif fails_an_attempt(exc):
+        reason = reason_of(exc)
         exc.add_note(f"while establishing over {attempt.endpoint}")
-        mailbox.tell(Failed(attempt.id, "establish", errno_of_establish(exc), exc))
+        mailbox.tell(Failed(attempt.id, "establish", errno_of_establish(exc), exc, reason))
     elif not attempt.is_over() or not comes_of_closing(exc):
         mailbox.crash_with(exc)
 

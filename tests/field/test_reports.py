@@ -1,0 +1,314 @@
+"""Field reports about what a failed connection says: why, whose trouble it was, and how a report is drawn."""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import json
+import ssl
+
+import pytest
+import trio
+import trustme
+
+from trio_connect import (
+    AttemptFinished,
+    ConnectFailed,
+    DeadlineExceeded,
+    Endpoint,
+    EstablishFailed,
+    TcpStream,
+    TraceEvent,
+    connectx,
+    now,
+    tcp_listen,
+)
+from trio_connect.testing import VirtualNetwork, echo, run
+
+BAD, GOOD = Endpoint("192.0.2.1", 25), Endpoint("192.0.2.2", 25)
+
+
+async def say(text: bytes, stream: trio.abc.Stream) -> None:
+    await stream.send_all(text)
+
+
+def two_relays(net: VirtualNetwork, words: bytes = b"421 too busy\r\n") -> None:
+    async def bad(stream: trio.abc.Stream) -> None:
+        await say(words, stream)
+
+    async def good(stream: trio.abc.Stream) -> None:
+        await say(b"220 ready\r\n", stream)
+
+    net.host(BAD.host).listen(25, bad, rtt=0.010)
+    net.host(GOOD.host).listen(25, good, rtt=0.010)
+
+
+async def greeted(stream: TcpStream) -> tuple[TcpStream, bytes]:
+    line = await stream.receive_until(b"\r\n", 1000)
+    if not line.startswith(b"220"):
+        raise EstablishFailed(line.decode())
+    return stream, line
+
+
+# --- 22 ---------------------------------------------------------------------------------------------------------------
+
+
+async def in_a_nursery(stream: TcpStream) -> tuple[TcpStream, bytes]:
+    results = []
+
+    async def child() -> None:
+        results.append(await greeted(stream))
+
+    async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+        inner.start_soon(child)
+        outer.start_soon(trio.sleep, 0)
+    return results[0]
+
+
+def test_field_22_a_nursery_inside_establish_keeps_the_failover():
+    """A nursery in an establish wraps its failure in groups; the race goes on to the next address all the same."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        stream, line = await connectx([BAD, GOOD], now() + 2000, establish=in_a_nursery)
+        async with stream:
+            assert (stream.peer, line) == (GOOD, b"220 ready")
+        assert [attempt.reason for attempt in stream.report.attempts] == ["421 too busy", None]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ([EstablishFailed("no"), ConnectionResetError(errno.ECONNRESET, "x")], None),
+        ([ExceptionGroup("", [ConnectionResetError(errno.ECONNRESET, "x")]), EstablishFailed("no")], errno.ECONNRESET),
+        ([trio.BrokenResourceError("gone"), trio.TooSlowError()], None),
+    ],
+    ids=["first-leaf-without", "nested-first-leaf-with", "trio's"],
+)
+def test_field_22_a_group_of_attempt_errors_counts_by_its_first_leaf(members, code):
+    """A group that an establish raised stands in `errors` as it was raised; its first exception gives the errno."""
+    group = ExceptionGroup("several", members)
+
+    async def fail(stream: TcpStream) -> None:
+        raise group
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        with pytest.raises(ConnectFailed) as caught:
+            await connectx([BAD], establish=fail)
+        assert caught.value.errors == (group,)
+        assert caught.value.errno == code
+        assert isinstance(caught.value.__cause__, ExceptionGroup)
+        assert caught.value.__cause__.exceptions == (group,)
+
+    run(main)
+
+
+def test_field_22_a_group_with_anything_else_in_it_ends_the_race():
+    """A group with a bug of the establish in it comes out of the call as it was raised."""
+    group = ExceptionGroup("several", [EstablishFailed("no"), ZeroDivisionError()])
+
+    async def fail(stream: TcpStream) -> None:
+        raise group
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        with pytest.raises(ExceptionGroup) as caught:
+            await connectx([BAD, GOOD], establish=fail)
+        assert caught.value is group
+
+    run(main)
+
+
+# --- 23 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_field_23_what_the_server_said_is_told_everywhere():
+    """A greeting that was refused stands in the error's text, the report, its data, the events and the drawing."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        net.host("192.0.2.3").refuse(after=0.005)
+        events: list[TraceEvent] = []
+        with pytest.raises(ConnectFailed) as caught:
+            await connectx([BAD, ("192.0.2.3", 25)], establish=greeted, observer=events.append)
+        error = caught.value
+        assert 'not established: 1: "421 too busy", refused: 1)' in str(error)
+        assert [attempt.reason for attempt in error.attempts] == ["421 too busy", "connection refused"]
+        data = json.loads(json.dumps(error.report.to_dict()))
+        assert [attempt["reason"] for attempt in data["attempts"]] == ["421 too busy", "connection refused"]
+        told = {event.endpoint.host: event.reason for event in events if isinstance(event, AttemptFinished)}
+        assert told == {BAD.host: "421 too busy", "192.0.2.3": "connection refused"}
+        assert "421 too busy" in str(error.report)
+        assert [type(member) for member in error.errors] == [EstablishFailed, ConnectionRefusedError]
+
+    run(main)
+
+
+def test_field_23_a_certificate_that_has_expired_is_named():
+    """Behind Trio's empty BrokenResourceError stands the ssl.SSLError, and that is the reason."""
+    authority = trustme.CA()
+    expired = authority.issue_cert("127.0.0.1", not_after=dt.datetime.now(dt.UTC) - dt.timedelta(1))
+    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    expired.configure_cert(served)
+    authority.configure_trust(trusting)
+
+    async def handshake(stream: TcpStream) -> trio.SSLStream[TcpStream]:
+        tls = trio.SSLStream(stream, trusting, server_hostname="127.0.0.1")
+        await tls.do_handshake()
+        return tls
+
+    async def serve(stream: TcpStream) -> None:
+        tls = trio.SSLStream(stream, served, server_side=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await tls.do_handshake()
+
+    async def main() -> None:
+        async with await tcp_listen(("127.0.0.1", 0)) as listener, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            with pytest.raises(ConnectFailed) as caught:
+                await connectx([listener.endpoint], now() + 5000, establish=handshake)
+            nursery.cancel_scope.cancel()
+        assert caught.value.attempts[0].reason == "certificate has expired"
+        assert 'not established: 1: "certificate has expired"' in str(caught.value)
+        assert caught.value.errno is None
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (EstablishFailed("554 go\r\n away\x00\x1b[2J"), "554 go away\\x00\\x1b[2J"),
+        (EstablishFailed("x" * 10_000_000), "x" * 197 + "..."),
+        (EstablishFailed(), "EstablishFailed"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "connection reset by peer"),
+        (OSError(errno.EPROTO, "half a greeting"), "half a greeting"),
+        (OSError("no number"), "no number"),
+        (trio.TooSlowError(), "TooSlowError"),
+    ],
+    ids=["control", "huge", "empty", "kernel", "own-words", "no-errno", "slow"],
+)
+def test_field_23_a_reason_is_one_line(raised, reason):
+    """A reason is one line that prints, of bounded length, whatever the peer said."""
+
+    async def fail(stream: TcpStream) -> None:
+        raise raised
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        with pytest.raises(ConnectFailed) as caught:
+            await connectx([BAD], establish=fail)
+        assert caught.value.attempts[0].reason == reason
+        assert len(str(caught.value)) < 400
+
+    run(main)
+
+
+def test_field_23_many_reasons_are_told_once_each_and_not_all():
+    """Equal reasons are told once, and no more than four different ones."""
+
+    async def fail(stream: TcpStream) -> None:
+        raise EstablishFailed(f"reason {int(stream.peer.host.rpartition('.')[2]) // 2}")
+
+    async def main(net: VirtualNetwork) -> None:
+        endpoints = [Endpoint(f"192.0.2.{i}", 25) for i in range(2, 14)]
+        for endpoint in endpoints:
+            net.host(endpoint.host).listen(25, echo, rtt=0.010)
+        with pytest.raises(ConnectFailed) as caught:
+            await connectx(endpoints, establish=fail)
+        assert str(caught.value).endswith(
+            '(not established: 12: "reason 1", "reason 2", "reason 3", "reason 4" and 2 more)'
+        )
+
+    run(main)
+
+
+def test_field_23_an_attempt_that_failed_before_the_deadline_says_why():
+    """The text of DeadlineExceeded has the reasons of those that had failed by then."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        net.host("192.0.2.9").blackhole()
+        with pytest.raises(DeadlineExceeded) as caught:
+            await connectx([BAD, ("192.0.2.9", 25)], now() + 1000, establish=greeted)
+        assert 'not established: 1: "421 too busy", cancelled: 1' in str(caught.value)
+
+    run(main)
+
+
+# --- 24 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_field_24_an_establish_that_returns_none_says_good():
+    """An establish that returns None means "good": the result is the stream."""
+
+    async def check(stream: TcpStream) -> None:
+        await stream.receive_until(b"220 ready\r\n", 1000)
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        async with await connectx([GOOD], establish=check) as stream:
+            assert stream.peer == GOOD
+            assert stream.report.winner is not None
+
+    run(main)
+
+
+def test_field_24_an_establish_that_is_not_async_is_named():
+    """An establish that is not async is a TypeError that names it, and its socket is closed."""
+
+    def not_async(stream: TcpStream) -> bool:
+        seen.append(stream)
+        return True
+
+    seen: list[TcpStream] = []
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        with pytest.raises(TypeError, match=r"establish must be an async function, got .*not_async.* returned True"):
+            await connectx([GOOD], establish=not_async)  # type: ignore[arg-type]
+        assert [stream.fileno() for stream in seen] == [-1]
+
+    run(main)
+
+
+# --- 25 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([EstablishFailed("a"), EstablishFailed("b"), OSError(errno.EPROTO, "c")], None),
+        ([OSError(errno.EPROTO, "a"), EstablishFailed("b"), OSError(errno.EPROTO, "c")], errno.EPROTO),
+        ([EstablishFailed("a"), OSError(errno.EPROTO, "b")], None),
+        ([OSError(errno.EPROTO, "a"), EstablishFailed("b")], errno.EPROTO),
+        ([None, EstablishFailed("b")], None),
+        ([None, ssl.SSLError(1, "[SSL: X] x")], None),
+        ([None, None], errno.ECONNREFUSED),
+    ],
+    ids=["most-none", "most-errno", "tie-none", "tie-errno", "furthest-none", "ssl-number", "agreed"],
+)
+def test_field_25_no_errno_is_a_value_in_the_furthest_phase(outcomes, code):
+    """In the furthest phase "no errno" counts as a value: the most frequent wins, then the first. None is a refusal."""
+
+    async def fail(stream: TcpStream) -> None:
+        error = outcomes[int(stream.peer.host.rpartition(".")[2]) - 1]
+        assert error is not None
+        raise error
+
+    async def main(net: VirtualNetwork) -> None:
+        endpoints = [Endpoint(f"192.0.2.{i}", 25) for i in range(1, len(outcomes) + 1)]
+        for endpoint, outcome in zip(endpoints, outcomes, strict=True):
+            if outcome is None:
+                net.host(endpoint.host).refuse(after=0.010)
+            else:
+                net.host(endpoint.host).listen(25, echo, rtt=0.010)
+        with pytest.raises(ConnectFailed) as caught:
+            await connectx(endpoints, establish=fail)
+        assert caught.value.errno == code
+        assert len(caught.value.errors) == len(outcomes)
+
+    run(main)
