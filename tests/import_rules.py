@@ -35,7 +35,7 @@ class Floor(enum.Enum):
     OUTSIDE = "outside"  # testing, cli, adapters: they see what users see
 
 
-PURE_VALUES: Final = frozenset({"_answer", "_check", "_endpoint", "_options", "_policy", "_report", "_trace"})
+PURE_VALUES: Final = frozenset({"_answer", "_check", "_endpoint", "_options", "_policy", "_report", "_text", "_trace"})
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})

@@ -9,21 +9,12 @@ from __future__ import annotations
 from math import isnan
 from typing import Final
 
-__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_size", "shown"]
+from ._text import shown
+
+__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_size"]
 
 SIZE_LIMIT: Final = 1 << 40
 """Sizes are below this and deadlines are not (see `_deadline`), so that neither is taken for the other."""
-
-_LONGEST: Final = 200
-
-
-def shown(value: object) -> str:
-    """Return the repr of a value for a message: cut when it is long, and never an error of its own."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - the repr of a stranger; int's own raises above 4,300 digits
-        return f"an object of {type(value).__name__} without a repr"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def check_int(value: object, name: str, rule: str = "an int") -> int:

@@ -13,8 +13,9 @@ from typing import Final
 
 from trio import CancelScope, current_time
 
-from ._check import SIZE_LIMIT, check_float, shown
+from ._check import SIZE_LIMIT, check_float
 from ._messages import call_exceeded
+from ._text import shown
 
 __all__ = ["IMMEDIATE", "NO_DEADLINE", "deadline_after", "fail_at", "move_on_at", "now"]
 

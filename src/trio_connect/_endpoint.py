@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from ._check import check_int, shown
+from ._check import check_int
+from ._text import shown
 
 __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
 
@@ -22,12 +23,17 @@ _MAX_PORT: Final = 0xFFFF
 _MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 _MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
 # The zone's text is an interface name (RFC 4007 section 11.2); these, and white space, make "host%zone" ambiguous.
+_LONGEST_ZONE: Final = 255  # NDIS_IF_MAX_STRING_SIZE less its NUL, on Windows; IFNAMSIZ is 16 elsewhere (netdevice(7))
 _BAD_IN_ZONE: Final = frozenset("%/[]\x00")
 
 
 def _is_bad_zone(text: str) -> bool:
     # Not a pattern: most programs have no zone, and the import would pay for compiling it.
-    return not text or any(char in _BAD_IN_ZONE or char.isspace() for char in text)
+    return (
+        not 0 < len(text) <= _LONGEST_ZONE
+        or not text.isprintable()
+        or any(char in _BAD_IN_ZONE or char.isspace() for char in text)
+    )
 
 
 def _digits(text: str) -> int:
@@ -49,20 +55,22 @@ def check_port(value: object) -> int:
 
 def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if not isinstance(host, str):
-        raise TypeError(f"{what} must be a str with a numeric IP address, got {host!r}")
+        raise TypeError(f"{what} must be a str with a numeric IP address, got {shown(host)}")
     try:
         return ipaddress.ip_address(host)
     except ValueError:
+        no_host = "" if host else "no host: "
         raise ValueError(
-            f"{what} must be a numeric IPv4 or IPv6 address such as '192.0.2.1' or '2001:db8::1', got {host!r}; "
-            "to connect to a name use trio_connect.connect(), to look one up use trio_connect.resolve()"
+            f"{no_host}{what} must be a numeric IPv4 or IPv6 address such as '192.0.2.1' or '2001:db8::1', "
+            f"got {shown(host)}; to connect to a name use trio_connect.connect(), "
+            "to look one up use trio_connect.resolve()"
         ) from None
 
 
 def _check_scope(scope: object) -> int | str:
     if isinstance(scope, str):
         if _is_bad_zone(scope):
-            raise ValueError(f"scope_id must be an interface index or the name of an interface, got {scope!r}")
+            raise ValueError(f"scope_id must be an interface index or the name of an interface, got {shown(scope)}")
         # getaddrinfo(3) takes "%2" for the index 2; the two spellings must be equal here too.
         return _check_range(_digits(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
     return _check_range(scope, "scope_id", _MAX_SCOPE)
@@ -142,11 +150,11 @@ class Endpoint:
           ValueError: there is no port, the brackets are missing, or the host is not numeric.
         """
         if not isinstance(text, str):
-            raise TypeError(f"an endpoint is parsed from a str, got {text!r}")
+            raise TypeError(f"an endpoint is parsed from a str, got {shown(text)}")
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not colon or not (port.isascii() and port.isdigit()) or (":" in host) != bracketed:
-            raise ValueError(f"an endpoint is written '192.0.2.1:443' or '[2001:db8::1]:443', got {text!r}")
+            raise ValueError(f"an endpoint is written '192.0.2.1:443' or '[2001:db8::1]:443', got {shown(text)}")
         return cls(host[1:-1] if bracketed else host, _digits(port))
 
     def __str__(self) -> str:
@@ -176,13 +184,15 @@ def as_endpoint(value: EndpointLike) -> Endpoint:
     if isinstance(value, Endpoint):
         return value
     if not isinstance(value, tuple):
-        raise TypeError(f"an endpoint is an Endpoint or a tuple (host, port), got {value!r}; text: Endpoint.parse()")
+        raise TypeError(
+            f"an endpoint is an Endpoint or a tuple (host, port), got {shown(value)}; text: Endpoint.parse()"
+        )
     if len(value) == 2:
         return Endpoint(value[0], value[1])
     if len(value) == 4:
         # The socket module's order is (host, port, flowinfo, scope_id), the reverse of Endpoint's.
         return Endpoint(value[0], value[1], value[3], value[2])
-    raise TypeError(f"an endpoint tuple is (host, port) or (host, port, flowinfo, scope_id), got {value!r}")
+    raise TypeError(f"an endpoint tuple is (host, port) or (host, port, flowinfo, scope_id), got {shown(value)}")
 
 
 def check_connectable(endpoint: Endpoint) -> None:
@@ -212,10 +222,10 @@ def _interface_name(value: str | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"interface must be a str, got {value!r}")
+        raise TypeError(f"interface must be a str, got {shown(value)}")
     # IFNAMSIZ is 16 with the closing NUL, netdevice(7).
     if len(value.encode()) > 15 or _is_bad_zone(value):
-        raise ValueError(f"interface must be the name of an interface (at most 15 bytes), got {value!r}")
+        raise ValueError(f"interface must be the name of an interface (at most 15 bytes), got {shown(value)}")
     return value
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
+from ._text import printable
 
 if TYPE_CHECKING:
     from ._answer import Lookup
@@ -225,7 +226,17 @@ def _where(target: str, attempts: Sequence[Attempt]) -> str:
     names = list(dict.fromkeys(str(attempt.endpoint) for attempt in attempts))
     more = len(names) - _MOST_NAMED
     named = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    target = printable(target)
     return f"{target} ({named})" if target and named else target or named or "endpoints that never came"
+
+
+def _failed_lookups(report: ConnectReport) -> str:
+    """Return what is to be said of the lookups that failed beside attempts: they may have had the better address."""
+    return "; ".join(
+        f"the {lookup.kind} lookup of {printable(lookup.host)} failed: {_lookup_outcome(lookup)}"
+        for lookup in report.lookups
+        if lookup.error is not None
+    )
 
 
 def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
@@ -240,7 +251,8 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
         what = f"connect to {_where(target, report.attempts)}, whose lookup did not end in time,"
     else:
         what = f"connect to {_where(target, tried or report.attempts)}"
-    detail = _counts(tried) if len(tried) > 1 or any(attempt.outcome == "failed" for attempt in tried) else ""
+    counts = _counts(tried) if len(tried) > 1 or any(attempt.outcome == "failed" for attempt in tried) else ""
+    detail = "; ".join(filter(None, (counts, _failed_lookups(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
 
 
@@ -265,6 +277,8 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         if started
         else f"{tries} to {where} ({counts})"
     )
+    if lookups := _failed_lookups(report):
+        text = f"{text}; {lookups}"
     error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
         error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)
@@ -278,6 +292,7 @@ def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
       host: the name.
       report: the finished report, with the lookups.
     """
+    host = printable(host)
     told = [f"{lookup.kind}: {_lookup_outcome(lookup)}" for lookup in report.lookups]
     told += [f"{attempt.endpoint} {attempt.outcome}" for attempt in report.attempts]
     text = f"no address to try for {host} after {duration(report.elapsed)} ({', '.join(told)})"
@@ -291,7 +306,7 @@ def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
 
 def _lookup_outcome(lookup: Lookup) -> str:
     if lookup.error is not None:
-        return str(lookup.error)
+        return printable(str(lookup.error))
     if lookup.answer is None:
         return "cancelled"
     return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"

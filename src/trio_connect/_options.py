@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import attrs
 
-from ._check import check_float, check_int, shown
+from ._check import check_float, check_int
+from ._text import shown
 
 __all__ = ["DEFAULT_OPTIONS", "SocketOptions"]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import inf, isfinite
-from typing import Any, Final
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from ._check import check_float, check_size, shown
+from ._check import check_float, check_size
+from ._text import shown
 
 __all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "RacePolicy", "check_policy"]
 
@@ -33,6 +35,9 @@ DEFAULT_ATTEMPT_TIMEOUT: Final = 10.0
 
 DEFAULT_MAX_IN_FLIGHT: Final = 16
 """No RFC: at the default delay, four seconds' worth of black holes before a start has to wait."""
+
+FirstFamily: TypeAlias = Literal["system", AddressFamily.AF_INET, AddressFamily.AF_INET6]
+"""Which family comes first: that of the system's rules, or a certain one."""
 
 
 def _number(field: attrs.Attribute[Any], value: object) -> float:
@@ -73,6 +78,12 @@ def _count(_instance: object, field: attrs.Attribute[Any], value: object) -> Non
     check_size(value, field.name, 1)
 
 
+def _family(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    # The numbers 2 and 10 are equal to AF_INET and AF_INET6, so True (1) is no danger here.
+    if value not in ("system", AF_INET, AF_INET6):
+        raise ValueError(f'{field.name} must be "system", socket.AF_INET or socket.AF_INET6, got {shown(value)}')
+
+
 @attrs.frozen(kw_only=True)
 class RacePolicy:
     """How several endpoints of one peer are raced. Times are in seconds; values are used as given, never clamped.
@@ -88,6 +99,10 @@ class RacePolicy:
       max_in_flight: how many attempts may be alive at once. At the limit the next start waits: an attempt that may
         still succeed is never given up for a new one.
       preferred_family_count: how many endpoints of the preferred family come before the first of the other.
+      first_family: which family the order of `connect` begins with. "system" leaves it to RFC 6724 section 6 with the
+        policy table of the system (``/etc/gai.conf``, gai.conf(5)), and connecting begins with the first IPv6 answer.
+        `socket.AF_INET` puts IPv4 first, and connecting begins with the first IPv4 answer: an IPv6 answer that comes
+        before it waits the `resolution_delay`. `socket.AF_INET6` puts IPv6 first, whatever that table says.
 
     Raises:
       TypeError: a value has the wrong type; a bool is not a number.
@@ -99,6 +114,7 @@ class RacePolicy:
     resolution_delay: float = attrs.field(default=DEFAULT_RESOLUTION_DELAY, validator=_wait)
     max_in_flight: int = attrs.field(default=DEFAULT_MAX_IN_FLIGHT, validator=_count)
     preferred_family_count: int = attrs.field(default=DEFAULT_FAMILY_COUNT, validator=_count)
+    first_family: FirstFamily = attrs.field(default="system", validator=_family)
 
 
 DEFAULT_POLICY: Final = RacePolicy()

@@ -26,8 +26,8 @@ V4 = ("192.0.2.1", "192.0.2.2")
 ERROR = gaierror(EAI_AGAIN, "Temporary failure in name resolution")
 
 
-def asking(*kinds, delay=0.050) -> Gate:
-    gate = Gate(delay)
+def asking(*kinds, delay=0.050, ipv4_first=False) -> Gate:
+    gate = Gate(delay, ipv4_first=ipv4_first)
     for kind in kinds:
         gate.asked(kind)
     return gate
@@ -142,6 +142,20 @@ def test_an_answer_that_is_told_after_the_delay_opens_without_a_tick():
     gate.answered("A", V4, 0.0)
     gate.answered("HTTPS", (), 0.2)
     assert (gate.open, gate.opened_at) == (True, 0.2)
+
+
+def test_ipv4_first_waits_for_the_ipv4_answer():
+    gate = asking("AAAA", "A", ipv4_first=True)
+    assert gate.preferred == "A"
+    gate.answered("AAAA", V6, 0.02)
+    assert (gate.state, gate.deadline) == ("waiting", pytest.approx(0.07))
+    gate.answered("A", V4, 0.03)
+    assert gate.opened_at == 0.03
+
+
+def test_ipv4_first_without_a_question_for_ipv4_prefers_ipv6():
+    gate = asking("AAAA", ipv4_first=True)
+    assert gate.preferred == "AAAA"
 
 
 def test_other_kinds_leave_the_gate_to_the_preferred_family_but_keep_it_from_being_empty():

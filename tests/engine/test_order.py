@@ -497,3 +497,24 @@ def test_lines_38_and_39_shape_of_every_interleaving(texts, count):
     for i in range(leading_run, len(families) - 1):
         if families[i] == families[i + 1]:
             assert len(set(families[i:])) == 1
+
+
+@given(st.lists(st.sampled_from([*V6, *V4]), unique=True), st.integers(1, 6), st.sampled_from([AF_INET, AF_INET6]))
+def test_a_first_family_only_decides_who_begins(texts, count, family):
+    result = interleave(eps(*texts), count, first_family=family)
+    one = [endpoint for endpoint in eps(*texts) if endpoint.family == family]
+    rest = [endpoint for endpoint in eps(*texts) if endpoint.family != family]
+    # As if the endpoints of that family had been given first.
+    assert result == interleave([*one, *rest], count)
+    assert (
+        order([eps(*texts)], preferred_family_count=count, first_family=family)[: len(one[:1])]
+        == result[: len(one[:1])]
+    )
+
+
+def test_mapped_addresses_are_ipv4():
+    mapped = Endpoint("::ffff:192.0.2.9", 443)
+    (v6,) = eps(V6[0])
+    (v4,) = eps(V4[0])
+    assert interleave([v4, mapped, v6]) == (v4, v6, mapped)
+    assert interleave([mapped, v4, v6]) == (mapped, v6, v4)

@@ -21,8 +21,8 @@ as soon as one address is known and either
 - the preferred family has answered, with addresses or without, or
 - the resolution delay has passed since the *first answer with addresses*.
 
-The preferred family is IPv6 when its question was asked, else IPv4: whoever asks leaves out a family that no connection
-can start from.
+The preferred family is IPv6, or IPv4 where the gate is told so; when its question was not asked it is the other one.
+Whoever asks leaves out a family that no connection can start from.
 
 An answer without addresses is negative and ends the wait for that question. So does an error, as happy-eyeballs v3
 has it: a resolver that gave up will not answer later. That a question has been out for long is neither.
@@ -49,7 +49,8 @@ from .._answer import LookupKind
 
 __all__ = ["GATE_FACTS", "QUESTION_FACTS", "Gate", "IllegalFact"]
 
-PREFERENCE: Final[tuple[LookupKind, ...]] = ("AAAA", "A")
+IPV6_FIRST: Final[tuple[LookupKind, ...]] = ("AAAA", "A")
+IPV4_FIRST: Final[tuple[LookupKind, ...]] = ("A", "AAAA")
 """The first of these that was asked is the preferred family's question."""
 
 
@@ -96,17 +97,19 @@ class Gate:
     Args:
       resolution_delay: seconds that addresses which are there wait for the preferred family's. RFC 8305 section 8:
         "Recommended to be 50 milliseconds". `math.inf` waits for the answer itself.
+      ipv4_first: the preferred family is IPv4.
 
     Raises:
       ValueError: the delay is negative or not a number.
     """
 
-    __slots__ = ("_delay", "_errors", "_first_positive", "_known", "_opened_at", "_questions", "_state")
+    __slots__ = ("_delay", "_errors", "_first_positive", "_known", "_opened_at", "_preference", "_questions", "_state")
 
-    def __init__(self, resolution_delay: float) -> None:
+    def __init__(self, resolution_delay: float, *, ipv4_first: bool = False) -> None:
         if isnan(resolution_delay) or resolution_delay < 0:
             raise ValueError(f"resolution_delay must be 0 seconds or more, got {resolution_delay!r}")
         self._delay = resolution_delay
+        self._preference = IPV4_FIRST if ipv4_first else IPV6_FIRST
         self._state: GateState = "asking"
         self._questions: dict[LookupKind, QuestionState] = {}
         self._known: dict[LookupKind, tuple[str, ...]] = {}
@@ -141,7 +144,7 @@ class Gate:
     @property
     def preferred(self) -> LookupKind | None:
         """The question that the gate waits for: the preferred family's."""
-        return next((kind for kind in PREFERENCE if kind in self._questions), None)
+        return next((kind for kind in self._preference if kind in self._questions), None)
 
     @property
     def pending(self) -> tuple[LookupKind, ...]:

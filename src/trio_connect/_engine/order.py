@@ -28,7 +28,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from .._endpoint import Endpoint, Source
-from .policy_table import DEFAULT_POLICY_TABLE, PolicyTable, as_integer, common_prefix_length, scope_of
+from .policy_table import DEFAULT_POLICY_TABLE, PolicyTable, as_integer, common_prefix_length, is_ipv4, scope_of
 
 __all__ = ["Knowledge", "SourceAddress", "interleave", "order", "served_families", "sort", "split_by_source"]
 
@@ -59,6 +59,14 @@ class SourceAddress:
 
 
 _NO_SOURCES: Final[Mapping[Endpoint, SourceAddress | None]] = MappingProxyType({})
+
+
+def _wire_family(endpoint: Endpoint) -> AddressFamily:
+    """Return the family that packets to an endpoint travel over: that of its sockets, or IPv4 for ``::ffff:192.0.2.1``.
+
+    RFC 6724 section 2.1 has one row for IPv4 and IPv4-mapped addresses alike.
+    """
+    return AF_INET if endpoint.family == AF_INET or is_ipv4(as_integer(endpoint.host)) else AF_INET6
 
 
 def _no_rtt(_endpoint: Endpoint) -> float | None:
@@ -137,14 +145,14 @@ def _apply_rule_9(tied: Sequence[Endpoint], known: Knowledge) -> Iterable[Endpoi
         return 0 if source is None else common_prefix_length(as_integer(source.host), as_integer(endpoint.host))
 
     def in_order(family: AddressFamily) -> Iterable[Endpoint]:
-        members = [endpoint for endpoint in tied if endpoint.family == family]
+        members = [endpoint for endpoint in tied if _wire_family(endpoint) == family]
         if (family == AF_INET6 or known.ipv4_longest_prefix) and all(member in known.sources for member in members):
             members.sort(key=matching_prefix, reverse=True)
         return members
 
     # "When DA and DB belong to the same address family": each family is sorted among its own places.
     queues = {family: iter(in_order(family)) for family in (AF_INET6, AF_INET)}
-    return (next(queues[endpoint.family]) for endpoint in tied)
+    return (next(queues[_wire_family(endpoint)]) for endpoint in tied)
 
 
 def sort(endpoints: Iterable[Endpoint], known: Knowledge = NO_KNOWLEDGE) -> tuple[Endpoint, ...]:
@@ -157,7 +165,9 @@ def sort(endpoints: Iterable[Endpoint], known: Knowledge = NO_KNOWLEDGE) -> tupl
     return tuple(chain.from_iterable(_apply_rule_9(tuple(tied), known) for _, tied in ranked))
 
 
-def interleave(endpoints: Iterable[Endpoint], preferred_family_count: int = 1) -> tuple[Endpoint, ...]:
+def interleave(
+    endpoints: Iterable[Endpoint], preferred_family_count: int = 1, *, first_family: AddressFamily | None = None
+) -> tuple[Endpoint, ...]:
     """Return the endpoints with the families in turn, each family in its own order.
 
     RFC 8305 section 4: "Whichever address family is first in the list should be followed by an address of the other
@@ -165,12 +175,15 @@ def interleave(endpoints: Iterable[Endpoint], preferred_family_count: int = 1) -
 
     Args:
       endpoints: in the order of `sort`.
-      preferred_family_count: how many endpoints of the first one's family come before the first of the other family
-        ("First Address Family Count"), 1 or more.
+      preferred_family_count: how many endpoints of the first family come before the first of the other family ("First
+        Address Family Count"), 1 or more.
+      first_family: the family to begin with; None for that of the first endpoint. IPv4-mapped addresses are IPv4's.
     """
-    everything = tuple(endpoints)
-    preferred = [endpoint for endpoint in everything if endpoint.family == everything[0].family]
-    others = [endpoint for endpoint in everything if endpoint.family != everything[0].family]
+    by_family: dict[AddressFamily, list[Endpoint]] = {} if first_family is None else {first_family: []}
+    for endpoint in endpoints:
+        by_family.setdefault(_wire_family(endpoint), []).append(endpoint)
+    # The first key is the first family; without its endpoints the other family's are all there is.
+    preferred, others = (*by_family.values(), [], [])[:2]
     result = preferred[:preferred_family_count]
     rest = preferred[preferred_family_count:]
     paired = min(len(others), len(rest))
@@ -180,7 +193,11 @@ def interleave(endpoints: Iterable[Endpoint], preferred_family_count: int = 1) -
 
 
 def order(
-    groups: Iterable[Iterable[Endpoint]], known: Knowledge = NO_KNOWLEDGE, *, preferred_family_count: int = 1
+    groups: Iterable[Iterable[Endpoint]],
+    known: Knowledge = NO_KNOWLEDGE,
+    *,
+    preferred_family_count: int = 1,
+    first_family: AddressFamily | None = None,
 ) -> tuple[Endpoint, ...]:
     """Return the order of attempts: each group sorted and interleaved, all of one group before the next.
 
@@ -191,8 +208,9 @@ def order(
       groups: the endpoints by priority, the first group first. An endpoint in several groups counts in its first.
       known: see `Knowledge`.
       preferred_family_count: see `interleave`; it holds in each group.
+      first_family: likewise.
     """
-    ordered = (interleave(sort(group, known), preferred_family_count) for group in groups)
+    ordered = (interleave(sort(group, known), preferred_family_count, first_family=first_family) for group in groups)
     return tuple(dict.fromkeys(chain.from_iterable(ordered)))
 
 

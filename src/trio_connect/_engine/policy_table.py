@@ -30,9 +30,14 @@ def as_integer(host: str) -> int:
     return _MAPPED << 32 | int(address) if isinstance(address, IPv4Address) else int(address)
 
 
+def is_ipv4(address: int) -> bool:
+    """Say whether packets to an address travel over IPv4: an IPv4 or IPv4-mapped one (RFC 4291 section 2.5.5.2)."""
+    return address >> 32 == _MAPPED
+
+
 def scope_of(address: int) -> int:
     """Return the scope of an address, RFC 6724 sections 3.1 and 3.2: the smaller, the nearer."""
-    if address >> 32 == _MAPPED:
+    if is_ipv4(address):
         # Section 3.2: 169.254/16 and 127/8 "are assigned link-local scope"; all others, the private ranges too,
         # "are assigned global scope".
         return LINK_LOCAL if (address >> 16) & 0xFFFF == 0xA9FE or (address >> 24) & 0xFF == 127 else GLOBAL

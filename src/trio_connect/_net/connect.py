@@ -7,6 +7,7 @@ and addresses that come later join, the whole list sorted anew.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from socket import AF_INET
 from typing import Any, TypeVar, Unpack, overload
 
 import trio
@@ -21,6 +22,7 @@ from .._messages import call_exceeded, race_failed, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
+from .._text import printable, shown
 from .._trace import LookupFinished, LookupStarted, Observer
 from .connectx import RaceOptions, check_race_options, connectx, pair_up
 from .names.lookup import Lookups
@@ -47,7 +49,12 @@ def _in_order(
     # One endpoint has one order, and asking for routes costs three system calls for each.
     routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
     known = Knowledge(sources=routes)
-    return order([everything], known, preferred_family_count=policy.preferred_family_count)
+    return order(
+        [everything],
+        known,
+        preferred_family_count=policy.preferred_family_count,
+        first_family=None if policy.first_family == "system" else policy.first_family,
+    )
 
 
 def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = DEFAULT_POLICY) -> tuple[Endpoint, ...]:
@@ -59,7 +66,8 @@ def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = D
 
     Args:
       endpoints: in any order; equal ones keep theirs, and duplicates are dropped.
-      policy: its `preferred_family_count` says how many of the first family come before the first of the other.
+      policy: its `first_family` says which family comes first, its `preferred_family_count` how many of that family
+        come before the first of the other.
 
     Raises:
       RuntimeError: called outside of `trio.run`.
@@ -68,7 +76,7 @@ def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = D
     """
     check_policy(policy)
     if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
-        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
+        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
     return _in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=_kernel_knows())
 
 
@@ -108,7 +116,7 @@ async def resolve(
     except Expired:
         elapsed = current_time() - started
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=elapsed)
-        raise call_exceeded(f"lookup of {host}", elapsed, report=report) from None
+        raise call_exceeded(f"lookup of {printable(host)}", elapsed, report=report) from None
     if not lookups.addresses:
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)
@@ -215,7 +223,7 @@ async def connect(
     """
     check_host(host)
     if check_port(port) == 0:
-        raise ValueError(f"cannot connect to port 0 of {host}: a port is 1 to 65535")
+        raise ValueError(f"cannot connect to port 0 of {printable(host)}: a port is 1 to 65535")
     until = to_seconds(deadline)
     check_race_options(policy, sources, observer, options, establish)
     check_resolver(resolver)
@@ -255,6 +263,7 @@ class _ConnectByName:
             served_families(sources),
             resolver,
             resolution_delay=policy.resolution_delay,
+            ipv4_first=policy.first_family == AF_INET,
             on_start=self._lookup_started,
             on_end=self._lookup_finished,
             origin=self.started,

@@ -24,6 +24,7 @@ from .._engine.spinning import CREDIT
 from .._messages import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
+from .._text import shown
 from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
 from .race.driver import RaceDriver
 from .race.opening import opening_after, opening_failed
@@ -248,7 +249,7 @@ def check_sources(sources: object) -> None:
 def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them."""
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
-        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {endpoints!r}")
+        raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
     return [item if isinstance(item, Endpoint) and item.port else _connectable(item) for item in endpoints]
 
 

@@ -12,11 +12,12 @@ import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
-from .._check import check_int, shown
+from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._messages import call_exceeded, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from .._text import printable, shown
 from .attempt import Door, adopt, load_reports, sockaddr_of
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
@@ -147,7 +148,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         try:
             door, name = await self._door.accept(until)
         except Expired:
-            what = f"accept on {self._name}"
+            what = f"accept on {printable(str(self._name))}"
             raise call_exceeded(what, current_time() - started) from None
         except OSError as exc:
             if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
@@ -182,7 +183,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             raise trio.ClosedResourceError("this listener is closed")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self._name}{' (closed)' if self._closed else ''}>"
+        return f"<{type(self).__name__} on {printable(str(self._name))}{' (closed)' if self._closed else ''}>"
 
 
 def _is_listening(sock: trio.socket.SocketType | socket.socket) -> bool:

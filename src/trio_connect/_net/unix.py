@@ -22,6 +22,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._check import check_int
 from .._deadline import to_seconds
 from .._messages import call_exceeded, connect_error
+from .._text import printable, shown
 from .attempt import PENDING
 from .listener import SocketListener, check_backlog, listen, new_listening_socket
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
@@ -49,20 +50,20 @@ _CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # recvmsg(2
 def check_path(path: object) -> str | bytes:
     """Return a path as the kernel takes it, or say what is wrong with it."""
     if not isinstance(path, str | bytes | os.PathLike):
-        raise TypeError(f"path must be a str, bytes or path object, got {path!r}")
+        raise TypeError(f"path must be a str, bytes or path object, got {shown(path)}")
     plain: str | bytes = os.fspath(path)
     raw = os.fsencode(plain)
     if not raw:
         raise ValueError("path must not be empty")
     if b"\0" in raw[1:] and not raw.startswith(b"\0"):
-        raise ValueError(f"path must not contain NUL, except first for an abstract name, got {plain!r}")
+        raise ValueError(f"path must not contain NUL, except first for an abstract name, got {shown(plain)}")
     return plain
 
 
 def show_path(path: str | bytes) -> str:
     """Return a path for a message."""
     text = os.fsdecode(path)
-    return "@" + text[1:] if text.startswith("\0") else text
+    return printable("@" + text[1:] if text.startswith("\0") else text)
 
 
 def unix_family() -> int:

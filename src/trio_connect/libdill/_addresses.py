@@ -9,8 +9,9 @@ from typing import Final, final
 
 import attrs
 
-from .._check import check_int, shown
+from .._check import check_int
 from .._endpoint import Endpoint
+from .._text import shown
 from ._handles import check_not_null, failure
 from ._interfaces import interface_address
 
@@ -215,7 +216,7 @@ def ipaddr_local(addr: ipaddr, name: str | None, port: int, mode: int) -> int:
     known = literal(name, port)
     if known is not None:
         if known.family not in families:
-            raise failure(errno.ENODEV, f"{name!r} is not of the family that was asked for")
+            raise failure(errno.ENODEV, f"{shown(name)} is not of the family that was asked for")
         addr.endpoint = known
         return 0
     for family in families:
@@ -223,7 +224,7 @@ def ipaddr_local(addr: ipaddr, name: str | None, port: int, mode: int) -> int:
         if found is not None:
             addr.endpoint = Endpoint(found[0], port, found[1])
             return 0
-    raise failure(errno.ENODEV, f"no interface {name!r} with an address of that family")
+    raise failure(errno.ENODEV, f"no interface {shown(name)} with an address of that family")
 
 
 # ---------------------------------------------------------------------- arguments
@@ -246,7 +247,7 @@ def check_mode(mode: object) -> tuple[AddressFamily, ...]:
 def check_name(name: object) -> None:
     """Refuse what is not a str."""
     if not isinstance(name, str):
-        raise TypeError(f"a name is a str, got {name!r}")
+        raise TypeError(f"a name is a str, got {shown(name)}")
 
 
 def literal(name: str, port: int) -> Endpoint | None:

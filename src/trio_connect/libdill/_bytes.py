@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from .._check import SIZE_LIMIT, check_int, shown
+from .._check import SIZE_LIMIT, check_int
+from .._text import shown
 from ._handles import IpcConnection, TcpConnection, check_deadline, failure, find, refuse
 
 if TYPE_CHECKING:

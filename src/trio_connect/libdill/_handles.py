@@ -12,13 +12,14 @@ import trio
 from trio import current_time
 from trio.lowlevel import RunVar, checkpoint
 
-from .._check import check_int, shown
+from .._check import check_int
 from .._deadline import IMMEDIATE, LEAST_DEADLINE, to_seconds
 from .._deadline import check_deadline as check_any_deadline
 from .._errors import IncompleteRead
 from .._net.listener import TcpListener
 from .._net.streams.byte_stream import TcpStream
 from .._net.unix import UnixListener, UnixStream
+from .._text import shown
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -15,6 +15,7 @@ from .._endpoint import Endpoint
 from .._messages import call_exceeded
 from .._net.names.resolve import SYSTEM_RESOLVER, check_host, numeric
 from .._net.sockets.waiting import Expired, within
+from .._text import printable, shown
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
 from ._handles import check_deadline, check_not_null, failure
 
@@ -51,7 +52,7 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
     check_ipaddr(addr)
     found = await _find(name, port, mode, deadline, 1)
     if not found:
-        raise failure(errno.EADDRNOTAVAIL, f"{name!r} has no address of that family")
+        raise failure(errno.EADDRNOTAVAIL, f"{shown(name)} has no address of that family")
     addr.endpoint = found[0]
     return 0
 
@@ -100,7 +101,7 @@ async def _find(name: str, port: int, mode: int, deadline: int, n: int) -> list[
     check_name(name)
     if "\0" in name:
         # A C string ends there, so libdill never sees such a name: a bad argument, not an unknown host.
-        raise failure(errno.EINVAL, f"a name has no NUL in it, got {name!r}")
+        raise failure(errno.EINVAL, f"a name has no NUL in it, got {shown(name)}")
     known = literal(name, port)
     if known is not None:
         await checkpoint()
@@ -139,10 +140,12 @@ class _Lookup:
             return [Endpoint(address, self.port) for address in found[: self.n]]
         for error in self.errors:
             if isinstance(error, Expired):
-                raise call_exceeded(f"looking up {self.name!r}", current_time() - started)
+                raise call_exceeded(f"looking up {shown(self.name)}", current_time() - started)
             if not isinstance(error, OSError):
                 raise error
-            raise failure(errno.EADDRNOTAVAIL, f"looking up {self.name!r} failed: {error}") from error
+            raise failure(
+                errno.EADDRNOTAVAIL, f"looking up {shown(self.name)} failed: {printable(str(error))}"
+            ) from error
         return []
 
     async def _ask(self, family: AddressFamily, until: float, scope: trio.CancelScope) -> None:

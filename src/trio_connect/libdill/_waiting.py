@@ -13,10 +13,11 @@ import trio
 from trio import current_time
 from trio.lowlevel import RunVar, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from .._check import check_int, shown
+from .._check import check_int
 from .._deadline import to_seconds
 from .._messages import call_exceeded
 from .._net.sockets.waiting import park
+from .._text import shown
 from ._handles import check_deadline, failure, refuse
 
 if TYPE_CHECKING:

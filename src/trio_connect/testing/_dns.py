@@ -77,13 +77,13 @@ class Names(trio.abc.HostnameResolver):
 
     def __init__(self, network: VirtualNetwork) -> None:
         self._network = network
-        self._names: dict[str, Name] = {}
+        self._names: dict[bytes, tuple[str, Name]] = {}
         self._asked: Counter[tuple[str, str]] = Counter()
         self.set("localhost", Name.of([LOOPBACK[socket.AF_INET6], LOOPBACK[socket.AF_INET]], (), (), 0, 0, None, None))
 
     def set(self, name: str, known: Name) -> None:
         """Make a name known, or change what is known about it."""
-        self._names[_plain(name)] = known
+        self._names[_key(name)] = _plain(name), known
 
     async def getaddrinfo(
         self,
@@ -95,13 +95,15 @@ class Names(trio.abc.HostnameResolver):
         flags: int = 0,
     ) -> list[Any]:
         self._network.check_usable()
-        name = _plain(host.decode("ascii") if isinstance(host, bytes) else host or "")
+        asked = host or ""
         number = _service(port, type)
         if flags & socket.AI_NUMERICHOST:
             raise _gaierror(socket.EAI_NONAME)
-        known = self._names.get(name)
-        if known is None:
+        entry = self._names.get(_key(asked))
+        if entry is None:
+            name = _plain(asked.decode("ascii") if isinstance(asked, bytes) else asked)
             raise self._network.unknown(name, f"give it addresses with net.dns({name!r}, ...)")
+        name, known = entry
         families = [socket.AF_INET6, socket.AF_INET] if not family else [socket.AddressFamily(family)]
         if family == socket.AF_INET6 and flags & socket.AI_V4MAPPED:
             families.append(socket.AF_INET)
@@ -165,7 +167,7 @@ class Names(trio.abc.HostnameResolver):
             except OSError:
                 pass
         if not flags & socket.NI_NUMERICHOST:
-            for name, known in self._names.items():
+            for name, known in self._names.values():
                 if address in known.order:
                     return name, service
             if flags & socket.NI_NAMEREQD:
@@ -182,6 +184,13 @@ _KINDS = (
 
 def _plain(name: str) -> str:
     return name.rstrip(".").lower()
+
+
+def _key(name: str | bytes) -> bytes:
+    """Return a name as it is asked for, so that ``bücher.test`` is the name that connects ask for (IDNA 2008)."""
+    if isinstance(name, str):
+        name = name.encode("ascii") if name.isascii() else trio.lowlevel.encode_hostname(name)
+    return name.rstrip(b".").lower()
 
 
 def _outcome(answer: Answer) -> tuple[BaseException | None, str]:

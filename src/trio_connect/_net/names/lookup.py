@@ -53,6 +53,7 @@ class Lookups:
       families: which to ask for, see `served_families`.
       resolver: whom to ask.
       resolution_delay: seconds, see `Gate`.
+      ipv4_first: likewise.
       on_start: told about each question as it goes out: its kind and the time.
       on_end: told about each record as it is made.
       origin: the point in Trio time that every time in records and hooks counts from; by default that of creation.
@@ -81,6 +82,7 @@ class Lookups:
         resolver: Resolver,
         *,
         resolution_delay: float,
+        ipv4_first: bool = False,
         on_start: Callable[[LookupKind, float], None] = _no_hook,
         on_end: Callable[[Lookup], None] = _no_hook,
         origin: float | None = None,
@@ -88,7 +90,7 @@ class Lookups:
         self.host = host
         self.families = tuple(families)
         self.resolver = resolver
-        self.gate = Gate(resolution_delay)
+        self.gate = Gate(resolution_delay, ipv4_first=ipv4_first)
         self.origin = trio.current_time() if origin is None else origin
         self._on_start = on_start
         self._on_end = on_end

@@ -21,6 +21,7 @@ from trio.lowlevel import RunVar, checkpoint, enable_ki_protection
 
 from ..._answer import Answer
 from ..._check import check_size
+from ..._text import printable, shown
 
 __all__ = ["Resolver", "StaticResolver", "SystemResolver"]
 
@@ -78,28 +79,38 @@ def check_host(host: object) -> str:
       ValueError: empty, too long, or with a character that no name can have.
     """
     if not isinstance(host, str):
-        raise TypeError(f"a host is a str with a name or a numeric address, got {host!r}")
+        raise TypeError(f"a host is a str with a name or a numeric address, got {shown(host)}")
+    if not host:
+        raise ValueError("no host: a host is a name or a numeric address, got an empty text")
     if numeric(host) is not None:
         return host
     if "\0" in host:
-        raise ValueError(f"a host has no NUL character, got {host!r}")
+        raise ValueError(f"a host has no NUL character, got {shown(host)}")
     if any(map(str.isspace, host)):
-        raise ValueError(f"a host has no white space, got {host!r}")
+        raise ValueError(f"a host has no white space, got {shown(host)}")
+    if host.isascii() and not host.isprintable():
+        # Beyond ASCII it is IDNA that decides: some scripts need characters that do not print (RFC 5892 appendix A).
+        raise ValueError(f"a host has no control characters, got {shown(host)}")
     if ":" in host or "[" in host or "]" in host:
         raise ValueError(
-            f"a host is a name, or a numeric address without brackets; the port is an argument of its own, got {host!r}"
+            "a host is a name, or a numeric address without brackets; the port is an argument of its own, "
+            f"got {shown(host)}"
         )
+    if len(host) > MAX_HOST_BYTES + 1:  # before anything is encoded: an IDNA label has at least a byte per character
+        raise ValueError(f"a host has at most {MAX_HOST_BYTES} bytes (RFC 1035 section 2.3.4), got {shown(host)}")
     try:
         name = encoded(host)
     except UnicodeError as exc:
-        raise ValueError(f"a host must be encodable as a domain name (IDNA 2008), got {host!r}: {exc}") from None
+        raise ValueError(
+            f"a host must be encodable as a domain name (IDNA 2008), got {shown(host)}: {printable(str(exc))}"
+        ) from None
     name = name.removesuffix(b".")
     if len(name) > MAX_HOST_BYTES:
-        raise ValueError(f"a host has at most {MAX_HOST_BYTES} bytes (RFC 1035 section 2.3.4), got {host!r}")
+        raise ValueError(f"a host has at most {MAX_HOST_BYTES} bytes (RFC 1035 section 2.3.4), got {shown(host)}")
     for label in name.split(b"."):
         if not 1 <= len(label) <= MAX_LABEL_BYTES:
             raise ValueError(
-                f"each label of a host has 1 to {MAX_LABEL_BYTES} bytes (RFC 1035 section 2.3.4), got {host!r}"
+                f"each label of a host has 1 to {MAX_LABEL_BYTES} bytes (RFC 1035 section 2.3.4), got {shown(host)}"
             )
     return host
 
@@ -112,14 +123,14 @@ def cleaned(answer: Answer, family: AddressFamily) -> Answer:
       ValueError: an address in it is not numeric.
     """
     if not isinstance(answer, Answer):
-        raise TypeError(f"a resolver returns an Answer, got {answer!r}")
+        raise TypeError(f"a resolver returns an Answer, got {shown(answer)}")
     version = 6 if family == AF_INET6 else 4
     addresses: dict[str, None] = {}
     for text in answer.addresses:
         try:
             address = ip_address(text)
         except ValueError:
-            raise ValueError(f"a resolver answers with numeric addresses, got {text!r}") from None
+            raise ValueError(f"a resolver answers with numeric addresses, got {shown(text)}") from None
         if address.version == version:
             addresses[str(address)] = None
     if len(addresses) == len(answer.addresses) and all(map(str.__eq__, addresses, answer.addresses)):
@@ -265,13 +276,13 @@ class StaticResolver:
 
     def __init__(self, hosts: Mapping[str, str | Iterable[str]]) -> None:
         if not isinstance(hosts, Mapping):
-            raise TypeError(f"hosts must be a mapping of names to addresses, got {hosts!r}")
+            raise TypeError(f"hosts must be a mapping of names to addresses, got {shown(hosts)}")
         self._answers: dict[bytes, Answer] = {}
         for host, addresses in hosts.items():
             if numeric(check_host(host)) is not None:
-                raise ValueError(f"a numeric host is its own answer and cannot have another, got {host!r}")
+                raise ValueError(f"a numeric host is its own answer and cannot have another, got {shown(host)}")
             if _key(host) in self._answers:
-                raise ValueError(f"hosts names {host!r} twice: case and a trailing dot do not count")
+                raise ValueError(f"hosts names {shown(host)} twice: case and a trailing dot do not count")
             answer = Answer((addresses,) if isinstance(addresses, str) else tuple(addresses))
             for family in (AF_INET, AF_INET6):
                 cleaned(answer, family)

@@ -13,6 +13,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
+from ..._text import printable
 from ..attempt import adopt
 from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
@@ -130,7 +131,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         return self._door.getsockopt(level, option, buffersize)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} to {self._peer}{' (closed)' if self._closed else ''}>"
+        return f"<{type(self).__name__} to {printable(str(self._peer))}{' (closed)' if self._closed else ''}>"
 
     # ------------------------------------------------------------------ closing
 

@@ -17,6 +17,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._check import SIZE_LIMIT, check_size
 from ..._deadline import to_seconds
 from ..._errors import IncompleteRead
+from ..._text import printable
 from ..sockets.waiting import Expired
 from .state import Patience, StreamState
 
@@ -289,5 +290,5 @@ class ReceivingHalf(StreamState[A]):
 
     def _incomplete(self, expected: int | None, what: str) -> IncompleteRead:
         available = len(self._buffer)
-        text = f"{self._peer} ended the stream before {what}; {available} bytes came and stay buffered"
+        text = f"{printable(str(self._peer))} ended the stream before {what}; {available} bytes came and stay buffered"
         return IncompleteRead(text, expected=expected, available=available)

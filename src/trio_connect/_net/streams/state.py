@@ -12,6 +12,7 @@ from trio import current_time
 
 from ..._errors import DeadlineExceeded
 from ..._messages import call_exceeded, strerror
+from ..._text import printable
 from ..sockets.factory_socket import FactorySocket
 from ..sockets.kernel_socket import KernelSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
@@ -84,7 +85,7 @@ class StreamState(Generic[A]):
         # After EPIPE the other direction may still end well: the peer closed, and had sent all it wanted to.
         if code != errno.EPIPE:
             self._door.lost = code
-        text = f"{what}: connection with {self._peer} broke: {strerror(code)}"
+        text = f"{what}: connection with {printable(str(self._peer))} broke: {strerror(code)}"
         raise trio.BrokenResourceError(text) from exc
 
     def _raise_closed(self) -> NoReturn:
@@ -103,7 +104,7 @@ class StreamState(Generic[A]):
         now = current_time()
         elapsed = 0.0 if started is None else now - started
         direction = {"send": "to", "receive": "from"}.get(what, "with")
-        return call_exceeded(f"{what} {direction} {self._peer}", elapsed, transferred=transferred)
+        return call_exceeded(f"{what} {direction} {printable(str(self._peer))}", elapsed, transferred=transferred)
 
 
 class Patience:
