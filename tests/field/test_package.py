@@ -195,12 +195,38 @@ async def test_field_37_queues_show_no_internals():
     async with open_queue_set() as qs:
         queue = qs.stream()
         result = await qs.wait(queue.close())
-        shown = [{name for name in dir(value) if not name.startswith("_")} for value in (queue, result.token, result)]
+        shown = [public(value) for value in (queue, result.token, result)]
     assert shown == [
         {"state", "local", "peer", "bind", "listen", "accept", "connect", "push", "push_to", "pop", "close", "aclose"},
         {"id", "op", "queue", "submitted_at", "target", "data", "done", "cancel"},
         {"token", "op", "queue", "target", "data", "ok", "error", "errno", "value", "elapsed", "unwrap"},
     ]
+
+
+def public(value: object) -> set[str]:
+    return {name for name in dir(value) if not name.startswith("_")}
+
+
+async def test_field_37_the_virtual_network_shows_no_internals(vnet, autojump_clock):
+    """What `dir` shows of a virtual network, a host, a socket and the trace is what the documentation shows."""
+    vnet.host("192.0.2.1").listen(7, trio_connect.testing.echo)
+    stream = await trio.open_tcp_stream("192.0.2.1", 7)
+    async with stream:
+        assert public(vnet) - {"installed"} == {
+            *("seed", "local", "trace", "failures", "host", "dns", "partition", "heal", "verify", "report", "active"),
+            *("open_sockets", *public(trio.abc.Instrument)),
+        }
+        assert public(vnet.local) == {
+            *("addresses", "name", "here", "listen", "silent", "refuse", "blackhole", "unreachable", "reset", "flap"),
+            "recover",
+        }
+        assert public(stream.socket) - {"share"} == public(trio.socket.SocketType) - {"share"}  # of Windows alone
+        assert public(vnet.trace) == {
+            *("events", "connections", "lookups", "unknown", "starts", "live_max", "waterfall", "canonical"),
+        }
+        assert public(vnet.trace.connections[0]) == {
+            *("host", "port", "ordinal", "source", "started", "ended", "outcome", "closed", "sent", "received"),
+        }
 
 
 def test_field_37_the_package_says_its_version():

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from trio_connect.testing import Trace, TraceEvent, VirtualNetwork, echo, run
+from trio_connect.testing._trace import Recorder
 
 SIX, FOUR = "2001:db8::1", "192.0.2.1"
 
@@ -80,7 +81,7 @@ def test_the_waterfall_of_what_goes_on_and_of_what_failed() -> None:
 
 
 def test_events_of_one_instant_are_ordered_by_host_port_and_ordinal() -> None:
-    trace = Trace()
+    recorder = Recorder()
     events = [
         TraceEvent(at, "start", host, port, ordinal, "192.0.2.254")
         for at in (0.0, 1.0)
@@ -89,8 +90,8 @@ def test_events_of_one_instant_are_ordered_by_host_port_and_ordinal() -> None:
         for ordinal in (0, 1)
     ]
     for event in reversed(events):
-        trace.add(event)
-    assert trace.events == tuple(events)
+        recorder.add(event)
+    assert Trace(recorder).events == tuple(events)
     assert str(attrs.evolve(events[-1], detail="x")) == f"1.000000000 start [{SIX}]:443 #1 192.0.2.254 x"
 
 

@@ -9,29 +9,83 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Final
 
 import attrs
 
-from ._host import Accept, Blackhole, Host, Refuse, Unreachable, Verdict
-from ._listening import Listening
-from ._path import Wire
-from ._tcp import End
+from ._address import LOOPBACK, family_of, is_loopback
+from ._fabric import Fabric
+from ._listening import WILDCARDS, Listening
+from ._node import Accept, Blackhole, Node, Refuse, Unreachable, Verdict
+from ._path import Path, Wire
+from ._tcp import End, fail
 from ._timeline import Timer
-from ._trace import Connection, TraceEvent, errno_name
+from ._trace import Connection, Tally, TraceEvent, errno_name
 
-if TYPE_CHECKING:
-    from ._network import VirtualNetwork
+_FIRST_EPHEMERAL: Final = 49152
+
+
+def dial(
+    fabric: Fabric,
+    source: Node,
+    local: tuple[str, int] | None,
+    remote: tuple[str, int],
+    *,
+    send_buffer: int,
+    receive_buffer: int,
+    retries: int,
+) -> Dial:
+    """Prepare a connect from a node.
+
+    Raises:
+        OSError: The route does not exist: ENETUNREACH, EINVAL.
+        UnknownHost: The test does not mention the address.
+    """
+    address, port = remote
+    if address in WILDCARDS:
+        address = LOOPBACK[family_of(address)]
+    target = source if is_loopback(address) else fabric.find(address)
+    if target is None:
+        raise fabric.unknown(address, f"describe it with net.host({address!r})")
+    here = None if local is None or local[0] in WILDCARDS else local[0]
+    if here is None:
+        here = address if target is source else source.address_of(family_of(address)) or fail(errno.ENETUNREACH)
+    if is_loopback(here) and target is not source:
+        fail(errno.EINVAL)
+    if family_of(here) != family_of(address):
+        fail(errno.ENETUNREACH)
+    ordinal = fabric.count(source, address, port)
+    # A port per destination, as Linux allocates them too: it does not depend on which task came first.
+    own = local[1] if local is not None else _FIRST_EPHEMERAL + ordinal % (65536 - _FIRST_EPHEMERAL)
+    tally = Tally()
+    record = Connection(address, port, ordinal, source.name, fabric.elapsed(), tally=tally)
+    path = Path() if target is source else source.path if target is fabric.local else target.path
+
+    def passes() -> bool:
+        # Asked twice for every packet.
+        if fabric.lossless:
+            return True
+        at = fabric.elapsed()
+        return not (fabric.parted(source, target) or target.is_dark(port, at) or source.is_dark(0, at))
+
+    client = End(
+        timeline=fabric.timeline, place=(address, port, ordinal, source.name), path=path,
+        wire=Wire(path, f"{fabric.seed} {source.name} {address} {port} {ordinal}"), passes=passes,
+        local=(here, own), remote=(address, port), send_buffer=send_buffer, receive_buffer=receive_buffer,
+        tally=tally,
+    )  # fmt: skip
+    client.on_reset = lambda: fabric.was_reset(record, source)
+    return Dial(fabric, client, source, target, record, retries)
 
 
 @attrs.define(eq=False)
 class Dial:
     """One connect in progress."""
 
-    network: VirtualNetwork
+    fabric: Fabric
     client: End
-    source: Host
-    target: Host
+    source: Node
+    target: Node
     record: Connection
     retries: int
     _sent: float = attrs.field(default=0.0, init=False, alias="_sent")
@@ -43,7 +97,7 @@ class Dial:
 
     def start(self) -> None:
         """Send the first SYN. Without latency everything may be over when this returns, as on real loopback."""
-        self.network.trace.began(self.record)
+        self.fabric.recorder.began(self.record)
         self._syn()
 
     def abandon(self) -> None:
@@ -53,13 +107,13 @@ class Dial:
             self._release()
 
     def _syn(self) -> None:
-        self._sent = self.network.timeline.now()
+        self._sent = self.fabric.timeline.now()
         self._tries += 1
         if not self._lost():
             address, port = self.client.remote
-            self._consider(self.target.verdict(address, port), arrived=False)
+            self._consider(self.target.verdict(address, port, self.fabric.elapsed()), arrived=False)
         if self.record.ended is None:
-            self._again = self.network.timeline.at(
+            self._again = self.fabric.timeline.at(
                 self._sent + 2 ** (self._tries - 1), self.client.place, self._unanswered
             )
 
@@ -70,23 +124,23 @@ class Dial:
         elif self._waiting:
             # An answer is under way, only slow: what a second SYN would cause changes nothing that a program can see.
             self._tries += 1
-            when = self.network.timeline.now() + 2 ** (self._tries - 1)
-            self._again = self.network.timeline.at(when, self.client.place, self._unanswered)
+            when = self.fabric.timeline.now() + 2 ** (self._tries - 1)
+            self._again = self.fabric.timeline.at(when, self.client.place, self._unanswered)
         else:
             record = self.record
-            self.network.note(
-                TraceEvent(
-                    self.network.elapsed(), "retransmit", record.host, record.port, record.ordinal, record.source
-                )
+            self.fabric.note(
+                TraceEvent(self.fabric.elapsed(), "retransmit", record.host, record.port, record.ordinal, record.source)
             )
             self._syn()
 
     def _lost(self) -> bool:
-        network = self.network
-        return not network.lossless and (network.parted(self.source, self.target) or self.source.is_dark(0))
+        fabric = self.fabric
+        return not fabric.lossless and (
+            fabric.parted(self.source, self.target) or self.source.is_dark(0, fabric.elapsed())
+        )
 
     def _consider(self, verdict: Verdict, *, arrived: bool) -> None:
-        now = self.network.timeline.now()
+        now = self.fabric.timeline.now()
         match verdict:
             case Blackhole():
                 self._waiting = False
@@ -107,7 +161,7 @@ class Dial:
             self._waiting = False
             return
         address, port = self.client.remote
-        self._consider(self.target.verdict(address, port), arrived=True)
+        self._consider(self.target.verdict(address, port, self.fabric.elapsed()), arrived=True)
 
     def _syn_is_welcome(self, verdict: Accept) -> None:
         listening, client = verdict.listening, self.client
@@ -116,7 +170,7 @@ class Dial:
             self._waiting = False
             return
         server = End(
-            fabric=client.fabric,
+            timeline=client.timeline,
             place=client.place,
             path=client.path,
             wire=Wire(client.path, client.wire.name + " back"),
@@ -127,14 +181,14 @@ class Dial:
             receive_buffer=listening.receive_buffer,
             peer=client,
         )
-        server.on_reset = lambda: self.network.was_reset(self.record, self.target)
+        server.on_reset = lambda: self.fabric.was_reset(self.record, self.target)
         self._half = (listening, server)
         listening.half_open.add(server)
-        arrives = server.wire.arrival(self.network.timeline.now(), 0)
+        arrives = server.wire.arrival(self.fabric.timeline.now(), 0)
         self._later(arrives, lambda: self._syn_ack_arrives(verdict, server))
 
     def _syn_ack_arrives(self, verdict: Accept, server: End) -> None:
-        if self._lost() or self.target.is_dark(self.client.remote[1]):
+        if self._lost() or self.target.is_dark(self.client.remote[1], self.fabric.elapsed()):
             self._release()
             self._waiting = False
             return
@@ -144,7 +198,7 @@ class Dial:
 
         def opened() -> None:
             listening.half_open.discard(server)
-            self.network.accepted(listening, server, self.record, queue=verdict.reset is None)
+            self._accepted(listening, server, queue=verdict.reset is None)
 
         server.on_open = opened
         self.client.open(server)
@@ -157,7 +211,21 @@ class Dial:
                     self.client.on_reset()
                     self.client.die(errno.ECONNRESET)
 
-            self.network.timeline.at(self._sent + verdict.reset, self.client.place, break_off)
+            self.fabric.timeline.at(self._sent + verdict.reset, self.client.place, break_off)
+
+    def _accepted(self, listening: Listening, server: End, *, queue: bool) -> None:
+        """The handshake is over for the listener's side too."""
+        record, fabric = self.record, self.fabric
+        fabric.note(
+            TraceEvent(fabric.elapsed(), "accepted", record.host, record.port, record.ordinal, self.target.name)
+        )
+        if not queue or not fabric.active:
+            return
+        if listening.serve is None:
+            listening.queue.append(server)
+            listening.on_ready()
+        else:
+            listening.serve(server, record)
 
     def _fails_unless_lost(self, number: int) -> None:
         if self._lost():
@@ -170,7 +238,7 @@ class Dial:
         self.client.die(number)
 
     def _over(self, outcome: str) -> None:
-        self.network.trace.ended(self.record, self.network.elapsed(), outcome)
+        self.fabric.recorder.ended(self.record, self.fabric.elapsed(), outcome)
         for timer in (self._again, self._reply):
             if timer is not None:
                 timer.cancel()
@@ -184,7 +252,7 @@ class Dial:
 
     def _later(self, when: float, action: Callable[[], None]) -> None:
         self._waiting = True
-        if when <= self.network.timeline.now():
+        if when <= self.fabric.timeline.now():
             action()
         else:
-            self._reply = self.network.timeline.at(when, self.client.place, action)
+            self._reply = self.fabric.timeline.at(when, self.client.place, action)

@@ -10,16 +10,14 @@ import math
 import socket
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 import trio
 
 from ._address import LOOPBACK, canonical, dressed, family_of
+from ._fabric import Fabric
 from ._trace import NameLookup
-
-if TYPE_CHECKING:
-    from ._network import VirtualNetwork
 
 RecordKind = Literal["A", "AAAA"]
 _KIND: dict[int, RecordKind] = {socket.AF_INET: "A", socket.AF_INET6: "AAAA"}
@@ -75,8 +73,8 @@ class Name:
 class Names(trio.abc.HostnameResolver):
     """The resolver that a network installs."""
 
-    def __init__(self, network: VirtualNetwork) -> None:
-        self._network = network
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
         self._names: dict[bytes, tuple[str, Name]] = {}
         self._asked: Counter[tuple[str, str]] = Counter()
         self.set("localhost", Name.of([LOOPBACK[socket.AF_INET6], LOOPBACK[socket.AF_INET]], (), (), 0, 0, None, None))
@@ -94,7 +92,7 @@ class Names(trio.abc.HostnameResolver):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        self._network.check_usable()
+        self._fabric.check_usable()
         asked = host or ""
         number = _service(port, type)
         if flags & socket.AI_NUMERICHOST:
@@ -102,7 +100,7 @@ class Names(trio.abc.HostnameResolver):
         entry = self._names.get(_key(asked))
         if entry is None:
             name = _plain(asked.decode("ascii") if isinstance(asked, bytes) else asked)
-            raise self._network.unknown(name, f"give it addresses with net.dns({name!r}, ...)")
+            raise self._fabric.unknown(name, f"give it addresses with net.dns({name!r}, ...)")
         name, known = entry
         families = [socket.AF_INET6, socket.AF_INET] if not family else [socket.AddressFamily(family)]
         if family == socket.AF_INET6 and flags & socket.AI_V4MAPPED:
@@ -126,9 +124,9 @@ class Names(trio.abc.HostnameResolver):
         for family in families:
             answer = known.a if family == socket.AF_INET else known.aaaa
             kind = _KIND[family]
-            lookup = NameLookup(name, kind, self._asked[name, kind], self._network.elapsed())
+            lookup = NameLookup(name, kind, self._asked[name, kind], self._fabric.elapsed())
             self._asked[name, kind] += 1
-            self._network.trace.asked(lookup)
+            self._fabric.recorder.asked(lookup)
             questions.append((answer.delay, answer, lookup))
         found: set[str] = set()
         errors: list[BaseException] = []
@@ -140,14 +138,14 @@ class Names(trio.abc.HostnameResolver):
                 if delay > 0:
                     await trio.sleep_until(start + delay)
                 error, outcome = _outcome(answer)
-                self._network.trace.answered(lookup, self._network.elapsed(), outcome)
+                self._fabric.recorder.answered(lookup, self._fabric.elapsed(), outcome)
                 found.update(answer.addresses if error is None else ())
                 if error is not None:
                     errors.append(error)
         finally:
             for _, _, lookup in questions:
                 if lookup.ended is None:
-                    self._network.trace.answered(lookup, self._network.elapsed(), "cancelled")
+                    self._fabric.recorder.answered(lookup, self._fabric.elapsed(), "cancelled")
         if found:
             return [address for address in known.order if address in found]
         if errors:
@@ -157,7 +155,7 @@ class Names(trio.abc.HostnameResolver):
         raise _gaierror(nodata if known.order else socket.EAI_NONAME)
 
     async def getnameinfo(self, sockaddr: tuple[str, int] | tuple[str, int, int, int], flags: int) -> tuple[str, str]:
-        self._network.check_usable()
+        self._fabric.check_usable()
         await trio.lowlevel.checkpoint()
         address = canonical(sockaddr[0])
         service = str(sockaddr[1])

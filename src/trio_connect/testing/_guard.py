@@ -11,25 +11,22 @@ import functools
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from ._errors import RealSocketUsed
-
-if TYPE_CHECKING:
-    from ._network import VirtualNetwork
+from ._fabric import Fabric
 
 
 class _Active(threading.local):
-    networks: tuple[VirtualNetwork, ...] = ()
+    fabrics: tuple[Fabric, ...] = ()
 
 
 _active = _Active()
 
 
-def activate(network: VirtualNetwork) -> None:
+def activate(fabric: Fabric) -> None:
     """Forbid real connects in this thread."""
     _install()
-    _active.networks += (network,)
+    _active.fabrics += (fabric,)
 
 
 @functools.cache
@@ -37,18 +34,18 @@ def _install() -> None:
     sys.addaudithook(_hook)
 
 
-def deactivate(network: VirtualNetwork) -> None:
+def deactivate(fabric: Fabric) -> None:
     """Allow them again."""
-    _active.networks = tuple(other for other in _active.networks if other is not network)
+    _active.fabrics = tuple(other for other in _active.fabrics if other is not fabric)
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:  # pragma: no cover - Python does not trace audit hooks
-    if event != "socket.connect" or not _active.networks:
+    if event != "socket.connect" or not _active.fabrics:
         return
     real, address = arguments
     if getattr(real, "family", None) == getattr(socket, "AF_UNIX", -1):
         return
-    raise _active.networks[-1].failed(
+    raise _active.fabrics[-1].failed(
         RealSocketUsed(
             f"a standard library socket was about to connect to {address!r} while a virtual network was active: "
             "only sockets from trio.socket are virtual"

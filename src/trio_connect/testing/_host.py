@@ -1,4 +1,4 @@
-"""A host of a virtual network: its addresses, what its ports do, and whether it is there at all.
+"""A host as a test sees it: the verbs that say what its ports do, and whether it is there at all.
 
 The latest verb that names a port decides what that port does; a verb without `port` names all of them. A port that no
 verb names belongs to the programs on the host, and one that nobody listens on refuses, as a real host does.
@@ -8,53 +8,24 @@ from __future__ import annotations
 
 import errno as errnos
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeAlias
 
 import attrs
 import trio
 
+from ._fabric import Fabric, current_node
 from ._listening import Listening
+from ._node import Accept, Blackhole, Node, Refuse, Unreachable, Verdict
 from ._path import Flap, FlapState, Path
-
-if TYPE_CHECKING:
-    from ._network import VirtualNetwork
+from ._tcp import End
+from ._trace import Connection
 
 Handler: TypeAlias = Callable[[trio.SocketStream], Awaitable[object]]
-
-
-@attrs.frozen
-class Accept:
-    """Complete the handshake; `reset` seconds after the SYN was sent, break it off."""
-
-    listening: Listening
-    path: Path | None = None
-    """None: whatever lies between the two hosts."""
-    reset: float | None = None
-
-
-@attrs.frozen
-class Refuse:
-    """Answer the SYN with RST, `after` seconds; None means after one round trip."""
-
-    after: float | None = None
-
-
-@attrs.frozen
-class Unreachable:
-    """Fail the connect with `errno`, `after` seconds."""
-
-    errno: int
-    after: float
-
-
-@attrs.frozen
-class Blackhole:
-    """Drop every packet."""
-
-
-Verdict: TypeAlias = Accept | Refuse | Unreachable | Blackhole
+StartHandler: TypeAlias = Callable[[Node, Handler, End, Connection], None]
+"""Runs a handler on a node, for one accepted connection."""
 
 
 def _seconds(name: str, value: float) -> float:
@@ -63,30 +34,26 @@ def _seconds(name: str, value: float) -> float:
     return value
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Host:
-    """One host; made and found with `VirtualNetwork.host`. Every verb returns the host, so that verbs chain.
+    """One host; made and found with `VirtualNetwork.host`. Every verb returns the host, so that verbs chain."""
 
-    Attributes:
-        addresses: The host's addresses, in the order in which they were given.
-        path: What lies between this host and the others, where a listener does not say otherwise.
-    """
+    _fabric: Fabric = attrs.field(alias="fabric", repr=False)
+    _node: Node = attrs.field(alias="node", repr=False)
+    _start_handler: StartHandler = attrs.field(alias="start_handler", repr=False)
 
-    _network: VirtualNetwork = attrs.field(alias="network", repr=False)
-    addresses: list[str]
-    path: Path = attrs.field(factory=Path)
-    _verdicts: list[tuple[int | None, Verdict]] = attrs.field(
-        factory=list[tuple[int | None, Verdict]], init=False, alias="_verdicts", repr=False
-    )
-    _flap: Flap | None = attrs.field(default=None, init=False, alias="_flap", repr=False)
-    bound: list[Listening] = attrs.field(factory=list[Listening], init=False, repr=False)
-    """What programs on this host have bound; the network's own business."""
-    next_port: int = attrs.field(default=32768, init=False, repr=False)
+    @property
+    def addresses(self) -> list[str]:
+        """The host's addresses, in the order in which they were given."""
+        return self._node.addresses.copy()
 
     @property
     def name(self) -> str:
         """The first address."""
-        return self.addresses[0]
+        return self._node.name
+
+    def __repr__(self) -> str:
+        return f"Host(addresses={self._node.addresses!r})"
 
     def listen(
         self,
@@ -117,7 +84,7 @@ class Host:
             receive_buffer: Likewise.
         """
         return self._serve(
-            port, handler, self.path.changed(rtt, jitter, bandwidth), backlog, send_buffer, receive_buffer
+            port, handler, self._node.path.changed(rtt, jitter, bandwidth), backlog, send_buffer, receive_buffer
         )
 
     def silent(
@@ -130,7 +97,7 @@ class Host:
         receive_buffer: int | None = None,
     ) -> Host:
         """Put a middlebox on a port: it completes TCP, swallows what fits into its buffer, and never answers."""
-        path = self.path.changed(rtt, jitter, bandwidth)
+        path = self._node.path.changed(rtt, jitter, bandwidth)
         return self._serve(port, None, path, 2**31, None, receive_buffer)
 
     def refuse(self, after: float | None = None, *, port: int | None = None) -> Host:
@@ -155,10 +122,10 @@ class Host:
         the connection is established and then breaks with ECONNRESET.
         """
         _seconds("after", after)
-        path = self.path.changed(rtt, None, None)
+        path = self._node.path.changed(rtt, None, None)
         if after < path.rtt:
             return self._decide(port, Refuse(after))
-        return self._decide(port, Accept(self._network.listening(self, None), path, after))
+        return self._decide(port, Accept(Listening(active=True), path, after))
 
     def flap(self, schedule: Sequence[tuple[float, FlapState]]) -> Host:
         """Take the host away ("down": every packet is dropped) and back ("up") at seconds of virtual time.
@@ -169,63 +136,40 @@ class Host:
         Raises:
             ValueError: Times that do not ascend, or another state.
         """
-        self._flap = Flap.of(schedule)
-        self._network.lossless = False
+        self._node.flap = Flap.of(schedule)
+        self._fabric.lossless = False
         return self
 
     def recover(self) -> Host:
         """Take every fault back, flapping included; what listens stays."""
-        self._flap = None
-        self._verdicts = [row for row in self._verdicts if isinstance(row[1], Accept) and row[1].reset is None]
+        node = self._node
+        node.flap = None
+        node.verdicts = [row for row in node.verdicts if isinstance(row[1], Accept) and row[1].reset is None]
         return self
 
-    def here(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def here(self) -> Generator[None, None, None]:
         """Inside this `with`, sockets that the current task makes belong to this host instead of `network.local`."""
-        return self._network.on(self)
-
-    # ---- For the network ----
-
-    def is_dark(self, port: int) -> bool:
-        """Whether packets from and to `port` get lost now."""
-        if self._flap is not None and self._is_down:
-            return True
-        return bool(self._verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)
-
-    @property
-    def _is_down(self) -> bool:
-        return self._flap is not None and not self._flap.is_up(self._network.elapsed())
-
-    def verdict(self, address: str, port: int) -> Verdict:
-        """What becomes of a SYN that comes in for `address` and `port` now."""
-        if self._is_down:
-            return Blackhole()
-        ruled = self._ruled(port)
-        if ruled is not None:
-            return ruled
-        for exact in (True, False):
-            for listening in self.bound:
-                if listening.accepts(address, port, exact=exact):
-                    return Accept(listening)
-        return Refuse()
-
-    def _ruled(self, port: int) -> Verdict | None:
-        for number, verdict in reversed(self._verdicts):
-            if number is None or number == port:
-                return verdict
-        return None
+        before = current_node.get()
+        current_node.set(self._node)
+        try:
+            yield
+        finally:
+            current_node.set(before)
 
     def _decide(self, port: int | None, verdict: Verdict) -> Host:
         if port is not None and not 0 < port < 65536:
             raise ValueError(f"port must be 1 to 65535, not {port!r}")
-        self._verdicts.append((port, verdict))
+        self._node.verdicts.append((port, verdict))
         if isinstance(verdict, Blackhole | Unreachable):
-            self._network.lossless = False
+            self._fabric.lossless = False
         return self
 
     def _serve(
         self, port: int, handler: Handler | None, path: Path, backlog: int | None, send: int | None, receive: int | None
     ) -> Host:
-        listening = self._network.listening(self, handler)
+        serve = None if handler is None else partial(self._start_handler, self._node, handler)
+        listening = Listening(serve=serve, active=True)
         if backlog is not None:
             if backlog < 0:
                 raise ValueError(f"backlog must be >= 0, not {backlog!r}")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
 from ._tcp import End
-
-if TYPE_CHECKING:
-    from ._host import Handler, Host
+from ._trace import Connection
 
 DEFAULT_BUFFER: Final = 64 * 1024
 WILDCARDS: Final = ("0.0.0.0", "::")
@@ -24,12 +22,12 @@ def _nothing() -> None:
 
 @attrs.define(eq=False)
 class Listening:
-    """A binding; `active` once it listens. One made by `Host.listen` has no address: the host's verdicts find it."""
+    """A binding; `active` once it listens. One made by `Host.listen` has no address: the node's verdicts find it."""
 
-    host: Host
     address: str = ""
     port: int = 0
-    handler: Handler | None = None
+    serve: Callable[[End, Connection], None] | None = None
+    """Takes each connection at once; None puts it into the queue for a program's accept."""
     v6only: bool = False
     reuse_address: bool = False
     reuse_port: bool = False
@@ -44,7 +42,7 @@ class Listening:
     @property
     def has_room(self) -> bool:
         """Whether a SYN is answered. Linux admits one connection more than the backlog says (sk_acceptq_is_full)."""
-        if self.handler is not None:
+        if self.serve is not None:
             return True
         # A half-open connection holds its place here. Linux counts it only when its last ACK comes, and may then leave
         # a client that believes to be connected; a test would not want to tell the two apart.

@@ -1,16 +1,28 @@
-"""A place where one task waits until a socket may be ready, as with Trio's wait_readable."""
+"""How the methods of a socket wait, and where.
+
+Every async method looks for cancellation first, then tries; a try that succeeds or fails is followed by a schedule
+point that cannot be cancelled, and only one that would block waits. That is what Trio's real sockets do, so a program
+cannot tell.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 import trio
 
+T = TypeVar("T")
+
 
 @attrs.define(eq=False)
 class Parking:
-    """Holds at most one task. A wake without cause is allowed: who was parked looks again."""
+    """Holds at most one task until its socket may be ready. A wake without cause is allowed: the task looks again."""
 
     busy: str
+    """What a second task is told."""
+    closed: bool = attrs.field(default=False, init=False)
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False, alias="_task")
 
     def check_free(self) -> None:
@@ -27,6 +39,7 @@ class Parking:
 
         Raises:
             trio.BusyResourceError: Another task waits already.
+            trio.ClosedResourceError: The socket was closed.
         """
         self.check_free()
         self._task = trio.lowlevel.current_task()
@@ -36,9 +49,40 @@ class Parking:
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+        if self.closed:
+            raise trio.ClosedResourceError("another task closed this socket")
+
+    async def until_done(self, attempt: Callable[[], T]) -> T:
+        """Try until it would not block.
+
+        Args:
+            attempt: Does it, or raises BlockingIOError.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            result = attempt()
+        except BlockingIOError:
+            pass
+        except BaseException:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return result
+        while True:
+            await self.park()
+            try:
+                return attempt()
+            except BlockingIOError:
+                pass
 
     def wake(self) -> None:
         """Let the task look again."""
         if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
+
+    def close(self) -> None:
+        """Let the task know that the socket is closed, as Trio does."""
+        self.closed = True
+        self.wake()

@@ -1,58 +1,233 @@
-"""The socket of a virtual network: `trio.socket.SocketType` over an `End`. How it waits, see _socket_base."""
+"""The socket of a virtual network: `trio.socket.SocketType` over an `End`. How it waits, see _parking."""
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import socket
 from collections.abc import Iterable
 from operator import index
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 import trio
 
 from . import _options
 from ._address import WILDCARD, SocketAddress, canonical, dressed, is_loopback
+from ._dial import Dial, dial
+from ._errors import NotOnVirtualNetwork
+from ._fabric import Fabric
 from ._listening import WILDCARDS, Listening
+from ._node import Node
 from ._options import Options
-from ._socket_base import SocketBase
+from ._parking import Parking
+from ._resolve import resolve
 from ._tcp import End, fail
+from ._trace import TraceEvent
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class VirtualSocket(SocketBase):
-    """A TCP socket that exists only on a virtual network; made with `trio.socket.socket`, as always."""
+class VirtualSocket(trio.socket.SocketType):
+    """A TCP socket that exists only on a virtual network; made with `trio.socket.socket`, as always.
+
+    Args:
+        fabric: The network.
+        node: The host that it belongs to.
+        family: AF_INET or AF_INET6.
+        end: What an accepted connection begins with.
+        inherited: The listener's options.
+    """
+
+    def __init__(
+        self, fabric: Fabric, node: Node, family: int, end: End | None = None, inherited: Options | None = None
+    ) -> None:
+        super().__init__()
+        self._fabric = fabric
+        self._node = node
+        self._family = socket.AddressFamily(family)
+        self._options = Options(family, inherited)
+        self._binding: Listening | None = None
+        self._local: tuple[str, int] | None = None
+        self._end: End | None = None
+        self._dial: Dial | None = None
+        self._zone: tuple[int, int] = (0, 0)
+        self._wrote_eof = False
+        self._reading = Parking("another task is currently reading from this socket")
+        self._writing = Parking("another task is currently writing to this socket")
+        self._fileno = fabric.opened(node, self)
+        if end is not None:  # an accepted connection
+            self._hold(end)
+
+    @property
+    def _sock(self) -> Self:
+        # anyio's Trio back end reads its attributes (local and remote address, family) through this name of Trio's.
+        return self
+
+    # ---- What it is ----
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return self._family
+
+    @property
+    def type(self) -> socket.SocketKind:
+        return socket.SOCK_STREAM
+
+    @property
+    def proto(self) -> int:
+        return socket.IPPROTO_TCP
+
+    @property
+    def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802
+        return self._wrote_eof
+
+    def fileno(self) -> int:
+        """A number beyond what any kernel gives out, so that nothing real happens by mistake; -1 once closed."""
+        return self._fileno
+
+    def __repr__(self) -> str:
+        closed = self._fileno == -1
+        state = "closed" if closed else f"laddr={self.getsockname()}"
+        if not closed and self._end is not None and self._end.state == "open":
+            state += f", raddr={self.getpeername()}"
+        return f"<trio_connect.testing.VirtualSocket {self._family.name} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: builtins.type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def get_inheritable(self) -> bool:
+        self._check_open()
+        return False
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        self._check_open()
+        if inheritable:
+            raise self._fabric.failed(NotOnVirtualNetwork("a virtual socket has no file descriptor to inherit"))
+
+    def detach(self) -> NoReturn:
+        raise self._fabric.failed(NotOnVirtualNetwork("a virtual socket has no file descriptor to detach"))
+
+    def share(self, process_id: int) -> NoReturn:  # noqa: ARG002
+        raise self._fabric.failed(NotOnVirtualNetwork("a virtual socket cannot be shared with another process"))
+
+    def dup(self) -> NoReturn:
+        raise self._fabric.failed(NotOnVirtualNetwork("a virtual socket has no file descriptor to duplicate"))
+
+    def getsockname(self) -> SocketAddress:
+        self._check_open()
+        if self._local is None:
+            return dressed(self._family, WILDCARD[self._family], 0)
+        return dressed(self._family, *self._local, *(self._zone if self._family == socket.AF_INET6 else ()))
+
+    def getpeername(self) -> SocketAddress:
+        self._check_open()
+        if self._end is None or self._end.state != "open":
+            fail(errno.ENOTCONN)
+        return dressed(self._family, *self._end.remote, *(self._zone if self._family == socket.AF_INET6 else ()))
+
+    # ---- Options ----
+
+    @overload
+    def getsockopt(self, level: int, optname: int) -> int: ...
+
+    @overload
+    def getsockopt(self, level: int, optname: int, buflen: int) -> bytes: ...
+
+    def getsockopt(self, level: int, optname: int, buflen: int | None = None) -> int | bytes:
+        self._check_open()
+        fact = self._fact(optname) if level == socket.SOL_SOCKET else None
+        value = self._options.get((level, optname)) if fact is None else fact
+        if buflen is not None:
+            return _options.packed(value, buflen)
+        return value if isinstance(value, int) else int.from_bytes(value[:4], "little")
+
+    @property
+    def _v6only(self) -> bool:
+        return self._family == socket.AF_INET6 and bool(self._options.number(_options.V6ONLY))
+
+    @property
+    def _listening(self) -> bool:
+        return self._binding is not None and self._binding.active
+
+    def _fact(self, optname: int) -> int | None:
+        if optname == socket.SO_ERROR:
+            return 0 if self._end is None else self._end.take_error()
+        if optname == socket.SO_TYPE:
+            return int(self.type)
+        if optname == getattr(socket, "SO_ACCEPTCONN", None):
+            return int(self._listening)
+        if optname == getattr(socket, "SO_DOMAIN", None):
+            return int(self._family)
+        if optname == getattr(socket, "SO_PROTOCOL", None):
+            return self.proto
+        return None
+
+    @overload
+    def setsockopt(self, level: int, optname: int, value: int | Buffer) -> None: ...
+
+    @overload
+    def setsockopt(self, level: int, optname: int, value: None, optlen: int) -> None: ...
+
+    def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None) -> None:
+        self._check_open()
+        if (value is None) != (optlen is not None):
+            raise TypeError("setsockopt takes a value, or None and a length")
+        key = (level, optname)
+        if key == _options.V6ONLY and self._binding is not None:
+            fail(errno.EINVAL)
+        self._options.set(key, bytes(optlen or 0) if value is None else value)
+        if self._end is not None:
+            self._end.send_buffer = self._options.number(_options.SNDBUF) // 2
+            if key == _options.RCVBUF:
+                self._end.resize(self._options.number(_options.RCVBUF) // 2)
+
+    def _check_open(self) -> None:
+        if self._fileno == -1:
+            fail(errno.EBADF)
+
+    def _keep_zone(self, place: SocketAddress) -> None:
+        if len(place) == 4:
+            self._zone = (place[2], place[3])
 
     # ---- Names, listening, accepting ----
 
     async def bind(self, address: Any) -> None:
-        place = await self._resolve(address, local=True)
+        place = await resolve(self._family, address, local=True, v6only=self._v6only)
         await trio.lowlevel.checkpoint()
         self._check_open()
         if self._local is not None:
             fail(errno.EINVAL)
         where, port = canonical(place[0]), place[1]
-        if where not in WILDCARDS and not is_loopback(where) and where not in self._host.addresses:
+        if where not in WILDCARDS and not is_loopback(where) and where not in self._node.addresses:
             fail(errno.EADDRNOTAVAIL)
         self._bind(where, port)
         self._keep_zone(place)
 
     def _bind(self, address: str, port: int) -> None:
         binding = Listening(
-            self._host, address, port,
-            v6only=self._family == socket.AF_INET6 and bool(self._options.number(_options.V6ONLY)),
+            address, port,
+            v6only=self._v6only,
             reuse_address=self._options.flag("SO_REUSEADDR"),
             reuse_port=self._options.flag("SO_REUSEPORT"),
         )  # fmt: skip
         if port == 0:
-            while binding.port == 0 or any(binding.conflicts(other) for other in self._host.bound):
-                binding.port = self._host.next_port
-                self._host.next_port += 1
-        elif any(binding.conflicts(other) for other in self._host.bound):
+            while binding.port == 0 or any(binding.conflicts(other) for other in self._node.bound):
+                binding.port = self._node.next_port
+                self._node.next_port += 1
+        elif any(binding.conflicts(other) for other in self._node.bound):
             fail(errno.EADDRINUSE)
-        self._host.bound.append(binding)
+        self._node.bound.append(binding)
         self._binding = binding
         self._local = (address, binding.port)
 
@@ -64,7 +239,7 @@ class VirtualSocket(SocketBase):
             self._bind(WILDCARD[self._family], 0)
         binding = self._binding
         assert binding is not None
-        if any(other is not binding and other.active and binding.conflicts(other) for other in self._host.bound):
+        if any(other is not binding and other.active and binding.conflicts(other) for other in self._node.bound):
             fail(errno.EADDRINUSE)
         binding.active, binding.backlog = True, max(backlog, 0)
         binding.send_buffer = self._options.number(_options.SNDBUF) // 2
@@ -81,15 +256,15 @@ class VirtualSocket(SocketBase):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return binding.queue.popleft()
 
-        end = await self._do(take, self._reading)
-        accepted = self._network.adopt(self._host, self._family, end, self._options)
+        end = await self._reading.until_done(take)
+        accepted = VirtualSocket(self._fabric, self._node, self._family, end, self._options)
         return accepted, dressed(self._family, *end.remote)
 
     # ---- Connecting ----
 
     async def connect(self, address: Any) -> None:
         try:
-            place = await self._resolve(address, local=False)
+            place = await resolve(self._family, address, local=False, v6only=self._v6only)
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 self._connect(place)
@@ -102,7 +277,7 @@ class VirtualSocket(SocketBase):
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
             while self._end is not None and self._end.state == "connecting":
-                await self._park(self._writing)
+                await self._writing.park()
         except trio.Cancelled:
             # Trio's sockets close themselves here, because the kernel goes on connecting.
             self.close()
@@ -118,8 +293,8 @@ class VirtualSocket(SocketBase):
         if self._end is not None and self._end.state != "dead":
             fail(errno.EALREADY if self._end.state == "connecting" else errno.EISCONN)
         self._keep_zone(place)
-        self._dial, self._record = self._network.dial(
-            self._host, self._local, (canonical(place[0]), place[1]),
+        self._dial = dial(
+            self._fabric, self._node, self._local, (canonical(place[0]), place[1]),
             send_buffer=self._options.number(_options.SNDBUF) // 2,
             receive_buffer=self._options.number(_options.RCVBUF) // 2,
             retries=self._options.number(_options.SYNCNT) or 6,
@@ -136,17 +311,12 @@ class VirtualSocket(SocketBase):
         self._local = end.local
         end.on_readable, end.on_writable = self._reading.wake, self._writing.wake
 
-    def adopt(self, end: End, options: Options | None) -> None:
-        """Become the socket of an accepted connection."""
-        self._options = Options(self._family, options)
-        self._hold(end)
-
     # ---- Bytes ----
 
     async def recv(self, buflen: int, flags: int = 0, /) -> bytes:
         if index(buflen) < 0:
             raise ValueError("negative buffersize in recv")
-        return await self._do(lambda: self._receive(buflen, flags), self._reading)
+        return await self._reading.until_done(lambda: self._receive(buflen, flags))
 
     async def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         with memoryview(buffer) as view, view.cast("B") as target:
@@ -205,7 +375,7 @@ class VirtualSocket(SocketBase):
             return self._end.send(view)
 
         with memoryview(data).cast("B") as view:
-            return await self._do(put, self._writing)
+            return await self._writing.until_done(put)
 
     async def sendto(self, *args: Any) -> int:
         if len(args) not in (2, 3):
@@ -254,21 +424,29 @@ class VirtualSocket(SocketBase):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         while not end.writable:
-            await self._park(self._writing)
+            await self._writing.park()
 
     def close(self) -> None:
-        if self.closed:
+        if self._fileno == -1:
             return
-        self._network.forget(self._fileno)
+        self._fabric.forget(self._fileno)
         self._fileno = -1
         if self._dial is not None:
             self._dial.abandon()
         if self._end is not None:
-            self._network.closes(self._host, self._end, self._record)
+            self._note_closed(self._end)
             self._end.close(linger=self._options.lingers)
         if self._binding is not None:
             self._binding.close()
-            self._host.bound.remove(self._binding)
-        # Trio wakes who waits on a socket that another task closes.
-        self._reading.wake()
-        self._writing.wake()
+            self._node.bound.remove(self._binding)
+        self._reading.close()
+        self._writing.close()
+
+    def _note_closed(self, end: End) -> None:
+        if end.state == "connecting" or end.peer is None:
+            return
+        at = self._fabric.elapsed()
+        if self._dial is not None:
+            self._dial.record.closed = at
+        address, port, ordinal, _ = end.place
+        self._fabric.note(TraceEvent(at, "closed", address, port, ordinal, self._node.name, str(end.tally)))

@@ -19,7 +19,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal, NoReturn, Protocol
+from typing import Final, Literal, NoReturn
 
 import attrs
 
@@ -38,12 +38,6 @@ MessageKind = Literal["open", "data", "fin", "rst", "ack", "window"]
 def fail(number: int) -> NoReturn:
     """Raise the OSError that the kernel would."""
     raise OSError(number, os.strerror(number))
-
-
-class Fabric(Protocol):
-    """What an end needs from the network around it."""
-
-    timeline: Timeline
 
 
 @attrs.define(eq=False)
@@ -65,7 +59,7 @@ def _nothing() -> None:
 class End:
     """One end of a connection; two ends that know one another make a connection."""
 
-    fabric: Fabric
+    timeline: Timeline
     place: Place
     path: Path
     wire: Wire
@@ -251,7 +245,7 @@ class End:
             self._transmit("fin")
 
     def _transmit(self, kind: MessageKind, data: bytes = b"", size: int = 0) -> None:
-        message = Message(kind, self.wire.arrival(self.fabric.timeline.now(), len(data)), not self.passes(), data, size)
+        message = Message(kind, self.wire.arrival(self.timeline.now(), len(data)), not self.passes(), data, size)
         self._transit.append(message)
         self._drain()
 
@@ -259,7 +253,7 @@ class End:
         # What an arrival makes us send at once queues behind the messages that arrive with it: hence not re-entrant.
         if self._delivering or self._timer is not None:
             return
-        now = self.fabric.timeline.now()
+        now = self.timeline.now()
         while self._transit and self._transit[0].arrives <= now:
             if self._transit[0].lost or not self.passes():
                 self._stall()
@@ -272,7 +266,7 @@ class End:
             finally:
                 self._delivering = False
         if self._transit:
-            self._timer = self.fabric.timeline.at(self._transit[0].arrives, self.place, self._head_is_due)
+            self._timer = self.timeline.at(self._transit[0].arrives, self.place, self._head_is_due)
 
     def _head_is_due(self) -> None:
         self._timer = None
@@ -284,7 +278,7 @@ class End:
             self._transit.clear()
             return
         pause = min((MIN_RTO + self.path.rtt) * 2**self._retries, MAX_RTO)
-        self._timer = self.fabric.timeline.at(self.fabric.timeline.now() + pause, self.place, self._retransmit)
+        self._timer = self.timeline.at(self.timeline.now() + pause, self.place, self._retransmit)
 
     def _retransmit(self) -> None:
         self._timer = None
@@ -292,7 +286,7 @@ class End:
             self._transit.clear()
         elif self.passes():
             self._retries = 0
-            arrives = self.fabric.timeline.now() + self.path.rtt / 2
+            arrives = self.timeline.now() + self.path.rtt / 2
             for message in self._transit:
                 message.lost = False
                 message.arrives = max(message.arrives, arrives)

@@ -91,21 +91,17 @@ class Connection:
     ended: float | None = None
     outcome: str = "connecting"
     closed: float | None = None
-    tally: Tally = attrs.field(factory=Tally, repr=False)
+    _tally: Tally = attrs.field(alias="tally", factory=Tally, repr=False)
 
     @property
     def sent(self) -> int:
         """Bytes that the connecting program handed to the socket."""
-        return self.tally.sent
+        return self._tally.sent
 
     @property
     def received(self) -> int:
         """Bytes that the connecting program took from the socket."""
-        return self.tally.received
-
-    @property
-    def key(self) -> tuple[float, str, int, int, str]:
-        return (self.started, self.host, self.port, self.ordinal, self.source)
+        return self._tally.received
 
 
 @attrs.define(eq=False)
@@ -127,33 +123,32 @@ class NameLookup:
 
 
 @attrs.define(eq=False)
-class Trace:
-    """Everything that happened on a network so far."""
+class Recorder:
+    """Writes down what happens on a network; a `Trace` shows it."""
 
-    _events: list[tuple[int, TraceEvent]] = attrs.field(
-        factory=list[tuple[int, TraceEvent]], init=False, alias="_events"
-    )
-    _connections: list[Connection] = attrs.field(factory=list[Connection], init=False, alias="_connections")
-    _lookups: list[NameLookup] = attrs.field(factory=list[NameLookup], init=False, alias="_lookups")
-    _live: int = attrs.field(default=0, init=False, alias="_live")
+    events: list[tuple[int, TraceEvent]] = attrs.field(factory=list[tuple[int, TraceEvent]], init=False)
+    """In the order of writing, with that order."""
+    connections: list[Connection] = attrs.field(factory=list[Connection], init=False)
+    lookups: list[NameLookup] = attrs.field(factory=list[NameLookup], init=False)
+    live: int = attrs.field(default=0, init=False)
+    """How many connects are in progress."""
     live_max: int = attrs.field(default=0, init=False)
-    """The largest number of connects that were in progress at once."""
 
     def add(self, event: TraceEvent) -> None:
         """Note an event."""
-        self._events.append((len(self._events), event))
+        self.events.append((len(self.events), event))
 
     def began(self, connection: Connection) -> None:
         """Note that a connect started."""
-        self._connections.append(connection)
-        self._live += 1
-        self.live_max = max(self.live_max, self._live)
+        self.connections.append(connection)
+        self.live += 1
+        self.live_max = max(self.live_max, self.live)
         self._note(connection, connection.started, "start")
 
     def ended(self, connection: Connection, at: float, outcome: str) -> None:
         """Note how a connect ended."""
         connection.ended, connection.outcome = at, outcome
-        self._live -= 1
+        self.live -= 1
         if outcome in ("connected", "abandoned"):
             self._note(connection, at, "connected" if outcome == "connected" else "abandoned")
         else:
@@ -161,7 +156,7 @@ class Trace:
 
     def asked(self, lookup: NameLookup) -> None:
         """Note that a name was looked up."""
-        self._lookups.append(lookup)
+        self.lookups.append(lookup)
         self.add(TraceEvent(lookup.started, "lookup", lookup.name, 0, lookup.ordinal, "", lookup.kind))
 
     def answered(self, lookup: NameLookup, at: float, outcome: str) -> None:
@@ -172,17 +167,29 @@ class Trace:
     def _note(self, connection: Connection, at: float, kind: EventKind, detail: str = "") -> None:
         self.add(TraceEvent(at, kind, connection.host, connection.port, connection.ordinal, connection.source, detail))
 
+
+@attrs.define(eq=False)
+class Trace:
+    """Everything that happened on a network so far."""
+
+    _recorder: Recorder = attrs.field(alias="recorder", factory=Recorder, repr=False)
+
+    @property
+    def live_max(self) -> int:
+        """The largest number of connects that were in progress at once."""
+        return self._recorder.live_max
+
     @property
     def events(self) -> tuple[TraceEvent, ...]:
         """Every event, in canonical order."""
         # Within one connection the order of noting is cause and effect, so it decides last.
-        ordered = sorted(self._events, key=lambda row: (_place(row[1]), row[0]))
+        ordered = sorted(self._recorder.events, key=lambda row: (_place(row[1]), row[0]))
         return tuple(event for _, event in ordered)
 
     @property
     def connections(self) -> tuple[Connection, ...]:
         """Every connection attempt, in canonical order."""
-        return tuple(sorted(self._connections, key=lambda connection: connection.key))
+        return tuple(sorted(self._recorder.connections, key=_key))
 
     @property
     def unknown(self) -> tuple[tuple[str, float], ...]:
@@ -192,7 +199,7 @@ class Trace:
     @property
     def lookups(self) -> tuple[NameLookup, ...]:
         """Every lookup, in canonical order."""
-        return tuple(sorted(self._lookups, key=lambda row: (row.started, row.name, row.kind, row.ordinal)))
+        return tuple(sorted(self._recorder.lookups, key=lambda row: (row.started, row.name, row.kind, row.ordinal)))
 
     @property
     def starts(self) -> dict[str, float]:
@@ -216,6 +223,10 @@ class Trace:
         return "".join(f"{event}\n" for event in self.events)
 
 
+def _key(row: Connection) -> tuple[float, str, int, int, str]:
+    return (row.started, row.host, row.port, row.ordinal, row.source)
+
+
 def _place(event: TraceEvent) -> tuple[float, str, int, int, str]:
     return (event.at, event.host, event.port, event.ordinal, event.source)
 
@@ -232,5 +243,7 @@ def _bar(row: Connection) -> Bar:
     outcome = os.strerror(number).lower() if isinstance(number, int) else row.outcome
     after = ""
     if row.outcome == "connected":
-        after = f", {row.tally}" + ("" if row.closed is None else f", closed at {milliseconds(row.closed)}")
+        after = f", {row.sent} B out, {row.received} B in" + (
+            "" if row.closed is None else f", closed at {milliseconds(row.closed)}"
+        )
     return Bar(where, row.started, row.ended, mark, outcome, after)
