@@ -93,23 +93,15 @@ async def test_finding_3_a_retry_is_a_fresh_attempt(door: Door) -> None:
 # --- 4: nobody connects to himself ------------------------------------------------------------------------------------
 
 
-def free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        port = sock.getsockname()[1]
-        assert isinstance(port, int)
-        return port
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("deadline", [-1, 0])
 async def test_finding_4_a_socket_connected_to_itself_is_refused(door: Door, host: str, deadline: int) -> None:
     async with no_leaks(counters=door.counters):
-        port = free_port(host)
         own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        source = Source(ipv6=own, port=port) if ":" in host else Source(ipv4=own, port=port)
-        with pytest.raises(ConnectionRefusedError, match="refused after"):
-            await tcp_connect((host, port), deadline, source=source)
+        with faults.reserved_port(own) as port:
+            source = Source(ipv6=own, port=port) if ":" in host else Source(ipv4=own, port=port)
+            with pytest.raises(ConnectionRefusedError, match="refused after"):
+                await tcp_connect((host, port), deadline, source=source)
         # The port is free again, at once: a server can have it, even one without SO_REUSEADDR.
         assert is_free(own, port)
 

@@ -66,7 +66,7 @@ async def ipc_ends() -> AsyncIterator[Ends]:
 async def test_connect(door, patience):
     async def connect(peer: faults.Peer) -> int:
         deadline = patience if patience <= 0 else dill.now() + patience
-        return await dill.tcp_connect(loopback(peer.address.port), deadline)
+        return await dill.tcp_connect(loopback(peer.address.port, peer.address.host), deadline)
 
     await swept(door, connect, environment=faults.echoing, dispose=drop, inside=True)
 
@@ -75,7 +75,7 @@ async def test_connect_to_a_black_hole(door):
     with faults.black_hole() as address:
 
         async def connect() -> int:
-            return await dill.tcp_connect(loopback(address.port), -1)
+            return await dill.tcp_connect(loopback(address.port, address.host), -1)
 
         await swept(door, connect, dispose=drop, ports=[address.port], inside=True)
 
@@ -139,7 +139,7 @@ async def test_receive_loses_nothing(door):
 
 async def test_send(door):
     async def call(ends: Ends) -> None:
-        await send(ends.client, bytes(32 << 20))
+        await send(ends.client, bytes(faults.more_than_fits()))
 
     async def check(ends: Ends, step) -> None:
         with fails(errno.ETIMEDOUT):

@@ -31,7 +31,7 @@ async def test_connect_is_tried_before_its_deadline_is_looked_at(door, deadline)
 @pytest.mark.parametrize("deadline", [0, 1, -1])
 async def test_a_closed_port_refuses_whatever_the_deadline(door, deadline):
     with faults.refusing() as address, fails(errno.ECONNREFUSED) as caught:
-        await dill.tcp_connect(loopback(address.port), deadline)
+        await dill.tcp_connect(loopback(address.port, address.host), deadline)
     assert isinstance(caught.value, ConnectionRefusedError)
 
 
@@ -40,7 +40,7 @@ async def test_a_black_hole_times_out_and_leaves_nothing(door):
         async with no_leaks(counters=counters(door), ports=[address.port]):
             for deadline in (0, 1, dill.now() + 20):
                 with fails(errno.ETIMEDOUT) as caught:
-                    await dill.tcp_connect(loopback(address.port), deadline)
+                    await dill.tcp_connect(loopback(address.port, address.host), deadline)
                 assert isinstance(caught.value, DeadlineExceeded)
                 assert dill.now() >= deadline
 
@@ -61,7 +61,7 @@ async def test_a_cancelled_connect_sends_no_syn(door):
     async with faults.echoing() as peer:
         with trio.CancelScope() as scope:
             scope.cancel()
-            await dill.tcp_connect(loopback(peer.address.port), -1)
+            await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         assert scope.cancelled_caught
         await trio.testing.wait_all_tasks_blocked()
         assert peer.accepted == 0
@@ -243,7 +243,7 @@ async def test_done_never_waits(door, deadline):
 
 async def test_a_reset_is_told_now_and_econnreset_is_told_later(door):
     async with faults.resetting(b"hello") as peer:
-        client = await dill.tcp_connect(loopback(peer.address.port), -1)
+        client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         assert await receive(client, 5) == b"hello"
         for _ in range(2):
             with fails(errno.ECONNRESET):
@@ -279,11 +279,12 @@ async def test_timeouts_and_cancellation_poison_nothing(door):
         assert scope.cancelled_caught
         await send(server, b"lo")
         assert await receive(client, 5) == b"hello"
+        size = faults.more_than_fits()
         with fails(errno.ETIMEDOUT) as caught:
-            await send(client, bytes(64 << 20), dill.now() + 20)
+            await send(client, bytes(size), dill.now() + 20)
         assert isinstance(caught.value, DeadlineExceeded)
         sent = caught.value.transferred
-        assert 0 < sent < 64 << 20
+        assert 0 < sent < size
         assert await receive(server, sent) == bytes(sent)
         await send(client, b"goes on")
         assert await receive(server, 7) == b"goes on"
@@ -312,7 +313,7 @@ async def test_a_second_user_of_a_direction_is_busy(door):
 async def test_done_while_another_task_sends_is_busy(door):
     """libdill returns 0 and cuts that sender off."""
     async with connected() as (client, server):
-        size = 32 << 20
+        size = faults.more_than_fits()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, client, bytes(size))
             await trio.testing.wait_all_tasks_blocked()
@@ -324,7 +325,7 @@ async def test_done_while_another_task_sends_is_busy(door):
 
 async def test_busy_comes_before_done_and_done_before_broken(door):
     async with faults.resetting() as peer:
-        client = await dill.tcp_connect(loopback(peer.address.port), -1)
+        client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         await dill.tcp_done(client, -1)
         with fails(errno.ECONNRESET):
             await receive(client, 1)
@@ -367,7 +368,7 @@ async def test_close_with_a_silent_peer_times_out_and_the_peer_sees_a_clean_end(
 async def test_close_holds_its_deadline_against_a_flood(door):
     """libdill: `tcp_close(s, now() + 200)` returned after 6008 ms, with success."""
     async with faults.flooding() as peer:
-        client = await dill.tcp_connect(loopback(peer.address.port), -1)
+        client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         started = dill.now()
         with fails(errno.ETIMEDOUT):
             await dill.tcp_close(client, started + 200)
@@ -377,7 +378,7 @@ async def test_close_holds_its_deadline_against_a_flood(door):
 
 async def test_brecv_holds_its_deadline_against_a_flood(door):
     async with faults.flooding() as peer:
-        client = await dill.tcp_connect(loopback(peer.address.port), -1)
+        client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         with fails(errno.ETIMEDOUT):
             while True:
                 await dill.brecv(client, None, 1 << 20, dill.now() + 1)
@@ -430,7 +431,7 @@ async def test_close_while_another_task_sends_is_no_clean_end(door):
 
         async def push() -> None:
             with fails(errno.EBADF):
-                await send(client, bytes(32 << 20))
+                await send(client, bytes(faults.more_than_fits()))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(push)

@@ -23,7 +23,7 @@ from trio_connect._deadline import to_seconds
 Call: TypeAlias = Callable[[int], Awaitable[Any]]
 
 # More than the kernel takes on both sides together while nobody reads.
-HUGE = bytes(1 << 24)
+HUGE = bytes(faults.more_than_fits())
 
 SENDS = {
     "send_all": lambda stream, deadline: stream.send_all(HUGE, deadline),

@@ -222,7 +222,7 @@ async def connected(kind: Kind) -> AsyncIterator[Stream]:
 
 SENDS: dict[str, Operation] = {
     "send_all": lambda stream: stream.send_all(b"x"),
-    "send_all, more than fits": lambda stream: stream.send_all(bytes(1 << 24)),
+    "send_all, more than fits": lambda stream: stream.send_all(bytes(faults.more_than_fits())),
     "send_all, several": lambda stream: stream.send_all([b"x", b"y"]),
     "send_eof": lambda stream: stream.send_eof(),
     "wait_send_all_might_not_block": lambda stream: stream.wait_send_all_might_not_block(),

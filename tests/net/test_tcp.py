@@ -533,14 +533,13 @@ async def test_a_connection_comes_from_its_source(door: Door, host: str, source:
 
 @pytest.mark.parametrize("source", [Source(ipv4="127.0.0.1"), Source(), Source(ipv4="127.0.0.9")], ids=str)
 async def test_a_source_port_is_used_again_and_again(door: Door, source: Source) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
-        for _ in range(3):
-            stream = await tcp_connect(peer.address.pair, source=Source(ipv4=source.ipv4, port=port))
-            assert stream.local.port == port
-            stream.abort()
+    # Bound by another socket too all the while: it takes SO_REUSEADDR, and no stranger is given this port meanwhile.
+    with faults.reserved_port(source.ipv4 or "0.0.0.0") as port:
+        async with no_leaks(counters=door.counters), faults.echoing() as peer:
+            for _ in range(3):
+                stream = await tcp_connect(peer.address.pair, source=Source(ipv4=source.ipv4, port=port))
+                assert stream.local.port == port
+                stream.abort()
 
 
 async def test_an_error_says_where_it_came_from(door: Door) -> None:

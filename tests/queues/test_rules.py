@@ -278,7 +278,7 @@ async def test_rule_08_a_close_cancels_what_is_pending_first(door: Door, by):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         tokens = [far.pop() for _ in range(3)]
-        huge = far.push(bytes(20_000_000))
+        huge = far.push(bytes(faults.more_than_fits()))
         behind = far.push(b"behind")
         listener = await listening(qs)
         accept = listener.accept()
@@ -366,7 +366,7 @@ async def test_rule_09_leaving_closes_everything(door: Door, how):
         qs.stream().connect(closed.pair)  # an error that nobody claims is dropped
         qs.connectx([nowhere.pair])
         far.pop()
-        near.push(bytes(20_000_000))
+        near.push(bytes(faults.more_than_fits()))
         bound, datagram = qs.stream(), qs.datagram()
         await bound.bind(LOOPBACK)
         datagram.push_to(b"x", ("127.0.0.1", 1))

@@ -6,9 +6,11 @@ They use the kernel's sockets whatever socket factory the run has.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import resource
+import select
 import socket
 import struct
 import tempfile
@@ -44,10 +46,25 @@ class Address:
         return self.host, self.port
 
 
+_numbers = itertools.count()
+
+
+def own_host() -> str:
+    """Return a loopback address that nobody else on this machine uses: no other process, no other fixture of this one.
+
+    A port of 127.0.0.1 that is free again is anybody's: a stranger who still tries it is then answered by us, or takes
+    the last place of a backlog. All of 127.0.0.0/8 is this machine's, so each fixture has an address of its own.
+    """
+    # 127.64.0.0/10: a process takes 64 addresses of the 4 million by its id, and begins again after them.
+    number = (os.getpid() << 6 | next(_numbers) & 63) & 0x3FFFFF
+    return socket.inet_ntoa(struct.pack("!I", 0x7F400000 | number))
+
+
 def _bound(family: socket.AddressFamily) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.bind((LOOPBACK[family], 0))
+        # IPv6 has one loopback address.
+        sock.bind((own_host() if family == socket.AF_INET else LOOPBACK[family], 0))
     except BaseException:
         sock.close()
         raise
@@ -59,11 +76,23 @@ def _address(sock: socket.socket) -> Address:
     return Address(host, port, sock.family)
 
 
-def _queue_is_full(listener: socket.socket) -> bool:
+def _fill_accept_queue(listener: socket.socket, stack: contextlib.ExitStack) -> None:
+    """Take the one place that ``listen(0)`` leaves, and return once the kernel has counted it.
+
+    Our connect() is over when the SYN-ACK has come. The place is taken when our ACK has been handled, which may be
+    later: until then the listener still has room for another connection. It is readable from then on.
+    """
+    filler = stack.enter_context(socket.socket(listener.family, socket.SOCK_STREAM))
+    filler.settimeout(20)
+    filler.connect(listener.getsockname())
+    counted = select.poll()
+    counted.register(listener, select.POLLIN)
+    if not counted.poll(20_000):
+        raise RuntimeError("the accept queue does not fill")
     # On a listener, tcp_info.tcpi_unacked and tcpi_sacked are the accept queue and its limit.
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-    waiting, limit = struct.unpack_from("II", info, 24)
-    return bool(waiting > limit)
+    waiting, limit = struct.unpack_from("II", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
+    if waiting <= limit:
+        raise RuntimeError(f"the accept queue has room: {waiting} of {limit} and one")
 
 
 @contextlib.contextmanager
@@ -72,15 +101,27 @@ def black_hole(family: socket.AddressFamily = socket.AF_INET) -> Iterator[Addres
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_bound(family))
         listener.listen(0)
-        for _ in range(16):
-            filler = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            filler.settimeout(5)
-            filler.connect(listener.getsockname())
-            if _queue_is_full(listener):
-                break
-        else:
-            raise RuntimeError("the accept queue does not fill")
+        _fill_accept_queue(listener, stack)
         yield _address(listener)
+
+
+@contextlib.contextmanager
+def reserved_port(host: str) -> Iterator[int]:
+    """A port that a socket with SO_REUSEADDR can bind, and that the kernel gives to nobody who asks for any port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, 0))
+        port = sock.getsockname()[1]
+        assert isinstance(port, int)
+        yield port
+
+
+def more_than_fits() -> int:
+    """Return how many bytes no connection holds on their way, sent and not received.
+
+    tcp(7): the buffers of the two ends grow to the last numbers of tcp_wmem and tcp_rmem, if nobody has set their size.
+    """
+    return sum(int(Path("/proc/sys/net/ipv4", name).read_text().split()[2]) for name in ("tcp_wmem", "tcp_rmem")) + 1
 
 
 @contextlib.contextmanager

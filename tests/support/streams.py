@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -61,6 +62,28 @@ async def pair(kind: Kind) -> AsyncIterator[tuple[Stream, Stream]]:
     near, far = await make_pair(kind)
     try:
         yield near, far
+    finally:
+        near.abort()
+        far.abort()
+
+
+@contextlib.asynccontextmanager
+async def narrow_pair(kind: Kind) -> AsyncIterator[tuple[Stream, Stream, int]]:
+    """A pair whose buffers have a size and keep it, and how many bytes are more than it holds on their way."""
+    options = SocketOptions(send_buffer=65536, receive_buffer=65536)
+    if kind == "tcp":
+        async with await tcp_listen(("127.0.0.1", 0), options=options) as listener:
+            near: Stream = await tcp_connect(listener.endpoint, options=options)
+            far: Stream = await listener.accept()
+    else:
+        near, far = await make_pair(kind)
+        for stream in (near, far):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    # socket(7): the kernel doubles what was asked for, and counts its own overhead in it.
+    sizes = near.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), far.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    try:
+        # What it has begun to take may be over its limit by one packet, of 64 KiB at most.
+        yield near, far, sum(size for size in sizes if isinstance(size, int)) + 3 * 65536
     finally:
         near.abort()
         far.abort()

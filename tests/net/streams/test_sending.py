@@ -9,8 +9,9 @@ import trio
 import trio.testing
 
 from tests.support.doors import Door
+from tests.support.faults import more_than_fits
 from tests.support.leaks import no_leaks
-from tests.support.streams import KINDS, Kind, make_pair, pair, random_bytes
+from tests.support.streams import KINDS, Kind, make_pair, narrow_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -62,8 +63,8 @@ async def test_what_is_not_bytes(kind: Kind, data: Any) -> None:
 
 @kinds
 async def test_a_timed_out_send_can_go_on(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
-        for data in (random_bytes(9_000_000), [random_bytes(3_000_000) for _ in range(3)]):
+    async with no_leaks(counters=door.counters), narrow_pair(kind) as (near, far, too_much):
+        for data in (random_bytes(too_much), [random_bytes(too_much // 3) for _ in range(4)]):
             whole = b"".join(data) if isinstance(data, list) else data
             with pytest.raises(DeadlineExceeded, match="send to") as caught:
                 await near.send_all(data, 0)
@@ -79,7 +80,7 @@ async def test_a_timed_out_send_can_go_on(door: Door, kind: Kind) -> None:
 @pytest.mark.parametrize("several", [False, True])
 async def test_a_failed_send_lets_go_of_the_buffer(door: Door, kind: Kind, several: bool) -> None:
     async with no_leaks(counters=door.counters), pair(kind) as (near, _):
-        data = bytearray(20_000_000)
+        data = bytearray(more_than_fits())
         with pytest.raises(DeadlineExceeded) as caught:
             await near.send_all([data, b"x"] if several else data, 0)
         assert caught.value.__traceback__ is not None
@@ -89,8 +90,8 @@ async def test_a_failed_send_lets_go_of_the_buffer(door: Door, kind: Kind, sever
 
 @kinds
 async def test_a_second_sender_is_busy_and_harms_nothing(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
-        whole = random_bytes(20_000_000)
+    async with no_leaks(counters=door.counters), narrow_pair(kind) as (near, far, too_much):
+        whole = random_bytes(too_much)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.send_all, whole)
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -146,7 +147,7 @@ async def test_waiting_for_room(door: Door, kind: Kind) -> None:
         with trio.testing.assert_checkpoints():
             await near.wait_send_all_might_not_block()
         with pytest.raises(DeadlineExceeded) as caught:
-            await near.send_all(bytes(20_000_000), 0)
+            await near.send_all(bytes(more_than_fits()), 0)
         sent = caught.value.transferred
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.wait_send_all_might_not_block)
