@@ -29,7 +29,9 @@ def network() -> Iterator[tuple[Host, Host]]:
     # What the kernel picks ports from belongs to the namespace.
     attempt.local_ports.cache_clear()
     with client, Host() as server:
+        # Or the kernel keeps back some of the errors that it is to send.
         server.sysctl("net.ipv4.icmp_ratelimit", 0)
+        server.sysctl("net.ipv6.icmp.ratelimit", 0)
         cable(client, server)
         yield client, server
     attempt.local_ports.cache_clear()

@@ -43,6 +43,7 @@ LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 # Plain ints: an enum's member costs a look into a module and a conversion.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SO_LINGER: Final = int(socket.SO_LINGER)
+_SO_ERROR: Final = int(socket.SO_ERROR)
 # What one recv() of the discarding loop takes; it is read into one scratch buffer for the whole process, whose
 # content nobody looks at.
 _SCRATCH: Final = bytearray(65536)
@@ -129,8 +130,7 @@ class KernelSocket:
     async def finish(self, address: Any, until: float) -> int:
         """Wait for a pending connect: 0, or its error. Worth a `look` first: most of what this costs is the waiting.
 
-        Wakeups may be spurious, and an SO_ERROR of 0 does not mean connected, so connect(2) itself is asked: 0,
-        EALREADY, or the error, which it reports once.
+        Wakeups may be spurious, so after each the socket is asked: see `look`.
 
         Raises:
           Expired: `until` came first.
@@ -160,9 +160,19 @@ class KernelSocket:
     if sys.platform == "linux":
 
         def look(self, address: Any) -> int:
-            """Ask a pending connect: 0, EALREADY, or its error."""
+            """Ask a pending connect: 0, EALREADY, or its error.
+
+            An ICMP error that comes back inside connect(2) finds the socket locked, and the kernel notes it as a soft
+            error: the socket stays in SYN_SENT and connect(2) goes on saying EALREADY, but SO_ERROR has it. So it is
+            with a local REJECT, across a veth, and with a Kubernetes service without endpoints. An SO_ERROR of 0 does
+            not mean connected, so connect(2) is asked first.
+            """
             code = self._sock.connect_ex(address)
-            return code and (EALREADY if code in _PENDING else 0 if code == errno.EISCONN else code)
+            if not code:
+                return 0
+            if code in _PENDING:
+                return self._sock.getsockopt(_SOL_SOCKET, _SO_ERROR) or EALREADY
+            return 0 if code == errno.EISCONN else code
 
     else:
 
