@@ -140,3 +140,20 @@ def test_field_01_all_of_a_race_rejected(network: Network) -> None:
             del caught
 
     network[0].trio(main)
+
+
+def test_field_03_a_connect_to_itself_is_found_after_the_range_has_changed(network: Network) -> None:
+    """A self-connect is refused also on a port that became a local one while the program ran."""
+    client, _ = network
+
+    async def main() -> None:
+        async with no_leaks(ports=[20000]):
+            with pytest.raises(ConnectionRefusedError):
+                await tcp_connect(("127.0.0.1", 20000), now() + 5000)
+            client.sysctl("net.ipv4.ip_local_port_range", "20000 20000")
+            time.sleep(1.0)  # noqa: ASYNC251 - the range is of the kernel's time, not of the loop's
+            # The one local port there is, so the kernel cannot but choose it.
+            with pytest.raises(ConnectionRefusedError):
+                await tcp_connect(("127.0.0.1", 20000), now() + 5000)
+
+    client.trio(main)

@@ -605,7 +605,7 @@ async def test_a_fake_may_have_no_names() -> None:
 
 
 def test_the_range_of_local_ports_is_read_or_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    read: Callable[[], range] = attempt.local_ports.__wrapped__
+    read = attempt._read_local_ports
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     ports = read()
     assert [port for port in (low - 1, low, high, high + 1) if port in ports] == [low, high]

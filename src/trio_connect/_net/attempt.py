@@ -7,10 +7,13 @@ ECONNABORTED to the next connect() after a failure was read, and starts a new at
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import trio
 
@@ -38,6 +41,7 @@ spinning: Final = Spinning()
 
 # linux/in.h; not in the socket module before Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+_RANGE_LASTS: Final = 1.0  # seconds; reading it takes as long as a connect
 _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
@@ -204,15 +208,44 @@ def load_reports() -> object:
     return reports
 
 
-@lru_cache(maxsize=1)
-def local_ports() -> range:
-    """Return the ports that the kernel picks local ones from; read once per process."""
+def _read_local_ports() -> range:
     try:
-        with open(_RANGE_FILE, encoding="ascii") as file:
-            low, high = map(int, file.read().split())
+        # Three system calls; open() makes nine.
+        fd = os.open(_RANGE_FILE, os.O_RDONLY)
+        try:
+            low, high = map(int, os.read(fd, 64).split())
+        finally:
+            os.close(fd)
     except (OSError, ValueError):
         return range(1, 65536)  # unknown, as on every system but Linux: check each connection
     return range(low, high + 1)
+
+
+@final
+class _LocalPorts:
+    """The range of ip_local_port_range, ip(7), which somebody may change while this program runs."""
+
+    __slots__ = ("_range", "_stale_at")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def current(self) -> range:
+        """Return the ports that the kernel picks local ones from, as they were a second ago at most."""
+        if monotonic() >= self._stale_at:  # not Trio's clock, which tests let jump and stand still
+            self._range = _read_local_ports()
+            self._stale_at = monotonic() + _RANGE_LASTS
+        return self._range
+
+    def forget(self) -> None:
+        """Have the next call read it again."""
+        self._range = range(0)
+        self._stale_at = -inf
+
+
+_local_ports: Final = _LocalPorts()
+local_ports: Final = _local_ports.current
+forget_local_ports: Final = _local_ports.forget
 
 
 def _reject_self_connect(door: Door, endpoint: Endpoint) -> bool:
