@@ -1,8 +1,9 @@
 """One connection out of many addresses: what a race costs when there is none, and how late it is when there is.
 
-First: the first of two addresses answers, CPU time per connect. Dead: one or eight listeners whose backlog is full,
-then one that answers, wall time beyond the attempt delays that have to pass. Refused: eight closed ports, then one
-that answers, wall time in all. In a private network namespace, contestants in turns.
+First: the first of two addresses answers, CPU time per connect, on the paths of `connect.py` and `distance.py`: plain
+loopback, loopback whose packets another core processes, hosts a round trip of one millisecond away. Dead: one or eight
+listeners whose backlog is full, then one that answers, wall time beyond the attempt delays that have to pass. Refused:
+eight closed ports, then one that answers, wall time in all. In private network namespaces, contestants in turns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import random
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +23,7 @@ from typing import Any
 import trio
 
 import _contestants as c
+from _far import far_network
 from _harness import (
     Bound,
     NotPermittedError,
@@ -38,15 +41,23 @@ from _harness import (
     running_server,
     show,
     spread,
+    steer_loopback,
     table,
     versions,
 )
-from trio_connect import Endpoint, RacePolicy, connectx, now, tcp_connect
+from trio_connect import Endpoint, RacePolicy, connect, connectx, now, tcp_connect
 
 DELAY = 0.250
 OURS, TRIO = "trio_connect.connectx", "trio.open_tcp_stream"
 ASYNCIO, HAPPY = "asyncio create_connection", "aiohappyeyeballs"
 SINGLE = "trio_connect.tcp_connect"
+LITERAL = "trio_connect.connect, an address"
+PATHS = {
+    "inline": "plain loopback, the handshake is over when connect(2) returns",
+    "asynchronous": "steered loopback, it ends a little later",
+    "far": "1 ms away, it is waited for",
+}
+ROUND_TRIP = 0.001  # seconds
 POLICY = RacePolicy(max_in_flight=9)
 
 Addresses = Sequence[tuple[str, int]]
@@ -83,6 +94,11 @@ async def ours_ready(lists: Sequence[Sequence[Endpoint]]) -> None:
 async def single(lists: Sequence[Sequence[Endpoint]]) -> None:
     for endpoints in lists:
         (await tcp_connect(endpoints[0], now() + 60_000)).abort()
+
+
+async def literal(pairs: Sequence[Addresses]) -> None:
+    for (host, port), _ in pairs:
+        (await connect(host, port, now() + 60_000)).abort()
 
 
 async def open_tcp_stream(lists: Sequence[Addresses]) -> None:
@@ -154,44 +170,60 @@ def full_listeners(count: int, port: int) -> Iterator[list[tuple[str, int]]]:
         yield addresses
 
 
-def measure(rounds: int, n: int) -> dict[str, Any]:
+def first_answers(pairs: Sequence[Addresses], rounds: int) -> Samples:
+    """Measure connects of which the first address answers."""
+    ready = [[Endpoint(*address) for address in pair] for pair in pairs]
+    contestants = {
+        SINGLE: (single, on_trio, ready),
+        OURS: (ours_ready, on_trio, ready),
+        LITERAL: (literal, on_trio, pairs),
+        TRIO: (open_tcp_stream, on_trio, pairs),
+    }
+    return in_turns(contestants, rounds)
+
+
+def measure(path: str, rounds: int, n: int) -> dict[str, Any]:
+    """Run all contestants on one path, in this process."""
     note = ""
     client, server = cores()
-    try:
-        enter_network()
-    except NotPermittedError as exc:
-        note = f"no network of its own ({exc}): measured on this machine's loopback"
     absent = missing("aiohappyeyeballs")
-    racers = {name: racer for name, racer in RACERS.items() if not (absent and name == HAPPY)}
     samples: dict[str, Samples] = {}
+    try:
+        if path == "far":
+            with far_network(ROUND_TRIP) as hosts:
+                pin_client(client)
+                pairs = [[hosts[i % 250], hosts[-1]] for i in range(n)]
+                samples["first"] = first_answers(pairs, rounds)
+            return {"note": note, "missing": [], "samples": as_numbers(samples)}
+        enter_network()
+        if path == "asynchronous":
+            steer_loopback(server)
+    except NotPermittedError as exc:
+        if path != "inline":
+            return {"not_run": str(exc)}
+        note = f"no network of its own ({exc}): measured on this machine's loopback"
+    racers = {name: racer for name, racer in RACERS.items() if not (absent and name == HAPPY)}
     with running_server(server) as ports:
         pin_client(client)
         port = ports["accept"]
-        other = ("127.9.9.9", port)
-        pairs = [(address, other) for address in spread(port, n)]
-        ready = [[Endpoint(*a) for a in pair] for pair in pairs]
-        first = {
-            SINGLE: (single, on_trio, ready),
-            OURS: (ours_ready, on_trio, ready),
-            TRIO: (open_tcp_stream, on_trio, pairs),
-        }
-        samples["first"] = in_turns(first, rounds)
-        good = ("127.0.0.1", port)
-        # The address carries the port, so every contestant can be given listeners on one port of other addresses.
-        for k, times in ((1, max(4, rounds // 2)), (8, 3)):
-            with full_listeners(k, port + 1000) as dead:
-                lists = [[*dead, good]]
-                samples[f"dead {k}"] = in_turns(on_lists(racers, lists), times)
-        refused = [(f"127.4.0.{i + 1}", 9) for i in range(8)]
-        lists = [[*refused, good]] * 10
-        samples["refused"] = in_turns(on_lists(racers, lists), rounds)
+        samples["first"] = first_answers([[address, ("127.9.9.9", port)] for address in spread(port, n)], rounds)
+        if path == "inline":
+            good = ("127.0.0.1", port)
+            # The address carries the port, so every contestant can be given listeners on one port of other addresses.
+            for k, times in ((1, max(4, rounds // 2)), (8, 3)):
+                with full_listeners(k, port + 1000) as dead:
+                    lists = [[*dead, good]]
+                    samples[f"dead {k}"] = in_turns(on_lists(racers, lists), times)
+            refused = [(f"127.4.0.{i + 1}", 9) for i in range(8)]
+            lists = [[*refused, good]] * 10
+            samples["refused"] = in_turns(on_lists(racers, lists), rounds)
+    return {"note": note, "missing": absent, "samples": as_numbers(samples)}
+
+
+def as_numbers(samples: dict[str, Samples]) -> dict[str, dict[str, list[tuple[float, float]]]]:
     return {
-        "note": note,
-        "missing": absent,
-        "samples": {
-            kind: {name: [(s.wall, s.cpu) for s in taken] for name, taken in found.items()}
-            for kind, found in samples.items()
-        },
+        kind: {name: [(s.wall, s.cpu) for s in taken] for name, taken in found.items()}
+        for kind, found in samples.items()
     }
 
 
@@ -212,25 +244,31 @@ def in_turns(contestants: dict[str, tuple[Any, Any, Any]], rounds: int) -> Sampl
     return samples
 
 
-def main() -> None:
-    options = parser(__doc__, rounds=15, n=300)
-    options.add_argument("--measure", action="store_true", help="measure in this process, print JSON")
-    given = options.parse_args()
-    if given.measure:
-        print(json.dumps(measure(given.rounds, given.n)))
-        return
-    print(f"# races\n\n{versions()}; {given.rounds} rounds of {given.n}")
-    found = inside(__file__, "--measure", "--rounds", str(given.rounds), "--n", str(given.n))
+def of_first(path: str, found: dict[str, Any]) -> list[Bound]:
+    """Print what the connects cost whose first address answers, and return the bounds."""
+    print(f"\n## The first address answers: {PATHS[path]}\n")
+    first: Samples = {}
+    if "not_run" in found:
+        print(f"NOT RUN: {found['not_run']}")
+    else:
+        first = {name: [Sample(*pair) for pair in taken] for name, taken in found["samples"]["first"].items()}
+        rows = [[name, *(show(ratio(first, name, base)) for base in (LITERAL, OURS, SINGLE))] for name in first]
+        print(table(["CPU, median of ratios", "/ connect", "/ connectx", "/ tcp_connect"], rows))
+    bounds = [
+        Bound(f"first answers, {path}: connectx / tcp_connect", ratio(first, OURS, SINGLE), at_most=1.10),
+        Bound(f"first answers, {path}: connect(address) / connectx", ratio(first, LITERAL, OURS), at_most=1.15),
+    ]
+    if path == "inline":
+        bounds.append(Bound("first answers: trio.open_tcp_stream / connectx", ratio(first, TRIO, OURS), at_least=3.4))
+    return bounds
+
+
+def of_others(found: dict[str, Any]) -> list[Bound]:
+    """Print how late the connects are whose first addresses are of no use, and return the bounds."""
     kinds = {
         kind: {name: [Sample(*pair) for pair in taken] for name, taken in samples.items()}
         for kind, samples in found["samples"].items()
     }
-    for line in filter(None, [*found["missing"], found["note"] and "NOTE: " + found["note"]]):
-        print(f"\n{line}")
-    first = kinds["first"]
-    rows = [[name, show(ratio(first, name, OURS)), show(ratio(first, name, SINGLE))] for name in first]
-    print("\n## The first of two addresses answers\n")
-    print(table(["CPU, median of ratios", "/ connectx", "/ tcp_connect"], rows))
     print("\n## Dead or refusing addresses before the good one\n")
     waits = {"dead 1": DELAY, "dead 8": 8 * DELAY, "refused": 0.0}
     rows = []
@@ -243,17 +281,37 @@ def main() -> None:
             row.append(f"{late[name, kind]:+.2f} ms" if walls else "-")
         rows.append(row)
     print(table(["wall, median", "beyond 1 x 250 ms", "beyond 8 x 250 ms", "8 refused, in all"], rows))
-    bounds = [
-        Bound("first answers: connectx / tcp_connect", ratio(first, OURS, SINGLE), at_most=1.10),
-        Bound("first answers: trio.open_tcp_stream / connectx", ratio(first, TRIO, OURS), at_least=3.4),
+    for line in filter(None, [*found["missing"], found["note"] and "NOTE: " + found["note"]]):
+        print(f"\n{line}")
+    return [
         Bound("1 dead: ms beyond the delay", late[OURS, "dead 1"], at_most=2.0),
         Bound("8 dead: ms beyond the delays", late[OURS, "dead 8"], at_most=2.0),
         Bound(
             "8 refused: trio.open_tcp_stream / connectx", late[TRIO, "refused"] / late[OURS, "refused"], at_least=3.0
         ),
     ]
+
+
+def main() -> None:
+    options = parser(__doc__, rounds=15, n=300)
+    options.add_argument("--path", choices=PATHS, help="one path only")
+    options.add_argument("--measure", action="store_true", help="measure --path in this process, print JSON")
+    given = options.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.path, given.rounds, given.n)))
+        return
+    print(f"# races\n\n{versions()}; {given.rounds} rounds of {given.n}")
+    results: dict[str, Any] = {}
+    bounds: list[Bound] = []
+    for path in [given.path] if given.path else PATHS:
+        arguments = ["--measure", "--path", path, "--rounds", str(given.rounds), "--n", str(given.n)]
+        results[path] = inside(__file__, *arguments)
+        bounds += of_first(path, results[path])
+        if path == "inline":
+            bounds += of_others(results[path])
+        sys.stdout.flush()
     print_bounds(bounds)
-    end(given, found, bounds)
+    end(given, results, bounds)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class SocketOptions:
       reuse_port: let several listeners share a port (SO_REUSEPORT).
       fast_open: send the first data with the SYN where a cookie is known, and accept it on listeners
         (TCP_FASTOPEN_CONNECT and TCP_FASTOPEN, RFC 7413). With a cookie, a connect returns before the peer
-        answered, and a refusal arrives at the first send.
+        answered, and a refusal arrives at the first send: so a race over several candidates needs an `establish`
+        with it.
 
     Raises:
       TypeError: a value has the wrong type.

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

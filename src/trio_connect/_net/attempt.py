@@ -228,7 +228,8 @@ class _LocalPorts:
     __slots__ = ("_range", "_stale_at")
 
     def __init__(self) -> None:
-        self.forget()
+        self._range = range(0)
+        self._stale_at = -inf
 
     def current(self) -> range:
         """Return the ports that the kernel picks local ones from, as they were a second ago at most."""
@@ -239,7 +240,6 @@ class _LocalPorts:
 
     def forget(self) -> None:
         """Have the next call read it again."""
-        self._range = range(0)
         self._stale_at = -inf
 
 

@@ -24,7 +24,7 @@ from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
 from .._text import printable, shown
 from .._trace import LookupFinished, LookupStarted, Observer
-from .connectx import RaceOptions, check_race_options, connectx, pair_up
+from .connectx import RaceOptions, check_fast_open, check_race_options, connectx, pair_up
 from .names.lookup import Lookups
 from .names.resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
 from .names.route import look_up_routes
@@ -217,7 +217,8 @@ async def connect(
       ConnectFailed: every attempt failed, see `connectx`. (`ResolveFailed` is one too.)
       DeadlineExceeded: the deadline came first; `report` has what was done by then.
       TypeError: an argument has the wrong type, or `establish` is not async.
-      ValueError: the host is no possible name, the port is out of range, or the deadline is below -1.
+      ValueError: the host is no possible name, the port is out of range, the options ask for `fast_open` for a name
+        without an `establish`, or the deadline is below -1.
 
     See RFC 8305.
     """
@@ -233,6 +234,7 @@ async def connect(
             (Endpoint(literal, port),), deadline, policy=policy, sources=sources, observer=observer, options=options,
             establish=establish,
         )  # fmt: skip
+    check_fast_open(options, establish)
     call = _ConnectByName(host, port, resolver or SYSTEM_RESOLVER, policy, sources)
     driver = call.driver = RaceDriver(
         policy, [], until=until, started=call.started, more=True, options=options, factory=factory_installed(),

@@ -6,8 +6,10 @@ promise is kept for TCP, by the race of RFC 8305 section 5.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack, cast, overload
 
 import trio
 from trio import current_time
@@ -20,6 +22,7 @@ from trio.lowlevel import (
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
+from .._engine.race import MAX_RACED
 from .._engine.spinning import CREDIT
 from .._messages import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
@@ -29,6 +32,7 @@ from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
 from .race.driver import RaceDriver
 from .race.opening import opening_after, opening_failed
 from .sockets.factory_socket import LocalFailure, factory_installed
+from .sockets.waiting import Expired
 from .streams.byte_stream import TcpStream
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from .race.reports import Pair
 
 T = TypeVar("T")
+
+MOST_READ: Final = 4096
+"""So many items are read of an iterable that yields duplicates, or what no source can reach: it may have no end."""
 
 
 class RaceOptions(TypedDict, total=False):
@@ -100,7 +107,8 @@ async def connectx(
 
     Args:
       endpoints: numeric addresses of one peer, best first (`order_endpoints` sorts by RFC 6724). Endpoints of an async
-        iterable join the race as they come. At most 64 are tried; duplicates are dropped.
+        iterable join the race as they come. At most 64 are tried, no iterator is read any further, and duplicates are
+        dropped.
       deadline: milliseconds on the clock of `now()`; -1 for none. With 0, or one that has passed: the first endpoint,
         after each immediate failure the next, and one more look.
       policy: how the race is run.
@@ -122,7 +130,8 @@ async def connectx(
         furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these.
       DeadlineExceeded: the deadline came first; `report` has what was tried.
       TypeError: an argument has the wrong type, or `establish` is not async.
-      ValueError: there are no endpoints, one is a name or has port 0, or the deadline is below -1.
+      ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
+        be several and no `establish`, or the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
@@ -131,12 +140,16 @@ async def connectx(
     if not plain or policy is not DEFAULT_POLICY or options is not DEFAULT_OPTIONS or sources != ():
         check_race_options(policy, sources, observer, options, establish)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
+        check_fast_open(options, establish)
         stream_of = cast("AsyncIterable[EndpointLike]", endpoints)
         return await _connect_to_stream_of(stream_of, until, policy, sources, observer, options, establish)
-    pairs, skipped = pair_up(checked(endpoints), sources)  # pyright: ignore[reportArgumentType]
+    pairs, skipped = pair_up(checked(endpoints, sources), sources)  # pyright: ignore[reportArgumentType]
     if not pairs and not skipped:
         raise ValueError("connectx needs at least one endpoint, got none")
+    if options is not DEFAULT_OPTIONS and len(pairs) > 1:
+        check_fast_open(options, establish, candidates=len(set(pairs)))
     opening = None
+    waited = False
     plain = plain and bool(pairs)
     if plain:
         await checkpoint_if_cancelled()
@@ -146,23 +159,34 @@ async def connectx(
         # The first attempt is made before anything is built for a race: most of the time there is none.
         source, endpoint = pairs[0]
         door = None
-        spins = False
+        heard_later = False
         try:
             door, address, code = open_and_begin(endpoint, source, options, factory=False)
             if code == PENDING:
-                spins = bool(spinning.credit) or spinning.is_worthwhile()
-                if spins:
+                heard_later = bool(spinning.credit) or spinning.is_worthwhile()
+                if heard_later:
                     await cancel_shielded_checkpoint()
                 code = door.look(address)
-                if spins and (code == PENDING or spinning.credit != CREDIT):
+                if heard_later and (code == PENDING or spinning.credit != CREDIT):
                     spinning.learn(enough=code != PENDING)
+                if code == PENDING:
+                    # Nothing else is to be done before the next start is due or the attempt's time is up.
+                    alone = policy.attempt_timeout
+                    if len(pairs) > 1 and policy.attempt_delay < alone:
+                        alone = policy.attempt_delay
+                    alone += started
+                    heard_later = True
+                    try:
+                        code = await door.finish(address, min(alone, until))
+                    except Expired:
+                        waited = True
             if code == 0 and (endpoint.port in local_ports() or source is not None):
                 code = settle(code, door, endpoint, source)
             if not code:
-                if not spins:
+                if not heard_later:
                     await cancel_shielded_checkpoint()
                 return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
-            opening = opening_after(code, door, endpoint, source, started, at_once=not spins)
+            opening = opening_after(code, door, endpoint, source, started, at_once=not heard_later)
         except LocalFailure as exc:
             opening = opening_failed(exc, endpoint, source, started)
         except BaseException:
@@ -176,7 +200,7 @@ async def connectx(
         policy, pairs, until=until, started=started, more=False, options=options, factory=factory,
         establish=establish, observer=observer, target="", skipped=skipped,
     )  # fmt: skip
-    driver.adopted = opening
+    driver.adopt(opening, waited=waited)
     value, report = await driver.run()
     if report is not None:
         raise race_failed("", report, driver.errors)
@@ -199,13 +223,15 @@ async def _connect_to_stream_of(
 
     async def feed(_nursery: trio.Nursery) -> None:
         iterator = aiter(endpoints)
+        read = 0
         try:
             async for item in iterator:
+                read += 1
                 pairs, skipped = pair_up(checked((item,)), sources)
                 driver.race.add(pairs, current_time())
                 driver.race.skip(skipped)
                 driver.wake()
-                if driver.race.full:
+                if driver.race.full or read == MOST_READ:
                     break
         finally:
             # What a generator holds open is to be closed here and now, not by a garbage collector.
@@ -245,12 +271,47 @@ def check_sources(sources: object) -> None:
             raise TypeError(f"sources must be a sequence of Source, got {item!r} in it")
 
 
-@disable_ki_protection  # the caller's iterable may never end
-def checked(endpoints: Iterable[EndpointLike]) -> list[Endpoint]:
-    """Return endpoints that can be connected to, or say what is wrong with them."""
+def check_fast_open(
+    options: SocketOptions, establish: Callable[[TcpStream], Awaitable[Any]] | None, *, candidates: float = inf
+) -> None:
+    """Refuse a race that its first candidate would always win, for with a cookie connect(2) succeeds unanswered.
+
+    Args:
+      options: of the race.
+      establish: the caller's own test of a connection, for which somebody has to answer.
+      candidates: how many there are; infinite where that is not known.
+    """
+    if options.fast_open and establish is None and candidates > 1:
+        raise ValueError(
+            "fast_open cannot be raced: such a connect succeeds before anybody has answered (RFC 7413); "
+            "give it an establish, or one numeric endpoint"
+        )
+
+
+@disable_ki_protection  # the caller's iterable may block
+def checked(endpoints: Iterable[EndpointLike], sources: Sequence[Source] = ()) -> list[Endpoint]:
+    """Return endpoints that can be connected to, or say what is wrong with them.
+
+    A collection is taken as a whole. Of an iterator, which may have no end, no more is read than one race can try.
+    """
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
+    if not hasattr(endpoints, "__len__"):
+        return list(_read(endpoints, sources))
     return [item if isinstance(item, Endpoint) and item.port else _connectable(item) for item in endpoints]
+
+
+def _read(endpoints: Iterable[EndpointLike], sources: Sequence[Source]) -> Iterator[Endpoint]:
+    seen: set[Endpoint] = set()
+    usable = 0
+    for item in islice(endpoints, MOST_READ):
+        endpoint = _connectable(item)
+        if endpoint not in seen:
+            seen.add(endpoint)
+            yield endpoint
+            usable += not sources or any(source.serves(endpoint.family) for source in sources)
+            if usable == MAX_RACED:
+                return
 
 
 def _connectable(item: EndpointLike) -> Endpoint:

@@ -14,7 +14,7 @@ from trio.lowlevel import checkpoint
 from .._check import check_int, check_size
 from .._deadline import NO_DEADLINE, check_deadline, to_seconds
 from .._endpoint import EndpointLike
-from .._net.connectx import RaceOptions, check_race_options, checked
+from .._net.connectx import RaceOptions, check_fast_open, check_race_options, checked, pair_up
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
 from ._datagram_transport import DatagramTransport
@@ -171,6 +171,11 @@ class QueueSet:
             endpoints = checked(endpoints)
             if not endpoints:
                 raise ValueError("connectx needs at least one endpoint, got none")
+            pairs, _ = pair_up(endpoints, options.get("sources", ()))
+            candidates = float(len(set(pairs)))
+        else:
+            candidates = inf
+        check_fast_open(options.get("options", DEFAULT_OPTIONS), None, candidates=candidates)
         self._scheduler.check_thread()
         self._scheduler.check_open()
         self._scheduler.check_room("connectx")

@@ -427,6 +427,7 @@ class Census(trio.abc.Instrument):
             return scope(*args, **kwargs)
 
         monkeypatch.setattr("trio_connect._net.sockets.waiting.CancelScope", counted)
+        monkeypatch.setattr("trio_connect._net.sockets.kernel_socket.CancelScope", counted)
         monkeypatch.setattr("trio.CancelScope", counted)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:

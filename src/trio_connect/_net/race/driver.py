@@ -109,8 +109,8 @@ class RaceDriver:
         self.race.skip(skipped)
         if not more:
             self.race.no_more()
-        self.adopted: Opening | None = None
-        """The first attempt's opening, when it was made before there was a driver."""
+        self._adopted: Opening | None = None
+        self._waited = False
         self._until = until
         self._started = started
         self._now_or_never = until <= started
@@ -127,6 +127,16 @@ class RaceDriver:
         self._winner: LiveAttempt | None = None
         self._value: Any = None
         self._exhausted = self._expired = self._parked = False
+
+    def adopt(self, opening: Opening | None, *, waited: bool) -> None:
+        """Take over the first attempt's opening, made before there was a driver.
+
+        Args:
+          opening: None when there is none.
+          waited: whether it was pending, was waited for until the race's first deadline, and is pending still.
+        """
+        self._adopted = opening
+        self._waited = waited
 
     # ------------------------------------------------------------------ the call
 
@@ -146,7 +156,7 @@ class RaceDriver:
           BaseException: what establish or feed raised, other than the failure of an attempt, as it is.
         """
         try:
-            if self.adopted is None:
+            if self._adopted is None:
                 await checkpoint_if_cancelled()
             self._carry_out(self.race.tick(self._started), self._started)
             if feed is None and self._establish is None and not self._factory:
@@ -233,7 +243,9 @@ class RaceDriver:
         while len(self._live) <= 1 and not self._is_over():
             self._parked = True
             deadline = min(self.race.deadline, self._until)
-            if self._live:
+            if self._waited:
+                self._waited = False
+            elif self._live:
                 (attempt,) = self._live.values()
                 await park(wait_writable, attempt.door.fileno(), deadline)
             else:  # the floor between two starts has to pass
@@ -367,9 +379,9 @@ class RaceDriver:
     def _start(self, start: Start) -> list[Command]:
         source, endpoint = start.candidate
         # An adopted attempt began before the pass of the loop that connectx gave it.
-        began = current_time() if self.adopted is None else self._started
+        began = current_time() if self._adopted is None else self._started
         self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
-        opening, self.adopted = self.adopted, None
+        opening, self._adopted = self._adopted, None
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
         now = current_time()
