@@ -474,7 +474,7 @@ async def test_a_task_for_each_attempt_from_the_second_pending_one_on(monkeypatc
     census = Census(monkeypatch)
     with faults.black_hole() as hole, faults.black_hole() as other, census:
         with pytest.raises(DeadlineExceeded):
-            await connectx([hole.pair, other.pair], now() + 50, policy=SOON)
+            await connectx([hole.pair, other.pair], now() + 500, policy=SOON)
         assert sorted(census.tasks) == sorted(f"connect to {address.host}:{address.port}" for address in (hole, other))
 
 
