@@ -35,7 +35,9 @@ class Floor(enum.Enum):
     OUTSIDE = "outside"  # testing, cli, adapters: they see what users see
 
 
-PURE_VALUES: Final = frozenset({"_answer", "_check", "_endpoint", "_options", "_policy", "_report", "_text", "_trace"})
+PURE_VALUES: Final = frozenset(
+    {"_answer", "_check", "_endpoint", "_options", "_outbound_values", "_policy", "_report", "_text", "_trace"}
+)
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
@@ -49,7 +51,7 @@ VALUE_MODULES: Final = frozenset(
     {
         "__future__", "abc", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal", "enum",
         "errno", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math", "numbers",
-        "operator", "re", "socket", "string", "struct", "sys", "textwrap", "types", "typing", "unicodedata",
+        "operator", "re", "socket", "string", "struct", "sys", "textwrap", "types", "typing", "unicodedata", "weakref",
     }
 )  # fmt: skip
 SOCKET_TYPES: Final = frozenset({"AddressFamily", "SocketKind", "MsgFlag", "AddressInfo"})

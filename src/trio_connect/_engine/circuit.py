@@ -1,0 +1,256 @@
+"""The circuit of a destination: whether to connect there, and who may find out whether it is back.
+
+Theory of operation
+===================
+
+The circuit is a machine of three states. It is driven from outside: facts go in together with the time, and it never
+looks at a clock or a socket. Its only chance is the jitter, drawn from a generator that it is given.
+
+- *Closed*: everybody is admitted. Failures are counted. The `failures_to_delay`-th in a row opens the circuit, and not
+  the one before or after it.
+- *Open*: nobody is admitted before `until`. How long that is follows from how often it has opened since the last
+  success.
+- *Probing*: the time has come. At most `probe_limit` tickets are out at once; whoever comes meanwhile waits. A success
+  closes the circuit, a failure opens it again at once, with the next longer delay.
+
+A **ticket** is what an admitted call holds until its outcome is known. It says exactly one of:
+
+- `succeeded`: the handshake is done. (TCP alone proves nothing: a dead service behind a live balancer has TCP.)
+- `failed`: everything that could be tried has failed, and it was not the fault of this side.
+- `released`: neither is known. The call was cancelled, or its source could not be bound. Nothing changes, except that
+  a probe's place is free for the next one; without this a cancelled probe would lock the destination for ever.
+
+A **generation** is the time between two changes of state. A ticket belongs to the generation in which it was given,
+and what it says later is *late*: it frees its place, and changes nothing else, be it a failure or a success. So a
+burst of calls that all began before an opening counts once, and cannot lengthen the delay that it has caused.
+
+A ticket given while probing has a **lease**. When that runs out, its place is free, whatever has become of its owner,
+and its word is late from then on. Tickets of earlier generations keep their places until they speak or their leases run
+out: probes that were started before a re-opening are still connections on their way to a peer that is in trouble.
+
+After a probe has closed the circuit, the number of tickets that are out at once starts at `max_connecting` and grows
+by one with each success, so that a peer which has just come back is not met by all who waited. At `max_connections` the
+ramp is over. A failure leaves it as it is.
+
+Every pair of state and fact is in the tables below. What makes no sense raises `IllegalFact` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import attrs
+
+from .race_table import ILLEGAL, LATE, IllegalFact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from .._outbound_values import OutboundPolicy
+    from .race_table import Illegal, Late
+
+__all__ = ["CIRCUIT_DECISIONS", "CIRCUIT_FACTS", "TICKET_FACTS", "Circuit", "Health", "Ticket", "Wait"]
+
+CircuitState: TypeAlias = Literal["closed", "open", "probing"]
+CircuitFact: TypeAlias = Literal["due", "succeeded", "failed", "released", "reset"]
+
+CIRCUIT_FACTS: Final[Mapping[CircuitState, Mapping[CircuitFact, CircuitState | Illegal]]] = {
+    # A circuit that is closed has no time to wait for, and one that is open has given no ticket in its generation.
+    "closed": {
+        "due": ILLEGAL,
+        "succeeded": "closed",
+        "failed": "closed",
+        "released": "closed",
+        "reset": "closed",
+    },
+    "open": {
+        "due": "probing",
+        "succeeded": ILLEGAL,
+        "failed": ILLEGAL,
+        "released": ILLEGAL,
+        "reset": "closed",
+    },
+    "probing": {
+        "due": ILLEGAL,
+        "succeeded": "closed",
+        "failed": "open",
+        "released": "probing",
+        "reset": "closed",
+    },
+}
+"""What becomes of the circuit by what a ticket of its generation says, by time (due: somebody asks, and `until` has
+come), or by a reset."""
+
+CIRCUIT_DECISIONS: Final[Mapping[CircuitState, Mapping[str, CircuitState]]] = {"closed": {"Opened": "open"}}
+"""What the circuit decides itself: the failure that makes the number full opens it."""
+
+TicketState: TypeAlias = Literal["current", "outdated", "expired", "over"]
+TicketFact: TypeAlias = Literal["succeeded", "failed", "released"]
+
+TICKET_FACTS: Final[Mapping[TicketState, Mapping[TicketFact, Literal["over"] | Late | Illegal]]] = {
+    "current": {"succeeded": "over", "failed": "over", "released": "over"},
+    # Of an earlier generation, or one whose lease ran out: they speak once too, and nobody listens.
+    "outdated": {"succeeded": LATE, "failed": LATE, "released": LATE},
+    "expired": {"succeeded": LATE, "failed": LATE, "released": LATE},
+    "over": {"succeeded": ILLEGAL, "failed": ILLEGAL, "released": ILLEGAL},
+}
+"""What becomes of a ticket by what it says. A late word is the last one, too."""
+
+
+@attrs.frozen
+class Health:
+    """The state of a circuit at one moment."""
+
+    state: CircuitState = "closed"
+    failures: int = 0
+    """How many calls in a row have reached nobody."""
+    openings: int = 0
+    """How often the circuit has opened since the last success."""
+    until: float = -inf
+    """Nobody is admitted before this time; minus infinity while it has not opened."""
+    generation: int = 0
+    """How many changes of state there were."""
+
+
+class Ticket:
+    """The right to try once, and the duty to say how it went."""
+
+    __slots__ = ("expires", "generation", "state")
+
+    def __init__(self, generation: int, expires: float) -> None:
+        self.generation = generation
+        self.expires = expires
+        self.state: TicketState = "current"
+
+
+@attrs.frozen
+class Wait:
+    """Nobody is admitted now.
+
+    Args:
+      until: when to ask again.
+      known: whether nobody will be admitted before then. False when a ticket that is out may change it any time.
+    """
+
+    until: float
+    known: bool
+
+
+class Circuit:
+    """The circuit of one destination.
+
+    Args:
+      policy: the number of failures, the delays, the limit on probes and their lease.
+      random: where the jitter comes from.
+    """
+
+    __slots__ = ("_counted", "_policy", "_ramp", "_random", "failures", "generation", "openings", "state", "until")
+
+    def __init__(self, policy: OutboundPolicy, random: Random) -> None:
+        self._policy = policy
+        self._random = random
+        self._ramp: int | None = None
+        """How many tickets may be out after a recovery; None when any number may."""
+        self._counted: dict[Ticket, None] = {}
+        """The tickets given while their number was limited, and still out: in the order in which their leases end."""
+        self.state: CircuitState = "closed"
+        self.failures = 0
+        self.openings = 0
+        self.until = -inf
+        self.generation = 0
+
+    @property
+    def health(self) -> Health:
+        """What there is to know now."""
+        return Health(self.state, self.failures, self.openings, self.until, self.generation)
+
+    def admit(self, now: float) -> Ticket | Wait:
+        """Ask for a ticket."""
+        if self.state == "closed" and self._ramp is None:
+            return Ticket(self.generation, inf)
+        if self.state == "open":
+            if now < self.until:
+                return Wait(self.until, known=True)
+            self._become("due")
+        self._expire(now)
+        limit = self._policy.probe_limit if self._ramp is None else self._ramp
+        if len(self._counted) >= limit:
+            return Wait(next(iter(self._counted)).expires, known=False)
+        ticket = Ticket(self.generation, now + self._policy.probe_lease)
+        self._counted[ticket] = None
+        return ticket
+
+    def succeeded(self, ticket: Ticket, now: float) -> bool:
+        """Learn that a call got through. Returns whether that changed anything, False when it is late."""
+        if not self._hear(ticket, "succeeded", now):
+            return False
+        if self.state == "probing":
+            self.generation += 1
+            self._ramp = self._policy.max_connecting
+        elif self._ramp is not None:
+            self._ramp += 1
+        if self._ramp is not None and self._ramp >= self._policy.max_connections:
+            self._ramp = None
+        self._become("succeeded")
+        self._forget()
+        return True
+
+    def failed(self, ticket: Ticket, now: float) -> bool:
+        """Learn that a call has reached nobody, at this time. Returns whether that counted, False when it is late."""
+        if not self._hear(ticket, "failed", now):
+            return False
+        self.failures += 1
+        if self._become("failed") == "open" or self.failures == self._policy.failures_to_delay:
+            self._open(now)
+        return True
+
+    def released(self, ticket: Ticket, now: float) -> None:
+        """Learn that a call has ended without an answer to whether the destination works."""
+        self._hear(ticket, "released", now)
+
+    def reset(self) -> None:
+        """Close, and forget the backoff: the network has come back, or somebody knows better."""
+        self._become("reset")
+        self.generation += 1
+        self._ramp = None
+        self._forget()
+
+    def _become(self, fact: CircuitFact) -> CircuitState:
+        becomes = CIRCUIT_FACTS[self.state][fact]
+        if becomes == ILLEGAL:
+            raise IllegalFact(f"{fact}: not while the circuit is {self.state}")
+        self.state = becomes
+        return becomes
+
+    def _hear(self, ticket: Ticket, fact: TicketFact, now: float) -> bool:
+        """Take a ticket back, and say whether its word counts."""
+        self._expire(now)
+        state = ticket.state
+        if state == "current" and ticket.generation != self.generation:
+            state = "outdated"
+        becomes = TICKET_FACTS[state][fact]
+        if becomes == ILLEGAL:
+            raise IllegalFact(f"{fact}: this ticket has said how it went")
+        ticket.state = "over"
+        self._counted.pop(ticket, None)
+        return becomes != LATE
+
+    def _expire(self, now: float) -> None:
+        while self._counted and next(iter(self._counted)).expires <= now:
+            ticket = next(iter(self._counted))
+            ticket.state = "expired"
+            del self._counted[ticket]
+
+    def _open(self, now: float) -> None:
+        self.state = CIRCUIT_DECISIONS["closed"]["Opened"]
+        self.openings += 1
+        self.until = now + self._policy.delay.delay(self.openings, self._random.uniform(-1.0, 1.0))
+        self.generation += 1
+        self._ramp = None
+
+    def _forget(self) -> None:
+        self.failures = 0
+        self.openings = 0
+        self.until = -inf

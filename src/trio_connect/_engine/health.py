@@ -1,0 +1,120 @@
+"""What is remembered of addresses and of sources, beside the circuits of destinations.
+
+An address that failed is in **cooldown**: it goes last in every plan, and is never left out, for a plan of nothing but
+addresses in cooldown is still a plan (only the circuit of the destination refuses). The key is an endpoint, or a pair
+of source and endpoint for what only says something about this source on this path.
+
+A source that cannot work now is **suspended**: it is left out until a time, because of its own address, because a peer
+said "not now" to it, or because somebody says so.
+
+Both are for all destinations together: hundreds of domains may live at one address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from .._outbound_values import Backoff
+
+__all__ = ["Cooldowns", "Suspensions"]
+
+
+class _Cooldown:
+    __slots__ = ("failures", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until = -inf
+
+
+class Cooldowns:
+    """The failures of addresses and paths.
+
+    Args:
+      law: how long a cooldown is.
+      expiry: how many seconds after its end a cooldown is forgotten, when nothing was heard of the address since.
+      random: where the jitter comes from.
+    """
+
+    __slots__ = ("_entries", "_expiry", "_law", "_random")
+
+    def __init__(self, law: Backoff, expiry: float, random: Random) -> None:
+        self._law = law
+        self._expiry = expiry
+        self._random = random
+        # In the order of the last failure.
+        self._entries: dict[Hashable, _Cooldown] = {}
+
+    def __len__(self) -> int:
+        """Return how many addresses and paths are remembered."""
+        return len(self._entries)
+
+    def failed(self, key: Hashable, at: float) -> None:
+        """Learn that an attempt failed, dated when it did. A cooldown never gets shorter by that."""
+        self._forget(at)
+        entry = self._entries.pop(key, None) or _Cooldown()
+        entry.failures += 1
+        entry.until = max(entry.until, at + self._law.delay(entry.failures, self._random.uniform(-1.0, 1.0)))
+        self._entries[key] = entry
+
+    def succeeded(self, key: Hashable) -> None:
+        """Learn that a connection got through its handshake."""
+        self._entries.pop(key, None)
+
+    def until(self, key: Hashable) -> float:
+        """Return when the cooldown ends; minus infinity when there is not one."""
+        entry = self._entries.get(key)
+        return -inf if entry is None else entry.until
+
+    def failures(self, key: Hashable) -> int:
+        """Return how many attempts in a row have failed."""
+        entry = self._entries.get(key)
+        return 0 if entry is None else entry.failures
+
+    def _forget(self, now: float) -> None:
+        """Drop what is old at the old end: whoever fails pays for the memory."""
+        while self._entries:
+            key = next(iter(self._entries))
+            if self._entries[key].until + self._expiry > now:
+                return
+            del self._entries[key]
+
+
+class Suspensions:
+    """Until when, and why, something is left out."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, tuple[float, str]] = {}
+
+    def __len__(self) -> int:
+        """Return how many suspensions are remembered."""
+        return len(self._entries)
+
+    def suspend(self, key: Hashable, until: float, reason: str) -> None:
+        """Leave something out until a time. Of two times the later one counts, with its reason."""
+        if until > self.until(key):
+            self._entries[key] = (until, reason)
+
+    def until(self, key: Hashable) -> float:
+        """Return until when something is left out; minus infinity when it is not."""
+        return self._entries.get(key, (-inf, ""))[0]
+
+    def reason(self, key: Hashable) -> str:
+        """Return why."""
+        return self._entries.get(key, (-inf, ""))[1]
+
+    def lift(self, keys: Iterable[Hashable]) -> None:
+        """Let these in again."""
+        for key in keys:
+            self._entries.pop(key, None)
+
+    def forget(self, now: float) -> None:
+        """Drop what has ended."""
+        self._entries = {key: entry for key, entry in self._entries.items() if entry[0] > now}

@@ -1,0 +1,244 @@
+"""How many at once, and how many in how long.
+
+A call to connect passes several limits: those of its source, its route group, and the whole program. It takes all of
+them or none: `acquire` looks at each before it takes the first, so there is nothing to give back, and a limit that
+refuses has cost the others nothing.
+
+- A `Cap` counts what is held. It is asked in the order of size, the smallest first, so that what binds is named, and
+  so that a store which has to ask over a network asks the one that is most likely to refuse first.
+- A `Pace` is a rate by the generic cell rate algorithm (ITU-T I.371 annex A, the virtual scheduling form): one number,
+  the time when the next start would be in order if all came evenly. A start may be early by what the burst allows.
+  Times are whole microseconds, so nothing drifts: 500 a day are 172.8 seconds, exactly.
+- A `Share` is a cap that many destinations live under. It keeps `reserve` places back for each member that holds fewer,
+  so that one with a backlog cannot take all of it; at most half of the places, so that many idle members cannot either.
+
+A limit is one object for each key: two calls share a limit if and only if their destinations named the same key.
+When two name it with different numbers, the smaller cap and the slower rate stand for both.
+
+The caps that are held are in a `Lease`. It may be given back cap by cap: the place among those that connect is free
+when the connect is over, the place among the connections when that is closed.
+
+Waiting is not done here: `turns` says who is next when a place is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, final
+from weakref import WeakValueDictionary
+
+import attrs
+
+from .._outbound_values import MICROSECONDS
+from .race_table import IllegalFact
+
+if TYPE_CHECKING:
+    from .._outbound_values import Rate
+
+__all__ = ["Blocked", "Cap", "Layers", "Lease", "Limits", "Pace", "Share"]
+
+
+@attrs.define(eq=False)
+class Cap:
+    """At most so many at once."""
+
+    name: str
+    """What people call it."""
+    limit: int
+    held: int = 0
+
+    def has_room(self, member: Hashable) -> bool:
+        """Say whether this member may take one more place."""
+        del member
+        return self.held < self.limit
+
+    def favours(self, member: Hashable) -> bool:
+        """Say whether a waiting member goes before the others."""
+        del member
+        return False
+
+    def take(self, member: Hashable) -> None:
+        """Take a place, which must be there."""
+        del member
+        self.held += 1
+
+    def give(self, member: Hashable) -> None:
+        """Give a place back."""
+        del member
+        self.held -= 1
+
+
+@final
+@attrs.define(eq=False)
+class Share(Cap):
+    """A cap under which each member can have a few.
+
+    Members join, and leave when they hold nothing.
+    """
+
+    reserve: int = attrs.field(kw_only=True)
+    _members: dict[Hashable, int] = attrs.field(factory=dict[Hashable, int], init=False)
+    _wanting: int = attrs.field(default=0, init=False)
+    """How many places all members together are short of their reserve."""
+
+    def join(self, member: Hashable) -> None:
+        """Have places kept back for a member."""
+        if member in self._members:
+            raise IllegalFact(f"join: {member!r} is a member")
+        self._members[member] = 0
+        self._wanting += self.reserve
+
+    def leave(self, member: Hashable) -> None:
+        """Keep no places back for a member any more."""
+        if self._members.get(member) != 0:
+            raise IllegalFact(f"leave: {member!r} is no member, or holds places")
+        del self._members[member]
+        self._wanting -= self.reserve
+
+    def has_room(self, member: Hashable) -> bool:
+        """Say whether this member may take one more place."""
+        kept_back = 0 if self.favours(member) else min(self._wanting, self.limit // 2)
+        return self.limit - self.held > kept_back
+
+    def favours(self, member: Hashable) -> bool:
+        """Say whether a member holds fewer places than are kept back for it."""
+        return self._members[member] < self.reserve
+
+    def take(self, member: Hashable) -> None:
+        """Take a place, which must be there."""
+        self._wanting -= self.favours(member)
+        self._members[member] += 1
+        self.held += 1
+
+    def give(self, member: Hashable) -> None:
+        """Give a place back."""
+        self._members[member] -= 1
+        self._wanting += self.favours(member)
+        self.held -= 1
+
+
+@final
+@attrs.define(eq=False)
+class Pace:
+    """At most so many in so long."""
+
+    name: str
+    """What people call it."""
+    interval: int
+    """Microseconds between two starts."""
+    burst: int
+    _even: int = attrs.field(default=0, init=False)
+    """When the next start would be in order if all came evenly, in microseconds (TAT in I.371)."""
+
+    @property
+    def next_start(self) -> int:
+        """When the next start may be made, in microseconds."""
+        return self._even - (self.burst - 1) * self.interval
+
+    def start(self, now: int) -> None:
+        """Take note of a start, which must be allowed."""
+        self._even = max(self._even, now) + self.interval
+
+
+@attrs.frozen(eq=False)
+class Layers:
+    """What one call has to pass: the smallest cap first, then the slowest rate first."""
+
+    caps: tuple[Cap, ...]
+    paces: tuple[Pace, ...]
+
+    @classmethod
+    def of(cls, caps: Iterable[Cap], paces: Iterable[Pace]) -> Layers:
+        """Put the layers in order."""
+        return cls(
+            tuple(sorted(caps, key=lambda cap: cap.limit)),
+            tuple(sorted(paces, key=lambda pace: pace.interval, reverse=True)),
+        )
+
+
+@attrs.define(eq=False)
+class Lease:
+    """The places that one call holds, of which none is left when it is over."""
+
+    member: Hashable
+    caps: list[Cap]
+
+
+@attrs.frozen
+class Blocked:
+    """Nothing was taken.
+
+    Exactly one of the two is there, for a call that waits for a place does not know yet when its rate will let it.
+    """
+
+    cap: Cap | None = None
+    """The cap that binds first. When a place becomes free nobody knows."""
+    until: float | None = None
+    """When every rate admits, in seconds."""
+
+
+class Limits:
+    """The limits of one program, each of them once for its key. Times are seconds on any clock."""
+
+    __slots__ = ("_caps", "_paces")
+
+    def __init__(self) -> None:
+        # A limit lives as long as somebody names it.
+        self._caps: WeakValueDictionary[Hashable, Cap] = WeakValueDictionary()
+        self._paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
+
+    def cap(self, key: Hashable, name: str, limit: int) -> Cap:
+        """Return the cap of a key. Where it is there already the smaller number stands."""
+        cap = self._caps.get(key)
+        if cap is None:
+            cap = self._caps[key] = Cap(name, limit)
+        cap.limit = min(cap.limit, limit)
+        return cap
+
+    def pace(self, key: Hashable, name: str, rate: Rate) -> Pace:
+        """Return the rate of a key. Where it is there already the longer interval and the smaller burst stand."""
+        pace = self._paces.get(key)
+        if pace is None:
+            pace = self._paces[key] = Pace(name, rate.interval, rate.burst)
+        pace.interval = max(pace.interval, rate.interval)
+        pace.burst = min(pace.burst, rate.burst)
+        return pace
+
+    @staticmethod
+    def acquire(layers: Layers, member: Hashable, now: float) -> Lease | Blocked:
+        """Take a place under every cap and a start of every rate, or nothing."""
+        for cap in layers.caps:
+            if not cap.has_room(member):
+                return Blocked(cap=cap)
+        if layers.paces:
+            at = round(now * MICROSECONDS)
+            ready = max(pace.next_start for pace in layers.paces)
+            if ready > at:
+                return Blocked(until=ready / MICROSECONDS)
+            for pace in layers.paces:
+                pace.start(at)
+        for cap in layers.caps:
+            cap.take(member)
+        return Lease(member, list(layers.caps))
+
+    @staticmethod
+    def release(lease: Lease, cap: Cap | None = None) -> tuple[Cap, ...]:
+        """Give back the place under one cap, or under all that are left.
+
+        Returns:
+          the caps that have a place more.
+
+        Raises:
+          IllegalFact: the lease does not hold this cap any more.
+        """
+        freed = tuple(lease.caps)
+        if cap is None:
+            lease.caps.clear()
+        elif cap in freed:
+            lease.caps.remove(cap)
+            freed = (cap,)
+        else:
+            raise IllegalFact(f"release: the lease holds no place under {cap.name}")
+        for each in freed:
+            each.give(lease.member)
+        return freed

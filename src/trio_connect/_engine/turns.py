@@ -1,0 +1,185 @@
+"""Whose turn it is to try to get a place.
+
+Those who wait for one destination stand in a line, and only the head of the line may try: first in, first out. What
+the head waits for differs from line to line: the cap of its route group, the share of the whole program, a time. Lines
+take turns: when a place is free under a cap, the lines that wait for this cap are asked one after the other, and one
+that got a place goes to the end. So a backlog at one destination cannot block another. No wake-up is lost either: the
+offer goes on until a line is refused by this very cap, or nobody waits for it.
+
+The engine says whose turn it is (`next`); whoever drives it tries, and says `granted` or `refused`. That may take time,
+as with limits in a store on another machine. A line that has been asked is not asked again before it has answered; when
+something changes meanwhile, its refusal is out of date, and it is asked once more.
+
+A member under a `Share` that holds less than what is kept back for it goes before the others. For those are refused as
+long as places are kept back, and an offer that ended with them would not reach whom the places are for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from .race_table import IllegalFact
+
+if TYPE_CHECKING:
+    from .limits import Cap
+
+__all__ = ["Turns"]
+
+
+class _Line:
+    __slots__ = ("again", "asked", "blockers", "ready", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: deque[Hashable] = deque()
+        self.blockers: tuple[Cap, ...] = ()
+        """The caps that refused the head. A place under any of them makes it worth another try."""
+        self.ready = False
+        """Whether the line stands among those to be asked for a reason of its own."""
+        self.asked: Cap | bool = False
+        """Whether the head is trying now, and which cap's offer it is."""
+        self.again = False
+        """Whether something has changed since the head was asked."""
+
+
+class Turns:
+    """The lines of all destinations."""
+
+    __slots__ = ("_asked", "_blocked", "_lines", "_offers", "_ready")
+
+    def __init__(self) -> None:
+        self._lines: dict[Hashable, _Line] = {}
+        self._ready: deque[Hashable] = deque()
+        self._offers: dict[Cap, None] = {}
+        self._asked: dict[Hashable, _Line] = {}
+        # For each cap those it favours, then the others, each in turn.
+        self._blocked: dict[Cap, tuple[OrderedDict[Hashable, None], OrderedDict[Hashable, None]]] = {}
+
+    def waiting(self, member: Hashable) -> int:
+        """Return how long the line of a member is."""
+        line = self._lines.get(member)
+        return 0 if line is None else len(line.waiters)
+
+    def join(self, member: Hashable, waiter: Hashable) -> None:
+        """Stand at the end of a line."""
+        line = self._lines.get(member)
+        if line is None:
+            line = self._lines[member] = _Line()
+        line.waiters.append(waiter)
+        if len(line.waiters) == 1:
+            self._make_ready(member, line)
+
+    def leave(self, member: Hashable, waiter: Hashable) -> None:
+        """Stop waiting. A head that goes leaves its turn to the next."""
+        line = self._lines.get(member)
+        if line is None or waiter not in line.waiters:
+            raise IllegalFact(f"leave: {waiter!r} does not wait")
+        was_head = line.waiters[0] == waiter
+        line.waiters.remove(waiter)
+        if was_head:
+            self._head_is_gone(member, line)
+
+    def wake(self, member: Hashable) -> None:
+        """Have the head of a line try again, because of the time, or of something that is not a cap."""
+        line = self._lines.get(member)
+        if line is None:
+            return
+        if line.asked:
+            line.again = True
+        else:
+            self._unblock(member, line)
+            self._make_ready(member, line)
+
+    def freed(self, cap: Cap, member: Hashable) -> None:
+        """Offer a place that this member has given back, or that is not kept back for it any more."""
+        for line in self._asked.values():
+            line.again = True
+        groups = self._blocked.get(cap)
+        if groups is None:
+            return
+        favoured, others = groups
+        if member in others and cap.favours(member):
+            del others[member]
+            favoured[member] = None
+        self._offers[cap] = None
+
+    def next(self) -> tuple[Hashable, Hashable] | None:
+        """Return the member and the waiter whose turn it is, who then has to say how it went; None when nobody's is."""
+        while self._offers:
+            cap = next(iter(self._offers))
+            groups = self._blocked.get(cap)
+            if groups is None:
+                del self._offers[cap]
+                continue
+            member = next(iter(groups[0] or groups[1]))
+            return self._ask(member, cap)
+        while self._ready:
+            member = self._ready.popleft()
+            line = self._lines.get(member)
+            if line is not None and line.ready:
+                return self._ask(member, True)
+        return None
+
+    def granted(self, member: Hashable) -> None:
+        """Learn that the head got what it tried to get, and waits no more."""
+        line = self._answer(member, "granted")
+        line.waiters.popleft()
+        self._head_is_gone(member, line)
+
+    def refused(self, member: Hashable, blockers: Iterable[Cap]) -> None:
+        """Learn that the head got nothing, because of these caps. With none of them it waits for `wake`."""
+        line = self._answer(member, "refused")
+        offer = line.asked
+        self._has_answered(member, line)
+        if line.again:
+            self._make_ready(member, line)
+            return
+        line.blockers = tuple(blockers)
+        for cap in line.blockers:
+            group = self._blocked.setdefault(cap, (OrderedDict(), OrderedDict()))[0 if cap.favours(member) else 1]
+            group[member] = None
+            if cap is offer:
+                # There was no place after all: it keeps its turn, and nobody else needs to be asked.
+                group.move_to_end(member, last=False)
+                self._offers.pop(cap, None)
+
+    def _answer(self, member: Hashable, fact: str) -> _Line:
+        line = self._lines.get(member)
+        if line is None or line.asked is False:
+            raise IllegalFact(f"{fact}: {member!r} was not asked")
+        return line
+
+    def _ask(self, member: Hashable, offer: Cap | bool) -> tuple[Hashable, Hashable]:
+        line = self._lines[member]
+        self._unblock(member, line)
+        line.ready = line.again = False
+        line.asked = offer
+        self._asked[member] = line
+        return member, line.waiters[0]
+
+    def _has_answered(self, member: Hashable, line: _Line) -> None:
+        line.asked = False
+        self._asked.pop(member, None)
+
+    def _head_is_gone(self, member: Hashable, line: _Line) -> None:
+        self._has_answered(member, line)
+        self._unblock(member, line)
+        if line.waiters:
+            self._make_ready(member, line)
+        else:
+            del self._lines[member]
+
+    def _make_ready(self, member: Hashable, line: _Line) -> None:
+        if not line.ready:
+            line.ready = True
+            self._ready.append(member)
+
+    def _unblock(self, member: Hashable, line: _Line) -> None:
+        for cap in line.blockers:
+            favoured, others = self._blocked[cap]
+            favoured.pop(member, None)
+            others.pop(member, None)
+            if not favoured and not others:
+                del self._blocked[cap]
+        line.blockers = ()
