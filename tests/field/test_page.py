@@ -1,0 +1,35 @@
+"""The page about the field reports says what the names of the tests say."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+page = runpy.run_path(str(DOCS / "generate_field.py"))
+
+
+def test_there_are_41_rows():
+    assert list(page["ROWS"]) == list(range(1, 42))
+    for before, after in page["ROWS"].values():
+        assert "|" not in before + after
+        assert before.endswith(".")
+        assert after.endswith(".")
+
+
+def test_each_row_links_to_tests_that_have_its_number():
+    found = page["find"]()
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (DOCS / "field.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(page["ROWS"])
+    for number, tests in rows:
+        linked = {(file, name) for name, file in re.findall(r"\[`(\w+)`\]\(\.\./tests/([\w/.]+)\)", tests)}
+        assert linked <= set(found[int(number)]), "run python docs/generate_field.py"
+
+
+def test_a_number_that_does_not_exist_is_refused(tmp_path):
+    (tmp_path / "test_x.py").write_text("class TestX:\n    async def test_field_42_x(self): ...\n")
+    with pytest.raises(ValueError, match="names number 42"):
+        page["render"](tmp_path)
