@@ -5,8 +5,8 @@ system. The first address is one where nobody listens.
 
 Prints:
   hello, localhost
-  127.0.0.2:... failed ECONNREFUSED after ... ms
-  127.0.0.1:... won after ... ms
+  127.0.0.2:... at ... ms: connection refused after ... ms
+  127.0.0.1:... at ... ms: won after ... ms
   connected to 127.0.0.1:... in ... ms, 1 other attempt
   nobody.test: (AAAA: no such name, A: no such name)
 """

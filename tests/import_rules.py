@@ -36,8 +36,11 @@ class Floor(enum.Enum):
 
 
 PURE_VALUES: Final = frozenset(
-    {"_answer", "_check", "_endpoint", "_options", "_outbound_values", "_policy", "_report", "_text", "_trace"}
-)
+    {
+        "_answer", "_check", "_endpoint", "_options", "_outbound_values", "_policy", "_render", "_report", "_repr",
+        "_text", "_trace",
+    }
+)  # fmt: skip
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})

@@ -86,25 +86,39 @@ def test_the_waterfall_has_a_row_for_each_lookup_and_attempt() -> None:
         elapsed=0.4,
     )  # fmt: skip
     assert str(report).splitlines() == [
-        "AAAA api.test                 ==========x                                error after 100 ms",
-        "A api.test                    =====                                      1 address after 50 ms",
-        "HTTPS api.test                ========================================   cancelled after 400 ms",
-        "SRV api.test                                                             0 addresses after 5.0 ms",
-        "192.0.2.1:443 from 192.0.2.9            ==========x                      failed ECONNREFUSED after 100 ms",
-        "192.0.2.1:443                                     ====================~  cancelled in establish after 200 ms",
-        "192.0.2.1:443                                     ====================x  failed 99999 in bind after 200 ms",
-        "[2001:db8::1]:443                                                        not tried",
+        "                          0   400 ms",
+        "AAAA api.test             ==x         at   0 ms: no server after 100 ms",
+        "A api.test                =|          at   0 ms: 1 address after 50 ms",
+        "HTTPS api.test            =========~  at   0 ms: cancelled after 400 ms",
+        "SRV api.test              |           at   0 ms: no address after 5 ms",
+        "192.0.2.1:4... 192.0.2.9    ==x       at 100 ms: failed ECONNREF... after 100 ms",
+        "192.0.2.1:443                 =====~  at 200 ms: cancelled in es... after 200 ms",
+        "192.0.2.1:443                 =====x  at 200 ms: failed 99999 in... after 200 ms",
+        "[2001:db8::1]:443                     not tried",
         "no connection after 400 ms",
     ]
+    assert [line.partition("at ")[2] for line in report.draw(width=108).splitlines()[5:8]] == [
+        "100 ms: failed ECONNREFUSED after 100 ms",
+        "200 ms: cancelled in establish after 200 ms",
+        "200 ms: failed 99999 in bind after 200 ms",
+    ]
+
+
+def test_what_was_tried_and_what_failed() -> None:
+    timed_out = Attempt(endpoint=FIRST, cause="first", started=0.0, ended=0.1, outcome="timed out")
+    failed, won, lost, _ = REPORT.attempts
+    report = ConnectReport(attempts=(timed_out, failed, won, lost, Attempt(endpoint=SECOND, outcome="not tried")))
+    assert report.tried == (timed_out, failed, won, lost)
+    assert report.failed == (timed_out, failed)
 
 
 def test_the_waterfall_ends_with_the_winner_and_the_waste() -> None:
     won = Attempt(endpoint=SECOND, cause="first", started=0.0, ended=0.0, outcome="won")
-    assert str(ConnectReport(attempts=(won,))).splitlines()[-1] == "connected to 192.0.2.1:443 in 0.0 ms"
+    assert str(ConnectReport(attempts=(won,))).splitlines()[-1] == "connected to 192.0.2.1:443 in 0 ms"
     assert str(REPORT).splitlines()[-1] == "connected to 192.0.2.1:443 in 271 ms, 2 other attempts"
     one = ConnectReport(attempts=REPORT.attempts[:2], elapsed=0.3)
     assert str(one).splitlines()[-1] == "connected to 192.0.2.1:443 in 300 ms, 1 other attempt"
 
 
 def test_an_empty_report_has_a_waterfall_too() -> None:
-    assert str(ConnectReport()) == "no connection after 0.0 ms"
+    assert str(ConnectReport()) == "no connection after 0 ms"

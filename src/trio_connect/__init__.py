@@ -42,6 +42,8 @@ if _typing.TYPE_CHECKING:
     from ._net.unix import unix_connect as unix_connect
     from ._net.unix import unix_listen as unix_listen
     from ._policy import RacePolicy as RacePolicy
+    from ._render import TimelineRow as TimelineRow
+    from ._render import draw_timeline as draw_timeline
     from ._report import Attempt as Attempt
     from ._report import ConnectReport as ConnectReport
     from ._trace import AttemptConnected as AttemptConnected
@@ -83,12 +85,14 @@ __all__ = [
     "SystemResolver",
     "TcpListener",
     "TcpStream",
+    "TimelineRow",
     "TraceEvent",
     "UnixListener",
     "UnixStream",
     "connect",
     "connectx",
     "deadline_after",
+    "draw_timeline",
     "fail_at",
     "move_on_at",
     "now",
@@ -123,6 +127,8 @@ _LATER: _typing.Final = {
     "unix_connect": "_net.unix",
     "unix_listen": "_net.unix",
     "RacePolicy": "_policy",
+    "TimelineRow": "_render",
+    "draw_timeline": "_render",
     "Attempt": "_report",
     "ConnectReport": "_report",
     "AttemptConnected": "_trace",

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from ._check import check_float
+from ._repr import changed_repr
 
 __all__ = ["Answer", "Lookup", "LookupKind"]
 
@@ -38,7 +39,7 @@ def _check_ttl(_instance: object, _field: attrs.Attribute[Any], value: object) -
         raise ValueError(f"ttl must be at least 0 seconds and finite, got {value!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Answer:
     """What a resolver found for one host and one record type.
 
@@ -61,6 +62,8 @@ class Answer:
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
     name_exists: bool = True
 
+    __repr__ = changed_repr
+
     def __attrs_post_init__(self) -> None:
         if self.addresses and not self.name_exists:
             raise ValueError(f"a name that does not exist has no addresses, got {self.addresses!r}")
@@ -70,7 +73,7 @@ def _us(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e6)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Lookup:
     """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
 
@@ -85,6 +88,8 @@ class Lookup:
     """What was found, cleaned: numeric addresses of this kind's family, each once. None after an error or cancel."""
     error: OSError | None = None
     """What kept the resolver from an answer, without its traceback; None for an empty answer."""
+
+    __repr__ = changed_repr
 
     def to_dict(self) -> dict[str, Any]:
         """Return this lookup as JSON-safe data, times in whole microseconds."""

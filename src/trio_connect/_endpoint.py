@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from ._check import check_int
+from ._repr import changed_repr
 from ._text import shown
 
 __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
@@ -229,7 +230,7 @@ def _interface_name(value: str | None) -> str | None:
     return value
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Source:
     """A local identity to connect from: an address per family, an interface, a port.
 
@@ -251,6 +252,8 @@ class Source:
     ipv6: str | None = attrs.field(default=None, converter=_ipv6_host)
     interface: str | None = attrs.field(default=None, converter=_interface_name)
     port: int = attrs.field(default=0, converter=check_port)
+
+    __repr__ = changed_repr
 
     def serves(self, family: AddressFamily) -> bool:
         """Say whether connections of this family can start here.

@@ -56,17 +56,16 @@ def _in_a_sentence(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def one_line(text: str, most: int = _LONGEST_REASON) -> str:
-    """Return text that came from elsewhere as one line that prints: white space joined, the rest escaped, the end cut.
+def one_line(text: str) -> str:
+    """Return text that came from elsewhere as one line that prints: white space joined, the end cut.
 
     Args:
       text: what a peer, a caller or a library said.
-      most: how many characters to keep.
     """
     # Cut first as well: the text may be a megabyte.
-    joined = " ".join(text[: most * 4].split())
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in joined)
-    return shown if len(shown) <= most and len(text) <= most * 4 else f"{shown[: most - 3]}..."
+    joined = " ".join(text[: _LONGEST_REASON * 4].split())
+    is_whole = len(joined) <= _LONGEST_REASON and len(text) <= _LONGEST_REASON * 4
+    return printable(joined if is_whole else f"{joined[: _LONGEST_REASON - 3]}...")
 
 
 def milliseconds(seconds: float) -> str:

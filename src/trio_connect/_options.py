@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 
 from ._check import check_float, check_int
+from ._repr import changed_repr
 from ._text import shown
 
 __all__ = ["DEFAULT_OPTIONS", "SocketOptions"]
@@ -48,7 +49,7 @@ def _not_none(_instance: object, field: attrs.Attribute[Any], value: object) -> 
         raise TypeError(f"{field.name} must be True or False, got None")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class SocketOptions:
     """Options set on a socket before it connects or listens. None leaves the kernel's default.
 
@@ -87,6 +88,7 @@ class SocketOptions:
     v6only: bool | None = attrs.field(default=None, validator=_flag)
     reuse_port: bool = attrs.field(default=False, validator=[_not_none, _flag])
     fast_open: bool = attrs.field(default=False, validator=[_not_none, _flag])
+    __repr__ = changed_repr
 
 
 DEFAULT_OPTIONS: Final = SocketOptions()

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from ._check import check_float, check_size
+from ._repr import changed_repr
 from ._text import shown
 
 __all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "RacePolicy", "check_policy"]
@@ -84,7 +85,7 @@ def _family(_instance: object, field: attrs.Attribute[Any], value: object) -> No
         raise ValueError(f'{field.name} must be "system", socket.AF_INET or socket.AF_INET6, got {shown(value)}')
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class RacePolicy:
     """How several endpoints of one peer are raced. Times are in seconds; values are used as given, never clamped.
 
@@ -115,6 +116,7 @@ class RacePolicy:
     max_in_flight: int = attrs.field(default=DEFAULT_MAX_IN_FLIGHT, validator=_count)
     preferred_family_count: int = attrs.field(default=DEFAULT_FAMILY_COUNT, validator=_count)
     first_family: FirstFamily = attrs.field(default="system", validator=_family)
+    __repr__ = changed_repr
 
 
 DEFAULT_POLICY: Final = RacePolicy()

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import attrs
 
 from ._endpoint import Endpoint, Source
+from ._render import Ending, TimelineRow, cut_middle, draw_timeline, duration
+from ._repr import changed_repr
+from ._text import printable
 
 if TYPE_CHECKING:
     from ._answer import Lookup
@@ -30,7 +33,7 @@ def _us(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e6)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Attempt:
     """One socket trying one (source, endpoint) pair, once.
 
@@ -64,6 +67,8 @@ class Attempt:
     beaten_by: Endpoint | None = None
     """Who won while this one was still trying."""
 
+    __repr__ = changed_repr
+
     def to_dict(self) -> dict[str, Any]:
         """Return this attempt as JSON-safe data, times in whole microseconds."""
         return {
@@ -81,7 +86,7 @@ class Attempt:
         }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ConnectReport:
     """Everything that was tried for one connection, and when.
 
@@ -101,14 +106,53 @@ class ConnectReport:
     elapsed: float = 0.0
     """Seconds from the start to the result."""
 
+    __repr__ = changed_repr
+
     @property
     def winner(self) -> Attempt | None:
         """The attempt that won, or None."""
         return next((attempt for attempt in self.attempts if attempt.outcome == "won"), None)
 
+    @property
+    def tried(self) -> tuple[Attempt, ...]:
+        """The attempts that were started. More than one means that the first address did not do at once."""
+        return tuple(attempt for attempt in self.attempts if attempt.started is not None)
+
+    @property
+    def failed(self) -> tuple[Attempt, ...]:
+        """The attempts that failed, by `RacePolicy.attempt_timeout` too; not those that lost or were cancelled."""
+        return tuple(attempt for attempt in self.attempts if attempt.outcome in ("failed", "timed out"))
+
     def __str__(self) -> str:
-        """Return the race as a text waterfall: one row for each lookup and attempt on one axis of time."""
-        return waterfall(self)
+        """Return what `draw` returns."""
+        return self.draw()
+
+    def draw(self, width: int = 80, *, legend: bool = False) -> str:
+        """Return the race as text: one row for each lookup and attempt on one axis of time, then the result.
+
+        A bar ends with ``*`` for connected, ``x`` failed, ``!`` timed out, ``~`` given up (lost or cancelled), ``|``
+        for an answer. Each row says when it began. What is too long is cut, labels in the middle.
+
+        Args:
+          width: columns that no row exceeds, at least 60.
+          legend: whether a line says what the signs mean.
+
+        Raises:
+          TypeError: `width` is not an int.
+          ValueError: `width` is below 60.
+        """
+        rows = [*map(_lookup_row, self.lookups), *(_attempt_row(attempt, self.elapsed) for attempt in self.attempts)]
+        picture = draw_timeline(rows, width, legend=legend and bool(rows))
+        return f"{picture}\n{self._result(width)}" if rows else self._result(width)
+
+    def _result(self, width: int) -> str:
+        winner = self.winner
+        if winner is None:
+            return f"no connection after {duration(self.elapsed)}"
+        others = len(self.tried) - 1
+        waste = f", {others} other attempt{'' if others == 1 else 's'}" if others > 0 else ""
+        tail = f" in {duration(self.elapsed)}{waste}"
+        return f"connected to {cut_middle(str(winner.endpoint), width - len('connected to ') - len(tail))}{tail}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-safe data: versioned, times in whole microseconds, null for not measured."""
@@ -125,67 +169,39 @@ class ConnectReport:
 EMPTY_REPORT: Final = ConnectReport()
 
 
-# ---------------------------------------------------------------------- the waterfall
-
-_WIDTH: Final = 40
-_ENDINGS: Final[dict[Outcome, str]] = {
-    "won": "*",
-    "lost": "~",
-    "failed": "x",
-    "timed out": "!",
-    "cancelled": "~",
+_ENDINGS: Final[dict[Outcome, Ending]] = {
+    "won": "connected",
+    "lost": "given up",
+    "failed": "failed",
+    "timed out": "timed out",
+    "cancelled": "given up",
 }
 
 
-def _bar(started: float, ended: float, elapsed: float, ending: str) -> str:
-    scale = _WIDTH / elapsed if elapsed > 0 else 0.0
-    left = min(round(started * scale), _WIDTH)
-    right = min(max(round(ended * scale), left), _WIDTH)
-    return " " * left + "=" * (right - left) + ending
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
-
-
-def _attempt_note(attempt: Attempt, took: float) -> str:
-    reason = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
-    phase = "" if attempt.phase == "connect" or attempt.outcome == "won" else f" in {attempt.phase}"
-    said = f": {attempt.reason}" if attempt.reason and attempt.errno is None else ""
-    return f"{attempt.outcome}{reason}{phase} after {_milliseconds(took)}{said}"
-
-
-def waterfall(report: ConnectReport) -> str:
-    """Return a report as text: one row for each lookup and attempt on one axis of time, then the result.
-
-    Shapes tell the outcomes apart without colours: ``*`` won, ``~`` lost or cancelled, ``x`` failed, ``!`` timed out.
-    """
-    rows: list[tuple[str, str, str]] = []
-    for lookup in report.lookups:
-        found = "error" if lookup.error is not None else "cancelled" if lookup.answer is None else "found"
-        count = len(lookup.answer.addresses) if lookup.answer is not None else 0
-        note = f"{count} address{'' if count == 1 else 'es'}" if found == "found" else found
-        ending = "x" if found == "error" else ""
-        bar = _bar(lookup.started, lookup.ended, report.elapsed, ending)
-        rows.append(
-            (f"{lookup.kind} {lookup.host}", bar, f"{note} after {_milliseconds(lookup.ended - lookup.started)}")
-        )
-    for attempt in report.attempts:
-        name = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
-        if attempt.started is None:
-            rows.append((name, "", attempt.outcome))
-            continue
-        ended = report.elapsed if attempt.ended is None else attempt.ended
-        bar = _bar(attempt.started, ended, report.elapsed, _ENDINGS.get(attempt.outcome, ""))
-        rows.append((name, bar, _attempt_note(attempt, ended - attempt.started)))
-    width = max((len(name) for name, _, _ in rows), default=0)
-    lines = [f"{name:<{width}}  {bar:<{_WIDTH + 1}}  {note}".rstrip() for name, bar, note in rows]
-    winner = report.winner
-    if winner is not None:
-        started = sum(attempt.started is not None for attempt in report.attempts)
-        wasted = started - 1
-        waste = f", {wasted} other attempt{'' if wasted == 1 else 's'}" if wasted else ""
-        lines.append(f"connected to {winner.endpoint} in {_milliseconds(report.elapsed)}{waste}")
+def _lookup_row(lookup: Lookup) -> TimelineRow:
+    ending: Ending
+    if lookup.error is not None:
+        ending, text = "failed", printable(" ".join(str(lookup.error.strerror or lookup.error).split())) or "error"
+    elif lookup.answer is None:
+        ending, text = "given up", "cancelled"
     else:
-        lines.append(f"no connection after {_milliseconds(report.elapsed)}")
-    return "\n".join(lines)
+        count = len(lookup.answer.addresses)
+        ending, text = "answered", f"{count} address{'' if count == 1 else 'es'}" if count else "no address"
+    label = f"{lookup.kind} {lookup.host}"
+    return TimelineRow(label=label, text=text, ending=ending, started=lookup.started, ended=lookup.ended)
+
+
+def _attempt_row(attempt: Attempt, elapsed: float) -> TimelineRow:
+    label = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
+    if attempt.started is None:
+        return TimelineRow(label=label, text=attempt.outcome)
+    text: str = attempt.outcome
+    if attempt.outcome == "failed":
+        code = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
+        text = attempt.reason or f"failed{code}"
+    said_by_the_peer = attempt.outcome == "failed" and attempt.phase == "establish" and attempt.reason is not None
+    if attempt.phase != "connect" and attempt.outcome != "won" and not said_by_the_peer:
+        text = f"{text} in {attempt.phase}"
+    ended = elapsed if attempt.ended is None else attempt.ended
+    ending = _ENDINGS.get(attempt.outcome)
+    return TimelineRow(label=label, text=text, ending=ending, started=attempt.started, ended=ended)

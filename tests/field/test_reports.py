@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import inspect
 import json
+import shlex
 import ssl
+import subprocess
+import sys
 
 import pytest
 import trio
 import trustme
 
 from trio_connect import (
+    Answer,
     AttemptFinished,
     ConnectFailed,
     DeadlineExceeded,
     Endpoint,
     EstablishFailed,
+    RacePolicy,
+    SocketOptions,
+    Source,
     TcpStream,
     TraceEvent,
+    connect,
     connectx,
     now,
+    tcp_connect,
     tcp_listen,
 )
 from trio_connect.testing import VirtualNetwork, echo, run
@@ -312,3 +322,114 @@ def test_field_25_no_errno_is_a_value_in_the_furthest_phase(outcomes, code):
         assert len(caught.value.errors) == len(outcomes)
 
     run(main)
+
+
+# --- 33 ---------------------------------------------------------------------------------------------------------------
+
+LONG = "a-service-with-a-long-name.department.example-company.test"
+SIX = Endpoint("2001:db8:1234:5678:9abc:def0:1234:5678", 25)
+
+
+@pytest.mark.parametrize("width", [80, 60, 120])
+def test_field_33_no_row_is_longer_than_the_width(width):
+    """A drawing fits into 80 columns whatever the names, addresses and reasons are: labels are cut in the middle."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net, b"554 " + b"a long explanation " * 8 + b"\r\n")
+        net.host(SIX.host).refuse(after=0.010)
+        net.dns(LONG, [SIX.host, BAD.host])
+        with pytest.raises(ConnectFailed) as caught:
+            await connect(LONG, 25, establish=greeted, sources=[Source(interface="eth0")])
+        lines = caught.value.report.draw(width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert all("..." in line for line in lines if "2001:db8" in line)
+        assert max(map(len, net.trace.waterfall(width).splitlines())) <= width
+
+    run(main)
+
+
+def test_field_33_each_row_says_when_it_began():
+    """Each row has its start time, in a report as in the picture of the virtual network, and the signs are the same."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        net.host("192.0.2.3").refuse(after=0.300)
+        net.host("192.0.2.4").blackhole()
+        async with await connectx([("192.0.2.3", 25), ("192.0.2.4", 25), GOOD]) as stream:
+            pass
+        report, picture = stream.report.draw(legend=True), net.trace.waterfall()
+        for drawn in (report, picture):
+            rows = {line.split()[0]: line for line in drawn.splitlines() if line.startswith("192.")}
+            assert "x  " in rows["192.0.2.3:25"]
+            assert "at   0 ms: connection refused" in rows["192.0.2.3:25"]
+            assert "~  " in rows["192.0.2.4:25"]
+            assert "at 250 ms: " in rows["192.0.2.4:25"]
+            assert "*  " in rows["192.0.2.2:25"]
+            assert "at 300 ms: " in rows["192.0.2.2:25"]
+        assert "* connected  x failed  ~ given up" in report
+
+    run(main)
+
+
+def test_field_33_tried_and_failed_tell_failover_from_a_long_list():
+    """`report.tried` has the attempts that were started, `report.failed` those that failed, neither has the others."""
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        async with await connectx([GOOD, BAD]) as stream:
+            report = stream.report
+        assert (len(report.attempts), len(report.tried), report.failed) == (2, 1, ())
+        stream, _ = await connectx([BAD, GOOD], establish=greeted)
+        async with stream:
+            report = stream.report
+        assert [attempt.endpoint for attempt in report.tried] == [BAD, GOOD]
+        assert [attempt.endpoint for attempt in report.failed] == [BAD]
+
+    run(main)
+
+
+# --- 37 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell with pipes is needed")
+def test_field_37_the_demo_may_be_cut_short():
+    """`make demo | head -1` prints one line and no traceback."""
+    command = f"{shlex.quote(sys.executable)} -m trio_connect.cli.demo | head -1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.startswith("connectx(4 endpoints")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_field_37_the_demo_explains_its_signs():
+    """The demo ends with a picture, a legend of its signs and the result."""
+    command = [sys.executable, "-m", "trio_connect.cli.demo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert "* connected  x failed  ~ given up\nconnected to 127.0.0.1:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (RacePolicy(), "RacePolicy()"),
+        (RacePolicy(attempt_delay=0.1, max_in_flight=4), "RacePolicy(attempt_delay=0.1, max_in_flight=4)"),
+        (SocketOptions(), "SocketOptions()"),
+        (SocketOptions(nodelay=False, user_timeout=3), "SocketOptions(nodelay=False, user_timeout=3)"),
+        (Source(), "Source()"),
+        (Source(ipv4="192.0.2.1", port=25), "Source(ipv4='192.0.2.1', port=25)"),
+        (Answer(("192.0.2.1",)), "Answer(addresses=('192.0.2.1',))"),
+    ],
+    ids=str,
+)
+def test_field_37_a_repr_shows_what_differs_from_the_defaults(value, text):
+    """The repr of a value shows what differs from the defaults, and makes the value again."""
+    assert repr(value) == text
+    assert eval(text) == value
+
+
+def test_field_37_signatures_can_be_read():
+    """`help(connect)` says policy=RacePolicy() and options=SocketOptions(), not every field of both."""
+    for function in (connect, connectx, tcp_connect, tcp_listen):
+        assert len(str(inspect.signature(function))) < 420
+    assert "= RacePolicy()" in str(inspect.signature(connect))
+    assert "= SocketOptions()" in str(inspect.signature(connect))

@@ -167,7 +167,7 @@ def test_a_failure_shows_the_waterfall_and_the_seed(run_pytest):
             "*- virtual network -*",
             "virtual network, seed 17",
             "[[]2001:db8::1[]]:443 *=====*",
-            "192.0.2.1:443 * =====*connected*",
+            "192.0.2.1:443 * ====[*] *connected*",
             "replay it with --vnet-seed=17",
         ]
     )

@@ -7,6 +7,7 @@ once. `connectx` is given all four and an establish that reads the greeting. Run
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
@@ -33,6 +34,16 @@ from trio_connect import (
 PATIENCE_MS: Final = 5000
 LATE_SECONDS: Final = 2.0
 GREETING: Final = b"220 ready\r\n"
+
+
+def _say(text: str) -> None:
+    """Print a line. Once whoever reads has seen enough, as in ``make demo | head -1``, the rest goes nowhere."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 async def _greet(delay: float, stream: TcpStream) -> None:
@@ -83,10 +94,10 @@ class _Narrator:
         elif isinstance(event, AttemptConnected):
             text = f"connected to {event.endpoint}, waiting for its greeting"
         elif isinstance(event, AttemptFinished):
-            text = f"{event.endpoint} {event.outcome}"
+            text = f"{event.endpoint} {event.outcome}" + (f": {event.reason}" if event.reason else "")
         else:
             return
-        print(f"{(event.at - self._origin) * 1000:7.1f} ms  {text}", flush=True)
+        _say(f"{(event.at - self._origin) * 1000:7.1f} ms  {text}")
 
 
 async def main() -> int:
@@ -102,7 +113,7 @@ async def main() -> int:
             late.endpoint: f"it greets after {LATE_SECONDS:g} s",
             good.endpoint: "it is good",
         }
-        print(f"connectx({len(names)} endpoints, now() + {PATIENCE_MS}, establish=read_greeting)\n")
+        _say(f"connectx({len(names)} endpoints, now() + {PATIENCE_MS}, establish=read_greeting)\n")
         try:
             stream, greeting = await connectx(
                 names, now() + PATIENCE_MS, establish=read_greeting, observer=_Narrator(names)
@@ -112,7 +123,7 @@ async def main() -> int:
             nursery.cancel_scope.cancel()
             return 1
         async with stream:
-            print(f"\n{stream.report}\nthe server said: {greeting}")
+            _say(f"\n{stream.report.draw(legend=True)}\nthe server said: {greeting}")
         nursery.cancel_scope.cancel()
     return 0
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import attrs
 
-from ._waterfall import Bar, draw, milliseconds
+from .. import TimelineRow, draw_timeline
 
 EventKind = Literal[
     "lookup",
@@ -209,14 +209,22 @@ class Trace:
             first.setdefault(connection.host, connection.started)
         return first
 
-    def waterfall(self, width: int = 48, rows: int = 60) -> str:
-        """A picture of the first `rows` lookups and connects on one time axis, `width` characters wide, in ms."""
-        bars = [
-            *(Bar(f"{row.kind} {row.name}", row.started, row.ended, "|", row.outcome) for row in self.lookups),
-            *map(_bar, self.connections),
-            *(Bar(name, at, at, "?", "unknown host") for name, at in self.unknown),
+    def waterfall(self, width: int = 100, rows: int = 60) -> str:
+        """A picture of the first `rows` lookups and connects on one time axis, as `ConnectReport.draw` draws them.
+
+        Args:
+          width: Columns that no line exceeds, at least 60.
+          rows: How many rows to draw at most.
+        """
+        drawn = [
+            *map(_lookup_row, self.lookups),
+            *map(_connection_row, self.connections),
+            *(_unknown_row(name, at) for name, at in self.unknown),
         ]
-        return draw(bars, width, rows)
+        if not drawn:
+            return "(nothing happened on the virtual network)\n"
+        more = f"... and {len(drawn) - rows} more\n" if len(drawn) > rows else ""
+        return f"{draw_timeline(drawn[:rows], width)}\n{more}"
 
     def canonical(self) -> str:
         """One line per event, in canonical order: equal text means that the same things happened at the same times."""
@@ -236,14 +244,38 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(number, str(number))
 
 
-def _bar(row: Connection) -> Bar:
-    where = f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"
-    mark = {"connected": "*", "abandoned": "/"}.get(row.outcome, "x")
+def _lookup_row(row: NameLookup) -> TimelineRow:
+    return TimelineRow(
+        label=f"{row.kind} {row.name}",
+        text=row.outcome,
+        ending="going on" if row.ended is None
+        else "given up" if row.outcome == "cancelled"
+        else "answered" if row.outcome == "empty" or {".", ":"} & {*row.outcome}
+        else "failed",
+        started=row.started,
+        ended=row.ended,
+    )  # fmt: skip
+
+
+def _unknown_row(name: str, at: float) -> TimelineRow:
+    return TimelineRow(label=name, text="unknown host", ending="unknown", started=at, ended=at)
+
+
+def _connection_row(row: Connection) -> TimelineRow:
     number = getattr(errno, row.outcome, None)
-    outcome = os.strerror(number).lower() if isinstance(number, int) else row.outcome
-    after = ""
+    details: list[str] = []
     if row.outcome == "connected":
-        after = f", {row.sent} B out, {row.received} B in" + (
-            "" if row.closed is None else f", closed at {milliseconds(row.closed)}"
-        )
-    return Bar(where, row.started, row.ended, mark, outcome, after)
+        details = [f"{row.sent} B out, {row.received} B in"]
+        if row.closed is not None:
+            details.append(f"closed at {row.closed * 1000:g} ms")
+    return TimelineRow(
+        label=f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}",
+        text=os.strerror(number).lower() if isinstance(number, int) else row.outcome,
+        ending="connected" if row.outcome == "connected"
+        else "given up" if row.outcome == "abandoned"
+        else "going on" if row.ended is None
+        else "failed",
+        started=row.started,
+        ended=row.ended,
+        details=tuple(details),
+    )  # fmt: skip

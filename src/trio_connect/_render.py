@@ -1,0 +1,163 @@
+"""Pictures of what happened, as text: one row for each lookup or attempt, on one axis of time.
+
+    [2001:db8::1]:443  ============================x        at   0 ms: connection refused after 300 ms
+    192.0.2.1:443                              =====~       at 250 ms: lost after 70 ms
+    192.0.2.2:443                                   ==*     at 300 ms: won after 20 ms
+
+Signs tell the endings apart, so no colours are needed. The reports of connects and the picture of a virtual network are
+both drawn here, so they look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from ._check import check_int
+from ._text import shown
+
+__all__ = ["TimelineRow", "draw_timeline"]
+
+Ending: TypeAlias = Literal["connected", "failed", "timed out", "given up", "answered", "going on", "unknown"]
+"""How what a row shows has ended."""
+
+SIGNS: Final[dict[Ending, str]] = {
+    "connected": "*",
+    "failed": "x",
+    "timed out": "!",
+    "given up": "~",
+    "answered": "|",
+    "going on": ">",
+    "unknown": "?",
+}
+
+_NARROWEST: Final = 60
+_LONGEST_BAR: Final = 40
+_SHORTEST_BAR: Final = 10
+_GOOD_BAR: Final = 22
+
+
+@attrs.frozen(kw_only=True)
+class TimelineRow:
+    """One row of a picture. Times are in seconds on any one clock.
+
+    Args:
+      label: whose row it is, such as an endpoint.
+      text: what became of it, in words.
+      ending: the same as a sign at the end of the bar; None for a row without a bar.
+      started: when it began; None for a row without a bar.
+      ended: when it ended; None while it goes on.
+      details: more, which a narrow picture leaves out.
+    """
+
+    label: str
+    text: str
+    ending: Ending | None = None
+    started: float | None = None
+    ended: float | None = None
+    details: tuple[str, ...] = ()
+
+
+def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool = False) -> str:
+    """Return a picture of what happened, one line for each row, on an axis from 0 to the last end.
+
+    Labels that are too long are cut in the middle, words at their end: no line is longer than `width`.
+
+    Args:
+      rows: what to draw, in this order.
+      width: columns of the whole picture, at least 60.
+      legend: whether a last line says what the signs mean.
+
+    Raises:
+      TypeError: `width` is not an int.
+      ValueError: `width` is below 60.
+    """
+    check_width(width)
+    rows = list(rows)
+    end = max((at for row in rows for at in (row.started, row.ended) if at is not None), default=0.0)
+    starts = max((len(duration(row.started)) for row in rows if row.started is not None), default=0)
+    label = min(max((len(row.label) for row in rows), default=0), width * 3 // 10)
+    # Between the three columns stand two spaces each; a bar ends with its sign.
+    room = width - label - 4
+    bare = min(max((len(_words(row, starts, width, ())) for row in rows), default=0), room - _SHORTEST_BAR)
+    whole = max((len(_words(row, starts, width, row.details)) for row in rows), default=0)
+    words = max(bare, min(whole, room - _GOOD_BAR))
+    bar = min(_LONGEST_BAR, room - words)
+    lines = [
+        f"{cut_middle(row.label, label):{label}}  {_bar(row, end, bar):{bar}}  "
+        f"{_words(row, starts, words, row.details)}".rstrip()
+        for row in rows
+    ]
+    if end:
+        lines.insert(0, f"{'':{label}}  0{duration(end):>{bar - 1}}")
+    if legend:
+        lines += _legend(rows, width)
+    return "\n".join(lines)
+
+
+def check_width(width: object) -> None:
+    """Refuse what is not a number of columns that a picture fits into."""
+    if check_int(width, "width") < _NARROWEST:
+        raise ValueError(f"width must be at least {_NARROWEST} columns, got {shown(width)}")
+
+
+def cut_middle(text: str, most: int) -> str:
+    """Return a text with its middle left out, so that no more than `most` characters remain."""
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 2
+    return f"{text[: most - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def cut_end(text: str, most: int) -> str:
+    """Return a text with its end left out, so that no more than `most` characters remain."""
+    return text if len(text) <= most else f"{text[: max(most - 3, 0)]}..."[: max(most, 0)]
+
+
+def duration(seconds: float) -> str:
+    """Return a time for a picture, where two or three digits are enough."""
+    value = seconds * 1000
+    if value >= 10_000:
+        return f"{seconds:.1f} s"
+    if value >= 10:
+        return f"{value:.0f} ms"
+    return f"{round(value, 1 if value >= 1 else 2):g} ms"
+
+
+def _legend(rows: Sequence[TimelineRow], width: int) -> list[str]:
+    there = {row.ending for row in rows if row.started is not None}
+    lines: list[str] = []
+    for ending, sign in SIGNS.items():
+        if ending in there:
+            text = f"{sign} {ending}"
+            if lines and len(lines[-1]) + 2 + len(text) <= width:
+                lines[-1] += f"  {text}"
+            else:
+                lines.append(text)
+    return lines
+
+
+def _bar(row: TimelineRow, end: float, width: int) -> str:
+    if row.started is None or row.ending is None:
+        return ""
+    scale = (width - 1) / end if end else 0.0
+    first = round(row.started * scale)
+    last = max(first, round((end if row.ended is None else row.ended) * scale))
+    return " " * first + "=" * (last - first) + SIGNS[row.ending]
+
+
+def _words(row: TimelineRow, starts: int, width: int, details: tuple[str, ...]) -> str:
+    if row.started is None:
+        return cut_end(row.text, width)
+    head = f"at {duration(row.started):>{starts}}: "
+    took = "" if row.ended is None or row.ended == row.started else f" after {duration(row.ended - row.started)}"
+    # How long it took is never cut: a reason may be long, and its beginning says the most.
+    text = cut_end(row.text, width - len(head) - len(took))
+    words = cut_end(f"{head}{text}{took}", width)
+    for detail in details:
+        if len(words) + 2 + len(detail) > width:
+            break
+        words = f"{words}, {detail}"
+    return words

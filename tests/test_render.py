@@ -1,0 +1,97 @@
+"""Pictures: rows on one axis, no line too long, and signs that a legend explains."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_connect import TimelineRow, draw_timeline
+from trio_connect._render import SIGNS, Ending, cut_end, cut_middle, duration
+
+TIMES = st.floats(0, 1e6)
+ROWS = st.builds(
+    lambda label, text, ending, started, took, details: TimelineRow(
+        label=label,
+        text=text,
+        ending=ending,
+        started=started,
+        ended=None if took is None or started is None else started + took,
+        details=tuple(details),
+    ),
+    st.text(max_size=90),
+    st.text(max_size=90),
+    st.none() | st.sampled_from(get_args(Ending)),
+    st.none() | TIMES,
+    st.none() | TIMES,
+    st.lists(st.text(max_size=30), max_size=3),
+)
+
+
+@given(st.lists(ROWS, max_size=6), st.integers(60, 200), st.booleans())
+def test_no_line_is_wider_than_asked(rows: list[TimelineRow], width: int, legend: bool) -> None:
+    rows = [row for row in rows if not {"\n", "\r"} & {*row.label, *row.text} and row.label.isprintable()]
+    picture = draw_timeline(rows, width, legend=legend)
+    assert all(len(line) <= width for line in picture.split("\n"))
+
+
+@given(st.text(max_size=50), st.integers(8, 50))
+def test_cuts_keep_what_fits(text: str, most: int) -> None:
+    middle, end = cut_middle(text, most), cut_end(text, most)
+    if len(text) <= most:
+        assert middle == end == text
+        return
+    assert len(middle) == len(end) == most
+    assert end == f"{text[: most - 3]}..."
+    head, tail = middle[: (most - 2) // 2], middle[-((most - 3) // 2) :]
+    assert text.startswith(head)
+    assert text.endswith(tail)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"), (0.00004, "0.04 ms"), (0.00123, "1.2 ms"), (0.005, "5 ms"), (0.0126, "13 ms"), (0.25, "250 ms"),
+        (9.999, "9999 ms"), (10.04, "10.0 s"), (3600, "3600.0 s"),
+    ],
+)  # fmt: skip
+def test_times_have_two_or_three_digits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_details_are_left_out_from_the_last_on_where_there_is_no_room() -> None:
+    row = TimelineRow(label="a", text="b", ending="connected", started=0.0, ended=1.0, details=("c" * 20, "d" * 20))
+    assert draw_timeline([row], 120).endswith(f"at 0 ms: b after 1000 ms, {'c' * 20}, {'d' * 20}")
+    assert draw_timeline([row], 75).endswith(f"at 0 ms: b after 1000 ms, {'c' * 20}")
+    assert draw_timeline([row], 60).endswith("at 0 ms: b after 1000 ms")
+
+
+def test_the_legend_explains_the_signs_that_are_there() -> None:
+    rows = [TimelineRow(label=ending, text="", ending=ending, started=0.0) for ending in SIGNS]
+    picture = draw_timeline(rows, legend=True)
+    assert picture.splitlines()[-2:] == [
+        "* connected  x failed  ! timed out  ~ given up  | answered  > going on",
+        "? unknown",
+    ]
+    assert draw_timeline(rows[:2], legend=True).splitlines()[-1] == "* connected  x failed"
+    assert draw_timeline([], legend=True) == ""
+    assert len(set(SIGNS.values())) == len(SIGNS)
+
+
+def test_what_goes_on_reaches_the_end_of_the_axis() -> None:
+    rows = [
+        TimelineRow(label="a", text="connecting", ending="going on", started=0.5),
+        TimelineRow(label="b", text="x", ending="failed", started=0.0, ended=1.0),
+    ]
+    first, second = draw_timeline(rows).splitlines()[1:]
+    assert first.index(">") == second.index("x")
+
+
+@pytest.mark.parametrize(
+    ("width", "error"), [(59, ValueError), (True, TypeError), (80.0, TypeError), (None, TypeError)]
+)
+def test_a_width_is_a_number_of_columns(width: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match="width must be"):
+        draw_timeline([], width)
