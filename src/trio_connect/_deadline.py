@@ -133,6 +133,11 @@ def check_deadline(deadline: object) -> int:
     return deadline
 
 
+def is_late(until: float) -> bool:
+    """Say whether a point in Trio time is now or past: a call that begins then does nothing. 0 is never late."""
+    return -inf < until <= current_time()
+
+
 def to_seconds(deadline: int) -> float:
     """Return the point in Trio time that a deadline means: `math.inf` for none, `-math.inf` for 0."""
     if type(deadline) is not int or deadline < LEAST_DEADLINE:

@@ -171,6 +171,18 @@ def call_exceeded(
     return DeadlineExceeded(text, report=report, transferred=transferred)
 
 
+def call_late(what: str, late_by: float, *, report: ConnectReport | None = None) -> DeadlineExceeded:
+    """Return the exception for a call that began at or after its deadline, and so did nothing.
+
+    Args:
+      what: the operation and its endpoint, such as "connect to 192.0.2.1:443".
+      late_by: seconds from the deadline to the call.
+      report: the endpoints that were not tried, for a connect.
+    """
+    text = f"{what} did not begin: its deadline came {milliseconds(late_by)} before the call"
+    return DeadlineExceeded(text, report=report)
+
+
 _PHASES: Final[tuple[Phase, ...]] = ("socket", "bind", "connect", "establish")
 
 
@@ -253,6 +265,18 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
     counts = _counts(tried) if len(tried) > 1 or any(attempt.outcome == "failed" for attempt in tried) else ""
     detail = "; ".join(filter(None, (counts, _failed_lookups(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
+
+
+def race_late(target: str, report: ConnectReport, late_by: float) -> DeadlineExceeded:
+    """Return the error for a race that was called for at or after its deadline.
+
+    Args:
+      target: a name and port, or "" when the endpoints are all there is to name.
+      report: the finished report, in which nothing was tried.
+      late_by: seconds from the deadline to the call.
+    """
+    where = _where(target, report.attempts) if target or report.attempts else "endpoints still to come"
+    return call_late(f"connect to {where}", late_by, report=report)
 
 
 def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:

@@ -155,7 +155,7 @@ async def test_rule_04_finished_beats_a_deadline_at_the_same_instant(autojump_cl
                 first, second = (qs.stream().connect(nowhere.pair, deadline) for _ in range(2))
                 _, result = await qs.wait_any([first, second], deadline)
                 assert failed(result, errno.ETIMEDOUT)
-                assert len(await qs.wait_next(2, deadline)) == 1
+                assert len(await qs.wait_next(2, 0)) == 1
 
 
 # --- 5: claiming ------------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from trio import current_time
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._answer import Lookup, LookupKind
-from .._deadline import to_seconds
+from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
 from .._engine.order import Knowledge, order, served_families, split_by_source
-from .._messages import call_exceeded, race_failed, resolve_failed
+from .._messages import call_exceeded, call_late, race_failed, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
@@ -104,8 +104,13 @@ async def resolve(
     until = to_seconds(deadline)
     check_resolver(resolver)
     literal = numeric(host)
-    if literal is not None:
+    if literal is not None or is_late(until):
         await checkpoint()
+    if is_late(until):
+        started = current_time()
+        report = ConnectReport(started_at=started, elapsed=0.0)
+        raise call_late(f"lookup of {printable(host)}", started - until, report=report)
+    if literal is not None:
         return (Endpoint(literal, port),)
     await checkpoint_if_cancelled()
     started = current_time()

@@ -109,8 +109,8 @@ async def connectx(
       endpoints: numeric addresses of one peer, best first (`order_endpoints` sorts by RFC 6724). Endpoints of an async
         iterable join the race as they come. At most 64 are tried, no iterator is read any further, and duplicates are
         dropped.
-      deadline: milliseconds on the clock of `now()`; -1 for none. With 0, or one that has passed: the first endpoint,
-        after each immediate failure the next, and one more look.
+      deadline: milliseconds on the clock of `now()`; -1 for none. With 0: the first endpoint, after each immediate
+        failure the next, and one more look. With one that has passed nothing is tried.
       policy: how the race is run.
       sources: where connections may start, best first. Each endpoint is tried from each source that has an address of
         its family, before the next endpoint; one that no source serves is reported as skipped.

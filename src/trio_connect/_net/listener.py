@@ -6,6 +6,7 @@ import errno
 import socket
 import sys
 from abc import abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import trio
@@ -15,7 +16,7 @@ from trio.lowlevel import checkpoint
 from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
-from .._messages import call_exceeded, connect_error
+from .._messages import call_exceeded, call_late, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import printable, shown
 from .attempt import Door, adopt, load_reports, sockaddr_of
@@ -144,6 +145,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         if self._accepting:
             raise trio.BusyResourceError("another task is accepting from this listener")
         started = current_time()
+        if -inf < until <= started:
+            await checkpoint()
+            raise call_late(f"accept on {printable(str(self._name))}", started - until)
         self._accepting = True
         try:
             door, name = await self._door.accept(until)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
@@ -36,8 +38,8 @@ async def tcp_connect(
 
     Args:
       endpoint: where to, an `Endpoint` or an address tuple of the `socket` module.
-      deadline: milliseconds on the clock of `now()`; -1 for none. With 0, or one that has passed, connect(2) is
-        tried, other tasks get one turn, and it is looked at once more.
+      deadline: milliseconds on the clock of `now()`; -1 for none. With 0 connect(2) is tried, other tasks get
+        one turn, and it is looked at once more. With one that has passed nothing is tried.
       source: the address, interface or port to connect from.
       options: what to set on the socket before it connects.
 
@@ -68,6 +70,11 @@ async def tcp_connect(
     # Before the socket exists: a cancelled caller must not send a SYN.
     await checkpoint_if_cancelled()
     started = current_time()
+    if until <= started and until != -inf:
+        await checkpoint()
+        from .race.reports import late_connect
+
+        raise late_connect(endpoint, source, until)
     door = None
     try:
         factory = factory_installed()

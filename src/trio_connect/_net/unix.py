@@ -20,8 +20,8 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._check import check_int
-from .._deadline import to_seconds
-from .._messages import call_exceeded, connect_error
+from .._deadline import is_late, to_seconds
+from .._messages import call_exceeded, call_late, connect_error
 from .._text import printable, shown
 from .attempt import PENDING
 from .listener import SocketListener, check_backlog, listen, new_listening_socket
@@ -116,6 +116,8 @@ class UnixStream(ByteStream[str | bytes]):
             raise trio.ClosedResourceError("nothing can be sent after send_eof()")
         if sys.platform == "win32":
             raise OSError(errno.EOPNOTSUPP, "this platform cannot pass descriptors")
+        if is_late(until):
+            await self._refuse_late("send", until)
         # While this waits for room, its caller may close the number, and another open may get it.
         copy = os.dup(fd)
         started = current_time()
@@ -156,6 +158,8 @@ class UnixStream(ByteStream[str | bytes]):
         """
         until = to_seconds(deadline)
         self._check_can_receive()
+        if is_late(until):
+            await self._refuse_late("receive", until)
         if self._buffer:
             await checkpoint()
             raise OSError(errno.EPROTO, f"bytes, not a descriptor, came on {self!r}")
@@ -262,6 +266,9 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     until = to_seconds(deadline)
     await checkpoint_if_cancelled()
     started = current_time()
+    if is_late(until):
+        await checkpoint()
+        raise call_late(f"connect to {show_path(address)}", started - until)
     phase: Phase = "socket"
     door: Door | None = None
     try:

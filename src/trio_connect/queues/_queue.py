@@ -8,13 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
+from trio import current_time
 from trio.lowlevel import checkpoint
 
 from .._check import check_int
-from .._deadline import to_seconds
+from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
+from .._messages import call_late
 from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
+from .._net.race.reports import late_connect
 from .._net.unix import UnixPath
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken
@@ -147,6 +150,8 @@ class SocketQueue(IOQueue):
     async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
         connected = False
         try:
+            if is_late(until) and not operation.cancelled:
+                raise _late_connect(target, until)
             connected = await self._transport.connect(target, until, operation)
         finally:
             self._connect_ended(succeeded=connected)
@@ -286,6 +291,12 @@ class SocketQueue(IOQueue):
             self._scheduler.closers.discard(self._dispose)
             if self._closed is not None:
                 self._closed.set()
+
+
+def _late_connect(target: Any, until: float) -> OSError:
+    if isinstance(target, Endpoint):
+        return late_connect(target, None, until)
+    return call_late(f"connect to {show(target)}", current_time() - until)
 
 
 def _busy(lane: Lane | None) -> bool:

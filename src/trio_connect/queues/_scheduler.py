@@ -18,7 +18,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .._messages import call_exceeded
+from .._messages import call_exceeded, call_late
 from .._net.sockets.waiting import one_pass
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
 from ._operations import AnyResult, AnyToken, Lane, Operation, Work
@@ -187,6 +187,9 @@ class Scheduler:
             await checkpoint()
             self._refuse(tokens, flaw)
         started = current_time()
+        if -inf < until <= started:
+            await checkpoint()
+            raise call_late(_the_wait_for(tokens), started - until)
         waiter = Waiter()
         self.table.hold(tokens, waiter)
         self._named.add(waiter)
@@ -205,8 +208,7 @@ class Scheduler:
                     await cancel_shielded_checkpoint()
                     found = self._oldest(tokens)
             if found is None:
-                what = f"the wait for {tokens[0]}" if len(tokens) == 1 else f"the wait for any of {len(tokens)} tokens"
-                raise call_exceeded(what, current_time() - started)
+                raise call_exceeded(_the_wait_for(tokens), current_time() - started)
             return found, self._claimed(self.table.claim(found))
         finally:
             self._named.discard(waiter)
@@ -251,9 +253,13 @@ class Scheduler:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
+        if -inf < until <= current_time():
+            await checkpoint()
+            self.check_open()
+            return []
         if self._is_enough(want, ends=ends) or self._ended:
             await checkpoint()
-        elif until <= current_time():
+        elif until == -inf:
             await one_pass()
         while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
             reaper = Reaper(want=want, ends=ends)
@@ -346,3 +352,7 @@ class Scheduler:
         for waiter in (*self._named, *self._applicants):
             waiter.wake()
         self._wake_reapers()
+
+
+def _the_wait_for(tokens: Sequence[AnyToken]) -> str:
+    return f"the wait for {tokens[0]}" if len(tokens) == 1 else f"the wait for any of {len(tokens)} tokens"

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, final
 
 import trio
@@ -28,7 +29,7 @@ from trio.lowlevel import (
 
 from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
-from ..._messages import milliseconds, race_exceeded
+from ..._messages import milliseconds, race_exceeded, race_late
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from ..attempt import PENDING, describe_source, look
@@ -113,7 +114,8 @@ class RaceDriver:
         self._waited = False
         self._until = until
         self._started = started
-        self._now_or_never = until <= started
+        self._now_or_never = until == -inf
+        self._late = -inf < until <= started
         self._options = options
         self._factory = factory
         self._establish = establish
@@ -158,13 +160,10 @@ class RaceDriver:
         try:
             if self._adopted is None:
                 await checkpoint_if_cancelled()
-            self._carry_out(self.race.tick(self._started), self._started)
-            if feed is None and self._establish is None and not self._factory:
-                await self._watch_one()
-            if feed is not None or not self._is_over():
-                await self._watch_all(feed)
-            elif not self._parked:
-                await cancel_shielded_checkpoint()
+            if self._late:
+                await checkpoint()
+            else:
+                await self._race(feed)
             if self._mailbox.crash is not None:
                 raise self._mailbox.crash
         except BaseException:
@@ -179,6 +178,8 @@ class RaceDriver:
         self._give_up(keep=winner)
         if winner is None or self._expired:
             report = self._report()
+            if self._late:
+                raise race_late(self._target, report, self._started - self._until)
             if self._expired:
                 raise race_exceeded(self._target, report)
             return None, report
@@ -190,6 +191,15 @@ class RaceDriver:
         else:
             stream.set_report(self._report())
         return value, None
+
+    async def _race(self, feed: Feed | None) -> None:
+        self._carry_out(self.race.tick(self._started), self._started)
+        if feed is None and self._establish is None and not self._factory:
+            await self._watch_one()
+        if feed is not None or not self._is_over():
+            await self._watch_all(feed)
+        elif not self._parked:
+            await cancel_shielded_checkpoint()
 
     @property
     def errors(self) -> list[Exception]:

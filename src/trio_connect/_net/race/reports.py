@@ -13,7 +13,7 @@ from trio import current_time
 
 from ..._endpoint import Endpoint, Source
 from ..._errors import DeadlineExceeded
-from ..._messages import call_exceeded
+from ..._messages import call_exceeded, call_late
 from ..._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
@@ -43,6 +43,20 @@ def _won_alone(facts: Facts) -> ConnectReport:
         *(Attempt(endpoint=endpoint, source=source, outcome="skipped") for source, endpoint in dict.fromkeys(skipped)),
     ]
     return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
+
+
+def late_connect(endpoint: Endpoint, source: Source | None, until: float) -> DeadlineExceeded:
+    """Return the exception for one connect that was called for at or after its deadline.
+
+    Args:
+      endpoint: where it was to go.
+      source: where it was to come from.
+      until: the deadline, in Trio time.
+    """
+    now = current_time()
+    attempt = Attempt(endpoint=endpoint, source=source, outcome="not tried")
+    report = ConnectReport(attempts=(attempt,), started_at=now, elapsed=0.0)
+    return call_late(f"connect to {endpoint}", now - until, report=report)
 
 
 def deadline_exceeded(endpoint: Endpoint, source: Source | None, source_text: str, started: float) -> DeadlineExceeded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from abc import abstractmethod
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
@@ -154,6 +155,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             await self.aclose()
             return
         started = current_time()
+        if -inf < until <= started:
+            await self.aclose()
+            await self._refuse_late("graceful close", until)
         patience = Patience(until)
         self._leave()
         self._draining = True

@@ -15,7 +15,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ..._check import SIZE_LIMIT, check_size
-from ..._deadline import to_seconds
+from ..._deadline import is_late, to_seconds
 from ..._errors import IncompleteRead
 from ..._text import printable
 from ..sockets.waiting import Expired
@@ -54,12 +54,15 @@ class ReceivingHalf(StreamState[A]):
         until = to_seconds(deadline)
         size = RECEIVE_SIZE if max_bytes is None else check_size(max_bytes, "max_bytes", 1)
         self._check_can_receive()
+        started = current_time() if until != inf else 0.0
+        if -inf < until <= started:
+            await self._refuse_late("receive", until)
         if self._buffer:
             await checkpoint_if_cancelled()
             data = self._buffer.take_up_to(size)
             await cancel_shielded_checkpoint()
             return data
-        return await self._receive(size, until)
+        return await self._receive(size, until, started)
 
     async def receive_exactly(self, n: int, deadline: int = -1) -> bytes:
         """Receive exactly `n` bytes.
@@ -81,6 +84,8 @@ class ReceivingHalf(StreamState[A]):
         until = to_seconds(deadline)
         check_size(n, "n", 0)
         self._check_can_receive()
+        if until != inf and is_late(until):
+            await self._refuse_late("receive", until)
         if n > RECEIVE_SIZE and n > len(self._buffer):
             target = bytearray(n)
             await self._fill_target(memoryview(target), until)
@@ -120,6 +125,8 @@ class ReceivingHalf(StreamState[A]):
             if view.readonly:
                 raise TypeError("receive_into needs a writable buffer")
             self._check_can_receive()
+            if until != inf and is_late(until):
+                await self._refuse_late("receive", until)
             await self._fill_target(view, until)
 
     async def receive_until(self, delimiter: bytes, max_bytes: int, deadline: int = -1) -> bytes:
@@ -149,8 +156,10 @@ class ReceivingHalf(StreamState[A]):
             raise ValueError("delimiter must have at least one byte")
         check_size(max_bytes, "max_bytes", 0)
         self._check_can_receive()
-        searched = 0
         started = current_time()
+        if -inf < until <= started:
+            await self._refuse_late("receive", until)
+        searched = 0
         patience = Patience(until)
         while True:
             found = self._buffer.find(delimiter, searched)
@@ -220,13 +229,14 @@ class ReceivingHalf(StreamState[A]):
         """
         until = to_seconds(deadline)
         self._check_can_receive()
-        data = await self._receive(RECEIVE_SIZE, until)
+        started = current_time() if until != inf else 0.0
+        if -inf < until <= started:
+            await self._refuse_late("receive", until)
+        data = await self._receive(RECEIVE_SIZE, until, started)
         self._own_buffer().add(data)
         return len(data)
 
-    async def _receive(self, size: int, until: float, started: float | None = None) -> bytes:
-        if started is None and until != inf:
-            started = current_time()
+    async def _receive(self, size: int, until: float, started: float) -> bytes:
         self._receiving = True
         try:
             data = await self._door.receive(size, until)

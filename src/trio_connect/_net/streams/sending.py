@@ -53,8 +53,12 @@ class SendingHalf(StreamState[A]):
         self._check_can_send()
         if self._eof_sent:
             raise trio.ClosedResourceError("nothing can be sent after send_eof()")
-        self._sending = True
         started = current_time() if until != inf else 0.0
+        if -inf < until <= started:
+            for view in views:
+                view.release()
+            await self._refuse_late("send", until)
+        self._sending = True
         patience = Patience(until)
         total = sum(map(len, views))
         sent = 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from math import inf
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 import trio
 from trio import current_time
+from trio.lowlevel import checkpoint
 
 from ..._errors import DeadlineExceeded
-from ..._messages import call_exceeded, strerror
+from ..._messages import call_exceeded, call_late, strerror
 from ..._text import printable
 from ..sockets.factory_socket import FactorySocket
 from ..sockets.kernel_socket import KernelSocket
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..race.reports import Recorded
 
 A = TypeVar("A")
+
+_PREPOSITIONS: Final = {"send": "to", "receive": "from"}
 
 
 class StreamState(Generic[A]):
@@ -100,11 +103,22 @@ class StreamState(Generic[A]):
         if code:
             self._raise_broken(what, OSError(code, os.strerror(code)))
 
-    def _exceeded(self, what: str, started: float | None, transferred: int) -> DeadlineExceeded:
-        now = current_time()
-        elapsed = 0.0 if started is None else now - started
-        direction = {"send": "to", "receive": "from"}.get(what, "with")
-        return call_exceeded(f"{what} {direction} {printable(str(self._peer))}", elapsed, transferred=transferred)
+    def _described(self, what: str) -> str:
+        return f"{what} {_PREPOSITIONS.get(what, 'with')} {printable(str(self._peer))}"
+
+    async def _refuse_late(self, what: str, until: float) -> NoReturn:
+        """Refuse a call that begins at or after its deadline, a point in Trio time.
+
+        Raises:
+          DeadlineExceeded: after a checkpoint, so that an enclosing scope is heard first.
+        """
+        late_by = current_time() - until
+        await checkpoint()
+        raise call_late(self._described(what), late_by)
+
+    def _exceeded(self, what: str, started: float, transferred: int) -> DeadlineExceeded:
+        elapsed = current_time() - started
+        return call_exceeded(self._described(what), elapsed, transferred=transferred)
 
 
 class Patience:
