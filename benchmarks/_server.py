@@ -6,6 +6,8 @@ Prints one line of JSON, the ports it found between LOWEST and HIGHEST, and serv
   echo     sends back what comes
   sink     reads and forgets
   source   sends without end
+  lines    likewise, lines of 16 MiB
+  drops    likewise, in pieces of 256 bytes, each with a segment of its own
   full     listens and never accepts, its backlog already full: whoever connects stays pending
 """
 
@@ -22,6 +24,8 @@ from collections.abc import Callable
 
 BACKLOG = 65535
 SIZE = 1 << 20
+LINE = bytes(16 << 20) + b"\n"
+DROP = 256
 
 
 def listen(ports: range, backlog: int = BACKLOG) -> socket.socket:
@@ -71,6 +75,18 @@ def source(sock: socket.socket) -> None:
         sock.sendall(data)
 
 
+def lines(sock: socket.socket) -> None:
+    while True:
+        sock.sendall(LINE)
+
+
+def drops(sock: socket.socket) -> None:
+    view = memoryview(LINE)
+    while True:
+        for start in range(0, len(LINE), DROP):
+            sock.sendall(view[start : start + DROP])
+
+
 def serve(listener: socket.socket, handler: Callable[[socket.socket], None]) -> None:
     def guarded(sock: socket.socket) -> None:
         with sock:
@@ -90,11 +106,12 @@ def main() -> None:
     if core >= 0:
         os.sched_setaffinity(0, {core})
     ports = range(lowest, highest + 1)
-    listeners = {name: listen(ports) for name in ("accept", "echo", "sink", "source")}
+    listeners = {name: listen(ports) for name in ("accept", "echo", "sink", "source", "lines", "drops")}
     full = listeners["full"] = listen(ports, 0)
     filler = socket.socket()  # kept: a backlog of 0 has room for one
     filler.connect(("127.0.0.1", full.getsockname()[1]))
-    for name, handler in (("echo", echo), ("sink", sink), ("source", source)):
+    handlers = {"echo": echo, "sink": sink, "source": source, "lines": lines, "drops": drops}
+    for name, handler in handlers.items():
         threading.Thread(target=serve, args=(listeners[name], handler), daemon=True).start()
     threading.Thread(target=accept_and_close, args=(listeners["accept"],), daemon=True).start()
     print(json.dumps({name: sock.getsockname()[1] for name, sock in listeners.items()}), flush=True)

@@ -1,4 +1,4 @@
-"""Bytes after connecting: ping-pong, bulk both ways, and many small records out of a full pipe."""
+"""Bytes after connecting: ping-pong, bulk both ways, many small records out of a full pipe, and one long line."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from trio_connect import TcpStream, tcp_connect
 OURS, TRIO, ASYNCIO, UVLOOP = "trio_connect.TcpStream", "trio.SocketStream", "asyncio streams", "uvloop streams"
 BLOCKING = c.BLOCKING
 MIB = 1 << 20
+LINE = 16 * MIB
 RECORD = 64
 SMALL = bytes(RECORD)
 LARGE = bytes(MIB)
@@ -96,6 +97,11 @@ async def ours_records_exactly(stream: TcpStream, n: int) -> None:
         await stream.receive_exactly(RECORD)
 
 
+async def ours_line(stream: TcpStream, n: int) -> None:
+    for _ in range(n):
+        await stream.receive_until(b"\n", LINE)
+
+
 # ---------------------------------------------------------------------- trio
 
 
@@ -126,6 +132,17 @@ async def trio_records(stream: trio.SocketStream, n: int) -> None:
             buffer += await stream.receive_some()
         bytes(buffer[:RECORD])
         del buffer[:RECORD]
+
+
+async def trio_line(stream: trio.SocketStream, n: int) -> None:
+    buffer = bytearray()
+    for _ in range(n):
+        searched = 0
+        while (end := buffer.find(b"\n", searched)) < 0:
+            searched = len(buffer)
+            buffer += await stream.receive_some()
+        bytes(buffer[:end])
+        del buffer[: end + 1]
 
 
 # ---------------------------------------------------------------------- asyncio and uvloop
@@ -159,6 +176,12 @@ async def asyncio_records(streams: Streams, n: int) -> None:
     reader, _ = streams
     for _ in range(n):
         await reader.readexactly(RECORD)
+
+
+async def asyncio_line(streams: Streams, n: int) -> None:
+    reader, _ = streams
+    for _ in range(n):
+        await reader.readuntil(b"\n")
 
 
 # ---------------------------------------------------------------------- blocking
@@ -206,9 +229,9 @@ def run_trio(connect: Callable[[int], Awaitable[Any]], body: Any, port: int, n: 
     return trio.run(main)
 
 
-async def asyncio_main(body: Any, port: int, n: int) -> Sample:
+async def asyncio_main(body: Any, port: int, n: int, limit: int = 65536) -> Sample:
     watch = Watch()
-    streams = await asyncio.open_connection("127.0.0.1", port)
+    streams = await asyncio.open_connection("127.0.0.1", port, limit=limit)
     await body(streams, max(1, n // 20))
     watch.start()
     await body(streams, n)
@@ -217,12 +240,12 @@ async def asyncio_main(body: Any, port: int, n: int) -> Sample:
     return sample
 
 
-def run_asyncio(body: Any, port: int, n: int) -> Sample:
-    return asyncio.run(asyncio_main(body, port, n))
+def run_asyncio(body: Any, port: int, n: int, limit: int = 65536) -> Sample:
+    return asyncio.run(asyncio_main(body, port, n, limit))
 
 
-def run_uvloop(body: Any, port: int, n: int) -> Sample:
-    sample: Sample = c.run_uvloop(asyncio_main(body, port, n))
+def run_uvloop(body: Any, port: int, n: int, limit: int = 65536) -> Sample:
+    sample: Sample = c.run_uvloop(asyncio_main(body, port, n, limit))
     return sample
 
 
@@ -285,6 +308,18 @@ EXERCISES: dict[str, tuple[str, int, dict[str, partial[Sample]]]] = {
     ),
 }
 RECORDS = "64-byte records from a full pipe"
+LINES = {"lines": "one line of 16 MiB", "drops": "one line of 16 MiB, in pieces of 256 B"}
+for kind, title in LINES.items():
+    EXERCISES[title] = (
+        kind,
+        4,
+        {
+            OURS + ", receive_until": partial(on_ours, ours_line),
+            TRIO + " and a bytearray": partial(on_trio, trio_line),
+            ASYNCIO + ", readuntil": partial(run_asyncio, asyncio_line, limit=2 * LINE),
+            UVLOOP + ", readuntil": partial(run_uvloop, asyncio_line, limit=2 * LINE),
+        },
+    )
 
 
 def measure(rounds: int, n: int) -> dict[str, Any]:
@@ -343,6 +378,9 @@ def main() -> None:
         if title == RECORDS:
             exactly = ratio(samples, ASYNCIO + ", readexactly", mine)
             bounds.append(Bound("records: asyncio readexactly / our take", exactly, at_least=1))
+        if title in LINES.values():
+            until = ratio(samples, mine, ASYNCIO + ", readuntil")
+            bounds.append(Bound(f"{title}: our receive_until / asyncio readuntil", until, at_most=2))
     for line in filter(None, [*found["missing"], found["note"] and "NOTE: " + found["note"]]):
         print(f"\n{line}")
     sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._check import SIZE_LIMIT, check_int
+from .._deadline import to_seconds
 from .._text import shown
 from ._handles import IpcConnection, TcpConnection, check_deadline, failure, find, refuse
 
@@ -99,7 +100,7 @@ async def brecv(s: int, buf: Buffer | None, len: int, deadline: int) -> int:
     Args:
       s: the handle of a connection.
       buf: a bytearray or another writable buffer of at least `len` bytes; None skips them. What is skipped is held
-        until all of it is there, so skip much in pieces.
+        from when it comes until all of it is there, so skip much in pieces.
       len: how many.
       deadline: milliseconds on the clock of `now()`, for all of them; -1 for none, 0 for what is there.
 
@@ -213,7 +214,7 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
     if code and (code == errno.EBUSY or not 0 < total <= stream.buffered):
         await refuse(code, f"receiving on handle {s}")
     # A descriptor may ride on any byte of a unix-domain stream, so there not one byte is read ahead.
-    direct = isinstance(connection, IpcConnection) or total > _READ_AHEAD
+    exact = isinstance(connection, IpcConnection)
     with ExitStack() as stack:
         views: list[memoryview | None] = []
         for memory, size in pieces:
@@ -222,12 +223,11 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
                 raise TypeError("receiving needs a writable buffer")
             views.append(view)
         with connection.incoming:
-            if direct and len(views) == 1 and views[0] is not None:
+            if len(views) == 1 and views[0] is not None and (exact or total > _READ_AHEAD):
                 await stream.receive_into(views[0], deadline)
                 return 0
-            if direct:
-                data: bytes | bytearray = bytearray(total)
-                await stream.receive_into(data, deadline)
+            if exact:
+                data = await stream._receive_without_reading_ahead(total, to_seconds(deadline))  # noqa: SLF001 - both are ours
             else:
                 data = await stream.receive_exactly(total, deadline)
         start = 0

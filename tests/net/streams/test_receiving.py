@@ -340,7 +340,13 @@ async def test_a_refusal_of_the_kernel_is_broken(door: Door) -> None:
 # --- the buffer -------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.one_of(st.binary(max_size=20), st.integers(0, 25), st.tuples(st.integers(0, 25)))))
+# Few letters, so that delimiters are found; and pieces on both sides of what is kept as it came.
+letters = st.binary(max_size=5).map(lambda data: bytes(b"ab"[value % 2] for value in data))
+pieces = st.builds(lambda data, times: data * times, letters, st.sampled_from((1, 1, 1, 3000, 6000)))
+delimiters = letters.filter(bool)
+
+
+@given(st.lists(st.one_of(pieces, st.integers(0, 40_000), st.tuples(delimiters, st.integers(0, 60_000)))))
 def test_the_buffer_is_a_queue_of_bytes(steps: list[Any]) -> None:
     buffer, model = ReceiveBuffer(), bytearray()
     for step in steps:
@@ -349,15 +355,16 @@ def test_the_buffer_is_a_queue_of_bytes(steps: list[Any]) -> None:
             model += step
         elif isinstance(step, int):
             expected = bytes(model[:step]) if step <= len(model) else None
-            assert buffer.take(step) == expected
+            taken = buffer.take(step)
+            assert taken == expected
+            assert taken is None or type(taken) is bytes
             if expected is not None:
                 del model[:step]
         else:
-            taken = buffer.take_up_to(*step)
-            assert taken == bytes(model[: step[0]])
-            buffer.put_back(taken)
-            assert buffer.find(b"\0", 1) == model.find(b"\0", 1)
+            delimiter, end = step
+            assert buffer.find(delimiter, end) == model.find(delimiter, 0, end)
         assert len(buffer) == len(model)
+    assert buffer.take_up_to(1 << 30) == bytes(model)
 
 
 async def test_the_buffer_that_streams_share_until_they_need_one_stays_empty() -> None:

@@ -3,6 +3,9 @@
 Two rules shape this module. A receive that times out or is cancelled loses nothing: bytes go into the stream's buffer
 before anything can interrupt the call, and are taken from there at its very end. And a second receiver gets
 `trio.BusyResourceError` and changes nothing.
+
+Memory and time follow what has come, never what was asked for: a size may have been read from the wire, and whoever
+sends a length prefix of 1 GiB and three bytes more must cost us three bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +31,13 @@ A = TypeVar("A")
 
 RECEIVE_SIZE: Final = 65536
 """What one read asks for unless told otherwise; trio.SocketStream's own default."""
+_LARGEST_READ: Final = 1 << 18
+"""What one read asks for at most, because recv(2) needs memory for all of it before anything has come."""
+
+
+def _next_size(size: int, got: int) -> int:
+    """Return what to ask the next read for: more where the last one was filled."""
+    return min(2 * size, _LARGEST_READ) if got == size else RECEIVE_SIZE
 
 
 class ReceivingHalf(StreamState[A]):
@@ -62,7 +72,7 @@ class ReceivingHalf(StreamState[A]):
             data = self._buffer.take_up_to(size)
             await cancel_shielded_checkpoint()
             return data
-        return await self._receive(size, until, started)
+        return await self._receive(min(size, _LARGEST_READ), until, started)
 
     async def receive_exactly(self, n: int, deadline: int = -1) -> bytes:
         """Receive exactly `n` bytes.
@@ -86,10 +96,6 @@ class ReceivingHalf(StreamState[A]):
         self._check_can_receive()
         if until != inf and is_late(until):
             await self._refuse_late("receive", until)
-        if n > RECEIVE_SIZE and n > len(self._buffer):
-            target = bytearray(n)
-            await self._fill_target(memoryview(target), until)
-            return bytes(target)
         buffered = len(self._buffer) >= n
         if buffered:
             await checkpoint_if_cancelled()
@@ -159,24 +165,24 @@ class ReceivingHalf(StreamState[A]):
         started = current_time()
         if -inf < until <= started:
             await self._refuse_late("receive", until)
-        searched = 0
         patience = Patience(until)
+        size = RECEIVE_SIZE
+        end = max_bytes + len(delimiter)
         while True:
-            found = self._buffer.find(delimiter, searched)
-            if found > max_bytes or (found < 0 and len(self._buffer) >= max_bytes + len(delimiter)):
+            found = self._buffer.find(delimiter, end)
+            if found < 0 and len(self._buffer) >= end:
                 await checkpoint()
                 text = f"no {delimiter!r} within {max_bytes} bytes from {self._peer}"
                 raise OSError(errno.EMSGSIZE, text)
             if found >= 0:
                 break
-            # The delimiter may have begun already: search its possible beginning again.
-            searched = max(0, len(self._buffer) - len(delimiter) + 1)
             if patience.is_over():
                 raise self._exceeded("receive", started, len(self._buffer))
-            data = await self._receive(RECEIVE_SIZE, until, started)
+            data = await self._receive(size, until, started)
             if not data:
                 raise self._incomplete(None, f"{delimiter!r}")
             self._own_buffer().add(data)
+            size = _next_size(size, len(data))
         buffered = not patience.tried
         if buffered:
             await checkpoint_if_cancelled()
@@ -252,29 +258,45 @@ class ReceivingHalf(StreamState[A]):
             self._check_end("receive")
         return data
 
-    async def _fill_to(self, n: int, until: float) -> None:
+    async def _receive_without_reading_ahead(self, n: int, until: float) -> bytes:
+        """Receive exactly `n` bytes, and leave in the kernel what comes after them."""
+        self._check_can_receive()
+        buffered = len(self._buffer) >= n
+        if buffered:
+            await checkpoint_if_cancelled()
+        else:
+            await self._fill_to(n, until, ahead=False)
+        data = self._buffer.take_up_to(n)
+        if buffered:
+            await cancel_shielded_checkpoint()
+        return data
+
+    async def _fill_to(self, n: int, until: float, *, ahead: bool = True) -> None:
+        """Read until `n` bytes are buffered; `ahead` says whether more may be, when they have come."""
         started = current_time()
         patience = Patience(until)
-        while len(self._buffer) < n:
+        size = RECEIVE_SIZE
+        while (missing := n - len(self._buffer)) > 0:
             if patience.is_over():
                 raise self._exceeded("receive", started, len(self._buffer))
-            data = await self._receive(RECEIVE_SIZE, until, started)
+            data = await self._receive(size if ahead else min(size, missing), until, started)
             if not data:
                 raise self._incomplete(n, f"{n} bytes")
             self._own_buffer().add(data)
+            size = _next_size(size, len(data))
 
     async def _fill_target(self, view: memoryview, until: float) -> None:
-        """Fill a buffer without a detour; whatever ends this early puts the bytes back."""
-        if len(view) <= len(self._buffer):
+        """Fill a buffer without a detour; whatever ends this early keeps the bytes."""
+        buffered = len(self._buffer)
+        if len(view) <= buffered:
             await checkpoint_if_cancelled()
             view[:] = self._buffer.take_up_to(len(view))
             await cancel_shielded_checkpoint()
             return
         started = current_time()
         patience = Patience(until)
-        head = self._buffer.take_up_to(len(view))
-        count = len(head)
-        view[:count] = head
+        # What is buffered stays there until the rest has come: a caller that polls must not pay for it each time.
+        count = buffered
         self._receiving = True
         try:
             while count < len(view):
@@ -292,11 +314,13 @@ class ReceivingHalf(StreamState[A]):
             self._raise_broken("receive", exc)
         finally:
             self._receiving = False
-            if count < len(view) and not self._closed:
-                self._own_buffer().put_back(bytes(view[:count]))
+            if buffered < count < len(view) and not self._closed:
+                self._own_buffer().add(bytes(view[buffered:count]))
         if count < len(view):
             self._check_end("receive")
             raise self._incomplete(len(view), f"{len(view)} bytes")
+        if buffered:
+            view[:buffered] = self._buffer.take_up_to(buffered)
 
     def _incomplete(self, expected: int | None, what: str) -> IncompleteRead:
         available = len(self._buffer)
