@@ -34,29 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["ConnectFailed", "DeadlineExceeded", "EstablishFailed", "IncompleteRead", "ResolveFailed"]
 
 
-class _Reporting:
-    """An error that has a report; the empty one is loaded when somebody looks.
-
-    Who only connects does not pay for it at import, and an error needs no descriptor to read a module with.
-    """
-
-    _report: ConnectReport | None
-
-    @property
-    def report(self) -> ConnectReport:
-        """What had been tried: every attempt, and every lookup. Empty unless the call was a connect or a lookup."""
-        if self._report is None:
-            from ._report import EMPTY_REPORT
-
-            self._report = EMPTY_REPORT
-        return self._report
-
-
 class EstablishFailed(Exception):
     """Raised by the caller's establish to say: this peer will not do, try the next one."""
 
 
-class ConnectFailed(_Reporting, OSError):
+class ConnectFailed(OSError):
     """No attempt of a race led to a connection.
 
     `errno` is what the attempts agree on; else that of the failure that came furthest, where trouble of this machine
@@ -70,6 +52,7 @@ class ConnectFailed(_Reporting, OSError):
       errors: see the attribute.
     """
 
+    _report: ConnectReport | None
     errors: tuple[Exception, ...]
     """One for each attempt that failed, in the order of their starts; of a `ResolveFailed` one for each lookup that
     failed. What an establish raised is there as it was raised, a group too."""
@@ -93,6 +76,16 @@ class ConnectFailed(_Reporting, OSError):
         return type(self), (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
 
     @property
+    def report(self) -> ConnectReport:
+        """What had been tried: every attempt, and every lookup."""
+        if self._report is None:
+            # Loaded when somebody looks: an error needs no descriptor to read a module with.
+            from ._report import EMPTY_REPORT
+
+            self._report = EMPTY_REPORT
+        return self._report
+
+    @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The attempts of the report."""
         return self.report.attempts
@@ -102,7 +95,7 @@ class ResolveFailed(ConnectFailed):
     """A name has no address that could be tried. `report` has the lookups, `errno` is mostly an EAI number."""
 
 
-class DeadlineExceeded(_Reporting, trio.TooSlowError, TimeoutError):
+class DeadlineExceeded(trio.TooSlowError, TimeoutError):
     """The deadline that was passed to a call came before its result.
 
     Both a `trio.TooSlowError` and a `TimeoutError`, with errno ETIMEDOUT. A scope of the caller's that expires raises
@@ -110,16 +103,18 @@ class DeadlineExceeded(_Reporting, trio.TooSlowError, TimeoutError):
 
     Args:
       message: what was waited for, and for how long.
-      report: what had been tried by then; empty unless the call was a connect or a lookup.
+      report: what had been tried by then; None unless the call was a connect or a lookup.
       transferred: bytes of this call that the kernel had taken, or that were received and stay buffered.
     """
 
+    report: ConnectReport | None
+    """What had been tried, every attempt and every lookup; None unless the call was a connect or a lookup."""
     transferred: int
     """Bytes of this call that the kernel had taken, or that were received and stay in the stream's buffer."""
 
     def __init__(self, message: str, *, report: ConnectReport | None = None, transferred: int = 0) -> None:
         super().__init__(errno.ETIMEDOUT, message)
-        self._report = report
+        self.report = report
         self.transferred = transferred
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -274,6 +274,7 @@ async def test_an_answer_at_the_deadline_is_on_record(net):
     for _ in range(10):
         with pytest.raises(DeadlineExceeded) as caught:
             await connect("api.test", 443, now() + 125)
+        assert caught.value.report is not None
         assert [lookup.answer is not None for lookup in caught.value.report.lookups] == [True, True]
 
 
@@ -524,6 +525,7 @@ async def test_resolve_waits_for_both_and_gives_the_order_of_connect(net):
     dead(net, *six, *four)
     with pytest.raises(DeadlineExceeded) as caught:
         await connect("api.test", 443, now() + 5000)
+    assert caught.value.report is not None
     assert [a.endpoint for a in caught.value.report.attempts] == [
         Endpoint(four[0], 443),  # came first
         *(endpoint for endpoint in endpoints if endpoint.host != four[0]),
@@ -540,6 +542,7 @@ async def test_resolve_fails_like_connect(net):
     with pytest.raises(DeadlineExceeded, match=r"lookup of never\.test had no result") as caught:
         await resolve("never.test", 443, now() + 200)
     assert watch.ms == 200
+    assert caught.value.report is not None
     assert [lookup.kind for lookup in caught.value.report.lookups] == ["AAAA", "A"]
 
 

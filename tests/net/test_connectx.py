@@ -166,6 +166,7 @@ async def test_line_45_the_failure_of_any_attempt_opens_one_gate(net):
     dead(net, "192.0.2.5", "192.0.2.6")
     with pytest.raises(DeadlineExceeded) as caught:
         await connectx(at(*(f"192.0.2.{n}" for n in range(1, 7))), now() + 700)
+    assert caught.value.report is not None
     assert list(starts(caught.value.report).values()) == [0, 250, 300, 350, 450, None]
 
 
@@ -455,6 +456,7 @@ async def test_line_74_a_deadline_ends_a_race_at_its_instant_in_every_state(net)
             with pytest.raises(DeadlineExceeded, match="no result by its deadline") as caught:
                 await connectx(endpoints, now() + patience, observer=recorder, **options)
             assert watch.ms == patience
+            assert caught.value.report is not None
             assert outcomes(caught.value.report) == wanted
             assert caught.value.report is recorder.report
             assert caught.value.errno == errno.ETIMEDOUT
@@ -546,6 +548,7 @@ async def test_now_or_never(door: Door):
             with pytest.raises(DeadlineExceeded) as caught:
                 await connectx([hole.pair, peer.address.pair], 0)
             assert watch.ms < 100
+            assert caught.value.report is not None
             assert outcomes(caught.value.report) == ["cancelled", "not tried"]
             del caught
 
@@ -563,6 +566,7 @@ async def test_now_or_never_with_establish(door: Door):
         stream.abort()
         with pytest.raises(DeadlineExceeded) as caught:
             await connectx([peer.address.pair], 0, establish=never)
+        assert caught.value.report is not None
         assert [(a.outcome, a.phase) for a in caught.value.report.attempts] == [("cancelled", "establish")]
         del caught
 
@@ -576,6 +580,7 @@ async def test_now_or_never_takes_no_time_and_obeys_the_floor(net):
         await connectx(at("192.0.2.1", "192.0.2.2"), 0)
     assert watch.ms == 0
     # 10 ms have to pass after a refusal from the network, and there is no time left.
+    assert caught.value.report is not None
     assert outcomes(caught.value.report) == ["failed", "not tried"]
 
 

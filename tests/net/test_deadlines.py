@@ -143,6 +143,7 @@ async def test_connect_now_or_never(door: Door, family: socket.AddressFamily) ->
                     await tcp_connect(closed.pair, IMMEDIATE)
                 with pytest.raises(DeadlineExceeded) as caught:
                     await tcp_connect(hole.pair, IMMEDIATE)
+                assert caught.value.report is not None
                 (attempt,) = caught.value.report.attempts
                 assert (attempt.endpoint.port, attempt.outcome) == (hole.port, "cancelled")
                 assert f"{hole.host}" in str(caught.value)

@@ -388,6 +388,7 @@ async def test_a_connect_with_a_deadline(door: Door, bound):
             result = await qs.wait(queue.connect(nowhere.pair, now() + 20))
             assert isinstance(result.error, DeadlineExceeded)
             assert failed(result, errno.ETIMEDOUT)
+            assert result.error.report is not None
             assert result.error.report.attempts[0].outcome == "cancelled"
             assert f"{nowhere.host}:{nowhere.port}" in str(result.error)
             assert queue.state == "unbound"

@@ -45,18 +45,26 @@ _RANGE_LASTS: Final = 1.0  # seconds; reading it takes as long as a connect
 _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-def adopt(sock: object) -> Door:
-    """Return the door for a socket that the caller made and gives away.
+def check_socket(sock: object) -> None:
+    """Refuse what cannot be taken over, and leave it as it is.
 
     Raises:
-      TypeError: not a socket.
+      TypeError: not a socket, or one of a subclass of the standard library's: those do more in their methods than the
+        kernel does for the descriptor, an `ssl.SSLSocket` above all. Trio's `from_stdlib_socket` refuses them too.
     """
+    if type(sock) is not socket.socket and not isinstance(sock, trio.socket.SocketType):
+        hint = (
+            "; for TLS give the plain socket, and put trio.SSLStream over the stream" if hasattr(sock, "unwrap") else ""
+        )
+        raise TypeError(f"from_socket needs a trio.socket or a plain socket.socket, got {sock!r}{hint}")
+
+
+def adopt(sock: trio.socket.SocketType | socket.socket) -> Door:
+    """Return the door for a socket that the caller made and gives away; `check_socket` has let it pass."""
     if isinstance(sock, socket.socket):
         sock.setblocking(False)
-        return KernelSocket(sock)
-    if isinstance(sock, trio.socket.SocketType):
-        return FactorySocket(sock)
-    raise TypeError(f"from_socket needs a trio.socket or socket object, got {sock!r}")
+        return KernelSocket(sock, shared=True)
+    return FactorySocket(sock)
 
 
 def open_and_begin(

@@ -19,7 +19,7 @@ from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._messages import call_exceeded, call_late, connect_error
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import printable, shown
-from .attempt import Door, adopt, load_reports, sockaddr_of
+from .attempt import Door, adopt, check_socket, load_reports, sockaddr_of
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
 from .sockets.kernel_socket import KernelSocket
@@ -64,13 +64,12 @@ def set_options(door: Door, plan: sockopts.Plan, options: SocketOptions) -> None
             raise
 
 
-async def listen(door: Door, address: Any, backlog: int) -> None:
-    """Bind and listen."""
+async def bind(door: Door, address: Any) -> None:
+    """Bind; a factory's socket knows its address already."""
     if isinstance(door, FactorySocket):
         await door.bind()
     else:
         door.bind(address)
-    door.listen(backlog)
 
 
 class SocketListener(trio.abc.Listener[S], Generic[S, A]):
@@ -90,16 +89,18 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         """Make a listener of a listening socket, such as one passed in by a service manager, and own it.
 
         Args:
-          sock: Trio's kind or the standard library's; the latter becomes non-blocking.
+          sock: Trio's kind or the standard library's; the latter becomes non-blocking. A socket that is refused stays
+            as it was, and the caller's.
 
         Raises:
-          TypeError: not a socket.
+          TypeError: not a socket, or one of a subclass, such as an `ssl.SSLSocket`.
           ValueError: not a stream socket, of another family, or not listening.
         """
-        door = adopt(sock)
+        check_socket(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family) or not _is_listening(sock):
             raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {sock!r}")
-        return cls(door, cls._address(sock.getsockname()))
+        name = cls._address(sock.getsockname())
+        return cls(adopt(sock), name)
 
     @staticmethod
     @abstractmethod
@@ -119,13 +120,14 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         return self._door.trio_socket()
 
     def fileno(self) -> int:
-        """Return the file descriptor, -1 once closed."""
-        return -1 if self._closed else self._door.fileno()
+        """Return the file descriptor, -1 once closed. Closing the listener wakes whoever waits on it through Trio."""
+        return -1 if self._closed else self._door.share_fileno()
 
     async def accept(self, deadline: int = -1) -> S:
         """Accept one connection.
 
-        Connections that their clients gave up while they waited are skipped.
+        Connections that died while they waited are skipped, as accept(2) says: their clients gave up, or a firewall
+        forbids them (ECONNABORTED, EPROTO, EPERM and the others that `trio.SocketListener` skips).
 
         Args:
           deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one that already waits.
@@ -178,7 +180,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._accepting:
+            if self._accepting and not self._door.shared:  # else closing does
                 self._door.wake()
             self._door.close()
 
@@ -270,7 +272,8 @@ async def tcp_listen(
         )
         set_options(door, plan, options)
         phase = "bind"
-        await listen(door, address, size)
+        await bind(door, address)
+        door.listen(size)
         name = door.getsockname()
     except OSError as exc:
         if door is not None:

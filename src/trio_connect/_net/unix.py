@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import struct
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
+import attrs
 import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -23,8 +25,8 @@ from .._check import check_int
 from .._deadline import is_late, to_seconds
 from .._messages import call_exceeded, call_late, connect_error
 from .._text import printable, shown
-from .attempt import PENDING
-from .listener import SocketListener, check_backlog, listen, new_listening_socket
+from .attempt import PENDING, load_reports
+from .listener import SocketListener, bind, check_backlog, new_listening_socket
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
 from .sockets.kernel_socket import KernelSocket, new_socket
 from .sockets.waiting import Expired
@@ -192,7 +194,7 @@ class UnixStream(ByteStream[str | bytes]):
             os.close(fd)
         if flags & socket.MSG_CTRUNC and not fds:
             raise OSError(errno.EMFILE, "a descriptor came and the system had no room for it")
-        self._own_buffer().put_back(data)
+        self._own_buffer().add(data)
         raise OSError(errno.EPROTO, f"bytes, not a descriptor, came on {self!r}")
 
 
@@ -204,7 +206,7 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
 
     def __init__(self, door: Door, name: str | bytes) -> None:
         super().__init__(door, name)
-        self._made: tuple[int, int] | None = None
+        self._made: _MadePath | None = None
 
     @property
     def path(self) -> str | bytes:
@@ -224,23 +226,43 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
 
     def own_path(self) -> None:
         """Make closing remove the path: the file that this listener made, and no successor's."""
-        if not os.fsencode(self._name).startswith(b"\0"):
-            try:
-                status = os.stat(self._name)
-            except OSError:
-                return
-            self._made = status.st_dev, status.st_ino
+        self._made = _MadePath.find(self._name)
 
     def _close(self) -> None:
         made, self._made = self._made, None
         if made is not None:
-            try:
-                status = os.stat(self._name)
-                if (status.st_dev, status.st_ino) == made:
-                    os.unlink(self._name)
-            except OSError:
-                pass
+            made.remove()
         super()._close()
+
+
+@attrs.frozen
+class _MadePath:
+    """The file that bind(2) made, to be removed again unless another one stands in its place."""
+
+    path: str | bytes
+    """Absolute: the program may change its directory meanwhile."""
+    device: int
+    inode: int
+
+    @classmethod
+    def find(cls, path: str | bytes) -> _MadePath | None:
+        """Look for the file; None for an abstract name, and where a fake made no file."""
+        if os.fsencode(path).startswith(b"\0"):
+            return None
+        try:
+            absolute = os.path.abspath(path)
+            status = os.lstat(absolute)
+        except OSError:
+            return None
+        return cls(absolute, status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        try:
+            status = os.lstat(self.path)
+            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)
+        except OSError:
+            pass
 
 
 async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
@@ -256,7 +278,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
 
     Raises:
       OSError: the kernel's own subclass: ENOENT, ECONNREFUSED (nobody listens there any more), EACCES, ENAMETOOLONG.
-      DeadlineExceeded: the listener's backlog stayed full until the deadline.
+      DeadlineExceeded: the listener's backlog stayed full until the deadline; its `report` is empty.
       TypeError: an argument has the wrong type.
       ValueError: the path is empty, or the deadline is below -1.
 
@@ -264,6 +286,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     """
     address = check_path(path)
     until = to_seconds(deadline)
+    load_reports()
     await checkpoint_if_cancelled()
     started = current_time()
     if is_late(until):
@@ -283,7 +306,9 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
         assert door is not None
         door.close()
         what = f"connect to {show_path(address)}, whose backlog is full,"
-        raise call_exceeded(what, current_time() - started) from None
+        from .._report import EMPTY_REPORT
+
+        raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
     except OSError as exc:
         if door is not None:
             door.close()
@@ -328,15 +353,19 @@ async def connect_door(door: Door, address: str | bytes, until: float) -> int:
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def unix_listen(path: UnixPath, *, backlog: int | None = None) -> UnixListener:
+async def unix_listen(path: UnixPath, *, backlog: int | None = None, mode: int | None = None) -> UnixListener:
     """Listen on a unix-domain socket. A checkpoint; never waits.
 
     A path that exists is an error and is left alone: only its owner can know that nobody uses it. Closing the
-    listener removes the path, unless another socket has taken its place.
+    listener removes the path, unless another socket has taken its place; also when the program has changed its
+    directory since.
 
     Args:
       path: where; a first NUL byte means Linux's abstract namespace.
       backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
+      mode: who may connect, the permission bits of the path such as 0o660 (connecting needs the right to write, see
+        unix(7)). On Linux the path never has more rights than these; elsewhere not once anybody can connect. None
+        leaves it to the umask.
 
     Returns:
       The listener; closing it removes the path.
@@ -344,19 +373,67 @@ async def unix_listen(path: UnixPath, *, backlog: int | None = None) -> UnixList
     Raises:
       OSError: EADDRINUSE, the path exists; ENOENT, its folder does not; EACCES, ENAMETOOLONG.
       TypeError: an argument has the wrong type.
-      ValueError: the path is empty, or the backlog negative.
+      ValueError: the path is empty, the backlog negative, the mode not from 0 to 0o777 or given for an abstract name.
     """
-    return await listen_on_path(path, backlog, remove=True)
+    return await listen_on_path(path, backlog, mode, remove=True)
 
 
-async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -> UnixListener:
+def _check_mode(mode: object, address: str | bytes) -> int | None:
+    if mode is None:
+        return None
+    mode = check_int(mode, "mode", "an int or None")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode must be permission bits, from 0 to 0o777, got {shown(mode)}")
+    if os.fsencode(address).startswith(b"\0"):
+        raise ValueError(f"mode must be None for an abstract name, which has no permissions, got {mode:#o}")
+    return mode
+
+
+def _set_mode_before_bind(door: Door, mode: int) -> None:
+    """Have bind(2) make the path with these rights, or with fewer where the umask takes some away.
+
+    Linux takes the mode of the path from the socket's own (unix(7): fchmod on a socket before it is bound). The other
+    two ways were rejected: the umask belongs to all threads of the process, and a chmod after bind leaves a moment
+    in which the path has the rights that the umask gives.
+    """
+    if sys.platform == "linux" and isinstance(door, KernelSocket):
+        os.fchmod(door.fileno(), mode)
+
+
+def _set_mode_after_bind(address: str | bytes, mode: int) -> None:
+    """Give the path the rights that the umask has taken away. Nobody can connect yet: the socket does not listen."""
+    if stat.S_IMODE(os.lstat(address).st_mode) == mode:
+        return
+    if os.chmod in os.supports_follow_symlinks:
+        os.chmod(address, mode, follow_symlinks=False)
+        return
+    # Through a descriptor: whoever may write to the folder could put a link to another file in the path's place.
+    descriptor = os.open(address, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EADDRINUSE, "")
+        os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
+
+
+def _give_up(door: Door | None, made: _MadePath | None) -> None:
+    if made is not None:
+        made.remove()
+    if door is not None:
+        door.close()
+
+
+async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None = None, *, remove: bool) -> UnixListener:
     """Listen; `remove` says whether closing removes the path."""
     address = check_path(path)
     size = check_backlog(backlog)
+    mode = _check_mode(mode, address)
     await checkpoint()
     started = current_time()
     phase: Phase = "socket"
     door: Door | None = None
+    made: _MadePath | None = None
     try:
         family = unix_family()
         if factory_installed():
@@ -366,15 +443,19 @@ async def listen_on_path(path: UnixPath, backlog: int | None, *, remove: bool) -
         phase = "bind"
         if too_long(address):
             raise OSError(errno.ENAMETOOLONG, "")
-        await listen(door, address, size)
+        if mode is not None:
+            _set_mode_before_bind(door, mode)
+        await bind(door, address)
+        made = _MadePath.find(address)
+        if mode is not None:
+            _set_mode_after_bind(address, mode)
+        door.listen(size)
     except OSError as exc:
-        if door is not None:
-            door.close()
+        _give_up(door, made)
         where = show_path(address)
         raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
     except BaseException:
-        if door is not None:
-            door.close()
+        _give_up(door, made)
         raise
     listener = UnixListener(door, address)
     if remove:

@@ -36,6 +36,7 @@ from .._net.unix import (
     unix_family,
 )
 from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._report import EMPTY_REPORT
 from ._transport import Cancellable, StreamTransport, check_family, show
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class UnixTransport(StreamTransport[UnixStream]):
                 code = await connect_door(door, target, until)
         except Expired:
             what = f"connect to {show(target)}, whose backlog is full,"
-            raise call_exceeded(what, current_time() - started) from None
+            raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
         if code == PENDING:
             return None
         if code:

@@ -237,8 +237,11 @@ class StreamTransport(Transport, Generic[S]):
         if self._local is None:
             if self._name is not None:
                 self._local = self._address(self._name)
-            elif self._stream is not None and self._stream.fileno() != -1:
-                self._local = self._stream.local
+            elif self._stream is not None:
+                try:
+                    self._local = self._stream.local
+                except trio.ClosedResourceError:
+                    pass
         return self._local
 
     @property

@@ -105,6 +105,7 @@ async def test_races_without_a_winner(net):
     net.host("192.0.2.2").refuse(0.005)
     with pytest.raises(DeadlineExceeded) as expired:
         await connectx(at("192.0.2.1", "192.0.2.2"), now() + 100)
+    assert expired.value.report is not None
     reads(expired.value.report, """
     192.0.2.1:443  ========================================~  cancelled after 100 ms
     192.0.2.2:443                                             not tried

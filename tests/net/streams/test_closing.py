@@ -621,7 +621,7 @@ async def test_from_socket_takes_both_kinds_of_socket(kind: Kind) -> None:
 async def test_from_socket_refuses(wrap: Any) -> None:
     async with no_leaks(), pair("tcp") as (near, _):
         for value in (None, 3, near):
-            with pytest.raises(TypeError, match=r"from_socket needs a trio\.socket or socket object"):
+            with pytest.raises(TypeError, match=r"from_socket needs a trio\.socket or a plain socket\.socket"):
                 TcpStream.from_socket(value)  # type: ignore[arg-type]
         left, right = socket.socketpair()
         with left, right, socket.socket(type=socket.SOCK_DGRAM) as datagram, socket.socket() as alone:

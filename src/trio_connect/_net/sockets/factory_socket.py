@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
 
-from .kernel_socket import LINGER_ABORT, bind_to_interface
+from .kernel_socket import LINGER_ABORT, PEER_BUFFER, SHORT_READS, bind_to_interface, skip_connection_errors
 from .waiting import Expired, within
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+# What one read asks for at most: the memory for it has to be there before anything has come.
+_LARGEST_READ: Final = 1 << 18
+# What one pass of a discard reads.
+_SHARE: Final = 1 << 17
 
 
 class LocalFailure(Exception):
@@ -63,6 +70,9 @@ class FactorySocket:
     """The other of the two doors: whatever the run's socket factory made."""
 
     __slots__ = ("_bind_address", "_scopes", "_sock", "lost")
+
+    # Closing such a socket wakes whoever waits on it, if the object is as Trio's own; nothing else could.
+    shared: Final = False
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = sock
@@ -127,7 +137,7 @@ class FactorySocket:
 
     async def receive_into(self, view: memoryview, until: float) -> int:
         """Receive into a buffer; 0 at the end of the stream."""
-        data = await self._run(until, self._sock.recv, len(view))
+        data = await self._run(until, self._sock.recv, min(len(view), _LARGEST_READ))
         view[: len(data)] = data
         return len(data)
 
@@ -155,14 +165,8 @@ class FactorySocket:
 
     async def accept(self, until: float) -> tuple[FactorySocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
-        while True:
-            try:
-                sock, address = await self._run(until, self._sock.accept)
-            except OSError as exc:
-                if exc.errno != errno.ECONNABORTED:
-                    raise
-            else:
-                return FactorySocket(sock), address
+        sock, address = await skip_connection_errors(partial(self._run, until, self._sock.accept), until)
+        return FactorySocket(sock), address
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
@@ -184,18 +188,31 @@ class FactorySocket:
         """Send FIN once what was sent before has gone."""
         self._sock.shutdown(socket.SHUT_WR)
 
-    async def discard(self, limit: int) -> None:
-        """Throw away what has been received, up to `limit` bytes, without waiting for the peer."""
+    async def discard(self) -> None:
+        """Throw away what has been received, without waiting for the peer; see the other socket."""
+        limit = short = 0
         with trio.CancelScope(shield=True):
-            while limit > 0:
+            while short < SHORT_READS:
                 try:
-                    data = await within(-inf, self._sock.recv, min(limit, 65536))
+                    data = await within(-inf, self._sock.recv, _SHARE)
                 except (Expired, OSError, trio.ClosedResourceError, trio.BusyResourceError):
                     return
                 if not data:
                     return
-                limit -= 65536  # not what came: a peer that trickles must not keep us for as long as it likes
+                if not limit:
+                    limit = self._receive_limit()
+                limit -= len(data)
+                if limit <= 0:
+                    return
+                short += len(data) < _SHARE
                 await cancel_shielded_checkpoint()
+
+    def _receive_limit(self) -> int:
+        # A fake cannot be asked how much is unread, but that fits its receive buffer; once more for what follows.
+        try:
+            return PEER_BUFFER + 2 * self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        except OSError:
+            return PEER_BUFFER
 
     def wake(self) -> None:
         """Wake every task that waits on this socket with `trio.ClosedResourceError`."""
@@ -243,6 +260,10 @@ class FactorySocket:
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def share_fileno(self) -> int:
+        """Give the descriptor out, to somebody who may wait on it."""
         return self._sock.fileno()
 
     def trio_socket(self) -> trio.socket.SocketType:

@@ -15,6 +15,10 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 import trio
 from trio import CancelScope, current_time
 from trio.lowlevel import (
@@ -44,11 +48,16 @@ LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SO_LINGER: Final = int(socket.SO_LINGER)
 _SO_ERROR: Final = int(socket.SO_ERROR)
-# What one recv() of the discarding loop takes; it is read into one scratch buffer for the whole process, whose
-# content nobody looks at.
-_SCRATCH: Final = bytearray(65536)
+_SO_RCVBUF: Final = int(socket.SO_RCVBUF)
+# What one pass of a discard reads. All discards of the process share the buffer, whose content nobody looks at. It is
+# a fair share of a pass also where many sockets are closed at once: twenty of them take 1 ms.
+_SCRATCH: Final = bytearray(1 << 17)
 # More than this without a pass of the loop and other tasks would notice.
 FAIR_SHARE: Final = 1 << 20
+# The peer's send buffer, which nobody can ask for: four times what Linux tunes itself to, tcp_wmem in tcp(7).
+PEER_BUFFER: Final = 16 << 20
+# So many passes of a discard may find less than a full share, or a peer that trickles could keep us for long.
+SHORT_READS: Final = 256
 
 # netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
 _IP_BOUND_IF: Final = 25
@@ -59,12 +68,14 @@ _PENDING: Final = frozenset(
     # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
 )  # fmt: skip
-# accept(2): Linux hands errors of the not yet accepted connection to accept(); they concern nobody here.
-_DEAD_ON_ARRIVAL: Final = frozenset(
+# accept(2), "Error handling": Linux passes errors that are already pending on the new connection as an error from
+# accept(), which is to be tried again; EPERM says that firewall rules forbid the connection. The list is the one of
+# trio.SocketListener, whose source gives the reason of each.
+CONNECTION_ERRORS: Final = frozenset(
     getattr(errno, name)
     for name in (
-        "ECONNABORTED", "ENETDOWN", "EPROTO", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "EOPNOTSUPP",
-        "ENETUNREACH",
+        "EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
+        "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "ETIMEDOUT", "ECONNRESET",
     )
     if hasattr(errno, name)
 )  # fmt: skip
@@ -106,16 +117,39 @@ def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: st
         raise OSError(errno.ENOPROTOOPT, "this platform cannot bind a socket to an interface")
 
 
+async def skip_connection_errors(accept: Callable[[], Awaitable[T]], until: float) -> T:
+    """Accept, and accept again where the error is one of the connection and not of the listener.
+
+    Each error has had its pass of the loop: one that never ends, such as a rule for this process, must not block it.
+
+    Raises:
+      Expired: `until` came, and there were only errors.
+    """
+    last = False
+    while True:
+        try:
+            return await accept()
+        except OSError as exc:
+            if exc.errno not in CONNECTION_ERRORS:
+                raise
+            if last:
+                raise Expired from None
+            last = current_time() >= until
+
+
 @final
 class KernelSocket:
     """One of the two doors: a non-blocking kernel socket under Trio's public wait functions."""
 
-    __slots__ = ("_sock", "lost")
+    __slots__ = ("_sock", "lost", "shared")
 
-    def __init__(self, sock: socket.SocketType) -> None:
+    def __init__(self, sock: socket.SocketType, *, shared: bool = False) -> None:
         self._sock = sock
         # The errno that broke the connection, 0 while it lives. Linux tells it once.
         self.lost = 0
+        # Whether somebody else has the socket or its descriptor, and so may wait on it when we close it. close(2)
+        # wakes nobody, and epoll forgets the descriptor in silence.
+        self.shared = shared
 
     # ------------------------------------------------------------------ connecting
 
@@ -261,21 +295,15 @@ class KernelSocket:
 
     async def accept(self, until: float) -> tuple[KernelSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
-        sock, address = await self._do(self._accept_now, wait_readable, until)
+        sock, address = await skip_connection_errors(partial(self._do, self._accept_now, wait_readable, until), until)
         return KernelSocket(sock), address
 
     def _accept_now(self) -> tuple[socket.socket, Any]:
         listener = self._sock
         assert isinstance(listener, socket.socket)
-        while True:
-            try:
-                sock, address = listener.accept()
-            except OSError as exc:
-                if exc.errno not in _DEAD_ON_ARRIVAL:
-                    raise
-            else:
-                sock.setblocking(False)
-                return sock, address
+        sock, address = listener.accept()
+        sock.setblocking(False)
+        return sock, address
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
@@ -307,37 +335,53 @@ class KernelSocket:
         """Send FIN once what was sent before has gone."""
         self._sock.shutdown(socket.SHUT_WR)
 
-    async def discard(self, limit: int) -> None:
-        """Throw away what has been received, up to `limit` bytes, without waiting for the peer.
+    async def discard(self) -> None:
+        """Throw away what has been received, without waiting for the peer.
 
         Linux answers a close() with unread input by RST (RFC 2525 section 2.17), which destroys whatever the peer
         has not received yet. While the peer's own kernel is still emptying its queue into the room that reading
-        makes, each pass of the loop finds more.
+        makes, each pass of the loop finds more. What was unread, as much again as our receive buffer holds, and the
+        peer's send buffer: whatever is beyond these was sent after we began, and a peer that floods is reset.
         """
-        while limit > 0:
-            found = 0
+        limit: float = inf  # asked for when there is something to discard, which is rare
+        short = 0
+        while limit > 0 and short < SHORT_READS:
             try:
-                while limit > found:
-                    count = self._sock.recv_into(_SCRATCH)
-                    if not count:
-                        return
-                    found += count
+                count = self._sock.recv_into(_SCRATCH)
+                if not count:
+                    return
+                if limit == inf:
+                    limit = count + self._unread() + self._sock.getsockopt(_SOL_SOCKET, _SO_RCVBUF) + PEER_BUFFER
             except OSError:
-                pass
-            if not found:
                 return
-            # Each pass costs something: a peer that trickles must not keep us for as long as it likes.
-            limit -= max(found, len(_SCRATCH))
+            limit -= count
+            short += count < len(_SCRATCH)
             await cancel_shielded_checkpoint()
+
+    if sys.platform == "win32":
+
+        def _unread(self) -> int:
+            return 0  # nearly all of it is within the receive buffer's size
+
+    else:
+
+        def _unread(self) -> int:
+            # FIONREAD, tcp(7) and unix(7). A unix-domain socket's unread bytes count against the peer's buffer.
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def wake(self) -> None:
         """Wake every task that waits on this socket with `trio.ClosedResourceError`."""
         fd = self._sock.fileno()
         if fd >= 0:
-            notify_closing(fd)
+            try:
+                notify_closing(fd)
+            except RuntimeError:
+                pass  # outside of a run, where nobody waits
 
     def close(self) -> None:
         """Close; what was sent is still delivered unless unread input makes the kernel send RST."""
+        if self.shared:
+            self.wake()
         self._sock.close()
 
     def abort(self) -> None:
@@ -346,7 +390,7 @@ class KernelSocket:
             self._sock.setsockopt(_SOL_SOCKET, _SO_LINGER, LINGER_ABORT)
         except OSError:
             pass
-        self._sock.close()
+        self.close()
 
     # ------------------------------------------------------------------ the rest
 
@@ -391,8 +435,14 @@ class KernelSocket:
         """Return the descriptor, -1 once closed."""
         return self._sock.fileno()
 
+    def share_fileno(self) -> int:
+        """Give the descriptor out, to somebody who may wait on it."""
+        self.shared = True
+        return self._sock.fileno()
+
     def trio_socket(self) -> trio.socket.SocketType:
-        """Return Trio's view of the same socket; closing either closes both."""
+        """Give out Trio's view of the same socket; closing either closes both."""
+        self.shared = True
         sock = self._sock
         if not isinstance(sock, socket.socket):
             self._sock = sock = socket.socket(fileno=sock.detach())

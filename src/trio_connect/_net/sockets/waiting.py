@@ -70,6 +70,8 @@ async def within(until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) 
 
 
 async def _for_some_passes(call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    # All that follows is shielded, but the call is to be a checkpoint.
+    await checkpoint_if_cancelled()
     value: T | None = None
     error: BaseException | None = None
     done = False

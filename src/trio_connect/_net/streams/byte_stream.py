@@ -6,7 +6,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import trio
 from trio import current_time
@@ -15,7 +15,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
 from ..._text import printable
-from ..attempt import adopt
+from ..attempt import adopt, check_socket
 from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 
-DISCARD_LIMIT: Final = 16 << 20
-"""How much unread input `aclose` throws away: the largest receive buffer that Linux tunes itself to, with room."""
-
 
 class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream):
     """What `TcpStream` and `UnixStream` have in common."""
@@ -44,17 +41,19 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """Make a stream of a connected socket, and own it.
 
         Args:
-          sock: Trio's kind or the standard library's; the latter becomes non-blocking.
+          sock: Trio's kind or the standard library's; the latter becomes non-blocking. A socket that is refused stays
+            as it was, and the caller's.
 
         Raises:
-          TypeError: not a socket.
+          TypeError: not a socket, or one of a subclass, such as an `ssl.SSLSocket`.
           ValueError: not a stream socket, or of another family.
           OSError: ENOTCONN, the socket is not connected.
         """
-        door = adopt(sock)
+        check_socket(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family):
             raise ValueError(f"{cls.__name__} needs a stream socket of its family, got {sock!r}")
-        return cls(door, cls._address(sock.getpeername()))
+        peer = cls._address(sock.getpeername())
+        return cls(adopt(sock), peer)
 
     @staticmethod
     @abstractmethod
@@ -108,8 +107,8 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         return len(self._buffer)
 
     def fileno(self) -> int:
-        """Return the file descriptor, -1 once closed."""
-        return -1 if self._closed else self._door.fileno()
+        """Return the file descriptor, -1 once closed. Closing the stream wakes whoever waits on it through Trio."""
+        return -1 if self._closed else self._door.share_fileno()
 
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option, see setsockopt(2).
@@ -186,10 +185,14 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             await self._finish_closing()
 
     async def aclose(self) -> None:
-        """Send the end of the stream, discard unread input (at most 16 MiB), close. Never waits for the peer.
+        """Send the end of the stream, discard unread input, close. Never waits for the peer.
 
         What was sent before is still delivered, also when this is cancelled or called by `trio.aclose_forcefully`:
         the kernel does that after the close. Twice is once.
+
+        Linux would answer a close with unread input by a reset, which destroys what the peer has not read yet. What
+        is discarded is what stood unread, then at most a full receive buffer (SO_RCVBUF) and 16 MiB that the peer's
+        kernel may still have held, 128 KiB in each pass of Trio's loop: a peer that floods is reset.
         """
         if not self._closed or self._draining:
             self._leave()
@@ -234,12 +237,12 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         self._closed = True
         self._draining = False
         self._buffer = EMPTY_BUFFER
-        if self._receiving or self._sending:
+        if self._receiving or self._sending or self._door.shared:
             self._door.wake()
 
     async def _finish_closing(self) -> None:
         try:
-            await self._door.discard(DISCARD_LIMIT)
+            await self._door.discard()
         finally:
             if self._receiving or self._sending:
                 # Whoever was on its way when it was woken may have parked again, and close(2) wakes nobody.
