@@ -36,7 +36,7 @@ if _typing.TYPE_CHECKING:
     from ._net.listener import tcp_listen as tcp_listen
     from ._net.names.resolve import Resolver as Resolver
     from ._net.names.resolve import StaticResolver as StaticResolver
-    from ._net.names.resolve import SystemResolver as SystemResolver
+    from ._net.names.system import SystemResolver as SystemResolver
     from ._net.unix import UnixListener as UnixListener
     from ._net.unix import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
@@ -121,7 +121,7 @@ _LATER: _typing.Final = {
     "tcp_listen": "_net.listener",
     "Resolver": "_net.names.resolve",
     "StaticResolver": "_net.names.resolve",
-    "SystemResolver": "_net.names.resolve",
+    "SystemResolver": "_net.names.system",
     "UnixListener": "_net.unix",
     "UnixStream": "_net.unix",
     "unix_connect": "_net.unix",

@@ -85,7 +85,8 @@ class Lookup:
     started: float
     ended: float
     answer: Answer | None = None
-    """What was found, cleaned: numeric addresses of this kind's family, each once. None after an error or cancel."""
+    """What was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an error or
+    cancel."""
     error: OSError | None = None
     """What kept the resolver from an answer, without its traceback; None for an empty answer."""
 

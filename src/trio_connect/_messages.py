@@ -146,6 +146,22 @@ def _words_of(error: BaseException) -> str:
     return str(error)
 
 
+def local_lookup_error(code: int | None, host: str, why: str = "") -> OSError:
+    """Return the error for a lookup that failed because this process or machine is short of something.
+
+    Args:
+      code: the errno.
+      host: the name.
+      why: what is short, where the errno does not say it.
+    """
+    code = code or errno.EAGAIN
+    error = OSError(code, f"local: lookup of {printable(host)}: {why or strerror(code)}")
+    hint = "raise the limit of processes (ulimit -u, or pids.max of the cgroup)" if why else _HINTS.get(code)
+    if hint is not None:
+        error.add_note(hint)
+    return error
+
+
 def call_exceeded(
     what: str,
     elapsed: float,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from socket import AF_INET, AF_INET6, gaierror
 
 import pytest
@@ -16,12 +17,14 @@ from trio_connect import (
     Source,
     StaticResolver,
     connect,
+    connectx,
     now,
     order_endpoints,
     resolve,
     unix_connect,
 )
 from trio_connect._engine.order import Knowledge, SourceAddress, interleave, order
+from trio_connect._net.names import route
 from trio_connect.testing import VirtualNetwork
 
 V6, V4 = "2001:db8::1", "192.0.2.1"
@@ -201,3 +204,47 @@ async def test_field_35_the_virtual_network_knows_names_beyond_ascii(vnet: Virtu
     vnet.dns(given, a=[V4])
     for asked in ("bücher.test", "xn--bcher-kva.test", "xn--bcher-kva.test."):
         assert await resolve(asked, 443) == (Endpoint(V4, 443),)
+
+
+# ---------------------------------------------------------------------- 9
+
+
+@pytest.mark.parametrize("family", [AF_INET, AF_INET6])
+async def test_field_09_the_kernel_is_asked_for_no_more_routes_than_are_tried(
+    monkeypatch, vnet, autojump_clock, family
+):
+    """Of an answer with 4,000 addresses 64 are read; the kernel is asked for the routes of these."""
+    hosts = [f"192.0.{i // 256}.{i % 256}" if family == AF_INET else f"2001:db8::{i + 1:x}" for i in range(4000)]
+    asked: list[Endpoint] = []
+
+    def look_up_route(endpoint: Endpoint, _source: object = None) -> None:
+        asked.append(endpoint)
+
+    monkeypatch.setattr(route, "look_up_route", look_up_route)
+    monkeypatch.setattr("trio_connect._net.connect._kernel_knows", lambda: True)
+    dead(vnet, *hosts[:64])
+    resolver = StaticResolver({"hostile.test": hosts})
+    assert len(await resolve("hostile.test", 443, resolver=resolver)) == 64
+    assert [endpoint.host for endpoint in asked] == hosts[:64]
+    asked.clear()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await connect("hostile.test", 443, now() + 1000, resolver=resolver)
+    assert len(asked) == 64
+    assert len(caught.value.report.attempts) == 64
+
+
+@pytest.mark.parametrize("kind", ["the same again", "always another"])
+async def test_field_09_an_endless_async_iterable_does_not_hold_the_loop(autojump_clock, vnet, kind):
+    """An async iterable that never waits is read to the cap; one that repeats itself leaves the loop to others."""
+    dead(vnet, *(f"2001:db8::{i + 1:x}" for i in range(64)))
+    count = 0
+
+    async def endpoints() -> AsyncIterator[Endpoint]:
+        nonlocal count
+        while True:
+            yield Endpoint(f"2001:db8::{count + 1:x}" if kind == "always another" else V6, 443)
+            count += 1
+
+    with pytest.raises(DeadlineExceeded):
+        await connectx(endpoints(), now() + 1000)
+    assert count < 100_000

@@ -37,6 +37,7 @@ ETC: Final = {
     "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "nsswitch.conf": "hosts: files dns\n",
+    "gai.conf": "",
 }
 
 

@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from .._answer import Lookup, LookupKind
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
-from .._engine.order import Knowledge, order, served_families, split_by_source
+from .._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families, split_by_source
 from .._messages import call_exceeded, call_late, race_failed, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
@@ -26,8 +26,10 @@ from .._text import printable, shown
 from .._trace import LookupFinished, LookupStarted, Observer
 from .connectx import RaceOptions, check_fast_open, check_race_options, connectx, pair_up
 from .names.lookup import Lookups
-from .names.resolve import SYSTEM_RESOLVER, Resolver, check_host, custom_resolver, numeric
+from .names.resolve import Resolver, check_host, numeric
 from .names.route import look_up_routes
+from .names.system import SYSTEM_RESOLVER, custom_resolver
+from .names.system_files import policy_table
 from .race.driver import RaceDriver
 from .race.errors import out_of_the_group
 from .sockets.factory_socket import factory_installed
@@ -48,7 +50,7 @@ def _in_order(
     everything = tuple(dict.fromkeys(endpoints))
     # One endpoint has one order, and asking for routes costs three system calls for each.
     routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
-    known = Knowledge(sources=routes)
+    known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
     return order(
         [everything],
         known,
@@ -265,6 +267,7 @@ class _ConnectByName:
         self._policy = policy
         self._sources = sources
         self._ask_kernel = _kernel_knows()
+        self._endpoints: dict[str, Endpoint] = {}
         self.lookups = Lookups(
             host,
             served_families(sources),
@@ -285,7 +288,10 @@ class _ConnectByName:
 
     def _put_in_order(self) -> None:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
-        endpoints = (Endpoint(address, self._port) for address in self.lookups.addresses)
+        for address in self.lookups.addresses:
+            if address not in self._endpoints:
+                self._endpoints[address] = Endpoint(address, self._port)
+        endpoints = [self._endpoints[address] for address in self.lookups.addresses]
         usable, skipped = split_by_source(endpoints, self._sources)
         in_order = _in_order(usable, self._sources, self._policy, ask_kernel=self._ask_kernel)
         pairs, _ = pair_up(in_order, self._sources)

@@ -13,7 +13,8 @@ from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint
 from .._messages import call_exceeded
-from .._net.names.resolve import SYSTEM_RESOLVER, check_host, numeric
+from .._net.names.resolve import check_host, numeric
+from .._net.names.system import SYSTEM_RESOLVER, SystemLookup
 from .._net.sockets.waiting import Expired, within
 from .._text import printable, shown
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
@@ -127,6 +128,7 @@ class _Lookup:
 
     def __init__(self, name: str, port: int, families: tuple[AddressFamily, ...], n: int) -> None:
         self.name, self.port, self.families, self.n = name, port, families, n
+        self._lookup = SystemLookup(SYSTEM_RESOLVER, name)
         self.answers: dict[AddressFamily, tuple[str, ...]] = {}
         self.errors: list[Exception] = []
 
@@ -150,7 +152,7 @@ class _Lookup:
 
     async def _ask(self, family: AddressFamily, until: float, scope: trio.CancelScope) -> None:
         try:
-            answer = await within(until, SYSTEM_RESOLVER.addresses, self.name, family)
+            answer = await within(until, self._lookup.addresses, family)
         except Exception as exc:  # noqa: BLE001 - raised outside of the nursery, so that it is not wrapped in a group
             self.errors.append(exc)
         else:

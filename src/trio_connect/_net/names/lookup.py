@@ -16,7 +16,8 @@ lookup, any other exception comes out of `Lookups.more`, as itself and in no gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from math import inf
 from socket import AddressFamily
 from typing import final
@@ -27,6 +28,7 @@ from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, ch
 from ..._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
 from ..._engine.gate import Gate
 from .resolve import Resolver, cleaned
+from .system import SystemLookup, SystemResolver
 
 __all__ = ["Lookups"]
 
@@ -62,6 +64,7 @@ class Lookups:
     """
 
     __slots__ = (
+        "_addresses",
         "_crash",
         "_lot",
         "_on_end",
@@ -72,7 +75,6 @@ class Lookups:
         "gate",
         "host",
         "origin",
-        "resolver",
     )
 
     def __init__(
@@ -89,7 +91,12 @@ class Lookups:
     ) -> None:
         self.host = host
         self.families = tuple(families)
-        self.resolver = resolver
+        # The families have more in common than an answer: see `system`.
+        self._addresses: Callable[[AddressFamily], Awaitable[Answer]] = (
+            SystemLookup(resolver, host).addresses
+            if isinstance(resolver, SystemResolver)
+            else partial(resolver.addresses, host)
+        )
         self.gate = Gate(resolution_delay, ipv4_first=ipv4_first)
         self.origin = trio.current_time() if origin is None else origin
         self._on_start = on_start
@@ -165,7 +172,7 @@ class Lookups:
         answer: Answer | None = None
         error: OSError | None = None
         try:
-            answer = cleaned(await self.resolver.addresses(self.host, family), family)
+            answer = cleaned(await self._addresses(family), family)
         except OSError as exc:
             error = _without_frames(exc)
         except trio.Cancelled:

@@ -1,29 +1,20 @@
-"""From names to addresses: what a resolver is, the system's own, and one that is a dict.
-
-Why one call per family: with one call for both, the slower answer holds up the faster, and a server that drops AAAA
-queries turns each connect into a wait of seconds.
-
-Why lookups have threads of their own: ``getaddrinfo`` cannot be interrupted, so a lookup that nobody waits for any more
-stays in its thread until libc gives up, by default half a minute. In Trio's shared pool of threads 40 of these stop
-every file access of the program too.
-"""
+"""From names to addresses: what a resolver is, which hosts and answers are accepted, and a resolver that is a dict."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6, SOCK_STREAM, AddressFamily
-from typing import Any, Final, Protocol, final, runtime_checkable
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Final, Protocol, final, runtime_checkable
 
 import trio
-from trio.lowlevel import RunVar, checkpoint, enable_ki_protection
+from trio.lowlevel import checkpoint
 
 from ..._answer import Answer
-from ..._check import check_size
+from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
 
-__all__ = ["Resolver", "StaticResolver", "SystemResolver"]
+__all__ = ["Resolver", "StaticResolver", "check_host", "cleaned", "encoded", "numeric"]
 
 MAX_HOST_BYTES: Final = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length and the root
 MAX_LABEL_BYTES: Final = 63  # RFC 1035 section 2.3.4
@@ -116,7 +107,9 @@ def check_host(host: object) -> str:
 
 
 def cleaned(answer: Answer, family: AddressFamily) -> Answer:
-    """Return an answer of any resolver with normalised addresses of this family only, each once.
+    """Return an answer of any resolver with normalised addresses of this family only, each once, at most `MAX_RACED`.
+
+    No more are ever tried, and a hostile answer has thousands: what is not read costs nothing.
 
     Raises:
       TypeError: it is no Answer.
@@ -124,133 +117,19 @@ def cleaned(answer: Answer, family: AddressFamily) -> Answer:
     """
     if not isinstance(answer, Answer):
         raise TypeError(f"a resolver returns an Answer, got {shown(answer)}")
-    version = 6 if family == AF_INET6 else 4
     addresses: dict[str, None] = {}
     for text in answer.addresses:
+        if (":" in text) != (family == AF_INET6):
+            continue
         try:
-            address = ip_address(text)
+            addresses[str(ip_address(text))] = None
         except ValueError:
             raise ValueError(f"a resolver answers with numeric addresses, got {shown(text)}") from None
-        if address.version == version:
-            addresses[str(address)] = None
+        if len(addresses) == MAX_RACED:
+            break
     if len(addresses) == len(answer.addresses) and all(map(str.__eq__, addresses, answer.addresses)):
         return answer
     return Answer(tuple(addresses), answer.ttl, answer.name_exists)
-
-
-# ---------------------------------------------------------------------- the system's resolver
-
-# getaddrinfo(3): "no network addresses in the specified address family", "does not have any network addresses defined",
-# "the node is not known". The first two are not in POSIX, and macOS and Windows say EAI_NONAME for them.
-_NO_NAME: Final = socket.EAI_NONAME
-_NEGATIVE: Final = frozenset(
-    {_NO_NAME, getattr(socket, "EAI_NODATA", _NO_NAME), getattr(socket, "EAI_ADDRFAMILY", _NO_NAME)}
-)
-
-DEFAULT_CONCURRENCY: Final = 64
-DEFAULT_MAX_THREADS: Final = 512
-
-
-@enable_ki_protection
-def custom_resolver() -> trio.abc.HostnameResolver | None:
-    """Return the hostname resolver that this run has installed, if any.
-
-    Trio offers no other way to ask than to replace it; a KeyboardInterrupt between the two calls would leave the
-    run without its resolver, hence the protection.
-    """
-    resolver = trio.socket.set_custom_hostname_resolver(None)
-    if resolver is not None:
-        trio.socket.set_custom_hostname_resolver(resolver)
-    return resolver
-
-
-@final
-class SystemResolver:
-    """The resolver of the operating system, in threads: ``getaddrinfo`` once for each family.
-
-    A hostname resolver installed by `trio.socket.set_custom_hostname_resolver` is asked instead, without a thread.
-
-    A lookup that is cancelled returns at once, but its thread ends only when libc does. Such threads count towards
-    `max_threads` and not towards `concurrency`, so that a name server which swallows the questions for one name
-    does not hold up the lookups of others. When every thread is taken, new lookups wait for one.
-
-    Answers have no ttl: ``getaddrinfo`` does not tell.
-
-    Args:
-      concurrency: how many lookups run at a time; more wait their turn. Each connect to a name makes two.
-      max_threads: how many threads there are in all, with those of cancelled lookups.
-
-    Raises:
-      TypeError: a count is not an int.
-      ValueError: a count is below 1, or there are fewer threads than lookups at a time.
-    """
-
-    __slots__ = ("_concurrency", "_limiters", "_max_threads")
-
-    def __init__(self, *, concurrency: int = DEFAULT_CONCURRENCY, max_threads: int = DEFAULT_MAX_THREADS) -> None:
-        for name, value in (("concurrency", concurrency), ("max_threads", max_threads)):
-            check_size(value, name, 1)
-        if max_threads < concurrency:
-            raise ValueError(f"max_threads must be at least concurrency ({concurrency}), got {max_threads!r}")
-        self._concurrency = concurrency
-        self._max_threads = max_threads
-        # By run, because a thread that outlives its run never gives its slot back (`trio.to_thread.run_sync`).
-        self._limiters: RunVar[tuple[trio.CapacityLimiter, trio.CapacityLimiter]] = RunVar("system resolver limiters")
-
-    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
-        """Return the addresses of one family, see `Resolver`.
-
-        Zones of link-local addresses are kept, as indexes. A numeric host is its own answer and takes no thread.
-
-        ``EAI_NONAME`` makes an answer with ``name_exists=False``. Linux says it for NXDOMAIN, but also when a hosts
-        file has the name for the other family only; macOS and Windows say it for every empty answer.
-
-        Raises:
-          socket.gaierror: the system could not find out; ``errno`` is its EAI code.
-          ValueError: see `check_host`.
-        """
-        address = numeric(check_host(host))
-        if address is not None:
-            await checkpoint()
-            return cleaned(Answer((address,)), family)
-        try:
-            found = await self._getaddrinfo(host, family)
-        except socket.gaierror as exc:
-            if exc.errno not in _NEGATIVE:
-                raise
-            return Answer(name_exists=exc.errno != _NO_NAME)
-        return cleaned(Answer(tuple(_with_zone(entry[4]) for entry in found if entry[0] == family)), family)
-
-    async def _getaddrinfo(self, host: str, family: AddressFamily) -> list[Any]:
-        if custom_resolver() is not None:
-            return list(await trio.socket.getaddrinfo(host, 0, family=family, type=SOCK_STREAM))
-        running, threads = self._limits()
-        # The slot to run is given back on cancellation, the one for the thread only when the thread has ended.
-        async with running:
-            return await trio.to_thread.run_sync(
-                socket.getaddrinfo, encoded(host), 0, family, SOCK_STREAM, abandon_on_cancel=True, limiter=threads
-            )
-
-    def _limits(self) -> tuple[trio.CapacityLimiter, trio.CapacityLimiter]:
-        try:
-            return self._limiters.get()
-        except LookupError:
-            limiters = trio.CapacityLimiter(self._concurrency), trio.CapacityLimiter(self._max_threads)
-            self._limiters.set(limiters)
-            return limiters
-
-
-def _with_zone(sockaddr: tuple[Any, ...]) -> str:
-    host: str = sockaddr[0]
-    zone = sockaddr[3] if len(sockaddr) == 4 else 0
-    return f"{host}%{zone}" if zone and "%" not in host else host
-
-
-SYSTEM_RESOLVER: Final = SystemResolver()
-"""Who is asked when the caller names nobody. One for all, so that its limits hold for the program."""
-
-
-# ---------------------------------------------------------------------- a dict
 
 
 def _key(host: str) -> bytes:

@@ -6,21 +6,17 @@ and sends nothing (udp(7)). No connection is attempted here; those are made by `
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Iterable
 from socket import SOCK_DGRAM
-from typing import Final
 
 from ..._endpoint import Endpoint, Source
 from ..._engine.order import SourceAddress
 from ..attempt import sockaddr_of
 from ..sockets.kernel_socket import bind_to_interface
+from .system_files import SHORTAGE
 
 __all__ = ["look_up_route", "look_up_routes"]
-
-# This process or machine is short of something, which says nothing about the endpoint.
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def look_up_route(endpoint: Endpoint, source: Source | None = None) -> SourceAddress | None:
@@ -49,7 +45,7 @@ def look_up_route(endpoint: Endpoint, source: Source | None = None) -> SourceAdd
             sock.connect(sockaddr_of(endpoint))
             return SourceAddress(sock.getsockname()[0])
     except OSError as exc:
-        if exc.errno in _SHORTAGE:
+        if exc.errno in SHORTAGE:
             raise
         return None
 
