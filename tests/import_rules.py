@@ -65,7 +65,7 @@ OPTIONAL: Final = frozenset({"anyio", "coredis", "dns", "httpcore", "opentelemet
 MAY_ALSO_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "adapters": OPTIONAL,
     "cli": frozenset({"rich"}),
-    "testing": frozenset({"pytest"}),
+    "testing": frozenset({"pytest", "pytest_trio_connect"}),
 }
 
 _BELOW: Final[Mapping[Floor, frozenset[Floor]]] = {

@@ -7,7 +7,8 @@ import errno
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +188,104 @@ async def test_field_34_a_result_is_one_of_two_kinds():
         assert "Closed()" in repr(good)
 
 
+# --- 36 ---------------------------------------------------------------------------------------------------------------
+
+pytest_plugins = ["pytester"]
+
+IMPORTED = """
+import sys
+
+def loaded():
+    return sorted(name for name in sys.modules if name.partition(".")[0] in ("trio", "attrs", "trio_connect"))
+
+def test_without():
+    assert loaded() == []
+
+def test_with(vnet):
+    assert "trio_connect.testing" in loaded()
+    with vnet_run(vnet):
+        pass
+
+import contextlib
+
+@contextlib.contextmanager
+def vnet_run(vnet):
+    import trio
+    from trio.testing import MockClock
+    trio.run(trio.lowlevel.checkpoint, clock=MockClock(), instruments=[vnet])
+    yield
+"""
+NO_OTHERS = [
+    word for name in ("trio", "anyio", "hypothesispytest", "xdist", "timeout") for word in ("-p", f"no:{name}")
+]
+
+
+def run_pytest(
+    pytester: pytest.Pytester, code: str, *words: str, ini: str = "", fresh: bool = False
+) -> pytest.RunResult:
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    pytester.makepyfile(code)
+    installed = any(entry.name == "trio_connect" for entry in entry_points(group="pytest11"))
+    run = pytester.runpytest_subprocess if fresh else pytester.runpytest_inprocess
+    return run(*([] if installed else ["-p", "pytest_trio_connect"]), *words)
+
+
+@pytest.fixture
+def ours_importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(trio_connect.__file__).parent.parent))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
+@pytest.mark.usefixtures("ours_importable")
+def test_field_36_the_plugin_imports_nothing_before_vnet_is_asked_for(pytester):
+    """A pytest run whose tests do not ask for `vnet` imports neither the library nor Trio."""
+    run_pytest(pytester, IMPORTED, *NO_OTHERS, fresh=True).assert_outcomes(passed=2)
+
+
+FAILS = """
+import pytest
+from trio.testing import MockClock
+import trio_connect
+
+{mark}
+
+{backend}
+
+async def test_x(vnet{clock}):
+    vnet.host("192.0.2.1").refuse()
+    await trio_connect.{call}
+"""
+CALLS = ['tcp_connect(("192.0.2.1", 7))', 'connectx([("192.0.2.1", 7)] * 3)', 'connect("192.0.2.1", 7)']
+BACKEND = """
+@pytest.fixture
+def anyio_backend():
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+"""
+
+
+@pytest.mark.usefixtures("ours_importable")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("runner", ["anyio", "pytest-trio"])
+def test_field_36_a_failed_connect_shows_none_of_our_source(pytester, call, runner):
+    """The report of a test in which a connect failed has the test's own lines and the text of the error."""
+    anyio = runner == "anyio"
+    code = FAILS.format(
+        call=call,
+        mark="pytestmark = pytest.mark.anyio" if anyio else "",
+        backend=BACKEND if anyio else "",
+        clock="" if anyio else ", autojump_clock",
+    )
+    result = run_pytest(pytester, code, "-p", "no:xdist", ini="" if anyio else "trio_mode = true")
+    result.assert_outcomes(failed=1)
+    text = result.stdout.str()
+    assert "refused" in text
+    assert "await trio_connect." in text
+    assert re.findall(r".*trio_connect/_.*", text) == []
+    assert len(text.splitlines()) < 60
+    full = run_pytest(pytester, code, "-p", "no:xdist", "--full-trace", ini="" if anyio else "trio_mode = true")
+    assert "trio_connect/_net" in full.stdout.str()
+
+
 # --- 37 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +326,22 @@ async def test_field_37_the_virtual_network_shows_no_internals(vnet, autojump_cl
         assert public(vnet.trace.connections[0]) == {
             *("host", "port", "ordinal", "source", "started", "ended", "outcome", "closed", "sent", "received"),
         }
+
+
+def test_field_37_streams_and_listeners_show_no_internals():
+    """What only a race or a queue calls has a private name."""
+    shown = {
+        name
+        for kind in (
+            trio_connect.TcpStream,
+            trio_connect.UnixStream,
+            trio_connect.TcpListener,
+            trio_connect.UnixListener,
+        )
+        for name in public(kind)
+    }
+    assert shown.isdisjoint({"set_report", "close_now", "own_path", "submit_race", "dispose"})
+    assert "during" not in public(trio_connect.DeadlineExceeded)
 
 
 def test_field_37_the_package_says_its_version():

@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parent.parent.parent / "docs" / "testing.md").read_text(e
 ONE_FILE = "given to pytest, in one file with the others like it"
 FAILS = "given to pytest, and it fails"
 ANYIO = "given to pytest, under anyio"
-LOADED = [] if entry_points(group="pytest11", name="trio_connect") else ["-p", "trio_connect.testing.plugin"]
+LOADED = [] if entry_points(group="pytest11", name="trio_connect") else ["-p", "pytest_trio_connect"]
 
 
 def given_to_pytest(reason: str) -> str:

@@ -21,7 +21,7 @@ pytest_plugins = ["pytester"]
 # In a tree that was never installed nobody else names the plugin, and naming it twice is an error.
 INSTALLED = any(entry.name == "trio_connect" for entry in entry_points(group="pytest11"))
 SOURCE = pathlib.Path(trio_connect.__file__).parent.parent
-LOADED = [] if INSTALLED else ["-p", "trio_connect.testing.plugin"]
+LOADED = [] if INSTALLED else ["-p", "pytest_trio_connect"]
 
 HEADER = """
 import pytest
@@ -579,7 +579,7 @@ def test_imports_no_optional_package():
     code = (
         "import sys, pytest, trio.testing\n"
         "before = set(sys.modules)\n"
-        "import trio_connect.testing.plugin\n"
+        "import trio_connect.testing._stage\n"
         "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
@@ -590,4 +590,4 @@ def test_imports_no_optional_package():
 def test_the_entry_point():
     project = pathlib.Path(__file__).parent.parent.parent / "pyproject.toml"
     points = tomllib.loads(project.read_text())["project"]["entry-points"]["pytest11"]
-    assert points == {"trio_connect": "trio_connect.testing.plugin"}
+    assert points == {"trio_connect": "pytest_trio_connect"}

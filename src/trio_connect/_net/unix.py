@@ -224,7 +224,7 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
     def _stream(self, door: Door, name: Any) -> UnixStream:
         return UnixStream(door, name)
 
-    def own_path(self) -> None:
+    def _own_path(self) -> None:
         """Make closing remove the path: the file that this listener made, and no successor's."""
         self._made = _MadePath.find(self._name)
 
@@ -459,5 +459,5 @@ async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None =
         raise
     listener = UnixListener(door, address)
     if remove:
-        listener.own_path()
+        listener._own_path()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return listener

@@ -153,7 +153,7 @@ class UnixTransport(StreamTransport[UnixStream]):
     def _wrap(self, door: Door, target: str | bytes) -> UnixListener:
         self._local = target
         listener = UnixListener(door, target)
-        listener.own_path()
+        listener._own_path()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return listener
 
     async def _connect(self, target: str | bytes, until: float, operation: Cancellable) -> UnixStream | None:

@@ -187,9 +187,9 @@ class RaceDriver:
         if stream is None:
             stream = value = TcpStream(winner.door, winner.endpoint)
         if self._observer is None:
-            stream.set_report(partial(self._make_report, current_time()))
+            stream._set_report(partial(self._make_report, current_time()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
-            stream.set_report(self._report())
+            stream._set_report(self._report())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return value, None
 
     async def _race(self, feed: Feed | None) -> None:
@@ -458,7 +458,7 @@ class RaceDriver:
 
     def _close(self, attempt: LiveAttempt) -> None:
         if attempt.stream is not None:
-            attempt.stream.close_now()
+            attempt.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
             if attempt.scope is not None:
                 attempt.door.wake()

@@ -199,13 +199,15 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             await self._finish_closing()
         await checkpoint()
 
-    def close_now(self) -> None:
+    # The race that made a connection calls these two; no user may.
+
+    def _close_now(self) -> None:
         """Close without a checkpoint and without reading what came: for connections that lost their race."""
         if not self._closed:
             self._leave()
             self._door.close()
 
-    def set_report(self, report: ConnectReport | Callable[[], ConnectReport]) -> None:
+    def _set_report(self, report: ConnectReport | Callable[[], ConnectReport]) -> None:
         """Attach the report of the race that this connection has won, or what makes it when somebody looks."""
         self._report = report
 
