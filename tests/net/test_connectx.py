@@ -644,8 +644,7 @@ async def test_line_81_endpoints_without_a_usable_source_are_skipped(net):
 
 @virtual
 async def test_several_sources_are_raced_endpoint_by_endpoint(net):
-    net.host("192.0.2.254").addresses.append("192.0.2.253")
-    net._hosts["192.0.2.253"] = net.local
+    net.host("192.0.2.254", "192.0.2.253")
     dead(net, "192.0.2.1", "2001:db8::1")
     good(net, "192.0.2.2")
     sources = [Source(ipv4="192.0.2.254", ipv6="2001:db8::fe"), Source(ipv4="192.0.2.253")]
