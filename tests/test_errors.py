@@ -69,7 +69,8 @@ def test_the_words_for_what_happened(code: int, words: str) -> None:
     ("code", "phase", "local"),
     [
         (errno.EMFILE, "socket", True), (errno.ECONNREFUSED, "socket", True), (errno.EADDRINUSE, "bind", True),
-        (errno.EADDRNOTAVAIL, "connect", True), (errno.EADDRNOTAVAIL, "establish", False),
+        (errno.EADDRNOTAVAIL, "connect", True), (errno.EINVAL, "connect", True), (errno.EINVAL, "establish", False),
+        (errno.EADDRNOTAVAIL, "establish", False),
         (errno.ECONNREFUSED, "connect", False), (errno.EACCES, "connect", False), (errno.EMFILE, "connect", False),
     ],
 )  # fmt: skip
@@ -81,6 +82,7 @@ def test_local_errors_bring_a_hint_where_there_is_one() -> None:
     assert "ulimit -n" in connect_error(errno.EMFILE, "socket", PEER, "any", 0).__notes__[0]
     assert "ip_local_port_range" in connect_error(errno.EADDRNOTAVAIL, "connect", PEER, "any", 0).__notes__[0]
     assert not hasattr(connect_error(errno.EINVAL, "bind", PEER, "any", 0), "__notes__")
+    assert not hasattr(connect_error(errno.EINVAL, "bind", "/run/x", "any", 0), "__notes__")
     # A peer that forbids is no policy of this system.
     assert not hasattr(connect_error(errno.EPERM, "connect", PEER, "any", 0), "__notes__")
 

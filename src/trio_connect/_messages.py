@@ -35,12 +35,18 @@ _MOST_NAMED: Final = 4
 _LONGEST_REASON: Final = 200
 """How many characters of what a peer or a library said are passed on."""
 
+_LINK_LOCAL: Final = ("fe8", "fe9", "fea", "feb")
+"""How the addresses of fe80::/10 begin, RFC 4291 section 2.5.6."""
+
+_NO_PORT: Final = (
+    "the local address is not on this machine, or every local port towards that endpoint is in use "
+    "(net.ipv4.ip_local_port_range); another source address has ports of its own"
+)
+
 _HINTS: Final = {
     errno.EMFILE: "raise the limit of open files (ulimit -n), or keep fewer connections at a time",
     errno.ENFILE: "the whole machine is out of open files (fs.file-max)",
     errno.EADDRINUSE: "another socket has that address and port, or that path exists already; ss -anp lists sockets",
-    errno.EADDRNOTAVAIL: "the local address is not on this machine, or, in a connect, every local port towards that "
-    "endpoint is in use (net.ipv4.ip_local_port_range); another source address has ports of its own",
     errno.EACCES: "a port below net.ipv4.ip_unprivileged_port_start, or a path in that folder, needs more rights",
     errno.ENODEV: "no interface has that name",
     errno.EPERM: "the system's policy forbids it",
@@ -80,10 +86,20 @@ def duration(seconds: float) -> str:
 
 def is_local(code: int, phase: Phase) -> bool:
     """Say whether a failure is trouble on this machine, which no peer is to be blamed for."""
-    return phase in ("socket", "bind") or (phase == "connect" and code == errno.EADDRNOTAVAIL)
+    # EINVAL from connect(2) is what Linux says of a source address that cannot reach the destination, such as
+    # 127.0.0.1 to another machine, and of a link-local address without its zone. No packet leads to it.
+    return phase in ("socket", "bind") or (phase == "connect" and code in (errno.EADDRNOTAVAIL, errno.EINVAL))
 
 
-def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, elapsed: float) -> OSError:
+def own_words(error: OSError) -> str:
+    """Return what an `OSError` says beyond the kernel's text for its errno, such as which socket option was refused."""
+    words = error.strerror or ""
+    return "" if error.errno is not None and words == os.strerror(error.errno) else printable(words)
+
+
+def connect_error(
+    code: int, phase: Phase, target: Endpoint | str, source: str, elapsed: float, detail: str = ""
+) -> OSError:
     """Return the `OSError` subclass for a failed attempt.
 
     Args:
@@ -92,16 +108,53 @@ def connect_error(code: int, phase: Phase, target: Endpoint | str, source: str, 
       target: the endpoint, or the path of a unix-domain socket.
       source: what the connection was to come from, in words.
       elapsed: seconds since the attempt began.
+      detail: more about trouble on this machine, in words.
     """
     if is_local(code, phase):
-        text = f"local: {phase} for {target}: {strerror(code)} (from {source}, after {milliseconds(elapsed)})"
+        what = local_reason(code, detail)
+        text = f"local: {phase} for {target}: {what} (from {source}, after {milliseconds(elapsed)})"
     else:
         word = _WORDS.get(code) or f"failed ({strerror(code)})"
         text = f"connect to {target} from {source} {word} after {milliseconds(elapsed)}"
     error = OSError(code, text)
-    if code in _HINTS and is_local(code, phase):
-        error.add_note(_HINTS[code])
+    hint = _hint(code, phase, target, source) if is_local(code, phase) else None
+    if hint:
+        error.add_note(hint)
     return error
+
+
+def local_reason(code: int, detail: str) -> str:
+    """Return the words for trouble on this machine."""
+    return f"{strerror(code)}: {detail}" if detail else strerror(code)
+
+
+def _hint(code: int, phase: Phase, target: Endpoint | str, source: str) -> str | None:
+    """Return what to do about trouble on this machine."""
+    is_ipv6 = not isinstance(target, str) and target.family == socket.AF_INET6
+    if code == errno.EINVAL and phase != "socket" and not isinstance(target, str):
+        local = source.partition(",")[0]
+        for host, zone in ((target.host, target.scope_id), (local, "%" in local)):
+            if not zone and host.startswith(_LINK_LOCAL):
+                return f"a link-local address needs its zone, the name of an interface: {host}%eth0"
+        if phase == "connect":
+            return f"no route of this machine leads from {source} to {target.host} (ip route get): try another source"
+        return None
+    if code == errno.EADDRNOTAVAIL:
+        if is_ipv6 and _is_ipv6_off():
+            return "no IPv6 address here: IPv6 is switched off (net.ipv6.conf.all.disable_ipv6), or no link is up"
+        return _NO_PORT if phase == "connect" else "the local address is not on this machine"
+    if code == errno.EAFNOSUPPORT and is_ipv6:
+        return "this system has no IPv6"
+    return _HINTS.get(code)
+
+
+def _is_ipv6_off() -> bool:
+    """Say whether no interface has an IPv6 address, not even the loopback one: Linux then has nothing in this file."""
+    try:
+        with open("/proc/net/if_inet6", "rb") as file:
+            return not file.read(1)
+    except OSError:
+        return False
 
 
 def first_leaf(error: BaseException) -> BaseException:
@@ -215,6 +268,10 @@ def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
     return max(codes, key=codes.count)
 
 
+def _is_local_failure(attempt: Attempt) -> bool:
+    return attempt.errno is not None and attempt.outcome == "failed" and is_local(attempt.errno, attempt.phase)
+
+
 def _kind(attempt: Attempt) -> str:
     if attempt.outcome == "skipped":
         return "skipped, no source of its family"
@@ -321,6 +378,10 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
     error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
         error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)
+    if code is not None and started and all(_is_local_failure(attempt) for attempt in report.failed):
+        # Nobody else is to blame, so what to do about it is worth saying here too.
+        for note in dict.fromkeys(note for each in errors for note in getattr(each, "__notes__", ())):
+            error.add_note(note)
     return error
 
 

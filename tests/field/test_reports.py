@@ -7,9 +7,11 @@ import errno
 import inspect
 import json
 import shlex
+import socket
 import ssl
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import trio
@@ -17,6 +19,7 @@ import trustme
 
 from trio_connect import (
     Answer,
+    Attempt,
     AttemptFinished,
     ConnectFailed,
     DeadlineExceeded,
@@ -27,12 +30,15 @@ from trio_connect import (
     Source,
     TcpStream,
     TraceEvent,
+    _messages,
     connect,
     connectx,
     now,
     tcp_connect,
     tcp_listen,
 )
+from trio_connect._messages import agreed_errno, connect_error
+from trio_connect._net.sockets import options
 from trio_connect.testing import VirtualNetwork, echo, run
 
 BAD, GOOD = Endpoint("192.0.2.1", 25), Endpoint("192.0.2.2", 25)
@@ -322,6 +328,89 @@ def test_field_25_no_errno_is_a_value_in_the_furthest_phase(outcomes, code):
         assert len(caught.value.errors) == len(outcomes)
 
     run(main)
+
+
+# --- 30 ---------------------------------------------------------------------------------------------------------------
+
+
+def advice(error: OSError) -> str:
+    """The text and what to do about it."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda: tcp_connect(("fe80::1", 80), now() + 1000),
+        lambda: tcp_connect(("2001:db8::1", 80), now() + 1000, source=Source(ipv6="fe80::1")),
+        lambda: tcp_listen(("fe80::1", 0)),
+        lambda: connectx([("fe80::1", 80)], now() + 1000),
+    ],
+    ids=["connect", "bind", "listen", "race"],
+)
+async def test_field_30_a_link_local_address_without_a_zone_names_the_zone(how):
+    """connect, bind and listen say that a link-local address needs its zone, and how it is written."""
+    with pytest.raises(OSError, match="local") as caught:
+        await how()
+    assert caught.value.errno == errno.EINVAL
+    assert "a link-local address needs its zone, the name of an interface: fe80::1%eth0" in advice(caught.value)
+
+
+def test_field_30_a_source_that_cannot_reach_there_is_local():
+    """EINVAL from connect(2) is this machine's: 127.0.0.1 cannot reach another host, and the peer is not blamed."""
+    target = Endpoint("192.0.2.1", 443)
+    error = connect_error(errno.EINVAL, "connect", target, "127.0.0.1", 0.0)
+    assert str(error).startswith(f"[Errno {errno.EINVAL}] local: connect for 192.0.2.1:443: invalid argument (from 127")
+    assert "no route of this machine leads from 127.0.0.1 to 192.0.2.1" in advice(error)
+    local = Attempt(endpoint=target, outcome="failed", errno=errno.EINVAL)
+    refused = Attempt(endpoint=target, outcome="failed", errno=errno.ECONNREFUSED)
+    assert agreed_errno([local, local, refused]) == errno.ECONNREFUSED
+
+
+def test_field_30_ipv6_that_is_switched_off_is_not_blamed_on_ports(monkeypatch):
+    """Without any IPv6 address EADDRNOTAVAIL means that IPv6 is off; local ports have nothing to do with it."""
+    six, four = Endpoint("2001:db8::1", 443), Endpoint("192.0.2.1", 443)
+    for is_off in (True, False):
+        monkeypatch.setattr(_messages, "_is_ipv6_off", lambda is_off=is_off: is_off)
+        for phase in ("connect", "bind"):
+            said = advice(connect_error(errno.EADDRNOTAVAIL, phase, six, "any address", 0.0))
+            assert ("IPv6 is switched off" in said) == is_off
+            assert ("ip_local_port_range" in said) == (not is_off and phase == "connect")
+            assert "IPv6" not in advice(connect_error(errno.EADDRNOTAVAIL, phase, four, "any address", 0.0))
+    assert "no IPv6" in advice(connect_error(errno.EAFNOSUPPORT, "socket", six, "any address", 0.0))
+
+
+@pytest.mark.parametrize("factory", [False, True], ids=["kernel", "factory"])
+async def test_field_30_a_socket_option_that_is_refused_is_named(factory, monkeypatch):
+    """A socket option that the platform lacks or the system refuses is named: in a connect, a race, a listen."""
+    if factory:
+        trio.socket.set_custom_socket_factory(_PlainFactory())
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        asked = SocketOptions(user_timeout=3)
+        monkeypatch.delattr("socket.TCP_USER_TIMEOUT")
+        options._cached_connecting.cache_clear()
+        for call in (
+            lambda: tcp_connect(listener.endpoint, options=asked),
+            lambda: connectx([listener.endpoint], options=asked),
+            lambda: tcp_listen(("127.0.0.1", 0), options=asked),
+        ):
+            with pytest.raises(OSError, match="this platform has no TCP_USER_TIMEOUT") as caught:
+                await call()
+            assert caught.value.errno == errno.ENOPROTOOPT
+        monkeypatch.undo()
+        options._cached_connecting.cache_clear()
+        monkeypatch.setattr(options, "_constant", lambda name: 9999)
+        with pytest.raises(OSError, match="the system refuses option 9999 of level 6"):
+            await tcp_connect(listener.endpoint, options=asked)
+        options._cached_connecting.cache_clear()
+    error = options.refused(OSError(errno.ENOPROTOOPT, "x"), socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert error.strerror == "the system refuses TCP_NODELAY"
+
+
+class _PlainFactory(trio.abc.SocketFactory):
+    def socket(self, *arguments: Any) -> trio.socket.SocketType:
+        sock = socket.socket(*arguments)
+        return trio.socket.from_stdlib_socket(sock)
 
 
 # --- 33 ---------------------------------------------------------------------------------------------------------------

@@ -104,8 +104,9 @@ CASES = [
     Case("icmp admin-prohibited", errno.EHOSTUNREACH, "no route to host", reject("icmp type admin-prohibited")),
     Case("icmp host-prohibited", errno.EHOSTUNREACH, "no route to host", reject("icmp type host-prohibited")),
     Case("prohibit route", errno.EACCES, "permission denied", route("prohibit"), AWAY),
-    Case("blackhole route", errno.EINVAL, "invalid argument", route("blackhole"), AWAY),
-    Case("loopback as source", errno.EINVAL, "invalid argument", nothing, source=Source(ipv4="127.0.0.1")),
+    Case("blackhole route", errno.EINVAL, "invalid argument", route("blackhole"), AWAY, local=True),
+    Case("loopback as source", errno.EINVAL, "invalid argument", nothing, source=Source(ipv4="127.0.0.1"),
+         local=True),
     Case("icmp prot-unreachable", errno.ENOPROTOOPT, "protocol not available", reject("icmp type prot-unreachable")),
     Case("closed port", errno.ECONNREFUSED, "refused", nothing, (SERVER, SERVER6)),
     Case("tcp reset", errno.ECONNREFUSED, "refused", reject("tcp reset"), (SERVER, SERVER6)),
@@ -161,6 +162,17 @@ def test_a_loopback_that_never_came_up(network: Network) -> None:
         error, _ = bare.trio(failing, ("::1", 80), None, DEFAULT_OPTIONS)
         assert error.errno == errno.EADDRNOTAVAIL
         assert "local: connect for [::1]:80: cannot assign" in str(error)
+        assert "no IPv6 address here" in error.__notes__[0]
+
+
+def test_field_30_ipv6_switched_off(network: Network) -> None:
+    """IPv6 that is switched off is named as that, and local ports are not blamed."""
+    client, _ = network
+    client.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+    error, _ = client.trio(failing, (SERVER6, 80), None, DEFAULT_OPTIONS)
+    assert error.errno == errno.EADDRNOTAVAIL
+    assert "IPv6 is switched off" in error.__notes__[0]
+    assert "port" not in error.__notes__[0]
 
 
 def test_local_ports_used_up(network: Network) -> None:

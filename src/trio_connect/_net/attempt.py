@@ -22,7 +22,7 @@ from .._engine.spinning import Spinning
 from .._messages import connect_error
 from .._options import DEFAULT_OPTIONS
 from .sockets import options as sockopts
-from .sockets.factory_socket import FactorySocket, LocalFailure, errno_of
+from .sockets.factory_socket import FactorySocket, LocalFailure
 from .sockets.kernel_socket import KernelSocket, new_socket
 from .sockets.options import DEFAULT_PLAN
 
@@ -107,7 +107,7 @@ def open_and_begin(
         except OSError as exc:
             if sock is not None:
                 sock.close()
-            raise LocalFailure(errno_of(exc), "socket") from exc
+            raise LocalFailure.of(exc, "socket") from exc
         door = KernelSocket(sock)
     try:
         return door, address, door.begin(address)
@@ -142,7 +142,7 @@ def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOption
     except OSError as exc:
         if door is not None:
             door.close()
-        raise LocalFailure(errno_of(exc), phase) from exc
+        raise LocalFailure.of(exc, phase) from exc
     except BaseException:
         if door is not None:
             door.close()
@@ -200,7 +200,7 @@ def connect_address(endpoint: Endpoint) -> Any:
     try:
         return sockaddr_of(endpoint)
     except OSError as exc:
-        raise LocalFailure(errno_of(exc), "socket") from exc
+        raise LocalFailure.of(exc, "socket") from exc
 
 
 @lru_cache(maxsize=1)
@@ -335,7 +335,13 @@ def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None
 
 
 def attempt_error(
-    code: int, phase: Phase, door: Door | None, endpoint: Endpoint, source: Source | None, elapsed: float
+    code: int,
+    phase: Phase,
+    door: Door | None,
+    endpoint: Endpoint,
+    source: Source | None,
+    elapsed: float,
+    detail: str = "",
 ) -> OSError:
     """Return the error for one failed attempt."""
-    return connect_error(code, phase, endpoint, describe_source(door, endpoint, source), elapsed)
+    return connect_error(code, phase, endpoint, describe_source(door, endpoint, source), elapsed, detail)

@@ -16,7 +16,7 @@ from trio.lowlevel import checkpoint
 from .._check import check_int
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint
-from .._messages import call_exceeded, call_late, connect_error
+from .._messages import call_exceeded, call_late, connect_error, own_words
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import printable, shown
 from .attempt import Door, adopt, check_socket, load_reports, sockaddr_of
@@ -278,7 +278,9 @@ async def tcp_listen(
     except OSError as exc:
         if door is not None:
             door.close()
-        raise connect_error(errno_of(exc), phase, endpoint, "this machine", current_time() - started) from None
+        raise connect_error(
+            errno_of(exc), phase, endpoint, "this machine", current_time() - started, own_words(exc)
+        ) from None
     except BaseException:
         if door is not None:
             door.close()

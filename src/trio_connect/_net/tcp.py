@@ -103,7 +103,7 @@ async def tcp_connect(
             door.close()
         # Nothing has been waited for yet, and a loop of retries would starve every other task.
         await cancel_shielded_checkpoint()
-        error = attempt_error(exc.code, exc.phase, None, endpoint, source, current_time() - started)
+        error = attempt_error(exc.code, exc.phase, None, endpoint, source, current_time() - started, exc.detail)
         raise error from None
     except Expired:
         assert door is not None

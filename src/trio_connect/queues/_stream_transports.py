@@ -104,7 +104,9 @@ class TcpTransport(StreamTransport[TcpStream]):
                 if code == PENDING:
                     return None
         except LocalFailure as exc:
-            raise attempt_error(exc.code, exc.phase, None, target, source, current_time() - started) from None
+            raise attempt_error(
+                exc.code, exc.phase, None, target, source, current_time() - started, exc.detail
+            ) from None
         except Expired:
             from .._net.race.reports import deadline_exceeded
 

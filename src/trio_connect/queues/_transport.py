@@ -14,7 +14,7 @@ import trio
 from trio import current_time
 
 from .._endpoint import Endpoint
-from .._messages import connect_error, strerror
+from .._messages import connect_error, own_words, strerror
 from .._net.listener import TcpListener
 from .._net.sockets.factory_socket import errno_of
 from .._net.sockets.kernel_socket import KernelSocket
@@ -183,7 +183,10 @@ class StreamTransport(Transport, Generic[S]):
         except OSError as exc:
             if door is not None:
                 door.close()
-            raise connect_error(errno_of(exc), phase, show(target), "this machine", current_time() - started) from None
+            where = target if isinstance(target, Endpoint) else show(target)
+            raise connect_error(
+                errno_of(exc), phase, where, "this machine", current_time() - started, own_words(exc)
+            ) from None
         except BaseException:
             if door is not None:
                 door.close()

@@ -49,14 +49,15 @@ async def test_a_race_with_every_outcome(net):
     )
     stream.abort()
     reads(stream.report, """
-    192.0.2.1:443 from 192.0.2.254  =======================================!   timed out ETIMEDOUT after 850 ms
-    192.0.2.2:443 from 192.0.2.254             =====x                          failed ECONNREFUSED after 100 ms
-    192.0.2.3:443 from 192.0.2.254                  ========================~  lost in establish after 520 ms
-    192.0.2.4:443 from 192.0.2.254                              =x             failed in establish after 20 ms
-    192.0.2.5:443 from 192.0.2.254                               ===========~  lost after 240 ms
-    192.0.2.6:443 from 192.0.2.254                                         =*  won after 20 ms
-    192.0.2.7:443 from 192.0.2.254                                             not tried
-    [2001:db8::1]:443                                                          skipped
+                              0   870 ms
+    192.0.2.1:4...92.0.2.254  =========!  at   0 ms: timed out after 850 ms
+    192.0.2.2:4...92.0.2.254     =x       at 250 ms: connection refused after 100 ms
+    192.0.2.3:4...92.0.2.254      =====~  at 350 ms: lost in establish after 520 ms
+    192.0.2.4:4...92.0.2.254        =x    at 610 ms: EstablishFailed after 20 ms
+    192.0.2.5:4...92.0.2.254         ==~  at 630 ms: lost after 240 ms
+    192.0.2.6:4...92.0.2.254           *  at 850 ms: won after 20 ms
+    192.0.2.7:4...92.0.2.254              not tried
+    [2001:db8::1]:443                     skipped
     connected to 192.0.2.6:443 in 870 ms, 5 other attempts
     """)  # fmt: skip
 
@@ -69,10 +70,11 @@ async def test_lookups_and_attempts_on_one_axis(net):
     stream = await connect("api.test", 443)
     stream.abort()
     reads(stream.report, """
-    AAAA api.test                                                 1 address after 0.0 ms
-    A api.test         ===============                            1 address after 100 ms
-    [2001:db8::1]:443  ========================================~  lost after 270 ms
-    192.0.2.1:443                                           ===*  won after 20 ms
+                       0                   270 ms
+    AAAA api.test      |                           at   0 ms: 1 address
+    A api.test         =========|                  at   0 ms: 1 address after 100 ms
+    [2001:db8::1]:443  =========================~  at   0 ms: lost after 270 ms
+    192.0.2.1:443                             ==*  at 250 ms: won after 20 ms
     connected to 192.0.2.1:443 in 270 ms, 1 other attempt
     """)  # fmt: skip
 
@@ -84,17 +86,19 @@ async def test_a_lookup_that_failed_and_one_that_was_cancelled(net):
     stream = await connect("api.test", 443)
     stream.abort()
     reads(stream.report, """
-    AAAA api.test  ========================================   cancelled after 70 ms
-    A api.test                                                1 address after 0.0 ms
-    192.0.2.1:443                               ===========*  won after 20 ms
+                   0                          70 ms
+    AAAA api.test  ===============================~  at  0 ms: cancelled after 70 ms
+    A api.test     |                                 at  0 ms: 1 address
+    192.0.2.1:443                        =========*  at 50 ms: won after 20 ms
     connected to 192.0.2.1:443 in 70 ms
     """)  # fmt: skip
     net.dns("api.test", aaaa=["2001:db8::1"], a_error=socket.EAI_AGAIN, aaaa_error=socket.EAI_FAIL, a_delay=0.02)
     with pytest.raises(ResolveFailed) as caught:
         await connect("api.test", 443)
     reads(caught.value.report, """
-    AAAA api.test  x                                          error after 0.0 ms
-    A api.test     ========================================x  error after 20 ms
+                   0    20 ms
+    AAAA api.test  x           at 0 ms: Non-recoverable failure in name resolution
+    A api.test     =========x  at 0 ms: Temporary failure in name res... after 20 ms
     no connection after 20 ms
     """)  # fmt: skip
 
@@ -107,21 +111,23 @@ async def test_races_without_a_winner(net):
         await connectx(at("192.0.2.1", "192.0.2.2"), now() + 100)
     assert expired.value.report is not None
     reads(expired.value.report, """
-    192.0.2.1:443  ========================================~  cancelled after 100 ms
-    192.0.2.2:443                                             not tried
+                   0                         100 ms
+    192.0.2.1:443  ===============================~  at 0 ms: cancelled after 100 ms
+    192.0.2.2:443                                    not tried
     no connection after 100 ms
     """)  # fmt: skip
     with pytest.raises(ConnectFailed) as failed:
         await connectx(at("192.0.2.2"))
     reads(failed.value.report, """
-    192.0.2.2:443  ========================================x  failed ECONNREFUSED after 5.0 ms
-    no connection after 5.0 ms
+                   0                    5 ms
+    192.0.2.2:443  ========================x  at 0 ms: connection refused after 5 ms
+    no connection after 5 ms
     """)  # fmt: skip
     with pytest.raises(ConnectFailed) as skipped:
         await connectx(at("192.0.2.2"), sources=[Source(ipv6="2001:db8::fe")])
     reads(skipped.value.report, """
-    192.0.2.2:443                                             skipped
-    no connection after 0.0 ms
+    192.0.2.2:443                                            skipped
+    no connection after 0 ms
     """)  # fmt: skip
 
 
@@ -131,14 +137,14 @@ async def test_a_race_that_took_no_time(net):
     stream = await connectx(at("192.0.2.1"))
     stream.abort()
     reads(stream.report, """
-    192.0.2.1:443  *                                          won after 0.0 ms
-    connected to 192.0.2.1:443 in 0.0 ms
+    192.0.2.1:443  *                                         at 0 ms: won
+    connected to 192.0.2.1:443 in 0 ms
     """)  # fmt: skip
 
 
 def test_the_empty_report():
     reads(ConnectReport(), """
-    no connection after 0.0 ms
+    no connection after 0 ms
     """)  # fmt: skip
     assert ConnectReport().winner is None
     assert ConnectReport().to_dict() == {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 from trio import current_time
 
-from ..._messages import connect_error, strerror
+from ..._messages import connect_error, local_reason
 from ..attempt import PENDING, Door, describe_source, open_and_begin, settle
 from ..sockets.factory_socket import LocalFailure
 
@@ -34,16 +34,18 @@ class Failure:
     elapsed: float
     emitted: bool
     """Whether a packet had left."""
+    detail: str = ""
+    """More about trouble on this machine, in words."""
 
     @property
     def reason(self) -> str:
         """Why, in one line."""
-        return strerror(self.code)
+        return local_reason(self.code, self.detail)
 
     def to_error(self) -> OSError:
         """Return it as the error of the attempt; a race that is won never needs the text."""
         source = describe_source(None, self.endpoint, self.source)
-        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed)
+        return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed, self.detail)
 
 
 Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
@@ -102,4 +104,4 @@ def opening_after(
 
 def opening_failed(exc: LocalFailure, endpoint: Endpoint, source: Source | None, started: float) -> Opening:
     """Return the opening of an attempt that ended before it could connect."""
-    return None, Failure(exc.code, exc.phase, endpoint, source, current_time() - started, emitted=False)
+    return None, Failure(exc.code, exc.phase, endpoint, source, current_time() - started, False, exc.detail)

@@ -15,7 +15,7 @@ import attrs
 import trio
 from trio import current_time
 
-from ..._messages import reason_of, strerror
+from ..._messages import local_reason, reason_of
 from ..attempt import Door, attempt_error, finish
 from ..sockets.factory_socket import LocalFailure
 from ..streams.byte_stream import TcpStream
@@ -139,10 +139,10 @@ def result_of(attempt: LiveAttempt, code: int) -> Fact:
     return _failed(attempt, "connect", code) if code else Connected(attempt.id)
 
 
-def _failed(attempt: LiveAttempt, phase: Phase, code: int) -> Failed:
+def _failed(attempt: LiveAttempt, phase: Phase, code: int, detail: str = "") -> Failed:
     elapsed = current_time() - attempt.started
-    error = attempt_error(code, phase, attempt.door, attempt.endpoint, attempt.source, elapsed)
-    return Failed(attempt.id, phase, code, error, strerror(code))
+    error = attempt_error(code, phase, attempt.door, attempt.endpoint, attempt.source, elapsed, detail)
+    return Failed(attempt.id, phase, code, error, local_reason(code, detail))
 
 
 async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None) -> None:
@@ -177,7 +177,7 @@ async def _establish(establish: Establish, stream: TcpStream) -> Any:
 
 def _tell_error(attempt: LiveAttempt, exc: BaseException, mailbox: Mailbox) -> None:
     if isinstance(exc, LocalFailure):
-        mailbox.tell(_failed(attempt, exc.phase, exc.code))
+        mailbox.tell(_failed(attempt, exc.phase, exc.code, exc.detail))
     elif fails_an_attempt(exc):
         reason = reason_of(exc)
         exc.add_note(f"while establishing over {attempt.endpoint}")

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
 
+from ..._messages import own_words
 from .kernel_socket import LINGER_ABORT, PEER_BUFFER, SHORT_READS, bind_to_interface, skip_connection_errors
+from .options import refused
 from .waiting import Expired, within
 
 if TYPE_CHECKING:
@@ -40,10 +42,17 @@ _SHARE: Final = 1 << 17
 class LocalFailure(Exception):
     """An attempt ended before anything could leave this machine."""
 
-    def __init__(self, code: int, phase: Phase) -> None:
-        super().__init__(code, phase)
+    def __init__(self, code: int, phase: Phase, detail: str = "") -> None:
+        super().__init__(code, phase, detail)
         self.code = code
         self.phase: Phase = phase
+        self.detail = detail
+        """What the errno does not say, such as which socket option was refused."""
+
+    @classmethod
+    def of(cls, error: OSError, phase: Phase) -> LocalFailure:
+        """Return the failure that an error of the system means."""
+        return cls(errno_of(error), phase, own_words(error))
 
 
 @enable_ki_protection
@@ -107,7 +116,7 @@ class FactorySocket:
         try:
             await self.bind()
         except OSError as exc:
-            raise LocalFailure(errno_of(exc), "bind") from exc
+            raise LocalFailure.of(exc, "bind") from exc
         try:
             await within(until, self._sock.connect, address)
         except OSError as exc:
@@ -236,7 +245,10 @@ class FactorySocket:
     def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
         """Set socket options."""
         for level, option, value in plan:
-            self._sock.setsockopt(level, option, value)
+            try:
+                self._sock.setsockopt(level, option, value)
+            except OSError as exc:
+                raise refused(exc, level, option) from exc
 
     def bind_to_interface(self, name: str) -> None:
         """Send through one interface only."""

@@ -29,6 +29,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
+from .options import refused
 from .waiting import Expired, one_pass, park
 
 if TYPE_CHECKING:
@@ -397,7 +398,10 @@ class KernelSocket:
     def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
         """Set socket options."""
         for level, option, value in plan:
-            self._sock.setsockopt(level, option, value)
+            try:
+                self._sock.setsockopt(level, option, value)
+            except OSError as exc:
+                raise refused(exc, level, option) from exc
 
     def bind(self, address: Any) -> None:
         """Bind to a local address."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
 from functools import lru_cache
@@ -32,8 +31,23 @@ _LINUX: Final = {"TCP_FASTOPEN_CONNECT": 30} if sys.platform == "linux" else {}
 def _constant(name: str) -> int:
     value = getattr(socket, name, _LINUX.get(name))
     if value is None:
-        raise OSError(errno.ENOPROTOOPT, f"{os.strerror(errno.ENOPROTOOPT)}: this platform has no {name}")
+        raise OSError(errno.ENOPROTOOPT, f"this platform has no {name}")
     return int(value)
+
+
+def refused(error: OSError, level: int, option: int) -> OSError:
+    """Return the error of a setsockopt(2) that failed, with the name of the option.
+
+    Args:
+      error: what setsockopt raised.
+      level: its first argument.
+      option: its second argument.
+    """
+    prefix = {_SOL: "SO_", _TCP: "TCP_", int(socket.IPPROTO_IP): "IP_", int(socket.IPPROTO_IPV6): "IPV6_"}.get(level)
+    constants = {**vars(socket), **_LINUX}
+    names = [name for name, value in constants.items() if prefix and name.startswith(prefix) and value == option]
+    name = names[0] if names else f"option {option} of level {level}"
+    return OSError(error.errno or errno.EIO, f"the system refuses {name}")
 
 
 def _common(options: SocketOptions) -> Iterator[tuple[int, int, int]]:
