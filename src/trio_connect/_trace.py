@@ -44,7 +44,10 @@ class LookupFinished:
 
 @attrs.frozen
 class AttemptStarted:
-    """An attempt began. `attempt` is its index in the report's attempts."""
+    """An attempt began. `attempt` is its index in the report's attempts.
+
+    Told again, after its `AttemptFinished`, of one that this machine had no descriptor or memory for at first.
+    """
 
     attempt: int
     endpoint: Endpoint

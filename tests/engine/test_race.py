@@ -59,6 +59,10 @@ def unsent(race: Race, attempt: int, now: float) -> list[Command]:
     return race.failed(attempt, now, phase="connect", errno=errno.ENETUNREACH, emitted=False)
 
 
+def ran_out(race: Race, attempt: int, now: float, code: int = errno.EMFILE) -> list[Command]:
+    return race.failed(attempt, now, phase="socket", errno=code, emitted=False, reason="too many open files")
+
+
 def quiet(race: Race, until: float) -> None:
     """Check that ticks before a point in time, which must be the deadline, do nothing."""
     assert race.deadline == until
@@ -990,6 +994,8 @@ def attempt_in(state: str) -> Race:
     race.tick(0.0)
     race.tick(0.25)
     match state:
+        case "starved":
+            ran_out(race, 0, 0.26)
         case "establishing":
             race.progressed(0, 0.26)
         case "won":
@@ -1008,6 +1014,7 @@ def attempt_in(state: str) -> Race:
 
 TELL_ATTEMPT = {
     "progressed": lambda race: race.progressed(0, 0.3),
+    "ran_out": lambda race: ran_out(race, 0, 0.3),
     "failed": lambda race: refused(race, 0, 0.3),
     "succeeded": lambda race: race.succeeded(0, 0.3),
 }
@@ -1018,6 +1025,8 @@ def test_an_attempt_obeys_its_table(state: str, fact: str):
     race = attempt_in(state)
     before = snapshot(race)
     becomes = ATTEMPT_FACTS[state][fact]  # type: ignore[index]
+    if fact == "ran_out" and len(race._live) < 2:
+        fact = "failed"  # of one that is alone, or of none
     if becomes == ILLEGAL:
         with pytest.raises(IllegalFact, match=f"^{fact}: not while attempt 0 is {state}$"):
             TELL_ATTEMPT[fact](race)
@@ -1041,8 +1050,11 @@ DECIDE_ATTEMPT = {
 @pytest.mark.parametrize(("state", "decision"), [(s, d) for s, row in ATTEMPT_DECISIONS.items() for d in row])
 def test_a_decision_of_the_race_moves_an_attempt_as_its_table_says(state: str, decision: str):
     race = attempt_in(state)
-    command = DECIDE_ATTEMPT[decision](race)[0]
-    assert command == (Start(0, A, "first") if decision == "Start" else Abandon(0, cast("Any", decision)))
+    if state == "starved":
+        assert race.tick(0.5) == [Start(0, A, "delay")]
+    else:
+        command = DECIDE_ATTEMPT[decision](race)[0]
+        assert command == (Start(0, A, "first") if decision == "Start" else Abandon(0, cast("Any", decision)))
     assert race._tries[0].state == ATTEMPT_DECISIONS[state][decision]  # type: ignore[index]
 
 
@@ -1103,6 +1115,126 @@ def test_the_tables_list_every_pair_and_agree_on_what_is_over():
     assert over == set(RACE_FACTS) - set(RACE_DECISIONS) == {"won", "exhausted", "cancelled"}
     assert {becomes for row in RACE_DECISIONS.values() for becomes in row.values()} <= over
     assert {becomes for row in ATTEMPT_DECISIONS.values() for becomes in row.values()} <= set(ATTEMPT_FACTS)
+
+
+# This machine runs out of descriptors or memory
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_field_19_a_start_that_this_machine_had_nothing_for_is_made_again_when_an_attempt_ends(code: int):
+    race = at_0(A, B, C)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert ran_out(race, 1, 0.25, code) == []
+    quiet(race, 0.5)
+    assert refused(race, 0, 0.4) == [Start(1, B, "failure")]
+    assert race.succeeded(1, 0.42) == [Won(1)]
+    assert [(row.endpoint, row.outcome, row.errno) for row in race.records()] == [
+        (A[1], "failed", errno.ECONNREFUSED),
+        (B[1], "won", None),
+        (C[1], "not tried", None),
+    ]
+
+
+def test_field_19_or_after_another_delay():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    assert ran_out(race, 1, 0.25) == []
+    assert race.tick(0.5) == [Start(1, B, "delay")]
+    assert race.tick(0.75) == [Start(2, C, "delay")]
+
+
+def test_field_19_also_by_a_time_out_and_by_a_slot():
+    race = at_0(A, B, C, attempt_delay=inf, attempt_timeout=1.0)
+    assert race.tick(1.0) == [Abandon(0, "attempt_timeout"), Start(1, B, "failure")]
+    race = at_0(A, B, C, max_in_flight=2, attempt_timeout=1.0)
+    race.tick(0.25)
+    assert race.tick(1.0) == [Abandon(0, "attempt_timeout"), Start(2, C, "slot")]
+    assert ran_out(race, 2, 1.0) == []
+    assert refused(race, 1, 1.1) == [Start(2, C, "failure")]
+
+
+def test_field_19_none_under_way_it_has_failed():
+    race = at_0(A, B)
+    assert ran_out(race, 0, 0.0) == [Start(1, B, "failure")]
+    assert ran_out(race, 1, 0.0) == [Exhausted()]
+    assert [(row.outcome, row.errno, row.reason) for row in race.records()] == [
+        ("failed", errno.EMFILE, "too many open files")
+    ] * 2
+
+
+def test_field_19_the_last_try_is_the_one_that_fails():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    assert ran_out(race, 1, 0.25) == []
+    assert refused(race, 0, 0.3) == [Start(1, B, "failure")]
+    assert ran_out(race, 1, 0.3) == [Start(2, C, "failure")]
+    assert refused(race, 2, 0.4) == [Exhausted()]
+    assert [(row.started, row.outcome) for row in race.records()] == [(0.0, "failed"), (0.3, "failed"), (0.3, "failed")]
+
+
+@pytest.mark.parametrize("end", ["won", "cancelled"])
+def test_field_19_one_that_is_not_tried_again_is_reported_as_it_failed(end: str):
+    race = at_0(A, B)
+    race.tick(0.25)
+    assert ran_out(race, 1, 0.25) == []
+    if end == "won":
+        assert race.succeeded(0, 0.3) == [Won(0)]
+    else:
+        assert race.cancel(0.3) == [Abandon(0, "cancelled")]
+    row = race.records()[1]
+    assert (row.outcome, row.phase, row.errno, row.started, row.ended) == ("failed", "socket", errno.EMFILE, 0.25, 0.25)
+    assert (row.beaten_by, row.reason) == (None, "too many open files")
+
+
+def test_field_19_an_establish_that_opens_a_file_in_vain_has_failed():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    race.progressed(0, 0.3)
+    assert race.failed(0, 0.35, phase="establish", errno=errno.EMFILE) == [Start(2, C, "failure")]
+
+
+def test_field_19_an_end_in_the_very_instant_starts_it_again():
+    race = at_0(A, B, C)
+    race.tick(0.25)
+    assert race.tick(0.5) == [Start(2, C, "delay")]
+    assert ran_out(race, 2, 0.5) == []
+    assert refused(race, 1, 0.5) == [Start(2, C, "failure")]
+
+
+def test_field_19_it_waits_for_the_floor_and_the_race_for_it():
+    race = at_0(A, B)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.failed(1, 0.252, phase="connect", errno=errno.ENOBUFS) == []
+    assert refused(race, 0, 0.253) == []
+    assert race.deadline == pytest.approx(0.26)
+    assert race.tick(race.deadline) == [Start(1, B, "failure")]
+
+
+def test_field_19_it_goes_before_those_that_wait_and_also_as_the_64th():
+    candidates = [peer(f"127.0.1.{n}") for n in range(MAX_RACED + 1)]
+    race = Race(RacePolicy(max_in_flight=MAX_RACED, attempt_timeout=inf), 0.0, candidates, more=True)
+    assert race.tick(0.0) == [Start(0, candidates[0], "first")]
+    for n in range(1, MAX_RACED):
+        assert race.tick(0.25 * n) == [Start(n, candidates[n], "delay")]
+    at = 0.25 * (MAX_RACED - 1)
+    assert ran_out(race, MAX_RACED - 1, at) == []
+    # Who comes now has to wait like any other, and is one too many.
+    race.add([A], at + 0.1)
+    assert refused(race, 0, at + 0.2) == [Start(MAX_RACED - 1, candidates[MAX_RACED - 1], "failure")]
+    assert race.tick(at + 1) == []
+
+
+def test_field_19_what_was_known_of_the_first_try_is_forgotten():
+    race = at_0(A, B)
+    race.tick(0.25)
+    assert ran_out(race, 1, 0.25) == []
+    assert race.tick(0.5) == [Start(1, B, "delay")]
+    assert race.succeeded(0, 0.6) == [Abandon(1, "lost"), Won(0)]
+    row = race.records()[1]
+    assert (row.started, row.ended, row.phase, row.outcome, row.errno, row.reason) == (
+        0.5, 0.6, "connect", "lost", None, None,
+    )  # fmt: skip
+    assert row.beaten_by == A[1]
 
 
 # Policies

@@ -9,6 +9,7 @@ cannot be taken back, and so do candidates where sorting decides who is next.)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import EMFILE
 from math import inf
 from random import Random
 from typing import Literal
@@ -28,6 +29,7 @@ from trio_connect._policy import RacePolicy
 
 EXAMPLES = 2000 if LONG else 200
 FLOOR = 10
+STARVED = -inf
 # Far beyond what nine attempts can take, each with its delay, its time and one postponement.
 HORIZON = 1500
 ESTABLISH = ("establish ok", "establish fails", "establish hangs")
@@ -83,6 +85,8 @@ class Plan:
     delay: float
     timeout: float
     limit: int
+    sockets: int = 99
+    """So many can be open at a time."""
 
     def candidates(self) -> list[Candidate]:
         return [
@@ -142,6 +146,7 @@ class Ran:
     at: int
     due: float
     ended: int | None = None
+    starved: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -160,7 +165,7 @@ def gate(plan: Plan, ran: list[Ran], happened: list[Happened]) -> tuple[float, s
         return min((fate.arrives for fate in plan.fates), default=0), "first"
     last = ran[-1]
     due, cause = last.due + plan.delay, "delay"
-    floor = max((r.at + FLOOR for r in ran if sets_floor(plan, r.number)), default=0)
+    floor = max((r.at + FLOOR for r in ran if sets_floor(plan, r.number) and not r.starved), default=0)
     put_off = 0.0
     for event in happened:
         # Of its own instant, a start leaves behind only what it brought about itself.
@@ -189,6 +194,7 @@ def oracle(plan: Plan) -> Outcome:
     ran: list[Ran] = []
     live: list[Ran] = []
     waiting: list[int] = []
+    starved: list[int] = []
     happened: list[Happened] = []
     outcome = Outcome()
 
@@ -216,23 +222,29 @@ def oracle(plan: Plan) -> Outcome:
             if over:
                 happened.append(Happened(at=now, what="end", about=over[-1], full=full))
             if first_round and arriving:
-                if not waiting:
+                if not waiting and not starved:
                     idle = not live and all(r.ended != now for r in ran)
                     happened.append(Happened(at=now, what="arrival", idle=idle))
                 waiting += arriving
                 if plan.is_sorted:
                     waiting.sort(key=lambda n: (plan.fates[n].rank, n))
             first_round = False
-            if not waiting or len(live) >= plan.limit:
+            if not (waiting or starved) or len(live) >= plan.limit:
                 break
             due, cause = gate(plan, ran, happened)
             if now < due:
                 break
-            r = Ran(number=waiting.pop(0), at=now, due=due)
+            if len(live) >= plan.sockets:
+                # Nobody's failure, and no start: but the schedule goes on from there.
+                starved.append(starved.pop(0) if starved else waiting.pop(0))
+                starved.sort()
+                ran.append(Ran(number=starved[0], at=now, due=due, ended=now, starved=True))
+                continue
+            r = Ran(number=(starved or waiting).pop(0), at=now, due=due)
             ran.append(r)
             live.append(r)
             outcome.starts.append((r.number, now, cause))
-        if now >= plan.closed_at() and not live and not waiting:
+        if now >= plan.closed_at() and not live and not waiting and not starved:
             outcome.how, outcome.ended = "exhausted", now
             return outcome
     return outcome
@@ -264,9 +276,16 @@ class Driver:
         for place, command in enumerate(commands):
             match command:
                 case Start(attempt, candidate, cause):
-                    assert attempt == len(self.started)
                     number = self.candidates.index(candidate)
-                    self.started.append((number, now))
+                    if attempt < len(self.started):
+                        assert self.started[attempt] == (number, STARVED)
+                        del self.started[attempt]
+                    if len(self.open) >= self.plan.sockets:
+                        self.started.insert(attempt, (number, STARVED))
+                        failed = self.race.failed(attempt, now, phase="socket", errno=EMFILE, emitted=False)
+                        self.do(failed, now)
+                        continue
+                    self.started.insert(attempt, (number, now))
                     self.outcome.starts.append((number, now, cause))
                     self.open.add(attempt)
                     self.most_open = max(self.most_open, len(self.open))
@@ -414,6 +433,32 @@ def test_promises_that_need_no_oracle(plan: Plan, seed: int):
     for row in rows[len(driver.started) :]:
         assert (row.outcome, row.started, row.ended, row.cause) == ("not tried", None, None, None)
     assert [row.outcome for row in rows].count("won") == (outcome.how == "won")
+
+
+few_sockets = st.builds(
+    Plan,
+    # Without establish: what progresses in an instant is told before what ends in it and gives its socket back.
+    fates=st.lists(fates.map(lambda fate: attrs.evolve(fate, kind=fate.kind.removeprefix("establish "))).map(
+        lambda fate: fate if fate.kind in KINDS else attrs.evolve(fate, kind="refused")), min_size=1, max_size=9),
+    closes=st.just(0) | st.integers(0, 50),
+    is_sorted=st.just(False),
+    delay=st.integers(10, 50).map(float) | st.sampled_from([10.0, 20.0, inf]),
+    timeout=st.integers(1, 90).map(float) | st.just(inf),
+    limit=st.integers(1, 4),
+    sockets=st.integers(1, 3),
+)  # fmt: skip
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(plan=few_sockets, seed=st.integers(0, 2**16))
+def test_field_19_the_race_does_what_the_oracle_says_with_few_sockets(plan: Plan, seed: int):
+    driver = Driver(plan, seed)
+    told = driver.run()
+    wanted = oracle(plan)
+    assert (told.how, told.ended) == (wanted.how, wanted.ended)
+    assert told.winners <= wanted.winners
+    assert told.before_the_end() == wanted.before_the_end()
+    assert driver.most_open <= min(plan.limit, plan.sockets)
 
 
 def test_the_oracle_knows_the_textbook_race():

@@ -13,4 +13,4 @@ def test_the_page_of_states_is_drawn_from_the_tables():
     page = (DOCS / "race-states.md").read_text()
     assert page == generator["render"](), "run python docs/generate_race_states.py"
     assert "    connecting --> timed_out: Abandon: attempt_timeout\n" in page
-    assert "| lost | late | late | late |\n" in page
+    assert "| lost | late | late | late | late |\n" in page

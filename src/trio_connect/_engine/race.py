@@ -12,7 +12,9 @@ facts give the same commands for ever, and a test is a conversation.
 
 **A candidate** waits until it is started; from then on it is an *attempt* with an id: *connecting*, then perhaps
 *establishing* (TCP is up, the caller's own test runs), then over: *won*, *failed*, *timed out* (``attempt_timeout``
-passed), *lost* (another won) or *cancelled*.
+passed), *lost* (another won) or *cancelled*. One that found this machine out of descriptors or memory is *starved*
+while another is alive: no endpoint has failed, so it opens no gate, and what makes the next start, the end of an
+attempt or the delay, starts it again, before all that wait. Its row in the report is that of its last try.
 
 Who may say what:
 
@@ -55,6 +57,7 @@ from .race_table import (
     ILLEGAL,
     LATE,
     RACE_FACTS,
+    RESOURCES_RAN_OUT,
     Abandon,
     Candidate,
     Command,
@@ -99,6 +102,10 @@ class _Try:
 
     def __init__(self, candidate: Candidate, cause: Cause, started: float) -> None:
         self.candidate = candidate
+        self.begin(cause, started)
+
+    def begin(self, cause: Cause, started: float) -> None:
+        """Be started, for the first time or again."""
         self.cause: Cause = cause
         self.started = started
         self.state: AttemptState = "connecting"
@@ -122,11 +129,13 @@ class Race:
 
     __slots__ = (
         "_aside",
+        "_latest",
         "_limit",
         "_live",
         "_origin",
         "_raced",
         "_schedule",
+        "_starved",
         "_timeout",
         "_tries",
         "_waiting",
@@ -145,6 +154,8 @@ class Race:
         self._tries: list[_Try] = []
         # In order of start, so the first one is the next to time out.
         self._live: dict[int, _Try] = {}
+        self._starved: dict[int, _Try] = {}
+        self._latest = -1
 
     @property
     def deadline(self) -> float:
@@ -166,7 +177,7 @@ class Race:
         """Take more candidates, at the end of the list. One that is known keeps its place."""
         if not self._takes("add"):
             return
-        nobody_waited = not self._waiting
+        nobody_waited = not self._waiting and not self._starved
         for candidate in candidates:
             if candidate in self._raced or self._aside.get(candidate) == "skipped":
                 continue
@@ -265,19 +276,26 @@ class Race:
           attempt: its id.
           now: the time.
           phase: how far it came.
-          errno: what the kernel said; None when establish refused without one.
+          errno: what the kernel said; None when establish refused without one. Exhaustion of this machine (see
+            `RESOURCES_RAN_OUT`) is no failure while another attempt is alive.
           emitted: whether a packet may have left this machine.
           reason: why, in one line, for the report.
         """
-        row = self._heard(attempt, "failed")
+        ran_out = errno in RESOURCES_RAN_OUT and phase != "establish" and not self._live.keys() <= {attempt}
+        row = self._heard(attempt, "ran_out" if ran_out else "failed")
         if row is None:
             return []
         row.phase = phase
         row.errno = errno
         row.reason = reason
-        if not emitted and attempt == len(self._tries) - 1:
+        if not emitted and attempt == self._latest:
             self._schedule.nothing_was_sent()
-        self._end(attempt, row, now)
+        if ran_out:
+            row.ended = now
+            self._starved[attempt] = self._live.pop(attempt)
+            self._schedule.ran_out()
+        else:
+            self._end(attempt, row, now)
         return self._go_on(now, [])
 
     def succeeded(self, attempt: int, now: float) -> list[Command]:
@@ -317,7 +335,8 @@ class Race:
                 started=row.started - origin,
                 ended=row.ended - origin,
                 phase=row.phase,
-                outcome=cast("Outcome", row.state),  # the race is over, so no attempt is alive
+                # The race is over, so no attempt is alive, and none is started again.
+                outcome="failed" if row.state == "starved" else cast("Outcome", row.state),
                 errno=row.errno,
                 reason=row.reason,
                 beaten_by=winner if row.state == "lost" else None,
@@ -348,10 +367,11 @@ class Race:
         return row
 
     def _can_start(self) -> bool:
-        return bool(self._waiting) and len(self._live) < self._limit and len(self._tries) < MAX_RACED
+        somebody = self._starved or (self._waiting and len(self._tries) < MAX_RACED)
+        return bool(somebody) and len(self._live) < self._limit
 
     def _is_exhausted(self) -> bool:
-        if self._live:
+        if self._live or self._starved:
             return False
         return len(self._tries) >= MAX_RACED or (self.state == "closed" and not self._waiting)
 
@@ -377,15 +397,21 @@ class Race:
         return commands
 
     def _start(self, now: float) -> Start:
-        candidate = next(iter(self._waiting))
-        del self._waiting[candidate]
-        self._raced.add(candidate)
-        row = _Try(candidate, self._schedule.cause, now)
-        attempt = len(self._tries)
-        self._tries.append(row)
+        if self._starved:
+            attempt, row = next(iter(self._starved.items()))
+            del self._starved[attempt]
+            row.begin(self._schedule.cause, now)
+        else:
+            candidate = next(iter(self._waiting))
+            del self._waiting[candidate]
+            self._raced.add(candidate)
+            row = _Try(candidate, self._schedule.cause, now)
+            attempt = len(self._tries)
+            self._tries.append(row)
+        self._latest = attempt
         self._live[attempt] = row
-        self._schedule.started(now, sets_floor=not _is_loopback(candidate[1]))
-        return Start(attempt, candidate, row.cause)
+        self._schedule.started(now, sets_floor=not _is_loopback(row.candidate[1]))
+        return Start(attempt, row.candidate, row.cause)
 
     def _abandon_all(self, now: float, reason: Literal["lost", "cancelled"]) -> list[Command]:
         commands: list[Command] = []

@@ -19,6 +19,9 @@ task ran first is chance. They act in the order of this list, and each time that
 anew from how the gate stood before. When a start was made at this very instant, what is told of older attempts
 afterwards changes nothing more.
 
+A start for which this machine had no descriptor or memory opens no gate, for the next would find as little: it is made
+again when one of the others ends, or after another delay.
+
 The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
 an attempt to a loopback address nor one that failed before it sent anything sets it.
 """
@@ -94,6 +97,10 @@ class Schedule:
     def nothing_was_sent(self) -> None:
         """Take the floor of the latest start back. Any older one had ended before that start was made."""
         self._floor = -inf
+
+    def ran_out(self) -> None:
+        """Take the latest start for none: whatever ends in its instant opens the gate."""
+        self._last_start = -inf
 
     def progressed(self, started: float, now: float) -> None:
         """Put the next start off, because a connection is up and establish runs on it.

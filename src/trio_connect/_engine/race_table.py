@@ -6,6 +6,7 @@ say something else than the others.
 
 from __future__ import annotations
 
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
@@ -27,7 +28,7 @@ Reason: TypeAlias = Literal["attempt_timeout", "lost", "cancelled", "late"]
 
 @attrs.frozen
 class Start:
-    """Begin this attempt now. Ids count up from 0 in the order of starts."""
+    """Begin this attempt now. Ids count up from 0 in the order of first starts; one that was starved keeps its own."""
 
     id: int
     candidate: Candidate
@@ -67,26 +68,33 @@ LATE: Final = "late"
 ILLEGAL: Final = "illegal"
 
 AttemptState: TypeAlias = Literal[
-    "waiting", "connecting", "establishing", "won", "lost", "failed", "timed out", "cancelled"
+    "waiting", "connecting", "starved", "establishing", "won", "lost", "failed", "timed out", "cancelled"
 ]
-AttemptFact: TypeAlias = Literal["progressed", "failed", "succeeded"]
+AttemptFact: TypeAlias = Literal["progressed", "ran_out", "failed", "succeeded"]
+
+RESOURCES_RAN_OUT: Final = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
+"""This machine had nothing to try an endpoint with, socket(2). While another attempt is alive, which may give back what
+it has, `failed` with one of these is the fact ``ran_out``; told of an attempt that is alone it is a failure."""
 
 ATTEMPT_FACTS: Final[Mapping[AttemptState, Mapping[AttemptFact, AttemptState | Late | Illegal]]] = {
-    "waiting": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
-    "connecting": {"progressed": "establishing", "failed": "failed", "succeeded": "won"},
-    "establishing": {"progressed": ILLEGAL, "failed": "failed", "succeeded": "won"},
+    "waiting": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "connecting": {"progressed": "establishing", "ran_out": "starved", "failed": "failed", "succeeded": "won"},
+    # It has nothing open, and is to be started again.
+    "starved": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "establishing": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": "failed", "succeeded": "won"},
     # These three were ended from here, and their tasks may not know yet.
-    "lost": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
-    "timed out": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
-    "cancelled": {"progressed": LATE, "failed": LATE, "succeeded": LATE},
+    "lost": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
+    "timed out": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
+    "cancelled": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
     # These two ended themselves, which is the last thing an attempt says.
-    "won": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
-    "failed": {"progressed": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "won": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
+    "failed": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
 }
 """What becomes of an attempt when its driver reports on it. An unknown id is that of one that waits."""
 
 ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
     "waiting": {"Start": "connecting"},
+    "starved": {"Start": "connecting"},
     "connecting": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
     "establishing": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
 }

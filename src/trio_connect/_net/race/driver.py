@@ -122,6 +122,7 @@ class RaceDriver:
         self._observer = observer
         self._target = target
         self._lookups = lookups
+        self._untold: deque[TraceEvent] = deque()
         self._errors: dict[int, Exception | Failure] = {}
         self._live: dict[int, LiveAttempt] = {}
         self._mailbox = Mailbox()
@@ -164,20 +165,20 @@ class RaceDriver:
                 await checkpoint()
             else:
                 await self._race(feed)
+            self._give_up(keep=self._winner)
             if self._mailbox.crash is not None:
                 raise self._mailbox.crash
         except BaseException:
             self._give_up()
-            self._report()
+            self._finish()
             raise
         finally:
             self._mailbox.discard()
         # The report that the stream will make holds this, so this must not hold the stream.
         winner, self._winner = self._winner, None
         value, self._value = self._value, None
-        self._give_up(keep=winner)
-        if winner is None or self._expired:
-            report = self._report()
+        if winner is None:
+            report = self._finish()
             if self._late:
                 raise race_late(self._target, report, self._started - self._until)
             if self._expired:
@@ -189,11 +190,16 @@ class RaceDriver:
         if self._observer is None:
             stream._set_report(partial(self._make_report, current_time()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
-            stream._set_report(self._report())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            try:
+                stream._set_report(self._finish())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            except BaseException:  # the observer's: nobody will get the winner
+                self._close(winner)
+                raise
         return value, None
 
     async def _race(self, feed: Feed | None) -> None:
         self._carry_out(self.race.tick(self._started), self._started)
+        self._tell()
         if feed is None and self._establish is None and not self._factory:
             await self._watch_one()
         if feed is not None or not self._is_over():
@@ -213,9 +219,18 @@ class RaceDriver:
 
     def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
         """Tell the observer, if there is one that has not raised yet."""
+        self._note(kind, *args, **kwargs)
+        self._tell()
+
+    def _note(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have the observer told once everything is closed that is to be: an observer may raise what it likes."""
         if self._observer is not None:
+            self._untold.append(kind(*args, **kwargs))
+
+    def _tell(self) -> None:
+        while self._observer is not None and self._untold:
             try:
-                _call(self._observer, kind(*args, **kwargs))
+                _call(self._observer, self._untold.popleft())
             except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
                 _log.exception(
                     "an observer raised and is told no more of the connect to %s", self._target or "many endpoints"
@@ -229,13 +244,17 @@ class RaceDriver:
         """Close what is open; nothing after the end of a race."""
         now = current_time()
         self._carry_out(self.race.cancel(now), now)
+        for attempt in tuple(self._live.values()):  # whatever the engine thinks, if it was interrupted
+            self._close(self._retire(attempt.id))
         if self._winner is not None and self._winner is not keep:
             self._close(self._winner)
 
-    def _report(self) -> ConnectReport:
+    def _finish(self) -> ConnectReport:
+        """Make the report, and tell what has not been told yet, the end last."""
         now = current_time()
         report = self._make_report(now)
-        self.notify(RaceFinished, report, now)
+        self._note(RaceFinished, report, now)
+        self._tell()
         return report
 
     def _make_report(self, ended: float) -> ConnectReport:
@@ -355,12 +374,12 @@ class RaceDriver:
             else:
                 commands = self._progress(attempt, now)
             self._carry_out(commands, now)
-        if self._is_over():
-            return
-        if now < self._until or (self._now_or_never and not last):
-            self._carry_out(self.race.tick(now), now)
-        elif last:
-            self._expired = True
+        if not self._is_over():
+            if now < self._until or (self._now_or_never and not last):
+                self._carry_out(self.race.tick(now), now)
+            elif last:
+                self._expired = True
+        self._tell()
 
     def _failed_unsent(self, fact: Failed, elapsed: float) -> bool:
         """Say whether an attempt that had been pending failed before it sent anything."""
@@ -382,7 +401,7 @@ class RaceDriver:
             elif isinstance(command, Won):
                 winner = self._winner = self._retire(command.id)
                 phase: Phase = "connect" if self._establish is None else "establish"
-                self.notify(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
+                self._note(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
             else:
                 self._exhausted = True
 
@@ -390,15 +409,16 @@ class RaceDriver:
         source, endpoint = start.candidate
         # An adopted attempt began before the pass of the loop that connectx gave it.
         began = current_time() if self._adopted is None else self._started
-        self.notify(AttemptStarted, start.id, endpoint, source, start.cause, began)
+        self._note(AttemptStarted, start.id, endpoint, source, start.cause, began)
         opening, self._adopted = self._adopted, None
+        self._errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if opening is None:
             opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
         now = current_time()
         if opening[0] is None:
             failed = opening[1]
             self._errors[start.id] = failed
-            self.notify(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now, failed.reason)
+            self._note(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now, failed.reason)
             return self.race.failed(
                 start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted, reason=failed.reason
             )
@@ -417,7 +437,7 @@ class RaceDriver:
 
     def _progress(self, attempt: LiveAttempt, now: float) -> list[Command]:
         attempt.phase = "establish"
-        self.notify(AttemptConnected, attempt.id, attempt.endpoint, now)
+        self._note(AttemptConnected, attempt.id, attempt.endpoint, now)
         return self.race.progressed(attempt.id, now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
@@ -449,7 +469,7 @@ class RaceDriver:
         self._close(self._retire(attempt.id))
         if error is not None:
             self._errors[attempt.id] = error
-        self.notify(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now, reason)
+        self._note(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now, reason)
 
     def _retire(self, attempt_id: int) -> LiveAttempt:
         attempt = self._live.pop(attempt_id)
@@ -457,14 +477,21 @@ class RaceDriver:
         return attempt
 
     def _close(self, attempt: LiveAttempt) -> None:
-        if attempt.stream is not None:
-            attempt.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        else:
+        # Every other socket is to be closed as well, whatever the object of a factory does.
+        try:
+            if attempt.stream is not None:
+                attempt.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            else:
+                if attempt.scope is not None:
+                    attempt.door.wake()
+                attempt.door.close()
+        except Exception:  # noqa: BLE001 - whatever it is, it is no news of the race
+            _log.exception("a socket of the connect to %s could not be closed", attempt.endpoint)
+        except BaseException as exc:  # noqa: BLE001 - raised when everything is closed
+            self._mailbox.crash_with(exc)
+        finally:
             if attempt.scope is not None:
-                attempt.door.wake()
-            attempt.door.close()
-        if attempt.scope is not None:
-            attempt.scope.cancel()
+                attempt.scope.cancel()
 
     def _spawn(self, nursery: trio.Nursery, attempt: LiveAttempt) -> None:
         attempt.scope = scope = trio.CancelScope()
