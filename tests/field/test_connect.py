@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,21 +14,26 @@ import pytest
 import trio
 
 from tests.support import faults
+from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
 from trio_connect import (
+    AttemptFinished,
     ConnectFailed,
     DeadlineExceeded,
     Endpoint,
+    RaceFinished,
     RacePolicy,
     SocketOptions,
     Source,
     StaticResolver,
     TcpStream,
+    TraceEvent,
     connect,
     connectx,
     now,
 )
 from trio_connect._net import attempt
+from trio_connect._net.race import driver as race_driver
 from trio_connect.queues import open_queue_set
 from trio_connect.testing import VirtualNetwork
 
@@ -169,3 +176,154 @@ async def test_field_09_a_list_is_reported_as_a_whole(vnet: VirtualNetwork, auto
     with pytest.raises(ConnectFailed) as caught:
         await connectx(endpoints, policy=RacePolicy(max_in_flight=70))
     assert [row.outcome for row in caught.value.report.attempts] == ["failed"] * 64 + ["not tried"] * 6
+
+
+async def test_field_02_nothing_of_a_race_is_built_before_the_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that must be waited for costs connectx no more than tcp_connect, until the next start is due."""
+    built: list[object] = []
+    init = race_driver.RaceDriver.__init__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        built.append(self)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(race_driver.RaceDriver, "__init__", counted)
+    async with no_leaks():
+        with faults.black_hole() as hole, faults.black_hole() as other:
+            with trio.move_on_after(0.05) as scope:
+                await connectx([hole.pair, other.pair], policy=RacePolicy(attempt_delay=10.0))
+            assert scope.cancelled_caught
+            assert not built
+            # The schedule is absolute all the same.
+            before = trio.current_time()
+            with pytest.raises(ConnectFailed) as caught:
+                await connectx([hole.pair, other.pair], policy=RacePolicy(attempt_delay=0.05, attempt_timeout=0.2))
+            first, second = caught.value.report.attempts
+            assert (first.outcome, second.outcome) == ("timed out", "timed out")
+            assert second.cause == "delay"
+            assert second.started is not None
+            assert second.started >= 0.05
+            assert trio.current_time() - before >= 0.25
+            with pytest.raises(DeadlineExceeded) as late:
+                await connectx([hole.pair, other.pair], now() + 30, policy=RacePolicy(attempt_delay=10.0))
+            assert [row.outcome for row in late.value.report.attempts] == ["cancelled", "not tried"]
+            # An attempt whose time is up before the next start is due makes that start.
+            policy = RacePolicy(attempt_delay=10.0, attempt_timeout=0.05)
+            with pytest.raises(ConnectFailed) as caught:
+                await connectx([hole.pair, other.pair], policy=policy)
+            assert [row.cause for row in caught.value.report.attempts] == ["first", "failure"]
+            del caught, late
+
+
+class Interrupt(BaseException):
+    """What an observer may raise: as KeyboardInterrupt, SystemExit, or a test's own."""
+
+
+async def as_it_is(stream: TcpStream) -> TcpStream:
+    return stream
+
+
+@pytest.mark.parametrize("establish", [None, as_it_is], ids=["tcp", "establish"])
+@pytest.mark.parametrize("good", [True, False], ids=["won", "failed"])
+async def test_field_18_whatever_an_observer_raises_no_socket_stays_open(
+    door: Door, establish: Any, *, good: bool
+) -> None:
+    """An interrupt in an observer, at any event, closes the losers and the winner, and comes out as it is."""
+    policy = RacePolicy(attempt_delay=0.01, attempt_timeout=10.0 if good else 0.05)
+    with faults.black_hole() as hole, faults.black_hole() as other, faults.refusing() as closed:
+        async with faults.echoing() as peer:
+            targets = [closed.pair, hole.pair, other.pair, peer.address.pair if good else closed.pair]
+            seen = 0
+            while True:
+                told: list[TraceEvent] = []
+
+                def observer(event: TraceEvent, told: list[TraceEvent] = told, at: int = seen) -> None:
+                    told.append(event)
+                    if len(told) == at + 1:
+                        raise Interrupt
+
+                async with no_leaks(counters=door.counters):
+                    try:
+                        (await connectx(targets, policy=policy, observer=observer, establish=establish)).abort()
+                    except Interrupt:
+                        pass
+                    except ConnectFailed:
+                        assert not good
+                        assert len(told) <= seen
+                    assert [type(event) for event in told].count(RaceFinished) == 1
+                    assert isinstance(told[-1], RaceFinished)
+                if len(told) <= seen:
+                    break
+                seen += 1
+            assert seen >= 7
+
+
+@pytest.mark.parametrize("error", [OSError("a fake"), RuntimeError("a fake"), Interrupt()], ids=repr)
+async def test_field_18_nor_whatever_closing_a_loser_raises(error: BaseException) -> None:
+    """A factory's socket whose close raises keeps no other socket open; the winner is handed over."""
+    factory = PassThroughFactory()
+    door = Door("factory", factory)
+
+    class Stubborn(PassThroughSocket):
+        def close(self) -> None:
+            losing = self.fileno() != -1 and self not in winners
+            super().close()
+            if losing:
+                raise error
+
+    winners: list[object] = []
+
+    def make(*kind: Any) -> PassThroughSocket:
+        return Stubborn(factory, socket.socket(*kind))
+
+    factory.socket = make  # type: ignore[method-assign, assignment]
+    with faults.black_hole() as hole, faults.black_hole() as other:
+        async with faults.echoing() as peer, no_leaks(counters=door.counters):
+            with door.installed():
+                policy = RacePolicy(attempt_delay=0.01)
+                targets = [hole.pair, other.pair, peer.address.pair]
+                if isinstance(error, Exception):
+                    stream = await connectx(targets, policy=policy)
+                    assert [row.outcome for row in stream.report.attempts] == ["lost", "lost", "won"]
+                    winners.append(stream.socket)
+                    stream.abort()
+                else:
+                    with pytest.raises(Interrupt):
+                        await connectx(targets, policy=policy)
+
+
+async def test_field_19_a_black_hole_that_holds_the_last_descriptor(caplog: pytest.LogCaptureFixture) -> None:
+    """Out of descriptors, an endpoint is tried again when an attempt gives its own back."""
+    events: list[TraceEvent] = []
+    policy = RacePolicy(attempt_delay=0.05, attempt_timeout=0.3)
+    with faults.black_hole() as hole, socket.create_server(("127.0.0.1", 0)) as listener:
+        targets = [hole.pair, listener.getsockname(), listener.getsockname()[:2]]
+        (await connectx(targets[1:], observer=events.append)).abort()  # what loads late is loaded now
+        events.clear()
+        with faults.descriptors_exhausted(spare=1):
+            stream = await connectx(targets, observer=events.append, policy=policy)
+            stream.abort()
+        assert [(row.outcome, row.errno) for row in stream.report.attempts] == [
+            ("timed out", errno.ETIMEDOUT),
+            ("won", None),
+        ]
+        assert stream.report.attempts[1].cause in ("failure", "delay")
+        assert stream.report.attempts[1].started is not None
+        assert stream.report.attempts[1].started >= 0.3
+        tries = [event.errno for event in events if isinstance(event, AttemptFinished) and event.attempt == 1]
+        assert tries[0] == errno.EMFILE
+        assert tries[-1] is None
+
+
+async def test_field_19_when_nothing_is_under_way_it_has_failed() -> None:
+    """Without any descriptor a race fails locally, at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = listener.getsockname()
+        (await connectx([target])).abort()
+        with faults.descriptors_exhausted():
+            with pytest.raises(ConnectFailed, match="local") as caught:
+                await connectx([target, ("127.0.0.2", 9)], now() + 5000)
+            code, rows = caught.value.errno, caught.value.report.attempts
+            del caught
+        assert code == errno.EMFILE
+        assert [row.outcome for row in rows] == ["failed", "failed"]
