@@ -7,11 +7,13 @@ import itertools
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support import faults
 from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
@@ -21,6 +23,7 @@ from trio_connect import (
     ConnectFailed,
     DeadlineExceeded,
     Endpoint,
+    EstablishFailed,
     RaceFinished,
     RacePolicy,
     SocketOptions,
@@ -327,3 +330,54 @@ async def test_field_19_when_nothing_is_under_way_it_has_failed() -> None:
             del caught
         assert code == errno.EMFILE
         assert [row.outcome for row in rows] == ["failed", "failed"]
+
+
+WAYS = ["lost", "attempt_timeout", "deadline", "cancelled", "crash", "establish fails", "an observer's interrupt"]
+
+
+@pytest.mark.parametrize("by", ["socket", "fileno"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_field_14_tasks_that_wait_on_a_socket_of_a_connect_that_ends(way: str, by: str) -> None:
+    """However a connect ends, a task that waits on a socket which its establish gave out is woken."""
+    woken: list[str] = []
+
+    async def wait(stream: TcpStream) -> None:
+        try:
+            if by == "socket":
+                await stream.socket.recv(1)
+            else:
+                await trio.lowlevel.wait_readable(stream.fileno())
+        except trio.ClosedResourceError:
+            woken.append("closed")
+
+    async with faults.echoing() as peer, faults.echoing() as other, trio.open_nursery() as nursery, no_leaks():
+        nursery.cancel_scope.deadline = trio.current_time() + 5
+
+        async def establish(stream: TcpStream) -> TcpStream:
+            if way == "lost" and stream.peer.port == other.address.pair[1]:
+                return stream
+            nursery.start_soon(wait, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            if way == "crash":
+                raise ZeroDivisionError
+            if way == "establish fails":
+                raise EstablishFailed
+            if way != "an observer's interrupt":
+                await trio.sleep_forever()
+            return stream
+
+        def observer(event: TraceEvent) -> None:
+            if way == "an observer's interrupt" and isinstance(event, RaceFinished):
+                raise Interrupt
+
+        targets = [peer.address.pair, other.address.pair] if way == "lost" else [peer.address.pair]
+        policy = RacePolicy(attempt_delay=0.01, attempt_timeout=0.1 if way == "attempt_timeout" else 10.0)
+        deadline = now() + (100 if way == "deadline" else 5000)
+        with trio.move_on_after(0.1 if way == "cancelled" else inf):
+            try:
+                stream = await connectx(targets, deadline, policy=policy, establish=establish, observer=observer)
+                stream.abort()
+            except (ConnectFailed, DeadlineExceeded, ZeroDivisionError, Interrupt):
+                pass
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == ["closed"]
