@@ -209,6 +209,7 @@ async def test_field_02_nothing_of_a_race_is_built_before_the_first_wait(monkeyp
             assert trio.current_time() - before >= 0.25
             with pytest.raises(DeadlineExceeded) as late:
                 await connectx([hole.pair, other.pair], now() + 30, policy=RacePolicy(attempt_delay=10.0))
+            assert late.value.report is not None
             assert [row.outcome for row in late.value.report.attempts] == ["cancelled", "not tried"]
             # An attempt whose time is up before the next start is due makes that start.
             policy = RacePolicy(attempt_delay=10.0, attempt_timeout=0.05)
