@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from itertools import permutations
 from math import inf, nan
+from socket import AF_INET, AF_INET6
 from typing import Any, cast
 
 import pytest
@@ -1267,7 +1268,17 @@ def test_a_policy_takes(field: str, value: Any):
 
 
 NUMBERS = ("attempt_delay", "attempt_timeout", "resolution_delay")
+
+
 COUNTS = ("max_in_flight", "preferred_family_count")
+
+
+def test_a_first_family_is_one_of_three():
+    for family in ("system", AF_INET, AF_INET6):
+        assert RacePolicy(first_family=family).first_family == family
+    for bad in ("ipv4", 4, None, True):
+        with pytest.raises(ValueError, match="first_family must be"):
+            RacePolicy(first_family=bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", NUMBERS)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import socket
 from collections.abc import AsyncIterator
 from socket import AF_INET, AF_INET6, gaierror
+from typing import Any
 
 import pytest
+import trio
 
 from tests.net.racing import dead, good, starts
+from tests.support.etc import Etc
 from trio_connect import (
     ConnectFailed,
     DeadlineExceeded,
@@ -21,6 +26,7 @@ from trio_connect import (
     now,
     order_endpoints,
     resolve,
+    tcp_listen,
     unix_connect,
 )
 from trio_connect._engine.order import Knowledge, SourceAddress, interleave, order
@@ -248,3 +254,58 @@ async def test_field_09_an_endless_async_iterable_does_not_hold_the_loop(autojum
     with pytest.raises(DeadlineExceeded):
         await connectx(endpoints(), now() + 1000)
     assert count < 100_000
+
+
+# ---------------------------------------------------------------------- 6: what this machine is short of
+
+
+async def test_field_06_no_thread_to_be_had_is_local(monkeypatch, tmp_path):
+    """A lookup that gets no thread is EAGAIN, "local: ...", and no RuntimeError."""
+    Etc(tmp_path, monkeypatch)
+
+    async def run_sync(*_args: object, **_options: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    for call in (connect, resolve):
+        with pytest.raises(ConnectFailed, match=r"local: lookup of api\.test: no thread can be started") as caught:
+            await call("api.test", 443)
+        assert caught.value.errno == errno.EAGAIN
+
+
+async def test_field_06_no_descriptor_for_a_lookup_is_local(monkeypatch, tmp_path):
+    """EMFILE in a lookup is called local, and a name that the hosts file blocks is not asked of DNS meanwhile."""
+    Etc(tmp_path, monkeypatch).write(hosts="0.0.0.0 api.test\n")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(ConnectFailed, match=r"local: lookup of api\.test: too many open files") as caught:
+            await connect("api.test", 443)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.errno == errno.EMFILE
+
+
+async def test_field_06_a_pin_in_the_hosts_file_holds(monkeypatch, tmp_path):
+    """`connect` goes to the address in the hosts file, and getaddrinfo is not called."""
+    Etc(tmp_path, monkeypatch).write(hosts="127.0.0.1 api.test\n")
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    listener = await tcp_listen(("127.0.0.1", 0))
+    async with listener, await connect("api.test", listener.endpoint.port) as stream:
+        assert stream.peer.host == "127.0.0.1"
+
+
+async def test_field_07_a_relative_name_goes_to_one_host(monkeypatch, tmp_path):
+    """With two hosts behind one relative name, the first candidate of the search list has both families."""
+    Etc(tmp_path, monkeypatch).write(resolv="search dev.example prod.example\n")
+
+    def getaddrinfo(host: bytes, _port: int, family: int, kind: int) -> list[Any]:
+        if (host, family) == (b"db.dev.example.", AF_INET):
+            return [(AF_INET, kind, 6, "", ("192.0.2.1", 0))]
+        if (host, family) == (b"db.prod.example.", AF_INET6):
+            return [(AF_INET6, kind, 6, "", ("2001:db8::9", 0, 0, 0))]
+        raise gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert await resolve("db", 5432) == (Endpoint("192.0.2.1", 5432),)
