@@ -382,3 +382,21 @@ async def test_field_14_tasks_that_wait_on_a_socket_of_a_connect_that_ends(way: 
                 pass
         await trio.testing.wait_all_tasks_blocked()
         assert woken == ["closed"]
+
+
+async def test_field_02_a_numeric_host_that_is_remembered_is_checked_all_the_same() -> None:
+    """`connect` with an address costs little more than connectx, and looks at its arguments in every call."""
+    async with faults.echoing() as peer, no_leaks():
+        host, port = peer.address.pair
+        for _ in range(2):
+            stream = await connect(host, port)
+            assert stream.peer == Endpoint(host, port)
+            stream.abort()
+            for wrong in (float(port), True, str(port)):
+                with pytest.raises(TypeError, match="port"):
+                    await connect(host, wrong)  # type: ignore[arg-type]
+            for number in (0, 65536, -1):
+                with pytest.raises(ValueError, match="port"):
+                    await connect(host, number)
+            with pytest.raises(ValueError, match="no host"):
+                await connect("", port)
