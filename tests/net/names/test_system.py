@@ -11,6 +11,8 @@ import trio
 import trio.testing
 
 from tests.support.etc import Etc
+from tests.support.sweep import repeated, sweep
+from trio_connect import ResolveFailed, resolve
 from trio_connect._answer import Answer
 from trio_connect._net.names.resolve import Resolver, StaticResolver
 from trio_connect._net.names.system import SYSTEM_RESOLVER, SystemLookup, SystemResolver, custom_resolver
@@ -447,6 +449,33 @@ async def test_a_cancel_of_one_family_leaves_the_other_going(libc, etc):
         await until(lambda: first.cancelled_caught)
         libc.release()
     assert done == [Answer(name_exists=False)]
+
+
+@pytest.mark.parametrize("last", ["found", "nowhere", "fails"])
+async def test_line_77_a_cancel_at_any_step_of_a_walk_leaves_nothing(monkeypatch, etc, autojump_clock, last):
+    etc.write(resolv="search dev.example prod.example\n")
+    again = gaierror(socket.EAI_AGAIN, "Temporary failure")
+    prod = {"found": ["192.0.2.9"], "nowhere": [], "fails": [(AF_INET, again)]}[last]
+    Zone(monkeypatch, db_dev_example=[], db_prod_example=prod)
+    limiters = []
+
+    async def run_sync(function, *arguments, abandon_on_cancel, limiter):
+        limiters.append(limiter)
+        async with limiter:
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            return function(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    resolver = SystemResolver()
+
+    async def operation():
+        return await resolve("db", 1, resolver=resolver)
+
+    async def check(_environment, _step):
+        assert {limiter.borrowed_tokens for limiter in (*resolver.limits(), *limiters)} == {0}
+
+    await sweep(operation, rounds=repeated(1), raises=ResolveFailed, check=check)
 
 
 # ---------------------------------------------------------------------- what this process is short of
