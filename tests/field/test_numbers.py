@@ -96,7 +96,7 @@ async def test_field_26_a_deadline_is_no_size(receive) -> None:
 @pytest.mark.parametrize("name", ["attempt_delay", "resolution_delay"])
 def test_field_26_a_delay_of_milliseconds_is_no_delay(name: str) -> None:
     """attempt_delay=250 says that it is in seconds and that milliseconds were probably meant."""
-    RacePolicy(**{name: 30})
+    RacePolicy(**{name: 30})  # type: ignore[arg-type]
     text = f"{name} must be at most 30 seconds, got .*milliseconds were probably meant"
     for value in (30.001, 250, 10**300):
         with pytest.raises(ValueError, match=text):

@@ -4,7 +4,7 @@ import errno
 import resource
 import socket
 import threading
-from socket import AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, gaierror
+from socket import AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, AddressFamily, gaierror
 
 import pytest
 import trio
@@ -354,7 +354,7 @@ class Zone:
 
 async def both(host):
     lookup = SystemLookup(SystemResolver(), host)
-    answers = {}
+    answers: dict[AddressFamily, tuple[str, ...] | OSError] = {}
 
     async def ask(family):
         try:

@@ -77,9 +77,10 @@ class WatchedFile(Generic[T]):
 
 def _is_gnu() -> bool:
     """Say whether the C library is that of GNU: gai.conf and the rules of `search_list` are its own."""
+    confstr = getattr(os, "confstr", None)  # not on Windows
     try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (AttributeError, ValueError, OSError):
+        return bool(confstr is not None and confstr("CS_GNU_LIBC_VERSION"))
+    except (ValueError, OSError):
         return False
 
 
