@@ -1,6 +1,7 @@
 # Every target makes what it needs in .venv, from python3, pip and make alone. `make help` lists them.
 
 PYTHON ?= python3
+# Another Python needs another one: make test PYTHON=python3.13 VENV=.venv-3.13
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --progress-bar off --no-input --disable-pip-version-check --root-user-action ignore
@@ -90,7 +91,7 @@ mutate: $(VENV)/.mutate
 	@for module in $(wildcard src/trio_connect/_engine/[!_]*.py); do $(PY) tools/mutate_rest.py "$$module" || true; done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov
 	rm -f .coverage .coverage.*
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

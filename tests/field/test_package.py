@@ -355,3 +355,47 @@ def test_field_37_testing_is_an_attribute():
     code = "import sys, trio_connect; assert 'trio_connect.testing' not in sys.modules; trio_connect.testing.run"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     assert "testing" in dir(trio_connect)
+
+
+# --- 41 ---------------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def fake_python(folder: Path, says: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{says}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_field_41_every_supported_python_of_the_machine_is_found(tmp_path):
+    """`.ci/run` asks this list: PATH, pyenv and uv are looked through, and a name without an interpreter is none."""
+    managed = fake_python(tmp_path / "pyenv" / "versions" / "3.13.4" / "bin", "echo 3.13")
+    fake_python(tmp_path / "pyenv" / "versions" / "3.13.12" / "bin", "exit 127")
+    uv = fake_python(tmp_path / "uv" / "cpython-3.14.0-linux-x86_64-gnu" / "bin", "echo 3.14")
+    shim = fake_python(tmp_path / "bin", "echo pyenv: python3.12: command not found; exit 127")
+    shim.rename(shim.with_name("python3.12"))
+    environment = {
+        "PATH": str(tmp_path / "bin"),
+        "HOME": str(tmp_path),
+        "PYENV_ROOT": str(tmp_path / "pyenv"),
+        "UV_PYTHON_INSTALL_DIR": str(tmp_path / "uv"),
+    }
+    command = [sys.executable, str(ROOT / "tools" / "pythons.py")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    found = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    assert list(found) == ["3.11", "3.12", "3.13", "3.14"]
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    expected = {"3.13": str(managed), "3.14": str(uv), here: sys.executable}
+    assert {version: found[version] for version in expected} == expected
+    assert found["3.12"] != str(shim.with_name("python3.12"))
+
+
+def test_field_41_ci_runs_the_suite_on_each_of_them():
+    """Each other Python gets `make test` in an environment of its own, and one that is not there is named."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 'part "make test on Python $version" test "PYTHON=$path" "VENV=.venv-$version"' in script
+    assert 'not_run "make test on Python $version: this machine has none"' in script
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True, timeout=30)
