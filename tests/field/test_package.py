@@ -15,6 +15,7 @@ import pytest
 import trio
 
 import trio_connect
+from tests.example_promises import broken_promises, promises
 from trio_connect import Endpoint, tcp_listen
 from trio_connect.queues import Failed, IOQueue, Pushed, QueueSet, Succeeded, open_queue_set
 
@@ -355,6 +356,46 @@ def test_field_37_testing_is_an_attribute():
     code = "import sys, trio_connect; assert 'trio_connect.testing' not in sys.modules; trio_connect.testing.run"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     assert "testing" in dir(trio_connect)
+
+
+# --- 38 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_field_38_the_readme_begins_with_what_everybody_wants(capsys):
+    """Its first sentence says what it is for, then comes pip install, then ten lines around connect(), which work."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = text.split("\n\n")[1].replace("\n", " ")
+    assert first.startswith("trio-connect opens connections for [Trio]")
+    codes = [block for block in re.findall(r"```(\w+)[^\n]*\n(.*?)```", text, flags=re.DOTALL) if block[0] != "text"]
+    assert codes[0][0] == "sh"
+    assert codes[0][1].startswith("pip install")
+    language, code = codes[1]
+    assert language == "python"
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    assert 'connect("example.org", 443, deadline)' in code
+
+    async def on_the_network(net: trio_connect.testing.VirtualNetwork) -> None:
+        net.dns("example.org", ["2001:db8::1", "192.0.2.1"])
+        net.host("2001:db8::1").blackhole()
+        net.host("192.0.2.1").listen(443, trio_connect.testing.echo, rtt=0.02)
+        names: dict[str, Any] = {"__name__": "readme"}
+        exec(compile(code.replace("trio.run(main)", ""), "README.md", "exec"), names)
+        await names["main"]()
+
+    trio_connect.testing.run(on_the_network)
+    said = capsys.readouterr().out
+    assert "connected to 192.0.2.1:443 in 270 ms" in said
+
+
+def test_field_38_a_real_protocol_is_among_the_examples(tmp_path):
+    """The Redis example also runs where there is no redis-server, against a faithful script of it."""
+    path = ROOT / "examples" / "redis_client.py"
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", str(path)],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert broken_promises(promises(path.read_text(encoding="utf-8")), result.stdout) == []
 
 
 # --- 41 ---------------------------------------------------------------------------------------------------------------
