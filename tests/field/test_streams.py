@@ -665,6 +665,26 @@ async def test_field_21_the_mode_from_the_first_moment_on(
     assert not path.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere chmod itself does not follow links")
+async def test_field_21_a_mode_is_never_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write to the folder cannot have the mode set on another file by a link in the path's place."""
+    path, victim = tmp_path / "socket", tmp_path / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    bind = socket.socket.bind
+
+    def replaced(sock: socket.socket, address: Any) -> None:
+        bind(sock, address)
+        path.unlink()
+        path.symlink_to(victim)
+
+    monkeypatch.setattr(socket.socket, "bind", replaced)
+    async with no_leaks():
+        with umask(0o077), pytest.raises(OSError, match="local: "):
+            await unix_listen(path, mode=0o666)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
 async def test_field_21_a_mode_through_a_factory(door: Door, tmp_path: Path) -> None:
     """The mode holds for a factory's sockets too, from before anybody can connect."""
     path = tmp_path / "socket"

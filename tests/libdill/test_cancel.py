@@ -137,6 +137,31 @@ async def test_receive_loses_nothing(door):
     await swept(door, receive_five, environment=filled, dispose=nothing, check=check)
 
 
+async def test_a_list_of_pieces_loses_nothing(door):
+    target = bytearray(2), bytearray(2)
+
+    async def call(ends: Ends) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, ends.client, b"lo")
+            last = dill.iolist(target[1], 2)
+            skip = dill.iolist(None, 1, last)
+            await dill.brecvl(ends.server, dill.iolist(target[0], 2, skip), last, -1)
+
+    @contextlib.asynccontextmanager
+    async def filled() -> AsyncIterator[Ends]:
+        async with ipc_ends() as ends:
+            await send(ends.client, b"hel")
+            yield ends
+
+    async def check(ends: Ends, step) -> None:
+        if step.ending == "cancelled":
+            assert await receive(ends.server, 3) == b"hel"
+        else:
+            assert target[0] + target[1] == b"helo"
+
+    await swept(door, call, environment=filled, dispose=nothing, check=check)
+
+
 async def test_send(door):
     async def call(ends: Ends) -> None:
         await send(ends.client, bytes(faults.more_than_fits()))

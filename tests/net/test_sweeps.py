@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -149,10 +150,10 @@ async def test_listen(door: Door) -> None:
         async def dispose(listener: Any) -> None:
             await listener.aclose()
 
-        summary = await sweep(
-            lambda: unix_listen(path), rounds=repeated(2), counters=door.counters, check=no_path, dispose=dispose
-        )
-        assert cancelled(summary)
+        for mode in (None, 0o600):
+            listen = partial(unix_listen, path, mode=mode)
+            summary = await sweep(listen, rounds=repeated(2), counters=door.counters, check=no_path, dispose=dispose)
+            assert cancelled(summary)
 
 
 # --- on a stream ------------------------------------------------------------------------------------------------------

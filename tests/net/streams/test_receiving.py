@@ -367,6 +367,18 @@ def test_the_buffer_is_a_queue_of_bytes(steps: list[Any]) -> None:
     assert buffer.take_up_to(1 << 30) == bytes(model)
 
 
+def test_a_search_ends_where_it_is_told_to() -> None:
+    buffer = ReceiveBuffer()
+    for letter in b"abcd":
+        buffer.add(bytes([letter]) * 20_000)
+    assert buffer.find(b"d", 25_000) == -1
+    assert buffer.find(b"d", 45_000) == -1
+    assert buffer.find(b"d", 60_000) == -1
+    assert buffer.find(b"d", 60_001) == 60_000
+    assert buffer.find(b"bc", 40_000) == -1
+    assert buffer.find(b"bc", 40_001) == 39_999
+
+
 async def test_the_buffer_that_streams_share_until_they_need_one_stays_empty() -> None:
     async with pair(KINDS[0]) as (one, other):
         await other.send_all(b"for one")
