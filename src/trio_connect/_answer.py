@@ -11,6 +11,7 @@ import attrs
 
 from ._check import check_float
 from ._repr import changed_repr
+from ._text import shown
 
 __all__ = ["Answer", "Lookup", "LookupKind"]
 
@@ -23,11 +24,11 @@ KIND_OF_FAMILY: Final[dict[AddressFamily, LookupKind]] = {AF_INET6: "AAAA", AF_I
 def _addresses(value: Iterable[str]) -> tuple[str, ...]:
     # A lone str is iterable too, and would become an answer of single characters.
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"addresses must be a sequence of str, got {value!r}")
+        raise TypeError(f"addresses must be a sequence of str, got {shown(value)}")
     addresses = tuple(value)
     for address in addresses:
         if not isinstance(address, str):
-            raise TypeError(f"addresses must be a sequence of str, got {address!r} in it")
+            raise TypeError(f"addresses must be a sequence of str, got {shown(address)} in it")
     return addresses
 
 
@@ -36,7 +37,7 @@ def _check_ttl(_instance: object, _field: attrs.Attribute[Any], value: object) -
         return
     ttl = check_float(value, "ttl", "a number of seconds or None")
     if not isfinite(ttl) or ttl < 0:
-        raise ValueError(f"ttl must be at least 0 seconds and finite, got {value!r}")
+        raise ValueError(f"ttl must be at least 0 seconds and finite, got {shown(value)}")
 
 
 @attrs.frozen(repr=False)
@@ -66,7 +67,7 @@ class Answer:
 
     def __attrs_post_init__(self) -> None:
         if self.addresses and not self.name_exists:
-            raise ValueError(f"a name that does not exist has no addresses, got {self.addresses!r}")
+            raise ValueError(f"a name that does not exist has no addresses, got {shown(self.addresses)}")
 
 
 def _us(seconds: float | None) -> int | None:

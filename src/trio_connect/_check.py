@@ -11,7 +11,7 @@ from typing import Final
 
 from ._text import shown
 
-__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_size"]
+__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_range", "check_size"]
 
 SIZE_LIMIT: Final = 1 << 40
 """Sizes are below this and deadlines are not (see `_deadline`), so that neither is taken for the other."""
@@ -31,6 +31,19 @@ def check_int(value: object, name: str, rule: str = "an int") -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be {rule}, got {shown(value)}")
     return value
+
+
+def check_range(value: object, name: str, lowest: int, highest: int) -> int:
+    """Return an int between two others, these included.
+
+    Raises:
+      TypeError: it is not an int.
+      ValueError: it is too small or too large.
+    """
+    number = check_int(value, name)
+    if not lowest <= number <= highest:
+        raise ValueError(f"{name} must be between {lowest} and {highest}, got {shown(number)}")
+    return number
 
 
 def check_size(value: object, name: str, lowest: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from ._check import check_int
+from ._check import check_range
 from ._repr import changed_repr
 from ._text import shown
 
@@ -42,16 +42,9 @@ def _digits(text: str) -> int:
     return int(text.lstrip("0")[:20] or "0")
 
 
-def _check_range(value: object, what: str, highest: int) -> int:
-    number = check_int(value, what)
-    if not 0 <= number <= highest:
-        raise ValueError(f"{what} must be between 0 and {highest}, got {shown(number)}")
-    return int(number)
-
-
 def check_port(value: object) -> int:
     """Return a port number, or say what is wrong with it."""
-    return _check_range(value, "port", _MAX_PORT)
+    return int(check_range(value, "port", 0, _MAX_PORT))
 
 
 def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -73,8 +66,8 @@ def _check_scope(scope: object) -> int | str:
         if _is_bad_zone(scope):
             raise ValueError(f"scope_id must be an interface index or the name of an interface, got {shown(scope)}")
         # getaddrinfo(3) takes "%2" for the index 2; the two spellings must be equal here too.
-        return _check_range(_digits(scope), "scope_id", _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
-    return _check_range(scope, "scope_id", _MAX_SCOPE)
+        return check_range(_digits(scope), "scope_id", 0, _MAX_SCOPE) if scope.isascii() and scope.isdigit() else scope
+    return int(check_range(scope, "scope_id", 0, _MAX_SCOPE))
 
 
 @attrs.frozen(init=False, repr=False)
@@ -111,7 +104,7 @@ class Endpoint:
         address = _parse_host(host, "host")
         port = check_port(port)
         scope = _check_scope(scope_id)
-        flowinfo = _check_range(flowinfo, "flowinfo", _MAX_FLOWINFO)
+        flowinfo = int(check_range(flowinfo, "flowinfo", 0, _MAX_FLOWINFO))
         sockaddr: SockAddr
         if isinstance(address, ipaddress.IPv4Address):
             if scope or flowinfo:
@@ -207,7 +200,7 @@ def _source_host(value: str | None, version: int) -> str | None:
         return None
     address = _parse_host(value, f"the IPv{version} source address")
     if address.version != version:
-        raise ValueError(f"the IPv{version} source address must be IPv{version}, got {value!r}")
+        raise ValueError(f"the IPv{version} source address must be IPv{version}, got {shown(value)}")
     return str(address)
 
 
@@ -225,7 +218,7 @@ def _interface_name(value: str | None) -> str | None:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"interface must be a str, got {shown(value)}")
     # IFNAMSIZ is 16 with the closing NUL, netdevice(7).
-    if len(value.encode()) > 15 or _is_bad_zone(value):
+    if len(value.encode(errors="replace")) > 15 or not value.isprintable() or _is_bad_zone(value):
         raise ValueError(f"interface must be the name of an interface (at most 15 bytes), got {shown(value)}")
     return value
 

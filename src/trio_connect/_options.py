@@ -20,7 +20,7 @@ _MAX_USER_TIMEOUT: Final = 0x7FFFFFFF / 1000
 
 def _flag(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{field.name} must be True or False, got {value!r}")
+        raise TypeError(f"{field.name} must be True or False, got {shown(value)}")
 
 
 def _seconds(lowest: float, highest: float) -> Any:
@@ -97,4 +97,4 @@ DEFAULT_OPTIONS: Final = SocketOptions()
 def check_options(options: object) -> None:
     """Refuse what is not a `SocketOptions`."""
     if not isinstance(options, SocketOptions):
-        raise TypeError(f"options must be a SocketOptions, got {options!r}")
+        raise TypeError(f"options must be a SocketOptions, got {shown(options)}")

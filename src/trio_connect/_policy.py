@@ -59,20 +59,20 @@ def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> Non
     if number < MIN_ATTEMPT_DELAY:
         raise ValueError(
             f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 5), "
-            f"or math.inf for one attempt at a time, got {value!r}"
+            f"or math.inf for one attempt at a time, got {shown(value)}"
         )
 
 
 def _timeout(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     if _number(field, value) <= 0:
-        raise ValueError(f"{field.name} must be above 0 seconds, or math.inf for none, got {value!r}")
+        raise ValueError(f"{field.name} must be above 0 seconds, or math.inf for none, got {shown(value)}")
 
 
 def _wait(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     number = _number(field, value)
     _not_milliseconds(field, number)
     if number < 0 or not isfinite(number):
-        raise ValueError(f"{field.name} must be 0 seconds or more, and finite, got {value!r}")
+        raise ValueError(f"{field.name} must be 0 seconds or more, and finite, got {shown(value)}")
 
 
 def _count(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -125,4 +125,4 @@ DEFAULT_POLICY: Final = RacePolicy()
 def check_policy(policy: object) -> None:
     """Refuse what is not a `RacePolicy`."""
     if not isinstance(policy, RacePolicy):
-        raise TypeError(f"policy must be a RacePolicy, got {policy!r}")
+        raise TypeError(f"policy must be a RacePolicy, got {shown(policy)}")

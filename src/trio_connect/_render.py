@@ -11,7 +11,7 @@ both drawn here, so they look alike.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -71,11 +71,11 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
       legend: whether a last line says what the signs mean.
 
     Raises:
-      TypeError: `width` is not an int.
+      TypeError: `width` is not an int, or `rows` has something else than rows.
       ValueError: `width` is below 60.
     """
     check_width(width)
-    rows = list(rows)
+    rows = _checked(rows)
     end = max((at for row in rows for at in (row.started, row.ended) if at is not None), default=0.0)
     starts = max((len(duration(row.started)) for row in rows if row.started is not None), default=0)
     label = min(max((len(row.label) for row in rows), default=0), width * 3 // 10)
@@ -95,6 +95,16 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
     if legend:
         lines += _legend(rows, width)
     return "\n".join(lines)
+
+
+def _checked(rows: object) -> list[TimelineRow]:
+    if not isinstance(rows, Iterable):
+        raise TypeError(f"rows must be an iterable of TimelineRow, got {shown(rows)}")
+    listed = list(cast("Iterable[object]", rows))
+    for row in listed:
+        if not isinstance(row, TimelineRow):
+            raise TypeError(f"rows must be an iterable of TimelineRow, got {shown(row)} in it")
+    return cast("list[TimelineRow]", listed)
 
 
 def check_width(width: object) -> None:

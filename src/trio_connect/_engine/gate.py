@@ -46,6 +46,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
 from .._answer import LookupKind
+from .._text import shown
 
 __all__ = ["GATE_FACTS", "QUESTION_FACTS", "Gate", "IllegalFact"]
 
@@ -107,7 +108,7 @@ class Gate:
 
     def __init__(self, resolution_delay: float, *, ipv4_first: bool = False) -> None:
         if isnan(resolution_delay) or resolution_delay < 0:
-            raise ValueError(f"resolution_delay must be 0 seconds or more, got {resolution_delay!r}")
+            raise ValueError(f"resolution_delay must be 0 seconds or more, got {shown(resolution_delay)}")
         self._delay = resolution_delay
         self._preference = IPV4_FIRST if ipv4_first else IPV6_FIRST
         self._state: GateState = "asking"

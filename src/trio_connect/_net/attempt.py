@@ -21,6 +21,7 @@ from .._endpoint import Endpoint
 from .._engine.spinning import Spinning
 from .._messages import connect_error
 from .._options import DEFAULT_OPTIONS
+from .._text import shown
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, LocalFailure
 from .sockets.kernel_socket import KernelSocket, new_socket
@@ -56,7 +57,7 @@ def check_socket(sock: object) -> None:
         hint = (
             "; for TLS give the plain socket, and put trio.SSLStream over the stream" if hasattr(sock, "unwrap") else ""
         )
-        raise TypeError(f"from_socket needs a trio.socket or a plain socket.socket, got {sock!r}{hint}")
+        raise TypeError(f"from_socket needs a trio.socket or a plain socket.socket, got {shown(sock)}{hint}")
 
 
 def adopt(sock: trio.socket.SocketType | socket.socket) -> Door:

@@ -324,4 +324,4 @@ class _ConnectByName:
 def check_resolver(resolver: object) -> None:
     """Refuse what is no resolver."""
     if resolver is not None and not isinstance(resolver, Resolver):
-        raise TypeError(f"resolver must have an async method addresses(host, family), got {resolver!r}")
+        raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")

@@ -257,18 +257,18 @@ def check_race_options(policy: object, sources: object, observer: object, option
     if options is not DEFAULT_OPTIONS:
         check_options(options)
     if observer is not None and not callable(observer):
-        raise TypeError(f"observer must be callable or None, got {observer!r}")
+        raise TypeError(f"observer must be callable or None, got {shown(observer)}")
     if establish is not None and not callable(establish):
-        raise TypeError(f"establish must be callable or None, got {establish!r}")
+        raise TypeError(f"establish must be callable or None, got {shown(establish)}")
 
 
 def check_sources(sources: object) -> None:
     """Refuse what is not a sequence of sources."""
     if isinstance(sources, Source) or not isinstance(sources, Iterable):
-        raise TypeError(f"sources must be a sequence of Source, got {sources!r}")
+        raise TypeError(f"sources must be a sequence of Source, got {shown(sources)}")
     for item in cast("Iterable[object]", sources):
         if not isinstance(item, Source):
-            raise TypeError(f"sources must be a sequence of Source, got {item!r} in it")
+            raise TypeError(f"sources must be a sequence of Source, got {shown(item)} in it")
 
 
 def check_fast_open(

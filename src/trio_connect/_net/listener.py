@@ -98,7 +98,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         """
         check_socket(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family) or not _is_listening(sock):
-            raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {sock!r}")
+            raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {shown(sock)}")
         name = cls._address(sock.getsockname())
         return cls(adopt(sock), name)
 

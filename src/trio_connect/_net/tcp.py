@@ -11,6 +11,7 @@ from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
 from .._engine.spinning import CREDIT
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from .._text import shown
 from .attempt import (
     PENDING,
     attempt_error,
@@ -120,5 +121,5 @@ async def tcp_connect(
 
 def _check_source(source: object, endpoint: Endpoint) -> None:
     if not isinstance(source, Source):
-        raise TypeError(f"source must be a Source, got {source!r}")
+        raise TypeError(f"source must be a Source, got {shown(source)}")
     source.check(endpoint)

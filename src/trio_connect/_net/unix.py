@@ -54,7 +54,10 @@ def check_path(path: object) -> str | bytes:
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a str, bytes or path object, got {shown(path)}")
     plain: str | bytes = os.fspath(path)
-    raw = os.fsencode(plain)
+    try:
+        raw = os.fsencode(plain)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"path must be one that can be encoded, got {shown(plain)}: {exc.reason}") from None
     if not raw:
         raise ValueError("path must not be empty")
     if b"\0" in raw[1:] and not raw.startswith(b"\0"):
@@ -121,7 +124,10 @@ class UnixStream(ByteStream[str | bytes]):
         if is_late(until):
             await self._refuse_late("send", until)
         # While this waits for room, its caller may close the number, and another open may get it.
-        copy = os.dup(fd)
+        try:
+            copy = os.dup(fd)
+        except OverflowError:
+            raise OSError(errno.EBADF, f"descriptor {shown(fd)} is not open") from None
         started = current_time()
         self._sending = True
         try:

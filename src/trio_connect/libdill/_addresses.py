@@ -61,7 +61,7 @@ def check_ipaddr(addr: object) -> None:
     """Refuse what is not an `ipaddr`: None with EINVAL, libdill's promise for NULL, else with a TypeError."""
     check_not_null(addr, "the address")
     if not isinstance(addr, ipaddr):
-        raise TypeError(f"an address is an ipaddr, got {addr!r}")
+        raise TypeError(f"an address is an ipaddr, got {shown(addr)}")
 
 
 def endpoint_of(addr: ipaddr) -> Endpoint:
@@ -159,7 +159,7 @@ def ipaddr_str(addr: ipaddr, buf: bytearray | None = None) -> str:
     text = endpoint_of(addr).host
     if buf is not None:
         if not isinstance(buf, bytearray):
-            raise TypeError(f"ipaddr_str writes to a bytearray, got {buf!r}")
+            raise TypeError(f"ipaddr_str writes to a bytearray, got {shown(buf)}")
         if len(buf) < IPADDR_MAXSTRLEN:
             raise failure(errno.EINVAL, f"ipaddr_str needs IPADDR_MAXSTRLEN bytes, got {len(buf)}")
         raw = text.encode() + b"\0"

@@ -166,11 +166,11 @@ def _walk(first: iolist, last: iolist) -> Iterator[Piece]:
     piece: iolist | None = first
     while piece is not None:
         if not isinstance(piece, iolist):
-            raise TypeError(f"a list is made of iolist objects, got {piece!r}")
+            raise TypeError(f"a list is made of iolist objects, got {shown(piece)}")
         if id(piece) in seen:
             raise failure(errno.EINVAL, "the list goes round in circles")
         if piece.iol_rsvd:
-            raise failure(errno.EINVAL, f"iol_rsvd must be 0, got {piece.iol_rsvd!r}")
+            raise failure(errno.EINVAL, f"iol_rsvd must be 0, got {shown(piece.iol_rsvd)}")
         seen.add(id(piece))
         if (piece is last) != (piece.iol_next is None):
             raise failure(errno.EINVAL, "the list does not end at its last piece")
@@ -180,7 +180,10 @@ def _walk(first: iolist, last: iolist) -> Iterator[Piece]:
 
 def _view(stack: ExitStack, memory: Buffer, size: int) -> memoryview:
     # Released in the end: a bytearray cannot be resized while a traceback keeps a view of it.
-    whole = memoryview(memory)
+    try:
+        whole = memoryview(memory)
+    except TypeError:
+        raise TypeError(f"a buffer is a bytes-like object, got {shown(memory)}") from None
     stack.callback(whole.release)
     if size > whole.nbytes:
         raise failure(errno.EINVAL, f"{size} bytes do not fit a buffer of {whole.nbytes}")

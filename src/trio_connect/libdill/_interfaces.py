@@ -27,7 +27,7 @@ if sys.platform == "linux":
     def _interface_ipv4(name: str) -> tuple[str, int] | None:
         import fcntl
 
-        raw = name.encode()
+        raw = name.encode(errors="replace")  # no interface has what cannot be encoded in its name
         if not raw or len(raw) >= _IFNAMSIZ or b"\0" in raw:
             return None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

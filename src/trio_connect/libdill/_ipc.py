@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._net import unix
 from .._net.unix import UnixListener, UnixStream
+from .._text import shown
 from ._handles import IpcConnection, IpcListening, add, check_deadline, check_not_null, failure, find, refuse
 from ._sockets import accept, check_backlog, close, done, wrap
 
@@ -139,7 +140,7 @@ def ipc_pair(s: list[int]) -> int:
     """
     check_not_null(s, "what ipc_pair writes to")
     if not isinstance(s, list):
-        raise TypeError(f"ipc_pair needs a list to write to, got {s!r}")
+        raise TypeError(f"ipc_pair needs a list to write to, got {shown(s)}")
     if not _FAMILIES:
         raise failure(errno.EAFNOSUPPORT, "this platform has no unix-domain sockets")
     s[:2] = [add(IpcConnection(UnixStream.from_socket(end))) for end in socket.socketpair()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -21,7 +22,6 @@ from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr
 from ._handles import check_deadline, check_not_null, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from socket import AddressFamily
 
 
@@ -83,6 +83,8 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
     libdill: ipaddr_remotes(3).
     """
     check_not_null(addrs, "addrs")
+    if not isinstance(addrs, Sequence):
+        raise TypeError(f"addrs must be a sequence of ipaddr, got {shown(addrs)}")
     check_int(n, "n")
     if not 1 <= n <= len(addrs):
         raise failure(errno.EINVAL, f"n must be between 1 and the {len(addrs)} addresses that there are, got {n}")

@@ -19,6 +19,7 @@ from .._net.connectx import RaceOptions, connectx
 from .._net.listener import check_backlog
 from .._net.race.reports import late_connect
 from .._net.unix import UnixPath
+from .._text import shown
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken
 from ._operations import Lane, Operation
@@ -112,7 +113,7 @@ class SocketQueue(IOQueue):
         check_int(backlog, "backlog")
         await checkpoint()
         if backlog < 1:
-            raise OSError(errno.EINVAL, f"listen: a backlog is at least 1, got {backlog!r}")
+            raise OSError(errno.EINVAL, f"listen: a backlog is at least 1, got {shown(backlog)}")
         size = check_backlog(backlog)
         state = self._check("listen")
         cast("StreamTransport[Any]", self._transport).listen(size)
@@ -229,7 +230,7 @@ class SocketQueue(IOQueue):
     def pop(self, size: int | None = None) -> QToken[Popped]:
         most = MAX_POP if size is None else check_int(size, "size")
         if not 1 <= most <= MAX_POP:
-            raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {size!r}")
+            raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {shown(size)}")
         self._check("pop")
         self._scheduler.check_room("pop")
         lane = self._receiving = self._receiving or Lane(self._scheduler)
@@ -304,6 +305,9 @@ def _busy(lane: Lane | None) -> bool:
 
 
 def _view(data: Buffer) -> memoryview:
-    view = memoryview(data)
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"data must be a bytes-like object, got {shown(data)}") from None
     # A view without items cannot be cast.
     return view.cast("B") if view.nbytes else memoryview(b"")

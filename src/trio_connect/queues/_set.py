@@ -17,6 +17,7 @@ from .._endpoint import EndpointLike
 from .._net.connectx import RaceOptions, check_fast_open, check_race_options, checked, pair_up
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
+from .._text import shown
 from ._datagram_transport import DatagramTransport
 from ._interface import IOQueue, QResult, QToken
 from ._queue import SocketQueue
@@ -204,7 +205,7 @@ class QueueSet:
         """
         until = to_seconds(deadline)
         if not isinstance(token, QToken):
-            raise TypeError(f"a token is a QToken, got {token!r}")
+            raise TypeError(f"a token is a QToken, got {shown(token)}")
         _, result = await self._scheduler.wait((token,), until)
         return cast("QResult[V]", result)
 
@@ -258,7 +259,7 @@ class QueueSet:
         until = to_seconds(deadline)
         if check_int(n, "n") < 1:
             await checkpoint()
-            raise OSError(errno.EINVAL, f"wait_next: n is at least 1, got {n!r}")
+            raise OSError(errno.EINVAL, f"wait_next: n is at least 1, got {shown(n)}")
         check_size(n, "n", 1)
         want = 1 if deadline == NO_DEADLINE else n
         return await self._scheduler.reap(n, want, until, ends=False)
@@ -287,7 +288,7 @@ class QueueSet:
         """
         check_size(n, "n", 1)
         if n > self.max_in_flight:
-            raise ValueError(f"n is at most max_in_flight, {self.max_in_flight}, got {n!r}")
+            raise ValueError(f"n is at most max_in_flight, {self.max_in_flight}, got {shown(n)}")
         await self._scheduler.room(n)
 
     # ------------------------------------------------------------------ numbers
@@ -332,9 +333,9 @@ def _only_cancelled(error: BaseException) -> bool:
 
 def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:
     if isinstance(tokens, QToken) or not isinstance(tokens, Iterable):
-        raise TypeError(f"tokens must be an iterable of QToken, got {tokens!r}")
+        raise TypeError(f"tokens must be an iterable of QToken, got {shown(tokens)}")
     listed = list(cast("Iterable[QToken[Any]]", tokens))
     for token in listed:
         if not isinstance(token, QToken):
-            raise TypeError(f"tokens must be an iterable of QToken, got {token!r} in it")
+            raise TypeError(f"tokens must be an iterable of QToken, got {shown(token)} in it")
     return listed

@@ -9,11 +9,41 @@ from __future__ import annotations
 import functools
 import ipaddress
 import socket
-from typing import Final, TypeAlias
+from collections.abc import Iterable
+from typing import Final, TypeAlias, cast
+
+from ._arguments import shown
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 WILDCARD: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+def numeric(value: object) -> str:
+    """The canonical text of an address that a test gives.
+
+    Raises:
+        TypeError: Not a str.
+        ValueError: Not a numeric address.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"an address must be a str, not {shown(value)}")
+    try:
+        return canonical(value)
+    except ValueError:
+        raise ValueError(f"an address must be numeric, not {shown(value)}") from None
+
+
+def several(name: str, values: object) -> list[str]:
+    """The canonical texts of addresses that a test gives.
+
+    Raises:
+        TypeError: Not an iterable of str; a lone str is not one.
+        ValueError: One is not numeric.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be an iterable of addresses, not {shown(values)}")
+    return [numeric(value) for value in cast("Iterable[object]", values)]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from ._address import LOOPBACK, canonical, dressed, family_of
+from ._address import LOOPBACK, canonical, dressed, family_of, several
+from ._arguments import check_int, check_number, shown
 from ._fabric import Fabric
 from ._trace import NameLookup
 
@@ -56,15 +57,18 @@ class Name:
         Raises:
             ValueError: An address of the wrong family or not numeric, or a negative delay.
         """
-        order = [canonical(address) for address in addresses]
-        for family, given in ((socket.AF_INET6, aaaa), (socket.AF_INET, a)):
-            for address in map(canonical, given):
+        order = several("addresses", addresses)
+        for family, given in ((socket.AF_INET6, several("aaaa", aaaa)), (socket.AF_INET, several("a", a))):
+            for address in given:
                 if family_of(address) != family:
                     raise ValueError(f"{address} is not an address for a record of type {_KIND[family]}")
                 order.append(address)
         for delay in (a_delay, aaaa_delay):
-            if not delay >= 0:
-                raise ValueError(f"a delay must be >= 0 seconds (math.inf: never answers), not {delay!r}")
+            if not check_number("a delay", delay, "a number of seconds") >= 0:
+                raise ValueError(f"a delay must be >= 0 seconds (math.inf: never answers), not {shown(delay)}")
+        for error in (a_error, aaaa_error):
+            if error is not None and not isinstance(error, BaseException):
+                check_int("an error", error, -(2**31), 2**31 - 1)
         four = tuple(address for address in order if family_of(address) == socket.AF_INET)
         six = tuple(address for address in order if family_of(address) == socket.AF_INET6)
         return cls(Answer(four, a_delay, a_error), Answer(six, aaaa_delay, aaaa_error), tuple(order))

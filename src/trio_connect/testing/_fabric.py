@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from ._address import canonical, is_loopback
+from ._address import is_loopback, numeric
 from ._errors import UnknownHost, VirtualNetworkError
 from ._node import Node
 from ._timeline import Timeline
@@ -71,7 +71,7 @@ class Fabric:
         """
         if not addresses:
             raise ValueError("a host needs at least one address")
-        names = [canonical(address) for address in addresses]
+        names = [numeric(address) for address in addresses]
         known = {node: None for name in names if (node := self.find(name)) is not None and node.addresses}
         if len(known) > 1:
             raise ValueError(f"{', '.join(addresses)} belong to different hosts")

@@ -7,7 +7,6 @@ verb names belongs to the programs on the host, and one that nobody listens on r
 from __future__ import annotations
 
 import errno as errnos
-import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
+from ._arguments import check_handler, check_int, check_seconds
 from ._fabric import Fabric, current_node
 from ._listening import Listening
 from ._node import Accept, Blackhole, Node, Refuse, Unreachable, Verdict
@@ -26,12 +26,6 @@ from ._trace import Connection
 Handler: TypeAlias = Callable[[trio.SocketStream], Awaitable[object]]
 StartHandler: TypeAlias = Callable[[Node, Handler, End, Connection], None]
 """Runs a handler on a node, for one accepted connection."""
-
-
-def _seconds(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of seconds >= 0, not {value!r}")
-    return value
 
 
 @attrs.define(eq=False, repr=False)
@@ -102,7 +96,7 @@ class Host:
 
     def refuse(self, after: float | None = None, *, port: int | None = None) -> Host:
         """Answer connects with RST, `after` seconds (ECONNREFUSED); None means after one round trip."""
-        return self._decide(port, Refuse(None if after is None else _seconds("after", after)))
+        return self._decide(port, Refuse(None if after is None else check_seconds("after", after)))
 
     def blackhole(self, *, port: int | None = None) -> Host:
         """Drop every packet, of new and of established connections."""
@@ -113,7 +107,7 @@ class Host:
 
         Established connections to the port stall, as those of a host that became unreachable do.
         """
-        return self._decide(port, Unreachable(errno, _seconds("after", after)))
+        return self._decide(port, Unreachable(check_int("errno", errno, 1, 4095), check_seconds("after", after)))
 
     def reset(self, after: float = 0.0, *, rtt: float | None = None, port: int | None = None) -> Host:
         """Send RST `after` seconds after the SYN left.
@@ -121,7 +115,7 @@ class Host:
         Before the handshake is over, which takes `rtt` seconds (None: the host's), the program sees ECONNREFUSED; later
         the connection is established and then breaks with ECONNRESET.
         """
-        _seconds("after", after)
+        check_seconds("after", after)
         path = self._node.path.changed(rtt, None, None)
         if after < path.rtt:
             return self._decide(port, Refuse(after))
@@ -158,8 +152,8 @@ class Host:
             current_node.set(before)
 
     def _decide(self, port: int | None, verdict: Verdict) -> Host:
-        if port is not None and not 0 < port < 65536:
-            raise ValueError(f"port must be 1 to 65535, not {port!r}")
+        if port is not None:
+            check_int("port", port, 1, 65535)
         self._node.verdicts.append((port, verdict))
         if isinstance(verdict, Blackhole | Unreachable):
             self._fabric.lossless = False
@@ -168,12 +162,14 @@ class Host:
     def _serve(
         self, port: int, handler: Handler | None, path: Path, backlog: int | None, send: int | None, receive: int | None
     ) -> Host:
+        check_handler(handler)
         serve = None if handler is None else partial(self._start_handler, self._node, handler)
         listening = Listening(serve=serve, active=True)
         if backlog is not None:
-            if backlog < 0:
-                raise ValueError(f"backlog must be >= 0, not {backlog!r}")
-            listening.backlog = backlog
+            listening.backlog = check_int("backlog", backlog, 0, 2**31)
+        for name, size in (("send_buffer", send), ("receive_buffer", receive)):
+            if size is not None:
+                check_int(name, size, 0, 2**31)
         listening.send_buffer = send or listening.send_buffer
         listening.receive_buffer = receive or listening.receive_buffer
         return self._decide(port, Accept(listening, path))

@@ -13,7 +13,8 @@ from typing import Final, Self
 import trio
 
 from . import _guard
-from ._address import family_of
+from ._address import family_of, several
+from ._arguments import check_int, shown
 from ._dns import Name, Names
 from ._errors import NotVirtualTime, VirtualNetworkError
 from ._fabric import Fabric
@@ -42,7 +43,8 @@ class VirtualNetwork(trio.abc.Instrument):
     """
 
     def __init__(self, seed: int = 0, *, local: Iterable[str] = LOCAL) -> None:
-        self._fabric = fabric = Fabric(seed, tuple(local))
+        check_int("seed", seed, -(2**128), 2**128)
+        self._fabric = fabric = Fabric(seed, several("local", local))
         self._names = Names(fabric)
         self._factory = Factory(fabric)
         self._serving = Serving(fabric)
@@ -117,7 +119,13 @@ class VirtualNetwork(trio.abc.Instrument):
             a_error: Fail the IPv4 family with `socket.gaierror` of this EAI number, or with this exception.
             aaaa_error: Likewise for IPv6.
         """
-        self._names.set(name, Name.of(addresses, a, aaaa, a_delay, aaaa_delay, a_error, aaaa_error))
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {shown(name)}")
+        known = Name.of(addresses, a, aaaa, a_delay, aaaa_delay, a_error, aaaa_error)
+        try:
+            self._names.set(name, known)
+        except UnicodeError as error:  # idna's own errors are among them
+            raise ValueError(f"name must be a host name, not {shown(name)}: {error}") from None
 
     def partition(self, a: Host | str, b: Host | str) -> None:
         """Lose every packet between two hosts until they are healed. Nothing breaks at once: TCP retransmits."""
@@ -128,7 +136,7 @@ class VirtualNetwork(trio.abc.Instrument):
         self._fabric.mend(self._node_of(a), self._node_of(b))
 
     def _node_of(self, host: Host | str) -> Node:
-        return self._fabric.node((host,) if isinstance(host, str) else host.addresses)
+        return self._fabric.node(host.addresses if isinstance(host, Host) else (host,))
 
     # ---- Installing it ----
 

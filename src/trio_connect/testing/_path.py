@@ -12,9 +12,11 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import attrs
+
+from ._arguments import check_number, check_seconds, shown
 
 SEGMENT: Final = 16 * 1024
 """Largest piece of a stream that travels as one; small against any bandwidth worth testing, large enough to be fast."""
@@ -23,13 +25,12 @@ FlapState = Literal["up", "down"]
 
 
 def _not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not value >= 0 or math.isinf(value):
-        raise ValueError(f"{attribute.name} must be a finite number of seconds >= 0, not {value!r}")
+    check_seconds(attribute.name, value)
 
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be > 0, not {value!r}")
+    if not check_number(attribute.name, value, "a number of bytes per second") > 0:
+        raise ValueError(f"{attribute.name} must be > 0, not {shown(value)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -91,12 +92,19 @@ class Flap:
         Raises:
             ValueError: Times that do not ascend, or another state.
         """
-        times = tuple(float(at) for at, _ in schedule)
+        given: object = schedule
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+            raise TypeError(f"a flap schedule is a sequence of (seconds, state), not {shown(given)}")
+        for entry in cast("Sequence[object]", given):
+            if not isinstance(entry, tuple) or len(entry) != 2:
+                raise TypeError(f"a flap schedule is a sequence of (seconds, state), not of {shown(entry)}")
+        times = tuple(check_seconds("a time of a flap schedule", at) for at, _ in schedule)
         states: tuple[FlapState, ...] = tuple(state for _, state in schedule)
         if list(times) != sorted(set(times)):
             raise ValueError(f"a flap schedule needs ascending times, not {times!r}")
-        for state in set(states) - {"up", "down"}:
-            raise ValueError(f'a flap schedule knows the states "up" and "down", not {state!r}')
+        for state in states:
+            if state not in ("up", "down"):
+                raise ValueError(f'a flap schedule knows the states "up" and "down", not {shown(state)}')
         return cls(times, states)
 
     def is_up(self, at: float) -> bool:

@@ -29,6 +29,7 @@ from ..._answer import Answer
 from ..._check import check_size
 from ..._engine.search_list import questions
 from ..._messages import local_lookup_error
+from ..._text import shown
 from . import system_files
 from .resolve import check_host, cleaned, encoded, numeric
 
@@ -98,7 +99,7 @@ class SystemResolver:
         for name, value in (("concurrency", concurrency), ("max_threads", max_threads)):
             check_size(value, name, 1)
         if max_threads < concurrency:
-            raise ValueError(f"max_threads must be at least concurrency ({concurrency}), got {max_threads!r}")
+            raise ValueError(f"max_threads must be at least concurrency ({concurrency}), got {shown(max_threads)}")
         self._concurrency = concurrency
         self._max_threads = max_threads
         # By run, because a thread that outlives its run never gives its slot back (`trio.to_thread.run_sync`).

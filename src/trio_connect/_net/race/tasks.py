@@ -16,6 +16,7 @@ import trio
 from trio import current_time
 
 from ..._messages import local_reason, reason_of
+from ..._text import shown
 from ..attempt import Door, attempt_error, finish
 from ..sockets.factory_socket import LocalFailure
 from ..streams.byte_stream import TcpStream
@@ -170,7 +171,7 @@ async def _establish(establish: Establish, stream: TcpStream) -> Any:
     """Run the caller's establish: what it returned, or the stream where that was None."""
     awaitable = establish(stream)
     if not isawaitable(awaitable):
-        raise TypeError(f"establish must be an async function, got {establish!r}, which returned {awaitable!r}")
+        raise TypeError(f"establish must be an async function, got {shown(establish)}, which returned {awaitable!r}")
     value = await awaitable
     return stream if value is None else value
 

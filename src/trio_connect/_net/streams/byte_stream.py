@@ -6,15 +6,16 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from ..._check import check_range
 from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
-from ..._text import printable
+from ..._text import printable, shown
 from ..attempt import adopt, check_socket
 from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 
 A = TypeVar("A")
+
+_C_INT: Final = (-(1 << 31), (1 << 31) - 1)  # what setsockopt(2) takes
 
 
 class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream):
@@ -51,7 +54,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """
         check_socket(sock)
         if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family):
-            raise ValueError(f"{cls.__name__} needs a stream socket of its family, got {sock!r}")
+            raise ValueError(f"{cls.__name__} needs a stream socket of its family, got {shown(sock)}")
         peer = cls._address(sock.getpeername())
         return cls(adopt(sock), peer)
 
@@ -113,20 +116,46 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option, see setsockopt(2).
 
+        Args:
+          level: such as `socket.SOL_SOCKET`.
+          option: such as `socket.SO_RCVBUF`.
+          value: an int of 32 bits, or a bytes-like object.
+
         Raises:
           OSError: the kernel refused.
+          TypeError: an argument has the wrong type.
+          ValueError: an int does not fit a C int.
           trio.ClosedResourceError: the stream is closed.
         """
+        check_range(level, "level", *_C_INT)
+        check_range(option, "option", *_C_INT)
+        if isinstance(value, int):
+            check_range(value, "value", *_C_INT)
+        else:
+            try:
+                memoryview(value).release()
+            except TypeError:
+                raise TypeError(f"value must be an int or bytes, got {shown(value)}") from None
         self._check_open()
         self._door.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Return a socket option, an int, or bytes when `buffersize` is not 0; see getsockopt(2).
 
+        Args:
+          level: such as `socket.SOL_SOCKET`.
+          option: such as `socket.SO_RCVBUF`.
+          buffersize: how many bytes to ask for, at most 1024; 0 asks for an int.
+
         Raises:
           OSError: the kernel refused.
+          TypeError: an argument is not an int.
+          ValueError: an argument is out of range.
           trio.ClosedResourceError: the stream is closed.
         """
+        check_range(level, "level", *_C_INT)
+        check_range(option, "option", *_C_INT)
+        check_range(buffersize, "buffersize", 0, 1024)
         self._check_open()
         return self._door.getsockopt(level, option, buffersize)
 

@@ -20,7 +20,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._check import SIZE_LIMIT, check_size
 from ..._deadline import is_late, to_seconds
 from ..._errors import IncompleteRead
-from ..._text import printable
+from ..._text import printable, shown
 from ..sockets.waiting import Expired
 from .state import Patience, StreamState
 
@@ -126,7 +126,7 @@ class ReceivingHalf(StreamState[A]):
         try:
             whole = memoryview(buffer)
         except TypeError:
-            raise TypeError(f"receive_into needs a writable buffer, got {buffer!r:.80}") from None
+            raise TypeError(f"receive_into needs a writable buffer, got {shown(buffer)}") from None
         with whole, whole.cast("B") as view:
             if view.readonly:
                 raise TypeError("receive_into needs a writable buffer")
@@ -156,7 +156,7 @@ class ReceivingHalf(StreamState[A]):
         """
         until = to_seconds(deadline)
         if not isinstance(delimiter, bytes | bytearray | memoryview):
-            raise TypeError(f"delimiter must be bytes, got {delimiter!r}")
+            raise TypeError(f"delimiter must be bytes, got {shown(delimiter)}")
         delimiter = bytes(delimiter)
         if not delimiter:
             raise ValueError("delimiter must have at least one byte")

@@ -15,6 +15,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ..._deadline import to_seconds
+from ..._text import shown
 from ..sockets.waiting import Expired
 from .state import Patience, StreamState
 
@@ -133,7 +134,7 @@ def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
         return [memoryview(data).cast("B")]  # type: ignore[arg-type]
     except TypeError:
         if isinstance(data, str) or not isinstance(data, Sequence):
-            raise TypeError(f"send_all needs bytes or a sequence of bytes, got {data!r:.80}") from None
+            raise TypeError(f"send_all needs bytes or a sequence of bytes, got {shown(data)}") from None
     try:
         return [view for view in (memoryview(part).cast("B") for part in data) if view]
     except TypeError as exc:
