@@ -138,6 +138,31 @@ def test_field_22_a_group_with_anything_else_in_it_ends_the_race():
     run(main)
 
 
+def test_field_22_a_nursery_inside_a_resolver_fails_its_lookup_alone():
+    """A resolver that asks in a nursery raises a group of errors: that lookup failed, and the other family is tried."""
+
+    class Parallel:
+        async def addresses(self, host: str, family: int, /) -> Answer:
+            if family == socket.AF_INET:
+                return Answer(("192.0.2.2",))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.fail)
+            raise AssertionError
+
+        async def fail(self) -> None:
+            raise OSError(errno.EIO, "no server answered")
+
+    async def main(net: VirtualNetwork) -> None:
+        two_relays(net)
+        async with await connect("mx.test", 25, now() + 2000, resolver=Parallel()) as stream:
+            assert stream.peer == GOOD
+            failed, _ = stream.report.lookups
+            assert failed.error is not None
+            assert failed.error.strerror == "no server answered"
+
+    run(main)
+
+
 # --- 23 ---------------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, ch
 
 from ..._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
 from ..._engine.gate import Gate
+from ..._messages import first_leaf
 from .resolve import Resolver, cleaned
 from .system import SystemLookup, SystemResolver
 
@@ -175,6 +176,13 @@ class Lookups:
             answer = cleaned(await self._addresses(family), family)
         except OSError as exc:
             error = _without_frames(exc)
+        except ExceptionGroup as exc:
+            # A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one.
+            leaf = first_leaf(exc)
+            if isinstance(leaf, OSError) and exc.split(OSError)[1] is None:
+                error = _without_frames(leaf)
+            else:
+                self._crash = exc
         except trio.Cancelled:
             self.gate.cancel()
             raise
