@@ -212,7 +212,10 @@ async def test_local_trouble(door: Door, endpoint: Any, source: Source | None, c
             await tcp_connect(endpoint, source=source)
         assert caught.value.errno == code
         target = str(endpoint if isinstance(endpoint, Endpoint) else Endpoint(*endpoint))
-        words = {errno.EADDRNOTAVAIL: "cannot assign requested address", errno.ENODEV: "no such device(: no interface 'nosuch0')?"}[code]
+        words = {
+            errno.EADDRNOTAVAIL: "cannot assign requested address",
+            errno.ENODEV: "no such device(: no interface 'nosuch0')?",
+        }[code]
         check_text(caught.value, target, words, local=True)
         assert f"local: {phase} for " in str(caught.value)
         for blame in ("refused", "reset", "unreachable"):
