@@ -14,7 +14,7 @@ ARGS ?=
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format lab bench mutate clean
+.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format lab bench mutate faults clean
 
 help:
 	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
@@ -26,6 +26,7 @@ help:
 	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
 	@echo "make bench      peers side by side, ratios out"
 	@echo "make mutate     break the engine on purpose: do the tests notice?"
+	@echo "make faults     put faults into the shells that somebody thought of: do the tests notice?"
 	@echo "make clean      remove everything that these targets made"
 
 demo: $(VENV)/.installed
@@ -89,6 +90,9 @@ mutate: $(VENV)/.mutate
 	$(VENV)/bin/mutmut run $(ARGS)
 	$(VENV)/bin/mutmut results
 	@for module in $(wildcard src/trio_connect/_engine/[!_]*.py); do $(PY) tools/mutate_rest.py "$$module" || true; done
+
+faults: $(VENV)/.test
+	@$(PY) tools/faults.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov

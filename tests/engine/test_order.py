@@ -16,7 +16,6 @@ from trio_connect._engine.order import (
     order,
     served_families,
     sort,
-    split_by_source,
 )
 from trio_connect._engine.policy_table import DEFAULT_POLICY_TABLE, Policy, PolicyTable
 
@@ -331,9 +330,6 @@ ONLY_6 = Source(ipv6="2001:db8::9")
 )
 def test_line_21_and_81_families_of_the_sources(sources, families):
     assert served_families(iter(sources)) == families
-    usable, skipped = split_by_source(eps(V4[0], V6[0], V4[1], V6[0]), iter(sources))
-    assert usable == tuple(e for e in eps(V4[0], V6[0], V4[1]) if e.family in families)
-    assert skipped == tuple(e for e in eps(V4[0], V6[0], V4[1]) if e.family not in families)
 
 
 # ---------------------------------------------------------------------- line 40: properties

@@ -30,7 +30,7 @@ import attrs
 from .._endpoint import Endpoint, Source
 from .policy_table import DEFAULT_POLICY_TABLE, PolicyTable, as_integer, common_prefix_length, is_ipv4, scope_of
 
-__all__ = ["Knowledge", "SourceAddress", "interleave", "order", "served_families", "sort", "split_by_source"]
+__all__ = ["Knowledge", "SourceAddress", "interleave", "order", "served_families", "sort"]
 
 Mobility: TypeAlias = Literal["at home", "home", "care-of"]
 """What Mobile IPv6 makes of an address; "at home" is home and care-of address at once (RFC 6275)."""
@@ -222,16 +222,4 @@ def served_families(sources: Iterable[Source]) -> tuple[AddressFamily, ...]:
     sources = tuple(sources)
     return tuple(
         family for family in (AF_INET6, AF_INET) if not sources or any(source.serves(family) for source in sources)
-    )
-
-
-def split_by_source(
-    endpoints: Iterable[Endpoint], sources: Iterable[Source]
-) -> tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]:
-    """Return the endpoints that some source can reach and those that are to be reported as skipped, both in order."""
-    everything = tuple(dict.fromkeys(endpoints))
-    families = served_families(sources)
-    return (
-        tuple(endpoint for endpoint in everything if endpoint.family in families),
-        tuple(endpoint for endpoint in everything if endpoint.family not in families),
     )

@@ -18,7 +18,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from .._answer import Lookup, LookupKind
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
-from .._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families, split_by_source
+from .._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families
 from .._messages import call_exceeded, call_late, race_failed, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
@@ -305,12 +305,11 @@ class _ConnectByName:
             if address not in self._endpoints:
                 self._endpoints[address] = Endpoint(address, self._port)
         endpoints = [self._endpoints[address] for address in self.lookups.addresses]
-        usable, skipped = split_by_source(endpoints, self._sources)
-        in_order = _in_order(usable, self._sources, self._policy, ask_kernel=self._ask_kernel)
+        # All of them can be reached: nothing was asked of a family that no source has, and answers are kept by family.
+        in_order = _in_order(endpoints, self._sources, self._policy, ask_kernel=self._ask_kernel)
         pairs, _ = pair_up(in_order, self._sources)
         race = self.driver.race
         race.add(pairs, current_time())
-        race.skip((None, endpoint) for endpoint in skipped)
         race.replace_order(pairs)
         self.driver.wake()
 

@@ -1,0 +1,237 @@
+"""Numbers 39 and 40 of the field reports: fixtures that are ready when they say so, and faults that went unnoticed."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+import weakref
+from itertools import pairwise
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.net.racing import outcomes
+from tests.support import faults
+from tests.support.doors import Door
+from tests.support.leaks import descriptors, no_leaks
+from tests.support.streams import KINDS, Kind, narrow_pair
+from trio_connect import (
+    Answer,
+    DeadlineExceeded,
+    RacePolicy,
+    Source,
+    TcpStream,
+    connect,
+    connectx,
+    now,
+    tcp_connect,
+    unix_connect,
+)
+from trio_connect import libdill as dill
+from trio_connect._net import attempt
+from trio_connect._net.sockets.kernel_socket import FAIR_SHARE, KernelSocket
+from trio_connect.testing import VirtualNetwork, echo
+
+# --- 39: fixtures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", faults.LOOPBACK)
+def test_field_39_a_black_hole_is_full_from_the_first_moment(family: socket.AddressFamily) -> None:
+    """A black hole answers nobody, however soon it is asked."""
+    for _ in range(20):
+        with faults.black_hole(family) as hole, socket.socket(family) as sock:
+            sock.setblocking(False)
+            assert sock.connect_ex(hole.pair) == errno.EINPROGRESS
+            assert sock.connect_ex(hole.pair) == errno.EALREADY
+
+
+def test_field_39_a_fixture_has_an_address_of_its_own() -> None:
+    """No two fixtures share an address, so a stranger who is late meets nobody."""
+    with faults.refusing() as one, faults.refusing() as other, faults.black_hole() as hole:
+        assert len({one.host, other.host, hole.host, "127.0.0.1"}) == 4
+        for address in (one, other):
+            with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
+                sock.connect(address.pair)
+
+
+def test_field_39_a_reserved_port_is_given_to_nobody() -> None:
+    """A port that is reserved can be bound with SO_REUSEADDR, and only so."""
+    with faults.reserved_port("127.0.0.1") as port, socket.socket() as sock:
+        with pytest.raises(OSError, match="in use") as caught:
+            sock.bind(("127.0.0.1", port))
+        assert caught.value.errno == errno.EADDRINUSE
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_field_39_more_than_fits_does_not_fit(door: Door, kind: Kind) -> None:
+    """What a test sends to block is more than this kernel holds, whatever its buffers may grow to."""
+    async with narrow_pair(kind) as (near, far, too_much):
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded) as caught:
+                await near.send_all(bytes(too_much), 0)
+            assert 0 < caught.value.transferred < too_much
+            await far.receive_exactly(caught.value.transferred)
+            del caught
+
+
+# --- 40: faults that went unnoticed -----------------------------------------------------------------------------------
+
+
+@attrs.define
+class EndlessSocket:
+    """Always has as much to read as is asked for, in pieces of a segment."""
+
+    read: int = 0
+
+    def recv_into(self, view: memoryview) -> int:
+        count = min(len(view), 65536)
+        self.read += count
+        return count
+
+
+async def test_field_40_receive_into_takes_a_fair_share_of_a_pass() -> None:
+    """One `receive_into` of much that is there lets the other tasks have their turn."""
+    sock: Any = EndlessSocket()
+    count = await KernelSocket(sock).receive_into(memoryview(bytearray(8 * FAIR_SHARE)), -1)
+    assert count == sock.read
+    assert count < FAIR_SHARE + 65536
+
+
+async def test_field_40_a_connection_of_a_fixed_source_port_with_itself_is_refused(door: Door) -> None:
+    """Also where the kernel would never choose that port by itself."""
+    host, port = faults.own_host(), attempt.local_ports().start - 1
+    async with no_leaks(counters=door.counters):
+        with pytest.raises(ConnectionRefusedError, match="refused after"):
+            await tcp_connect((host, port), source=Source(ipv4=host, port=port))
+        with pytest.raises(OSError, match="refused: 1"):
+            await connectx([(host, port)], sources=[Source(ipv4=host, port=port)])
+
+
+class CrashError(Exception):
+    pass
+
+
+@attrs.define(eq=False)
+class Witness:
+    """Something in a frame of the caller's."""
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_field_40_what_ended_a_race_holds_nothing_afterwards(late: bool) -> None:
+    """The frames of an establish that raised go with its exception, without the garbage collector."""
+    gone: list[weakref.ref[Witness]] = []
+
+    async def establish(stream: TcpStream) -> None:
+        witness = Witness()
+        gone.append(weakref.ref(witness))
+        if late:
+            await trio.lowlevel.checkpoint()
+        raise CrashError
+
+    async with faults.echoing() as peer:
+        gc.collect()
+        gc.disable()
+        try:
+            try:
+                await connectx([peer.address.pair], establish=establish)
+            except CrashError:
+                pass
+            assert [ref() for ref in gone] == [None]
+        finally:
+            gc.enable()
+
+
+async def test_field_40_who_waits_on_a_descriptor_that_libdill_takes_over_is_woken() -> None:
+    """`tcp_fromfd` closes the number that it was given, so whoever waits on it must hear of that."""
+    with socket.create_server((faults.own_host(), 0)) as server:
+        fd = socket.create_connection(server.getsockname()).detach()
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+
+                async def waiting() -> None:
+                    with pytest.raises(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_readable(fd)
+
+                nursery.start_soon(waiting)
+                await trio.testing.wait_all_tasks_blocked()
+                handle = dill.tcp_fromfd(fd)
+        dill.hclose(handle)
+
+
+async def test_field_40_a_full_unix_backlog_is_tried_every_50_ms(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock
+) -> None:
+    """However long a unix-domain listener was too busy: once it has room, a connect notices within 50 ms."""
+    asked: list[float] = []
+    begin = KernelSocket.begin
+
+    def noted(self: KernelSocket, address: Any) -> int:
+        asked.append(trio.current_time())
+        return begin(self, address)
+
+    monkeypatch.setattr(KernelSocket, "begin", noted)
+    with faults.full_unix_backlog() as path, pytest.raises(DeadlineExceeded):
+        await unix_connect(path, now() + 2000)
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert len(asked) > 40
+    assert max(pauses) == pytest.approx(0.050)
+
+
+async def test_field_40_who_waits_on_a_socket_that_a_race_closes_is_woken() -> None:
+    """Whoever found the descriptor of an attempt and waits on it gets ClosedResourceError when the race ends."""
+    policy = RacePolicy(attempt_delay=0.010)
+    with faults.black_hole() as one, faults.black_hole() as other, trio.fail_after(10):
+        before = descriptors()
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            woken = 0
+
+            async def racing() -> None:
+                with scope:
+                    await connectx([one.pair, other.pair], policy=policy)
+
+            async def waiting(fd: int) -> None:
+                nonlocal woken
+                with pytest.raises(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_readable(fd)
+                woken += 1
+
+            nursery.start_soon(racing)
+            while len(ours := descriptors().keys() - before.keys()) < 2:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            for fd in ours:
+                nursery.start_soon(waiting, fd)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+        assert woken == 2
+
+
+@attrs.define
+class CarelessResolver:
+    """Answers every question with addresses of both families."""
+
+    asked: list[socket.AddressFamily] = attrs.Factory(list)
+
+    async def addresses(self, host: str, family: socket.AddressFamily, /) -> Answer:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(family)
+        return Answer(("2001:db8::1", "192.0.2.1"))
+
+
+async def test_field_40_nothing_of_a_family_without_a_source_comes_into_a_race_by_name(
+    vnet: VirtualNetwork, autojump_clock
+) -> None:
+    """So there is nothing to skip when answers are put in order."""
+    vnet.host("192.0.2.1").listen(443, echo)
+    resolver = CarelessResolver()
+    stream = await connect("api.test", 443, resolver=resolver, sources=[Source(ipv4="192.0.2.254")])
+    assert resolver.asked == [socket.AF_INET]
+    assert outcomes(stream.report) == ["won"]
+    await stream.aclose()
