@@ -302,7 +302,10 @@ async def test_field_07_a_relative_name_goes_to_one_host(monkeypatch, tmp_path):
     """With two hosts behind one relative name, the first candidate of the search list has both families."""
     Etc(tmp_path, monkeypatch).write(resolv="search dev.example prod.example\n")
 
+    asked: list[bytes] = []
+
     def getaddrinfo(host: bytes, _port: int, family: int, kind: int) -> list[Any]:
+        asked.append(host)
         if (host, family) == (b"db.dev.example.", AF_INET):
             return [(AF_INET, kind, 6, "", ("192.0.2.1", 0))]
         if (host, family) == (b"db.prod.example.", AF_INET6):
@@ -311,3 +314,14 @@ async def test_field_07_a_relative_name_goes_to_one_host(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert await resolve("db", 5432) == (Endpoint("192.0.2.1", 5432),)
+    assert asked == [b"db.dev.example."] * 2
+
+
+async def test_field_06_the_policy_table_of_the_system_orders(monkeypatch, tmp_path):
+    """A line in /etc/gai.conf puts IPv4 first."""
+    etc = Etc(tmp_path, monkeypatch)
+    monkeypatch.setattr(route, "look_up_route", lambda endpoint, _source=None: SourceAddress(endpoint.host))
+    both = [(V4, 443), (V6, 443)]
+    assert [endpoint.host for endpoint in order_endpoints(both)] == [V6, V4]
+    etc.write(gai="precedence ::ffff:0:0/96 100\n")
+    assert [endpoint.host for endpoint in order_endpoints(both)] == [V4, V6]
