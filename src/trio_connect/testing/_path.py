@@ -12,7 +12,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import attrs
 
@@ -98,7 +98,7 @@ class Flap:
         for entry in cast("Sequence[object]", given):
             if not isinstance(entry, tuple) or len(cast("tuple[object, ...]", entry)) != 2:
                 raise TypeError(
-                    f"a flap schedule is a sequence of (seconds, state), not of {shown(cast('object', entry))}"
+                    f"a flap schedule is a sequence of (seconds, state), not of {shown(cast('Any', entry))}"
                 )
         times = tuple(check_seconds("a time of a flap schedule", at) for at, _ in schedule)
         states: tuple[FlapState, ...] = tuple(state for _, state in schedule)
