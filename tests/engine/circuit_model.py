@@ -83,17 +83,16 @@ class Model:
 
     def admit(self, now: float) -> Pass | tuple[float, bool]:
         state, _, _, until, _ = self.health()
-        if state == "open":
-            if now < until:
-                return (until, True)
-            self.history.append(("due", now))
-            state = "probing"
+        if state == "open" and now < until:
+            return (until, True)
         places: float = inf if self.ramp is None else self.ramp
-        if state == "probing":
+        if state != "closed":
             places = self.policy.probe_limit
         out = self.out(now)
         if len(out) >= places:
             return (min(each.given for each in out) + self.policy.connect_timeout + 5, False)
+        if state == "open":
+            self.history.append(("due", now))
         granted = Pass(now, self.era, limited=places < inf)
         self.passes.append(granted)
         return granted
@@ -143,7 +142,11 @@ class Pair:
             assert self.circuit.until <= self.now + longest
 
     def admit(self) -> None:
+        before = self.circuit.health
+        wait = self.circuit.wait(self.now)
+        assert self.circuit.health == before
         granted, expected = self.circuit.admit(self.now), self.model.admit(self.now)
+        assert granted == wait or wait is None
         if isinstance(expected, Pass):
             assert isinstance(granted, self.module.Ticket)
             self.out.append((granted, expected))
@@ -183,8 +186,12 @@ class Pair:
         self.now += seconds
 
     def wait_until(self) -> None:
-        """To the very instant at which an open circuit is due."""
-        self.now = max(self.now, self.circuit.until)
+        """To the very instant at which an open circuit is due, or else the next lease ends."""
+        out = self.model.out(self.now)
+        if self.circuit.until > self.now:
+            self.now = self.circuit.until
+        elif out:
+            self.now = min(each.given for each in out) + self.policy.connect_timeout + 5
 
 
 def walk(module: ModuleType, policy: OutboundPolicy, seed: int, steps: int) -> None:

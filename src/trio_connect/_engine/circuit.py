@@ -166,18 +166,27 @@ class Circuit:
         """What there is to know now."""
         return Health(self.state, self.failures, self.openings, self.until, self.generation)
 
-    def admit(self, now: float) -> Ticket | Wait:
-        """Ask for a ticket."""
+    def wait(self, now: float) -> Wait | None:
+        """Say whether somebody who asked for a ticket now would have to wait; None for no."""
         if self.state == "closed" and self._ramp is None:
-            return Ticket(self.generation, inf)
-        if self.state == "open":
-            if now < self.until:
-                return Wait(self.until, known=True)
-            self._become("due")
+            return None
+        if self.state == "open" and now < self.until:
+            return Wait(self.until, known=True)
         self._expire(now)
         limit = self._policy.probe_limit if self._ramp is None else self._ramp
         if len(self._counted) >= limit:
             return Wait(next(iter(self._counted)).expires, known=False)
+        return None
+
+    def admit(self, now: float) -> Ticket | Wait:
+        """Ask for a ticket."""
+        wait = self.wait(now)
+        if wait is not None:
+            return wait
+        if self.state == "closed" and self._ramp is None:
+            return Ticket(self.generation, inf)
+        if self.state == "open":
+            self._become("due")
         ticket = Ticket(self.generation, now + self._policy.probe_lease)
         self._counted[ticket] = None
         return ticket

@@ -205,18 +205,25 @@ class Limits:
         return pace
 
     @staticmethod
-    def acquire(layers: Layers, member: Hashable, now: float) -> Lease | Blocked:
-        """Take a place under every cap and a start of every rate, or nothing."""
+    def blocked(layers: Layers, member: Hashable, now: float) -> Blocked | None:
+        """Say what would refuse a call that came now; None for nothing."""
         for cap in layers.caps:
             if not cap.has_room(member):
                 return Blocked(cap=cap)
         if layers.paces:
-            at = round(now * MICROSECONDS)
             ready = max(pace.next_start for pace in layers.paces)
-            if ready > at:
+            if ready > round(now * MICROSECONDS):
                 return Blocked(until=ready / MICROSECONDS)
-            for pace in layers.paces:
-                pace.start(at)
+        return None
+
+    @staticmethod
+    def acquire(layers: Layers, member: Hashable, now: float) -> Lease | Blocked:
+        """Take a place under every cap and a start of every rate, or nothing."""
+        blocked = Limits.blocked(layers, member, now)
+        if blocked is not None:
+            return blocked
+        for pace in layers.paces:
+            pace.start(round(now * MICROSECONDS))
         for cap in layers.caps:
             cap.take(member)
         return Lease(member, list(layers.caps))
