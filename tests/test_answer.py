@@ -7,7 +7,7 @@ from socket import AF_INET, AF_INET6, EAI_AGAIN, gaierror
 import attrs
 import pytest
 
-from trio_connect._answer import KIND_OF_FAMILY, Answer, Lookup
+from trio_connect._answer import KIND_OF_FAMILY, Answer, Lookup, MailRecord, SrvRecord
 
 
 def test_an_answer_takes_any_sequence_of_addresses():
@@ -84,3 +84,30 @@ def test_a_lookup_is_json_safe(lookup, expected):
     data = lookup.to_dict()
     assert json.loads(json.dumps(data)) == data
     assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, **expected}
+
+
+RECORDS = [
+    (lambda: MailRecord(3), TypeError, "host must be a str, got 3"),  # type: ignore[arg-type]
+    (lambda: MailRecord(""), ValueError, "host must not be empty; the name of nothing is '.'"),
+    (lambda: MailRecord("mx.test", -1), ValueError, "preference"),
+    (lambda: MailRecord("mx.test", True), TypeError, "preference"),
+    (lambda: MailRecord("mx.test", 10, -1.0), ValueError, "ttl must be at least 0 seconds"),
+    (lambda: SrvRecord("", 25), ValueError, "target must not be empty"),
+    (lambda: SrvRecord("x.test", 65_536), ValueError, "port"),
+    (lambda: SrvRecord("x.test", 25, 65_536), ValueError, "priority"),
+    (lambda: SrvRecord("x.test", 25, 0, -1), ValueError, "weight"),
+    (lambda: SrvRecord("x.test", 25, 0, 0, "1"), TypeError, "ttl must be a number"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), RECORDS, ids=range(len(RECORDS)))
+def test_records_of_mail_hosts_and_services_refuse(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
+
+
+def test_records_of_mail_hosts_and_services():
+    assert repr(MailRecord("mx.test")) == "MailRecord(host='mx.test')"
+    assert MailRecord("mx.test", 10, 60.0) == MailRecord("mx.test", preference=10, ttl=60.0)
+    assert SrvRecord("x.test", 5269, 10, 5, 60.0) == SrvRecord("x.test", 5269, priority=10, weight=5, ttl=60.0)
+    assert SrvRecord(".", 0).target == "."

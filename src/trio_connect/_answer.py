@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from ._check import check_float
+from ._check import check_float, check_range
 from ._repr import changed_repr
 from ._text import shown
 
-__all__ = ["Answer", "Lookup", "LookupKind"]
+__all__ = ["Answer", "Lookup", "LookupKind", "MailRecord", "SrvRecord"]
 
 LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
 """The DNS record type that was asked for."""
@@ -107,3 +107,52 @@ class Lookup:
             "errno": None if self.error is None else self.error.errno,
             "error": None if self.error is None else str(self.error),
         }
+
+
+def _name(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{field.name} must be a str, got {shown(value)}")
+    if not value:
+        raise ValueError(f"{field.name} must not be empty; the name of nothing is '.'")
+
+
+def _uint16(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    check_range(value, field.name, 0, 0xFFFF)
+
+
+@attrs.frozen(repr=False)
+class MailRecord:
+    """One host that takes mail for a domain (MX, RFC 1035 section 3.3.9).
+
+    Args:
+      host: its name; "." alone says that the domain takes no mail (RFC 7505).
+      preference: lower values are tried first.
+      ttl: seconds that the record may be kept, or None when the resolver does not know.
+    """
+
+    host: str = attrs.field(validator=_name)
+    preference: int = attrs.field(default=0, validator=_uint16)
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
+
+    __repr__ = changed_repr
+
+
+@attrs.frozen(repr=False)
+class SrvRecord:
+    """One host that offers a service (SRV, RFC 2782).
+
+    Args:
+      target: its name; "." alone says that the service is not offered there.
+      port: where the service is.
+      priority: lower values are tried first.
+      weight: the share of first tries within a priority.
+      ttl: seconds that the record may be kept, or None when the resolver does not know.
+    """
+
+    target: str = attrs.field(validator=_name)
+    port: int = attrs.field(validator=_uint16)
+    priority: int = attrs.field(default=0, validator=_uint16)
+    weight: int = attrs.field(default=0, validator=_uint16)
+    ttl: float | None = attrs.field(default=None, validator=_check_ttl)
+
+    __repr__ = changed_repr

@@ -21,6 +21,7 @@ __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectab
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 _MAX_PORT: Final = 0xFFFF
+_MAX_WEIGHT: Final = 0xFFFF  # as in RFC 2782
 _MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 _MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
 # The zone's text is an interface name (RFC 4007 section 11.2); these, and white space, make "host%zone" ambiguous.
@@ -223,6 +224,16 @@ def _interface_name(value: str | None) -> str | None:
     return value
 
 
+def _source_name(value: str | None) -> str | None:
+    if value is not None and not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"the name of a source must be a str, got {shown(value)}")
+    return value
+
+
+def _source_weight(value: int) -> int:
+    return check_range(value, "the weight of a source", 0, _MAX_WEIGHT)
+
+
 @attrs.frozen(repr=False)
 class Source:
     """A local identity to connect from: an address per family, an interface, a port.
@@ -235,16 +246,21 @@ class Source:
       interface: the interface to send through (SO_BINDTODEVICE on Linux, socket(7); IP_BOUND_IF on macOS).
       port: the local port, or 0 for any. With 0 and an address the kernel picks the port when it knows the
         destination (IP_BIND_ADDRESS_NO_PORT, ip(7)), so ports do not run out at 28,000 connections.
+      name: what `trio_connect.outbound` calls this source; None for the text of its addresses.
+      weight: how often `trio_connect.outbound` chooses this source, beside the weights of the others. 0 means never
+        while another can be used.
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: an address is not numeric or of the wrong family, or the port is out of range.
+      ValueError: an address is not numeric or of the wrong family, or the port or weight is out of range.
     """
 
     ipv4: str | None = attrs.field(default=None, converter=_ipv4_host)
     ipv6: str | None = attrs.field(default=None, converter=_ipv6_host)
     interface: str | None = attrs.field(default=None, converter=_interface_name)
     port: int = attrs.field(default=0, converter=check_port)
+    name: str | None = attrs.field(default=None, converter=_source_name)
+    weight: int = attrs.field(default=1, converter=_source_weight)
 
     __repr__ = changed_repr
 

@@ -6,8 +6,15 @@ from socket import AF_INET, AF_INET6
 import pytest
 import trio.testing
 
-from trio_connect._answer import Answer
-from trio_connect._net.names.resolve import StaticResolver, check_host, cleaned, numeric
+from trio_connect._answer import Answer, MailRecord, SrvRecord
+from trio_connect._net.names.resolve import (
+    MailResolver,
+    SrvResolver,
+    StaticResolver,
+    check_host,
+    cleaned,
+    numeric,
+)
 from trio_connect._text import shown
 
 # ---------------------------------------------------------------------- hosts at the door
@@ -186,3 +193,34 @@ async def test_a_static_resolver_keeps_its_own_copy():
     hosts["b.test"] = []
     assert await resolver.addresses("a.test", AF_INET) == Answer(("192.0.2.1",))
     assert await resolver.addresses("b.test", AF_INET) == Answer(name_exists=False)
+
+
+async def test_a_static_resolver_knows_mail_hosts_and_services():
+    mail, service = [MailRecord("mx.test", 10)], [SrvRecord("x.test", 5269)]
+    resolver = StaticResolver({}, mx={"A.test": mail, "none.test": ()}, srv={"_xmpp._tcp.a.test.": service})
+    assert await resolver.mx("a.TEST.") == tuple(mail)
+    assert await resolver.mx("none.test") == await resolver.mx("b.test") == ()
+    assert await resolver.srv("_XMPP._tcp.a.test") == tuple(service)
+    assert await resolver.srv("a.test") == ()
+    assert isinstance(resolver, MailResolver)
+    assert isinstance(resolver, SrvResolver)
+    with pytest.raises(ValueError, match="white space"):
+        await resolver.mx("a b")
+    with pytest.raises(ValueError, match="white space"):
+        await resolver.srv("a b")
+
+
+@pytest.mark.parametrize(
+    ("records", "error", "text"),
+    [
+        ({"mx": [("a.test", [])]}, TypeError, "mx must be a mapping of names to sequences of MailRecord"),
+        ({"mx": {"a.test": ["mx.test"]}}, TypeError, "sequences of MailRecord, got 'mx.test'"),
+        ({"mx": {"a.test": [SrvRecord("x.test", 25)]}}, TypeError, "sequences of MailRecord, got SrvRecord"),
+        ({"srv": {"a.test": [MailRecord("mx.test")]}}, TypeError, "sequences of SrvRecord, got MailRecord"),
+        ({"srv": {"a.test": [], "A.test.": []}}, ValueError, r"srv names 'A\.test\.' twice"),
+        ({"mx": {"a b": []}}, ValueError, "white space"),
+    ],
+)
+def test_static_records_are_checked_at_the_door(records, error, text):
+    with pytest.raises(error, match=text):
+        StaticResolver({}, **records)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AddressFamily
-from typing import Final, Protocol, final, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, cast, final, runtime_checkable
 
 import trio
 from trio.lowlevel import checkpoint
 
-from ..._answer import Answer
+from ..._answer import Answer, MailRecord, SrvRecord
 from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
 
-__all__ = ["Resolver", "StaticResolver", "check_host", "cleaned", "encoded", "numeric"]
+__all__ = [
+    "MailResolver",
+    "Resolver",
+    "SrvResolver",
+    "StaticResolver",
+    "check_host",
+    "cleaned",
+    "encoded",
+    "numeric",
+]
 
 MAX_HOST_BYTES: Final = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length and the root
 MAX_LABEL_BYTES: Final = 63  # RFC 1035 section 2.3.4
@@ -37,6 +46,38 @@ class Resolver(Protocol):
         Raises:
           OSError: the resolver could not find out. It fails this lookup only. Any other exception ends the whole
             connect and is raised from there as it is.
+        """
+        ...
+
+
+@runtime_checkable
+class MailResolver(Resolver, Protocol):
+    """A resolver that finds the mail hosts of a domain, too."""
+
+    async def mx(self, domain: str, /) -> Sequence[MailRecord]:
+        """Return the MX records of a domain, in any order; none when it has none, or does not exist.
+
+        Args:
+          domain: as the user gave it, checked by `check_host`.
+
+        Raises:
+          OSError: the resolver could not find out.
+        """
+        ...
+
+
+@runtime_checkable
+class SrvResolver(Resolver, Protocol):
+    """A resolver that finds the hosts of a service, too."""
+
+    async def srv(self, name: str, /) -> Sequence[SrvRecord]:
+        """Return the SRV records of a name, in any order; none when it has none, or does not exist.
+
+        Args:
+          name: service, protocol and domain, such as ``_xmpp-client._tcp.example.org``; checked by `check_host`.
+
+        Raises:
+          OSError: the resolver could not find out.
         """
         ...
 
@@ -137,6 +178,28 @@ def _key(host: str) -> bytes:
     return encoded(host).lower().removesuffix(b".")
 
 
+_R = TypeVar("_R", MailRecord, SrvRecord)
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def _records(given: object, what: str, kind: type[_R]) -> dict[bytes, tuple[_R, ...]]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping of names to sequences of {kind.__name__}, got {shown(given)}")
+    found: dict[bytes, tuple[_R, ...]] = {}
+    for name, records in cast("Mapping[str, Iterable[object]]", given).items():
+        key = _key(check_host(name))
+        if key in found:
+            raise ValueError(f"{what} names {shown(name)} twice: case and a trailing dot do not count")
+        listed = tuple(records)
+        for record in listed:
+            if not isinstance(record, kind):
+                raise TypeError(
+                    f"{what} must be a mapping of names to sequences of {kind.__name__}, got {shown(record)}"
+                )
+        found[key] = cast("tuple[_R, ...]", listed)
+    return found
+
+
 @final
 class StaticResolver:
     """A resolver that knows its answers: for tests, pinned hosts and closed networks. It never asks anybody.
@@ -145,15 +208,25 @@ class StaticResolver:
       hosts: the address or addresses of each name, of both families, in the order to answer with. Names are compared
         without case and without a trailing dot. An empty sequence makes a name that exists and has no addresses;
         a name that is not in the mapping does not exist.
+      mx: the mail hosts of each domain.
+      srv: the hosts of each service, by names such as ``_xmpp-client._tcp.example.org``.
 
     Raises:
       TypeError: `hosts` is no mapping, or an entry has the wrong type.
       ValueError: a name is malformed, numeric or there twice, or an address is not numeric.
     """
 
-    __slots__ = ("_answers",)
+    __slots__ = ("_answers", "_mx", "_srv")
 
-    def __init__(self, hosts: Mapping[str, str | Iterable[str]]) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[str, str | Iterable[str]],
+        *,
+        mx: Mapping[str, Sequence[MailRecord]] = _NOTHING,
+        srv: Mapping[str, Sequence[SrvRecord]] = _NOTHING,
+    ) -> None:
+        self._mx = _records(mx, "mx", MailRecord)
+        self._srv = _records(srv, "srv", SrvRecord)
         if not isinstance(hosts, Mapping):
             raise TypeError(f"hosts must be a mapping of names to addresses, got {shown(hosts)}")
         self._answers: dict[bytes, Answer] = {}
@@ -177,3 +250,23 @@ class StaticResolver:
         answer = self._answers.get(_key(host)) if address is None else Answer((address,))
         await checkpoint()
         return Answer(name_exists=False) if answer is None else cleaned(answer, family)
+
+    async def mx(self, domain: str, /) -> Sequence[MailRecord]:
+        """Return the mail hosts of a domain, see `MailResolver`.
+
+        Raises:
+          ValueError: see `check_host`.
+        """
+        records = self._mx.get(_key(check_host(domain)), ())
+        await checkpoint()
+        return records
+
+    async def srv(self, name: str, /) -> Sequence[SrvRecord]:
+        """Return the hosts of a service, see `SrvResolver`.
+
+        Raises:
+          ValueError: see `check_host`.
+        """
+        records = self._srv.get(_key(check_host(name)), ())
+        await checkpoint()
+        return records
