@@ -130,3 +130,10 @@ def test_a_candidate_refuses(arguments, error, text):
     with pytest.raises(error) as caught:
         Candidate(*arguments)
     assert text in str(caught.value)
+
+
+def test_reprs_say_what_differs_from_the_defaults():
+    assert repr(OutboundPolicy()) == "OutboundPolicy()"
+    assert repr(OutboundPolicy(rate=Rate(3, burst=2))) == "OutboundPolicy(rate=Rate(count=3, burst=2))"
+    assert repr(Candidate(("192.0.2.1", 25), weight=3)) == "Candidate(endpoint=Endpoint('192.0.2.1', 25), weight=3)"
+    assert repr(Backoff(maximum=9.0)) == "Backoff(maximum=9.0)"

@@ -23,10 +23,13 @@ from ._options import SocketOptions as SocketOptions
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
+    from . import outbound as outbound
     from . import queues as queues
     from . import testing as testing
     from ._answer import Answer as Answer
     from ._answer import Lookup as Lookup
+    from ._answer import MailRecord as MailRecord
+    from ._answer import SrvRecord as SrvRecord
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
     from ._net.connect import resolve as resolve
@@ -34,7 +37,9 @@ if _typing.TYPE_CHECKING:
     from ._net.connectx import connectx as connectx
     from ._net.listener import TcpListener as TcpListener
     from ._net.listener import tcp_listen as tcp_listen
+    from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver
+    from ._net.names.resolve import SrvResolver as SrvResolver
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
     from ._net.unix import UnixListener as UnixListener
@@ -73,6 +78,8 @@ __all__ = [
     "Lookup",
     "LookupFinished",
     "LookupStarted",
+    "MailRecord",
+    "MailResolver",
     "Observer",
     "RaceFinished",
     "RaceOptions",
@@ -81,6 +88,8 @@ __all__ = [
     "Resolver",
     "SocketOptions",
     "Source",
+    "SrvRecord",
+    "SrvResolver",
     "StaticResolver",
     "SystemResolver",
     "TcpListener",
@@ -108,10 +117,12 @@ __version__ = "0.1.0.dev0"
 
 # Who makes single connects pays for nothing else: races, listeners, names and front doors are loaded when they are
 # first asked for (PEP 562).
-_SUBPACKAGES: _typing.Final = frozenset({"libdill", "queues", "testing"})
+_SUBPACKAGES: _typing.Final = frozenset({"libdill", "outbound", "queues", "testing"})
 _LATER: _typing.Final = {
     "Answer": "_answer",
     "Lookup": "_answer",
+    "MailRecord": "_answer",
+    "SrvRecord": "_answer",
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",
@@ -119,7 +130,9 @@ _LATER: _typing.Final = {
     "connectx": "_net.connectx",
     "TcpListener": "_net.listener",
     "tcp_listen": "_net.listener",
+    "MailResolver": "_net.names.resolve",
     "Resolver": "_net.names.resolve",
+    "SrvResolver": "_net.names.resolve",
     "StaticResolver": "_net.names.resolve",
     "SystemResolver": "_net.names.system",
     "UnixListener": "_net.unix",

@@ -12,6 +12,8 @@ import attrs
 
 from ._check import check_float, check_size
 from ._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
+from ._policy import MIN_ATTEMPT_DELAY
+from ._repr import changed_repr
 from ._text import shown
 
 __all__ = ["DEFAULT_OUTBOUND_POLICY", "Backoff", "Candidate", "OutboundPolicy", "Rate"]
@@ -28,6 +30,13 @@ def _seconds(_instance: object, field: attrs.Attribute[Any], value: object) -> N
     number = _number(field, value)
     if number < 0.001 or not isfinite(number):
         raise ValueError(f"{field.name} must be at least 0.001 seconds, and finite, got {shown(value)}")
+
+
+def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if _number(field, value) < MIN_ATTEMPT_DELAY:
+        raise ValueError(
+            f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 5), got {shown(value)}"
+        )
 
 
 def _limit_in_seconds(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -78,7 +87,7 @@ def _prohibited(_instance: object, field: attrs.Attribute[Any], value: object) -
         raise ValueError(f"{field.name} must be 'skip' or 'reject', got {shown(value)}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Rate:
     """How many may begin in how long.
 
@@ -99,6 +108,8 @@ class Rate:
     per: float = attrs.field(default=1.0, validator=_seconds)
     burst: int = attrs.field(default=1, validator=_count)
 
+    __repr__ = changed_repr
+
     def __attrs_post_init__(self) -> None:
         if round(self.per * MICROSECONDS) < self.count:
             raise ValueError(f"a rate is at most one a microsecond, got {self.count} per {self.per} seconds")
@@ -109,7 +120,7 @@ class Rate:
         return -(-round(self.per * MICROSECONDS) // self.count)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Backoff:
     """How long to stay away after the k-th failure in a row.
 
@@ -132,6 +143,8 @@ class Backoff:
     multiplier: float = attrs.field(default=1.6, validator=_multiplier)
     maximum: float = attrs.field(default=120.0, validator=_seconds)
     jitter: float = attrs.field(default=0.2, validator=_jitter)
+
+    __repr__ = changed_repr
 
     def __attrs_post_init__(self) -> None:
         if self.maximum < self.initial:
@@ -157,7 +170,7 @@ def _endpoint(value: EndpointLike) -> Endpoint:
     return endpoint
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Candidate:
     """One address of a destination.
 
@@ -179,15 +192,17 @@ class Candidate:
     max_connections: int | None = attrs.field(default=None, validator=_count_or_none)
     rate: Rate | None = attrs.field(default=None, validator=_rate)
 
+    __repr__ = changed_repr
 
-@attrs.frozen(kw_only=True)
+
+@attrs.frozen(kw_only=True, repr=False)
 class OutboundPolicy:
     """The rules for connecting to destinations. Times are in seconds; values are used as given.
 
     Args:
       attempt_timeout: how long one attempt may take, the caller's establish included.
       connect_timeout: how long all attempts of one call may take together, once it is admitted.
-      stagger: how long after one attempt the next is due while nothing has failed (RFC 8305 section 8).
+      stagger: how long after one attempt the next is due while nothing has failed (RFC 8305 section 8); at least 0.010.
       max_addresses_per_plan: how many addresses one call tries. Both families and every priority are among them while
         there is room.
       failures_to_delay: so many calls in a row that reached nobody delay the destination: exactly so many. 0 never.
@@ -217,7 +232,7 @@ class OutboundPolicy:
 
     attempt_timeout: float = attrs.field(default=10.0, validator=_limit_in_seconds)
     connect_timeout: float = attrs.field(default=30.0, validator=_seconds)
-    stagger: float = attrs.field(default=0.250, validator=_limit_in_seconds)
+    stagger: float = attrs.field(default=0.250, validator=_delay)
     max_addresses_per_plan: int = attrs.field(default=8, validator=_count)
     failures_to_delay: int = attrs.field(default=5, validator=_count_from_0)
     delay: Backoff = attrs.field(default=Backoff(), validator=_backoff)
@@ -236,6 +251,8 @@ class OutboundPolicy:
     max_dns_ttl: float = attrs.field(default=86_400.0, validator=_seconds)
     stale_dns: float = attrs.field(default=3600.0, validator=_limit_in_seconds)
     state_expiry: float = attrs.field(default=3600.0, validator=_seconds)
+
+    __repr__ = changed_repr
 
     @property
     def probe_lease(self) -> float:

@@ -77,7 +77,7 @@ def test_7_a_released_ticket_changes_nothing():
     assert circuit.health == before
 
 
-def test_0_switches_it_off():
+def test_zero_switches_it_off():
     circuit = a_circuit(failures_to_delay=0)
     for _ in range(100):
         assert circuit.failed(ticket(circuit), 0.0)

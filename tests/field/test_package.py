@@ -16,7 +16,7 @@ import trio
 
 import trio_connect
 from tests.example_promises import broken_promises, promises
-from trio_connect import Endpoint, Source, tcp_connect, tcp_listen
+from trio_connect import Endpoint, tcp_listen
 from trio_connect.queues import Failed, IOQueue, Pushed, QueueSet, Succeeded, open_queue_set
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -187,22 +187,6 @@ async def test_field_34_a_result_is_one_of_two_kinds():
         assert isinstance(good, Succeeded)
         assert (good.ok, good.error, good.errno, good.op) == (True, None, None, "close")
         assert "Closed()" in repr(good)
-
-
-# --- 35 ---------------------------------------------------------------------------------------------------------------
-
-
-async def test_field_35_an_interface_that_is_not_there_is_refused(vnet, autojump_clock):
-    """On a virtual network, too, `Source(interface=...)` of an interface that the host does not have is ENODEV."""
-    vnet.host("192.0.2.1").listen(7, trio_connect.testing.echo)
-    with pytest.raises(OSError, match="nosuch0") as caught:
-        await tcp_connect(("192.0.2.1", 7), source=Source(interface="nosuch0"))
-    assert caught.value.errno == errno.ENODEV
-    vnet.host("192.0.2.254", interfaces=["wan0", "wan1"])
-    async with await tcp_connect(("192.0.2.1", 7), source=Source(interface="wan1")):
-        pass
-    with pytest.raises(OSError, match="eth0"):
-        await tcp_connect(("192.0.2.1", 7), source=Source(interface="eth0"))
 
 
 # --- 36 ---------------------------------------------------------------------------------------------------------------

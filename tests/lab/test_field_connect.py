@@ -96,9 +96,9 @@ def test_field_01_an_icmp_error_that_comes_back_inside_connect(network: Network,
         return wall, cpu
 
     for host in hosts:
-        # A machine with one thing to do needs 0.4 ms of wall time; of CPU time it is the same beside other programs.
+        # The best of a few: what another program does meanwhile is not the question.
         costs = [network[0].trio(main, host) for _ in range(8)]
-        assert min(cpu for _, cpu in costs) < 0.005
+        assert min(wall for wall, _ in costs) < 0.002
         assert max(wall for wall, _ in costs) < 0.5
         assert max(cpu for _, cpu in costs) < 0.1
 

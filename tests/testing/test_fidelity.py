@@ -443,49 +443,6 @@ async def virtually(net: VirtualNetwork, function: Script) -> Log:
     return await play(function)
 
 
-VALUES = (-2, -1, 0, 1, 2, 87, 88, 127, 128, 255, 256, 32767, 32768)
-NUMBERS = [
-    (level, getattr(socket, name))
-    for level, names in (
-        (socket.SOL_SOCKET, "SO_REUSEADDR SO_REUSEPORT SO_KEEPALIVE SO_BROADCAST SO_OOBINLINE SO_DONTROUTE"),
-        (socket.IPPROTO_TCP, "TCP_NODELAY TCP_CORK TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT TCP_SYNCNT TCP_MAXSEG"),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT TCP_QUICKACK"),
-        (socket.IPPROTO_IP, "IP_TTL"),
-    )
-    for name in names.split()
-    if hasattr(socket, name)
-]
-
-
-@script
-async def field_35_options_that_linux_refuses(log: Log) -> None:
-    async def tried(sock: trio.socket.SocketType, level: int, option: int, value: int | bytes) -> object:
-        await trio.lowlevel.checkpoint()
-        sock.setsockopt(level, option, value)
-        return sock.getsockopt(level, option) if isinstance(value, int) else sock.getsockopt(level, option, 16)
-
-    cases: list[tuple[int, int, int | bytes]] = [(*key, value) for key in NUMBERS for value in VALUES]
-    interfaces = (b"lo", b"lo\0", b"", b"nosuch0", b"x" * 20)
-    cases += [(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name) for name in interfaces]
-    controls = (b"reno", b"reno\0", b"", b"nosuch")
-    cases += [(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name) for name in controls]
-    for case in cases:
-        with trio.socket.socket() as sock:
-            await note(log, f"option {case}", tried(sock, *case))
-
-
-@script
-async def field_35_addresses_that_linux_refuses(log: Log) -> None:
-    for address in ("224.0.0.1", "255.255.255.255", "240.0.0.1"):
-        with trio.socket.socket() as sock:
-            await note(log, f"connect to {address}", sock.connect((address, 80)))
-    for six in (("fe80::1", 80, 0, 0), ("ff02::1", 80, 0, 0)):
-        with trio.socket.socket(socket.AF_INET6) as sock:
-            await note(log, f"connect to {six}", sock.connect(six))
-    with trio.socket.socket(socket.AF_INET6) as sock:
-        await note(log, "bind without a zone", sock.bind(("fe80::1", 80, 0, 0)))
-
-
 @pytest.mark.parametrize("name", scripts)
 def test_a_program_sees_the_same_on_real_loopback_and_on_the_virtual_network(name: str) -> None:
     virtual = run(virtually, scripts[name])

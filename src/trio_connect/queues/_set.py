@@ -333,7 +333,7 @@ def _only_cancelled(error: BaseException) -> bool:
 
 def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:
     if isinstance(tokens, QToken) or not isinstance(tokens, Iterable):
-        raise TypeError(f"tokens must be an iterable of QToken, got {shown(cast('Any', tokens))}")
+        raise TypeError(f"tokens must be an iterable of QToken, got {shown(tokens)}")
     listed = list(cast("Iterable[QToken[Any]]", tokens))
     for token in listed:
         if not isinstance(token, QToken):

@@ -65,22 +65,6 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-@functools.lru_cache(maxsize=4096)
-def is_link_local(address: str) -> bool:
-    """Whether an IPv6 address means something on one link only."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return parsed.version == 6 and parsed.is_link_local
-
-
-@functools.lru_cache(maxsize=4096)
-def is_no_peer(address: str) -> bool:
-    """Whether a canonical address can be nobody's: multicast, broadcast, reserved. Linux refuses TCP to it."""
-    parsed = ipaddress.ip_address(address)
-    if parsed.version == 6:
-        return parsed.is_multicast
-    return parsed.is_multicast or parsed.is_reserved or address.startswith("0.")
-
-
 def family_of(address: str) -> socket.AddressFamily:
     """The family of a canonical address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from ._address import LOOPBACK, family_of, is_loopback, is_no_peer
+from ._address import LOOPBACK, family_of, is_loopback
 from ._fabric import Fabric
 from ._listening import WILDCARDS, Listening
 from ._node import Accept, Blackhole, Node, Refuse, Unreachable, Verdict
@@ -46,8 +46,6 @@ def dial(
         address = LOOPBACK[family_of(address)]
     target = source if is_loopback(address) else fabric.find(address)
     if target is None:
-        if is_no_peer(address):
-            fail(errno.ENETUNREACH)
         raise fabric.unknown(address, f"describe it with net.host({address!r})")
     here = None if local is None or local[0] in WILDCARDS else local[0]
     if here is None:

@@ -67,7 +67,6 @@ class VirtualNetwork(trio.abc.Instrument):
         rtt: float | None = None,
         jitter: float | None = None,
         bandwidth: float | None = None,
-        interfaces: Iterable[str] | None = None,
     ) -> Host:
         """The host with these addresses, made when it is new. Loopback addresses mean `local`.
 
@@ -76,16 +75,12 @@ class VirtualNetwork(trio.abc.Instrument):
             rtt: Round-trip time to the host from now on, in seconds; None leaves it.
             jitter: Added to every one-way trip: evenly from 0 to this, in seconds; None leaves it.
             bandwidth: Of each direction of each connection, in bytes per second; None leaves it.
-            interfaces: What sockets on the host may be bound to, as `Source(interface=...)` does, beside lo; others are
-                ENODEV. None leaves it: eth0.
 
         Raises:
             ValueError: No address, one that is not numeric, or addresses of two different hosts.
         """
         node = self._fabric.node(addresses)
         node.path = node.path.changed(rtt, jitter, bandwidth)
-        if interfaces is not None:
-            node.interfaces = ("lo", *interfaces)
         return self._host_of(node)
 
     def _host_of(self, node: Node) -> Host:

@@ -2,8 +2,7 @@
 
 An option is stored and read back, and has no effect unless it is listed here: SO_SNDBUF and SO_RCVBUF bound the
 buffers, SO_LINGER of 0 seconds makes close send RST, IPV6_V6ONLY, SO_REUSEADDR and SO_REUSEPORT decide who may bind,
-TCP_SYNCNT counts SYN retransmissions. What Linux refuses is refused: an option that it does not have for TCP, a number
-out of range, an interface that the host does not have, a congestion control that is not there.
+TCP_SYNCNT counts SYN retransmissions. An option that Linux does not have for TCP is ENOPROTOOPT.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ._tcp import fail
@@ -47,49 +46,23 @@ DEFAULTS: Final = _table(
 
 _BYTES: Final = {
     (level, getattr(socket, name, -1)): value
-    for level, name, value in ((_S, "SO_BINDTODEVICE", b""), (_T, "TCP_CONGESTION", b"cubic".ljust(16, b"\0")))
+    for level, name, value in ((_S, "SO_BINDTODEVICE", b""), (_T, "TCP_CONGESTION", b"cubic\0"))
 }
 LINGER: Final = (_S, socket.SO_LINGER)
 SNDBUF: Final = (_S, socket.SO_SNDBUF)
 RCVBUF: Final = (_S, socket.SO_RCVBUF)
 V6ONLY: Final = (_6, socket.IPV6_V6ONLY)
 SYNCNT: Final = (_T, getattr(socket, "TCP_SYNCNT", -1))
-BINDTODEVICE: Final = (_S, getattr(socket, "SO_BINDTODEVICE", -1))
-_CONGESTION_CONTROLS: Final = frozenset({b"cubic", b"reno"})
-
-
-def _named(level: int, *names: str) -> frozenset[OptionKey]:
-    return frozenset((level, getattr(socket, name)) for name in names if hasattr(socket, name))
-
-
-_SWITCHES: Final = _named(
-    _S, "SO_REUSEADDR", "SO_REUSEPORT", "SO_KEEPALIVE", "SO_BROADCAST", "SO_OOBINLINE", "SO_DONTROUTE"
-) | _named(_T, "TCP_NODELAY", "TCP_CORK", "TCP_QUICKACK")
-"""Linux keeps on or off of these."""
-_RANGES: Final = {
-    (level, getattr(socket, name, -1)): (lowest, highest, reset)
-    for level, name, lowest, highest, reset in (
-        (_T, "TCP_KEEPIDLE", 1, 32767, None),
-        (_T, "TCP_KEEPINTVL", 1, 32767, None),
-        (_T, "TCP_KEEPCNT", 1, 127, None),
-        (_T, "TCP_SYNCNT", 1, 127, None),
-        (_T, "TCP_USER_TIMEOUT", 0, 2**31 - 1, None),
-        (_T, "TCP_MAXSEG", 88, 32767, 0),
-        (_4, "IP_TTL", 1, 255, -1),
-    )
-}
-"""Lowest, highest (net/ipv4/tcp.c and ip_sockglue.c), and what else is allowed, for the default. Others are EINVAL."""
 _SMALLEST: Final = {SNDBUF: 2304, RCVBUF: 1152}  # Linux doubles what it is given; these are before doubling
 
 
 class Options:
     """The options of one socket."""
 
-    __slots__ = ("_family", "_interfaces", "_set")
+    __slots__ = ("_family", "_set")
 
-    def __init__(self, family: int, inherited: Options | None = None, interfaces: Sequence[str] = ()) -> None:
+    def __init__(self, family: int, inherited: Options | None = None) -> None:
         self._family = family
-        self._interfaces = interfaces
         self._set: dict[OptionKey, int | bytes] = dict(inherited.stored) if inherited is not None else {}
 
     def number(self, key: OptionKey) -> int:
@@ -132,8 +105,7 @@ class Options:
         """Store an option.
 
         Raises:
-            OSError: ENOPROTOOPT; EINVAL, bytes of the wrong length or a number out of range; ENODEV, the host has no
-                such interface; ENOENT, there is no such congestion control.
+            OSError: ENOPROTOOPT, or EINVAL for bytes of the wrong length.
         """
         self._check(key, errno.ENOPROTOOPT)
         if key == LINGER or key in _BYTES:
@@ -142,7 +114,7 @@ class Options:
             stored = bytes(value)
             if key == LINGER and len(stored) != struct.calcsize("ii"):
                 fail(errno.EINVAL)
-            self._set[key] = self._name(key, stored) if key in _BYTES else stored
+            self._set[key] = stored
             return
         if not isinstance(value, int):
             packed = bytes(value)
@@ -150,30 +122,9 @@ class Options:
                 fail(errno.EINVAL)
             (value,) = struct.unpack_from("i", packed)
         assert isinstance(value, int)
-        if key in _RANGES:
-            lowest, highest, reset = _RANGES[key]
-            if value == reset:
-                value = DEFAULTS[key]
-            elif not lowest <= value <= highest:
-                fail(errno.EINVAL)
-        elif key in _SWITCHES:
-            value = int(value != 0)
         if key in _SMALLEST:
             value = 2 * max(value, _SMALLEST[key])
         self._set[key] = int(value)
-
-    def _name(self, key: OptionKey, value: bytes) -> bytes:
-        """Check the name of an interface or of a congestion control, and return it as it is read back."""
-        name = value[:15].partition(b"\0")[0]
-        if key == BINDTODEVICE:
-            if name and name.decode("ascii", "replace") not in self._interfaces:
-                fail(errno.ENODEV)
-            return name + b"\0" if name else b""
-        if not value:
-            fail(errno.EINVAL)
-        if name not in _CONGESTION_CONTROLS:
-            fail(errno.ENOENT)
-        return name.ljust(16, b"\0")
 
     def _check(self, key: OptionKey, other_family: int) -> None:
         if key[0] == socket.IPPROTO_IPV6 and self._family != socket.AF_INET6:

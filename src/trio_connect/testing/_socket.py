@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 import trio
 
 from . import _options
-from ._address import WILDCARD, SocketAddress, canonical, dressed, is_link_local, is_loopback
+from ._address import WILDCARD, SocketAddress, canonical, dressed, is_loopback
 from ._dial import Dial, dial
 from ._errors import NotOnVirtualNetwork
 from ._fabric import Fabric
@@ -48,7 +48,7 @@ class VirtualSocket(trio.socket.SocketType):
         self._fabric = fabric
         self._node = node
         self._family = socket.AddressFamily(family)
-        self._options = Options(family, inherited, node.interfaces)
+        self._options = Options(family, inherited)
         self._binding: Listening | None = None
         self._local: tuple[str, int] | None = None
         self._end: End | None = None
@@ -196,16 +196,6 @@ class VirtualSocket(trio.socket.SocketType):
         if self._fileno == -1:
             fail(errno.EBADF)
 
-    def _check_zone(self, place: SocketAddress) -> None:
-        """Refuse a link-local address that does not say which link, ipv6(7)."""
-        if (
-            len(place) == 4
-            and not place[3]
-            and is_link_local(place[0])
-            and not self._options.get(_options.BINDTODEVICE)
-        ):
-            fail(errno.EINVAL)
-
     def _keep_zone(self, place: SocketAddress) -> None:
         if len(place) == 4:
             self._zone = (place[2], place[3])
@@ -218,7 +208,6 @@ class VirtualSocket(trio.socket.SocketType):
         self._check_open()
         if self._local is not None:
             fail(errno.EINVAL)
-        self._check_zone(place)
         where, port = canonical(place[0]), place[1]
         if where not in WILDCARDS and not is_loopback(where) and where not in self._node.addresses:
             fail(errno.EADDRNOTAVAIL)
@@ -303,7 +292,6 @@ class VirtualSocket(trio.socket.SocketType):
             fail(errno.EISCONN)
         if self._end is not None and self._end.state != "dead":
             fail(errno.EALREADY if self._end.state == "connecting" else errno.EISCONN)
-        self._check_zone(place)
         self._keep_zone(place)
         self._dial = dial(
             self._fabric, self._node, self._local, (canonical(place[0]), place[1]),

@@ -1,0 +1,207 @@
+"""What a caller hears who may not connect now: why, and when to come back.
+
+- `NotAdmitted`
+
+  - `RetryAt`: a limit or a rate is used up, or a name could not be looked up; nothing is wrong with the destination
+  - `RequeueOne`: this one failed, the destination counts as healthy
+  - `DestinationDelayed`: the destination does not work; nothing is to be sent there before the time
+  - `DestinationRejected`: it takes nothing, now or later
+  - `SourceSuspended`: no source may be used now
+
+- `DestinationFailed`, a `ConnectFailed`: something was tried and failed; its `decision` is one of the above
+
+Each time is complete: it has the backoff, the jitter and the limits in it, and nothing is to be multiplied onto it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from math import inf, isnan
+from typing import Any
+
+from trio import current_time
+
+from .._deadline import NO_DEADLINE, now, to_seconds
+from .._endpoint import Source
+from .._errors import ConnectFailed
+from .._report import ConnectReport
+from .._text import shown
+
+__all__ = [
+    "DestinationDelayed",
+    "DestinationFailed",
+    "DestinationRejected",
+    "NotAdmitted",
+    "Overloaded",
+    "RequeueOne",
+    "RetryAt",
+    "SourceSuspended",
+]
+
+
+def milliseconds(at: float) -> int:
+    """Return the first deadline at or after a point in Trio time; minus and plus infinity are `NO_DEADLINE`."""
+    if abs(at) == inf:
+        return NO_DEADLINE
+    ahead = -(-round(at * 1_000_000) // 1000) - round(current_time() * 1_000_000) // 1000
+    return now() + ahead
+
+
+class NotAdmitted(Exception):
+    """No connection may be made now. The subclass says what to do, `until` when.
+
+    Args:
+      destination: its name.
+      cause: what stands in the way.
+      until: see the attribute.
+      misses_deadline: see the attribute.
+    """
+
+    destination: str
+    cause: str
+    """What stands in the way, in words."""
+    until: int
+    """When to come back: milliseconds on the clock of `now()`, a deadline; `NO_DEADLINE` for never."""
+    misses_deadline: bool
+    """Whether the caller's own deadline comes before `until`."""
+
+    advice = ""
+
+    def __init__(self, destination: str, cause: str, *, until: int, misses_deadline: bool = False) -> None:
+        self.destination = destination
+        self.cause = cause
+        self.until = until
+        self.misses_deadline = misses_deadline
+        super().__init__(f"{destination}: {cause}; {self.instruction()}")
+
+    def instruction(self) -> str:
+        """Return what to do, and in how many seconds from now, in words."""
+        when = "" if self.until == NO_DEADLINE else f" in {max(0, self.until - now()) / 1000:.3f} s"
+        late = ", which is after the deadline" if self.misses_deadline else ""
+        return f"{self.advice}{when}{late}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = partial(_again, type(self), self.args)
+        return make, (), self.__dict__
+
+    @property
+    def decision(self) -> NotAdmitted:
+        """This. `DestinationFailed` has a decision, too, so that a retry loop can ask both for it."""
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """How long it is until then, in seconds from now; `math.inf` for ever."""
+        return inf if self.until == NO_DEADLINE else max(0.0, to_seconds(self.until) - current_time())
+
+
+def _again(kind: type[NotAdmitted], args: tuple[Any, ...]) -> NotAdmitted:
+    # A text that was made in one run is not made again in another, where there may be no clock.
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
+
+class RetryAt(NotAdmitted):
+    """A limit is used up, or a lookup failed: come back then. Nothing is known against the destination."""
+
+    advice = "again"
+
+
+class RequeueOne(NotAdmitted):
+    """This call failed; others may go on. Take this one item, and come back with it then."""
+
+    advice = "again with this one"
+
+
+class DestinationDelayed(NotAdmitted):
+    """The destination does not work: leave everything that is for it until then."""
+
+    advice = "nothing to it before it may be back"
+
+
+class DestinationRejected(NotAdmitted):
+    """The destination takes nothing, and no waiting will change that: give up what is for it."""
+
+    advice = "give up what is for it"
+
+
+class SourceSuspended(NotAdmitted):
+    """No source may be used for this destination now; `source` is the one that will be the first again.
+
+    Args:
+      destination: its name.
+      cause: why it is suspended.
+      until: when it ends.
+      source: which one; None for all of them, and for connections without a source.
+      misses_deadline: whether the caller's own deadline comes before `until`.
+    """
+
+    source: Source | None
+    """The source that may be used first; None for all, and where there are no sources."""
+    advice = "again"
+
+    def __init__(
+        self, destination: str, cause: str, *, until: int, source: Source | None, misses_deadline: bool = False
+    ) -> None:
+        self.source = source
+        super().__init__(destination, cause, until=until, misses_deadline=misses_deadline)
+
+
+class DestinationFailed(ConnectFailed):
+    """Every address that could be tried has failed. A `ConnectFailed` that says what to do next.
+
+    Args:
+      code: the errno, or None.
+      message: the text.
+      decision: see the attribute.
+      report: what was tried.
+      errors: one for each attempt that failed.
+    """
+
+    decision: NotAdmitted
+    """`RequeueOne`, or `DestinationDelayed` when this failure, or one at the same time, was one too many."""
+
+    def __init__(
+        self,
+        code: int | None,
+        message: str,
+        *,
+        decision: NotAdmitted,
+        report: ConnectReport | None = None,
+        errors: Iterable[Exception] = (),
+    ) -> None:
+        super().__init__(code, message, report=report, errors=errors)
+        self.decision = decision
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = partial(type(self), decision=self.decision)
+        return make, (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
+
+
+class Overloaded(Exception):
+    """The peer said "not now": raise it from an establish (421, 429, Retry-After).
+
+    It is nobody's failure. The source is suspended towards the route group for so long.
+
+    Args:
+      seconds: for how long, above 0.
+      reason: what the peer said.
+
+    Raises:
+      ValueError: the seconds are not above 0, or not finite.
+    """
+
+    seconds: float
+    reason: str
+
+    def __init__(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
+        if isnan(seconds) or not 0 < seconds < inf:
+            raise ValueError(f"seconds must be above 0, and finite, got {shown(seconds)}")
+        super().__init__(seconds, reason)
+        self.seconds = seconds
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (in {self.seconds} s)"

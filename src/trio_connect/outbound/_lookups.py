@@ -1,0 +1,296 @@
+"""Where the addresses of a destination come from, asked once for all who wait, and kept.
+
+`Lookups` stands between the outbound and a resolver. Equal questions at one time are one question; it runs as a task of
+the outbound's nursery, so a caller that is cancelled does not take the answer from the others. When nobody waits any
+more it is cancelled. Answers are kept for their ttl within the policy's bounds. When the resolver cannot find out, an
+answer whose time is over serves on (RFC 8767): a broken name server is no reason to stop talking to a peer.
+
+A `Finder` makes candidates of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from math import inf
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Any, TypeAlias, final
+
+import attrs
+import trio
+from trio import current_time
+
+from .. import (
+    Answer,
+    MailRecord,
+    MailResolver,
+    ResolveFailed,
+    Resolver,
+    SrvRecord,
+    SrvResolver,
+    SystemResolver,
+    resolve,
+)
+from .._endpoint import EndpointLike
+from .._engine.plan import Host
+from .._outbound_values import Candidate, OutboundPolicy
+from .._text import shown
+
+__all__ = ["CandidateSource", "Finder", "Found", "Lookups", "Rejected"]
+
+UNKNOWN_TTL = 30.0
+"""How long an answer is kept whose ttl the resolver does not know, in seconds. gRPC's clients do not resolve again
+before 30 s either ("min_time_between_resolutions")."""
+
+CandidateSource: TypeAlias = Callable[[], Awaitable[Iterable[Candidate | EndpointLike]]]
+"""The caller's own async function that finds the candidates of a destination."""
+
+
+class Rejected(Exception):
+    """The destination says that it takes nothing, or does not exist."""
+
+
+@attrs.frozen
+class Found:
+    """What is known of the addresses of a destination."""
+
+    hosts: tuple[Host, ...]
+    group: str | None
+    """What shares its limits, when that follows from what was found."""
+    expires: float
+
+
+Finder: TypeAlias = Callable[[], Awaitable[Found]]
+
+
+class _Flight:
+    """A question that is on its way, and those who wait for it."""
+
+    __slots__ = ("done", "error", "scope", "value", "waiting")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.scope = trio.CancelScope()
+        self.waiting = 0
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+@final
+class Lookups:
+    """A resolver that asks another one, at most once at a time for the same thing, and remembers.
+
+    Args:
+      resolver: whom to ask; None for the system.
+      policy: for how long.
+      nursery: where questions run.
+    """
+
+    def __init__(self, resolver: Resolver | None, policy: OutboundPolicy, nursery: trio.Nursery) -> None:
+        self.resolver = SystemResolver() if resolver is None else resolver
+        self._policy = policy
+        self._nursery = nursery
+        self._answers: dict[Hashable, tuple[Any, float]] = {}
+        self._flights: dict[Hashable, _Flight] = {}
+
+    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+        """Return the addresses of one family, see `Resolver`."""
+        answer: Answer = await self._ask(
+            (family, host), lambda: self.resolver.addresses(host, family), lambda answer: answer.ttl
+        )
+        return answer
+
+    async def mx(self, domain: str, /) -> Sequence[MailRecord]:
+        """Return the mail hosts of a domain, see `MailResolver`."""
+        resolver = self.resolver
+        assert isinstance(resolver, MailResolver), "looked at when the destination was made"
+        records: Sequence[MailRecord] = await self._ask(("mx", domain), lambda: resolver.mx(domain), _least_ttl)
+        return records
+
+    async def srv(self, name: str, /) -> Sequence[SrvRecord]:
+        """Return the hosts of a service, see `SrvResolver`."""
+        resolver = self.resolver
+        assert isinstance(resolver, SrvResolver), "looked at when the destination was made"
+        records: Sequence[SrvRecord] = await self._ask(("srv", name), lambda: resolver.srv(name), _least_ttl)
+        return records
+
+    def expiry(self, *keys: Hashable) -> float:
+        """Return when the first of these answers is to be asked for again; an old one that serves on: soon."""
+        soon = current_time() + self._policy.min_dns_ttl
+        return max(soon, min((self._answers[key][1] for key in keys if key in self._answers), default=soon))
+
+    async def _ask(
+        self, key: Hashable, question: Callable[[], Awaitable[Any]], ttl: Callable[[Any], float | None]
+    ) -> Any:
+        known = self._answers.get(key)
+        if known is not None and current_time() < known[1]:
+            return known[0]
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight()
+            self._nursery.start_soon(self._fly, key, flight, question, ttl)
+        flight.waiting += 1
+        try:
+            await flight.done.wait()
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.done.is_set():
+                # The next who asks begins anew.
+                self._flights.pop(key)
+                flight.scope.cancel()
+        if flight.error is None:
+            return flight.value
+        known = self._answers.get(key)
+        if isinstance(flight.error, OSError) and known and current_time() < known[1] + self._policy.stale_dns:
+            return known[0]
+        raise flight.error
+
+    async def _fly(
+        self,
+        key: Hashable,
+        flight: _Flight,
+        question: Callable[[], Awaitable[Any]],
+        ttl: Callable[[Any], float | None],
+    ) -> None:
+        with flight.scope:
+            try:
+                flight.value = await question()
+                seconds = ttl(flight.value)
+            except Exception as exc:  # noqa: BLE001 - raised by whoever waits, as itself
+                flight.error = exc
+            else:
+                kept = UNKNOWN_TTL if seconds is None else seconds
+                kept = min(max(kept, self._policy.min_dns_ttl), self._policy.max_dns_ttl)
+                self._answers[key] = (flight.value, current_time() + kept)
+            del self._flights[key]
+            flight.done.set()
+
+
+def _least_ttl(records: Sequence[MailRecord] | Sequence[SrvRecord]) -> float | None:
+    ttls = [record.ttl for record in records if record.ttl is not None]
+    return min(ttls) if ttls else None
+
+
+# ---------------------------------------------------------------------- from answers to candidates
+
+
+def static(candidates: Iterable[Candidate | EndpointLike]) -> Finder:
+    """Return a finder of what the caller has listed."""
+    found = Found(_hosts(candidates), None, inf)
+    if not found.hosts:
+        raise ValueError("candidates must not be empty: without any, a destination gives permits only")
+
+    async def find() -> Found:
+        return found
+
+    return find
+
+
+def own(function: CandidateSource, policy: OutboundPolicy) -> Finder:
+    """Return a finder that calls the caller's function, as often as a lookup of unknown ttl would be repeated."""
+
+    async def find() -> Found:
+        hosts = _hosts(await function())
+        if not hosts:
+            raise OSError("the function that finds candidates found none")
+        return Found(hosts, None, current_time() + min(max(UNKNOWN_TTL, policy.min_dns_ttl), policy.max_dns_ttl))
+
+    return find
+
+
+def by_name(lookups: Lookups, host: str, port: int) -> Finder:
+    """Return a finder of the addresses of a name."""
+
+    async def find() -> Found:
+        candidates = await _addresses(lookups, host, port, 0)
+        return Found((Host(0, 1, candidates),), None, lookups.expiry((AF_INET, host), (AF_INET6, host)))
+
+    return find
+
+
+def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
+    """Return a finder of the mail hosts of a domain (RFC 5321 section 5.1)."""
+
+    async def find() -> Found:
+        records = await lookups.mx(domain)
+        names = [(record.preference, record.host.removesuffix(".").lower()) for record in records]
+        if [name for _, name in names] == [""]:
+            raise Rejected("the domain takes no mail (null MX, RFC 7505)")
+        # RFC 5321 section 5.1: without MX records the domain itself is its mail host. Beside others "." is no host.
+        names = [(preference, name) for preference, name in names if name] or [(0, domain.removesuffix(".").lower())]
+        wanted = [(preference, 1, name, port) for preference, name in dict.fromkeys(names)]
+        hosts, keys = await _all_addresses(lookups, wanted)
+        group = "mx " + " ".join(sorted({name for _, name in names}))
+        return Found(hosts, group, lookups.expiry(("mx", domain), *keys))
+
+    return find
+
+
+def by_srv(lookups: Lookups, service: str) -> Finder:
+    """Return a finder of the hosts of a service (RFC 2782)."""
+
+    async def find() -> Found:
+        records = await lookups.srv(service)
+        wanted = [
+            (record.priority, record.weight, record.target.removesuffix(".").lower(), record.port)
+            for record in records
+            if record.target != "."
+        ]
+        if not wanted:
+            raise Rejected("the service is not offered there" + (" (SRV target '.', RFC 2782)" if records else ""))
+        hosts, keys = await _all_addresses(lookups, wanted)
+        return Found(hosts, None, lookups.expiry(("srv", service), *keys))
+
+    return find
+
+
+def _hosts(candidates: Iterable[Candidate | EndpointLike]) -> tuple[Host, ...]:
+    given: object = candidates
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"candidates must be an iterable of Candidate or (host, port), got {shown(candidates)}")
+    made = (each if isinstance(each, Candidate) else Candidate(each) for each in candidates)
+    return tuple(Host.of(each) for each in {each.endpoint: each for each in made}.values())
+
+
+async def _addresses(lookups: Lookups, host: str, port: int, priority: int) -> tuple[Candidate, ...]:
+    """Return the addresses of a host, in the order of RFC 6724.
+
+    Raises:
+      Rejected: there is no such name.
+      ResolveFailed: they could not be found out, or there are none.
+    """
+    try:
+        endpoints = await resolve(host, port, resolver=lookups)
+    except ResolveFailed as exc:
+        answers = [lookup.answer for lookup in exc.report.lookups]
+        if answers and all(answer is not None and not answer.name_exists for answer in answers):
+            raise Rejected(f"there is no such name: {host}") from exc
+        raise
+    return tuple(Candidate(endpoint, priority) for endpoint in endpoints)
+
+
+async def _all_addresses(
+    lookups: Lookups, wanted: Sequence[tuple[int, int, str, int]]
+) -> tuple[tuple[Host, ...], list[Hashable]]:
+    """Look hosts up side by side. One that fails is left out while there is another."""
+    found: dict[int, Host] = {}
+    failures: dict[int, Exception] = {}
+
+    async def look_up(index: int, priority: int, weight: int, name: str, port: int) -> None:
+        try:
+            candidates = await _addresses(lookups, name, port, priority)
+        except Exception as exc:  # noqa: BLE001 - looked at below, outside of the nursery that would wrap it
+            failures[index] = exc
+        else:
+            found[index] = Host(priority, weight, candidates)
+
+    async with trio.open_nursery() as nursery:
+        for index, each in enumerate(wanted):
+            nursery.start_soon(look_up, index, *each)
+    for exc in failures.values():
+        if not isinstance(exc, OSError | Rejected):
+            raise exc
+    if not found:
+        # That a host does not exist is said only if all say so: a name server that is away proves nothing.
+        raise next((exc for exc in failures.values() if isinstance(exc, OSError)), None) or failures[0]
+    keys: list[Hashable] = [(family, name) for _, _, name, _ in wanted for family in (AF_INET, AF_INET6)]
+    return tuple(found[index] for index in sorted(found)), keys

@@ -1,0 +1,223 @@
+"""`open_outbound`: what all destinations of a program share, for as long as a block lasts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, cast, final
+from weakref import WeakValueDictionary
+
+import trio
+from trio import current_time
+
+from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
+from .._endpoint import check_port
+from .._net.names.resolve import check_host
+from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
+from .._text import shown
+from ._destination import Destination
+from ._events import OutboundObserver
+from ._lookups import CandidateSource, Finder, Lookups, by_mx, by_name, by_srv, own, static
+from ._shared import Shared
+from ._state import DestinationState
+from ._waiting import Waiting
+
+__all__ = ["Outbound", "open_outbound"]
+
+
+@final
+class Outbound:
+    """The destinations of a program, and what they share. Made by `open_outbound`."""
+
+    def __init__(self, shared: Shared, resolver: Resolver | None, nursery: trio.Nursery) -> None:
+        self._shared = shared
+        self._waiting = Waiting(shared)
+        self._lookups = Lookups(resolver, shared.policy, nursery)
+        # In the order of use; and whoever a program has kept hold of, so that there is one object for each key.
+        self._recent: OrderedDict[tuple[str, str], tuple[Destination, DestinationState]] = OrderedDict()
+        self._known: WeakValueDictionary[tuple[str, str], Destination] = WeakValueDictionary()
+        self._states: WeakValueDictionary[tuple[str, str], DestinationState] = WeakValueDictionary()
+
+    def destination(
+        self,
+        name: str,
+        *,
+        candidates: Iterable[Candidate | EndpointLike] | CandidateSource | None = None,
+        port: int | None = None,
+        group: str | None = None,
+        policy: OutboundPolicy | None = None,
+    ) -> Destination:
+        """Return the destination of a name. The same name is the same destination; what else is given counts once.
+
+        Args:
+          name: what it is called; with `port`, the host that is looked up.
+          candidates: its addresses, or an async function that finds them. Without these and a port the destination has
+            no addresses, and gives permits only.
+          port: connect to this port of the host `name`, instead of to candidates.
+          group: its route group: what shares its limits. By default nobody.
+          policy: its rules; None for those of the outbound. The limits on all connections, and what is remembered of
+            addresses and answers, follow the outbound's.
+
+        Raises:
+          TypeError: an argument has the wrong type.
+          ValueError: there are both candidates and a port, or no candidates in the list.
+        """
+        if candidates is not None and port is not None:
+            raise ValueError(f"destination {shown(name)} has candidates or a port, not both")
+
+        def make() -> Finder | None:
+            if port is not None:
+                if check_port(port) == 0:
+                    raise ValueError(f"cannot connect to port 0 of {shown(name)}: a port is 1 to 65535")
+                return by_name(self._lookups, check_host(name), port)
+            if candidates is None:
+                return None
+            if callable(candidates):
+                return own(candidates, self._shared.policy)
+            return static(candidates)
+
+        return self._get("destination", name, group, policy, make)
+
+    def mx(
+        self, domain: str, *, port: int = 25, group: str | None = None, policy: OutboundPolicy | None = None
+    ) -> Destination:
+        """Return the destination of a domain's mail: its MX hosts, or itself when it has none (RFC 5321 section 5.1).
+
+        Args:
+          domain: the part after the at sign.
+          port: where its hosts listen.
+          group: its route group; by default the set of its MX hosts, so that all domains at one provider are one group.
+          policy: see `destination`.
+
+        Raises:
+          TypeError: an argument has the wrong type, or the resolver has no method `mx`.
+          ValueError: the domain is no possible name, or the port is out of range.
+        """
+        if not isinstance(self._lookups.resolver, MailResolver):
+            raise TypeError(f"MX records need a resolver with an async method mx(domain), not {self._resolver_shown}")
+        return self._get(
+            "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), check_port(port))
+        )
+
+    def srv(self, service: str, *, group: str | None = None, policy: OutboundPolicy | None = None) -> Destination:
+        """Return the destination of a service: the hosts and ports of its SRV records (RFC 2782).
+
+        Args:
+          service: such as ``_xmpp-client._tcp.example.org``.
+          group: its route group. By default nobody shares its limits.
+          policy: see `destination`.
+
+        Raises:
+          TypeError: an argument has the wrong type, or the resolver has no method `srv`.
+          ValueError: the service is no possible name.
+        """
+        if not isinstance(self._lookups.resolver, SrvResolver):
+            raise TypeError(f"SRV records need a resolver with an async method srv(name), not {self._resolver_shown}")
+        return self._get("srv", service, group, policy, lambda: by_srv(self._lookups, check_host(service)))
+
+    @property
+    def _resolver_shown(self) -> str:
+        return shown(self._lookups.resolver)
+
+    def _get(
+        self,
+        kind: str,
+        name: str,
+        group: str | None,
+        policy: OutboundPolicy | None,
+        make: Callable[[], Finder | None],
+    ) -> Destination:
+        key = (kind, name)
+        destination = self._known.get(key)
+        if destination is None:
+            _check(name, str, "name")
+            _check(group, (str, type(None)), "group")
+            _check(policy, (OutboundPolicy, type(None)), "policy")
+            find = make()
+            state = DestinationState(self._shared, name, policy or self._shared.policy, group)
+            destination = Destination(self._waiting, state, find, self._all_states)
+            self._states[key] = state
+            self._known[key] = destination
+            self._waiting.join(state)
+            self._forget()
+        self._recent[key] = destination, self._states[key]
+        self._recent.move_to_end(key)
+        return destination
+
+    def _all_states(self) -> list[DestinationState]:
+        return list(self._states.values())
+
+    def _forget(self) -> None:
+        """Drop what nobody has used for long: whoever makes a new destination pays for the memory."""
+        moment = current_time()
+        self._shared.suspensions.forget(moment)
+        while self._recent:
+            key, (_, state) = next(iter(self._recent.items()))
+            if not state.is_idle(moment):
+                # It may be in use without having been asked for: look at the others first the next time.
+                self._recent.move_to_end(key)
+                return
+            del self._recent[key]
+            self._waiting.leave(state)
+
+
+def _check(value: object, kind: type | tuple[type, ...], what: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} has the wrong type, got {shown(value)}")
+
+
+@asynccontextmanager
+async def open_outbound(
+    *,
+    policy: OutboundPolicy = DEFAULT_OUTBOUND_POLICY,
+    sources: Sequence[Source] = (),
+    resolver: Resolver | None = None,
+    address_filter: Callable[[Endpoint], bool] | None = None,
+    observer: OutboundObserver | None = None,
+    random: Random | None = None,
+) -> AsyncGenerator[Outbound, None]:
+    """Open what the destinations of a program share: limits, memory, lookups.
+
+    Lookups run in tasks of this block, and end with it. Connections do not need to: each has a block of its own.
+
+    Args:
+      policy: the rules; those of single destinations may differ.
+      sources: where connections may start; each call draws one by weight. None given: the kernel chooses.
+      resolver: whom to ask for names; None for the system. MX and SRV records need a `MailResolver` or `SrvResolver`.
+      address_filter: says of each address whether it may be connected to; see `OutboundPolicy.prohibited`.
+      observer: called with each `OutboundEvent`.
+      random: where jitter and draws come from; None for a generator of its own.
+
+    Yields:
+      The `Outbound`.
+
+    Raises:
+      TypeError: an argument has the wrong type.
+      ValueError: a source is there twice.
+    """
+    _check(policy, OutboundPolicy, "policy")
+    given = cast("Iterable[Any]", sources)
+    if isinstance(given, Source) or not all(isinstance(each, Source) for each in given):
+        raise TypeError(f"sources must be a sequence of Source, got {shown(sources)}")
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"a source is there twice in {shown(sources)}")
+    if resolver is not None and not isinstance(resolver, Resolver):
+        raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
+    for what, value in (("address_filter", address_filter), ("observer", observer)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{what} must be callable or None, got {shown(value)}")
+    shared = Shared(sources, policy, address_filter, observer, random or Random())  # noqa: S311 - for jitter and draws
+    crash: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield Outbound(shared, resolver, nursery)
+        except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
+            crash = exc
+        nursery.cancel_scope.cancel("the outbound is closed")
+    if crash is not None:
+        try:
+            raise crash
+        finally:
+            del crash

@@ -1,0 +1,419 @@
+"""One call that was admitted: its plan, from one source after the other, and what is learned from it.
+
+The addresses of a plan go through `connectx`. A failure of the source (its address cannot be bound, it has no route)
+leaves the rest of the plan to the next source, in the same call. At the end the whole call counts once for its
+destination, or not at all: `_engine.charge` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from math import ceil
+from typing import Any, Final, NoReturn, final
+
+import attrs
+import trio
+from trio import current_time
+
+from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, connectx, now
+from .._deadline import IMMEDIATE, NO_DEADLINE
+from .._engine.charge import Charge, Trial, charge
+from .._engine.limits import Lease, Limits
+from .._messages import duration, first_leaf, race_failed
+from .._outbound_values import Candidate
+from .._report import Outcome
+from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
+from ._decisions import DestinationDelayed, DestinationFailed, NotAdmitted, Overloaded, RequeueOne, RetryAt
+from ._state import Admission, DestinationState, Refusal
+from ._waiting import Waiting
+
+__all__ = ["Establish", "Run"]
+
+Establish = Callable[[TcpStream], Awaitable[Any]]
+"""The caller's own test of a connection, see `trio_connect.connectx`."""
+
+_LOCAL_CAUSES: Final[dict[Charge, str]] = {
+    "process": "this process is out of descriptors or memory",
+    "path": "no local port is left towards it",
+    "route": "no usable source has a route to it",
+    "source": "the source cannot be used",
+}
+_NOTHING_TRIED: Final = "nothing could be tried"
+
+
+@final
+class Run:
+    """The attempts of one call.
+
+    Args:
+      waiting: where places are given back.
+      state: the destination.
+      admission: what the call holds. `close` gives back what is left of it.
+      deadline: the caller's, in milliseconds.
+      establish: the caller's own test.
+    """
+
+    def __init__(
+        self,
+        waiting: Waiting,
+        state: DestinationState,
+        admission: Admission,
+        deadline: int,
+        establish: Establish | None,
+    ) -> None:
+        self._waiting = waiting
+        self._state = state
+        self._shared = state.shared
+        self.admission = admission
+        self._deadline = deadline
+        self._establish = establish
+        policy = state.policy
+        self._began = current_time()
+        self._plan_deadline = now() + ceil(policy.connect_timeout * 1000)
+        self._by_endpoint = {candidate.endpoint: candidate for candidate in reversed(admission.plan)}
+        self._trial = Trial([candidate.endpoint for candidate in admission.plan])
+        self._last_charges: set[Charge] = set()
+        self._reports: list[ConnectReport] = []
+        self._errors: list[Exception] = []
+        self._tried = [admission.source]
+        self._full = False
+        self.leases: dict[Endpoint, Lease] = {}
+        """The places under candidates' own limits, by address."""
+        if admission.first_lease is not None:
+            self.leases[admission.plan[0].endpoint] = admission.first_lease
+
+    async def connect(self) -> tuple[TcpStream, Any, Candidate]:
+        """Return the stream, what establish returned, and the candidate.
+
+        Raises:
+          DestinationFailed: everything has failed.
+          NotAdmitted: it was all this side's fault, or the peer said "not now".
+          DeadlineExceeded: the caller's deadline came first; nothing is counted.
+        """
+        candidates = self.admission.plan
+        while True:
+            timed_out = False
+            try:
+                return self._won(*await self._race(candidates))
+            except ConnectFailed as exc:
+                self._note(exc.report)
+                self._errors += exc.errors
+            except DeadlineExceeded as exc:
+                if self._deadline != NO_DEADLINE and self._deadline <= self._plan_deadline:
+                    raise
+                timed_out = True
+                self._note(exc.report or ConnectReport(), timed_out=True)
+                self._errors.append(exc)
+            except _NotNow as exc:
+                self._note(exc.report)
+                self._errors.append(exc.overloaded)
+                self.overloaded(exc.overloaded.seconds, exc.overloaded.reason)
+            self._give_back_candidates()
+            left = () if timed_out else self._trial.remaining()
+            candidates = self._next_source([each for each in self.admission.plan if each.endpoint in left])
+            if not candidates:
+                self._fail()
+
+    def overloaded(self, seconds: float, reason: str) -> None:
+        """Take note that the peer said "not now" to this source."""
+        state, source = self._state, self.admission.source
+        key = (source, state.group)
+        state.suspend(key, current_time() + seconds, reason, source)
+
+    def close(self) -> None:
+        """Give back every place."""
+        self._give_back_candidates()
+        self._waiting.release(self.admission.lease)
+
+    # One race
+
+    async def _race(self, candidates: Sequence[Candidate]) -> tuple[TcpStream, Any]:
+        state, source = self._state, self.admission.source.source
+        sources = () if source is None else (source,)
+        deadline = self._plan_deadline
+        if self._deadline != NO_DEADLINE:
+            deadline = min(deadline, self._deadline)
+        endpoints: list[Endpoint] | AsyncIterator[Endpoint] = [each.endpoint for each in candidates]
+        feed = None
+        if deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates):
+            feed = _Feed(self.acquire, candidates, state.policy.stagger)
+            endpoints = feed.endpoints()
+        if self._establish is None and feed is None:
+            stream = await connectx(endpoints, deadline, policy=state.race_policy, sources=sources)
+            return stream, None
+        watch = _Watch(feed)
+        test = _Test(self._establish)
+        try:
+            stream = await connectx(
+                endpoints, deadline, policy=state.race_policy, sources=sources, observer=watch, establish=test
+            )
+        except Overloaded as exc:
+            raise _NotNow(exc, watch.report) from None
+        return stream, test.results.pop(stream)
+
+    def _won(self, stream: TcpStream, result: Any) -> tuple[TcpStream, Any, Candidate]:
+        state, admission = self._state, self.admission
+        self._note(stream.report)
+        cooldowns = self._shared.cooldowns
+        cooldowns.succeeded(stream.peer)
+        cooldowns.succeeded((admission.source, stream.peer))
+        winner = self.leases.pop(stream.peer, None)
+        self._give_back_candidates()
+        if winner is not None:
+            self.leases[stream.peer] = winner
+        before = state.health()
+        counted = state.circuit.succeeded(admission.ticket, current_time())
+        state.tell("succeeded" if counted else "late", before, source=admission.source)
+        assert admission.connecting is not None
+        self._waiting.release(admission.lease, admission.connecting)
+        self._waiting.wake(state)
+        return stream, result, self._by_endpoint[stream.peer]
+
+    def acquire(self, candidate: Candidate) -> bool:
+        """Take the place of a candidate with limits of its own; True also when it has none."""
+        layers = self._state.own_layers(candidate)
+        if layers is None or candidate.endpoint in self.leases:
+            return True
+        lease = Limits.acquire(layers, self._state, current_time())
+        if isinstance(lease, Lease):
+            self.leases[candidate.endpoint] = lease
+            return True
+        return False
+
+    def _give_back_candidates(self) -> None:
+        for lease in self.leases.values():
+            self._waiting.release(lease)
+        self.leases.clear()
+
+    # What is learned from it
+
+    def _note(self, report: ConnectReport, *, timed_out: bool = False) -> None:
+        """Charge each attempt, dated when it ended, and not when the call began."""
+        self._reports.append(report)
+        for attempt in report.attempts:
+            if attempt.ended is None:
+                continue
+            outcome: Outcome = attempt.outcome
+            if timed_out and outcome == "cancelled":
+                # The time of the plan was up, and with it that of what was still under way.
+                outcome = "timed out"
+            self._charge(attempt, charge(attempt.phase, outcome, attempt.errno), report.started_at + attempt.ended)
+
+    def _charge(self, attempt: Attempt, charged: Charge, at: float) -> None:
+        state, source, endpoint = self._state, self.admission.source, attempt.endpoint
+        if charged == "nobody":
+            return
+        self._last_charges.add(charged)
+        self._trial.add(source.source, endpoint, charged)
+        if charged == "source":
+            reason = attempt.reason or "cannot be bound"
+            until = at + self._state.policy.source_suspension
+            state.suspend((source, endpoint.family), until, reason, source)
+        elif charged in ("path", "route"):
+            self._shared.cooldowns.failed((source, endpoint), at)
+        elif charged == "address":
+            self._shared.cooldowns.failed(endpoint, at)
+
+    def _next_source(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Change to another source that can go on, and return what is left for it; nothing when there is not one."""
+        moment = current_time()
+        for source in self._shared.in_drawn_order():
+            if source in self._tried or not candidates:
+                continue
+            families, refusal = self._state.usable_families(source, moment)
+            left = [each for each in candidates if each.endpoint.family in families]
+            if refusal is not None or not left:
+                continue
+            lease = self._state.acquire_from(source, moment)
+            if isinstance(lease, Refusal):
+                self._full = True
+                continue
+            self._tried.append(source)
+            old = self.admission.lease
+            if self.admission.connecting is not None:
+                # The place among those that connect goes along.
+                old.caps.remove(self.admission.connecting)
+                lease.caps.append(self.admission.connecting)
+            self.admission.lease = lease
+            self.admission.source = source
+            self._waiting.release(old)
+            return left
+        return []
+
+    def _fail(self) -> NoReturn:
+        """Count what has happened once, and raise what the caller is to do."""
+        state, admission = self._state, self.admission
+        moment = current_time()
+        deadline = trio.current_effective_deadline()
+        report = self._report()
+        failure = race_failed(state.name, report, self._errors)
+        before = state.health()
+        decision: NotAdmitted
+        verdict = self._trial.verdict(every_source=not self._full)
+        overloaded = any(isinstance(error, Overloaded) for error in self._errors)
+        # A peer that says "not now" to one source is not down.
+        if verdict == "exhausted" and not overloaded:
+            counted = state.circuit.failed(admission.ticket, moment)
+            state.tell("failed" if counted else "late", before, str(failure), admission.source)
+            if state.circuit.state == "open":
+                refusal = Refusal(DestinationDelayed, "has failed too often", state.circuit.until, known=True)
+            else:
+                refusal = Refusal(RequeueOne, "every address failed", self._soonest(moment), known=True)
+            state.errors.append(str(failure))
+            self._waiting.wake(state)
+            raise self._with(failure, state.decision(refusal, deadline))
+        state.circuit.released(admission.ticket, moment)
+        state.tell("released", before, str(failure), admission.source)
+        state.errors.append(str(failure))
+        self._waiting.wake(state)
+        none_usable = self._first_suspended(moment, though_others_work=overloaded)
+        if none_usable is not None:
+            decision = state.decision(none_usable, deadline)
+        else:
+            cause = next((cause for each, cause in _LOCAL_CAUSES.items() if each in self._last_charges), _NOTHING_TRIED)
+            if "process" in self._last_charges:
+                refusal = Refusal(RetryAt, cause, moment + state.policy.delay.initial, known=True)
+            else:
+                refusal = Refusal(RequeueOne, cause, self._soonest(moment), known=True)
+            decision = state.decision(refusal, deadline)
+        if isinstance(decision, RequeueOne):
+            raise self._with(failure, decision)
+        raise decision from failure
+
+    def _first_suspended(self, moment: float, *, though_others_work: bool) -> Refusal | None:
+        """Return the first source that will be usable again; by default only when none is now."""
+        refusals: list[Refusal] = []
+        for source in self._shared.sources:
+            families, refusal = self._state.usable_families(source, moment)
+            if families and not though_others_work:
+                return None
+            if refusal is not None and refusal.kind is not RequeueOne:
+                refusals.append(refusal)
+        return min(refusals, key=lambda each: each.timer) if refusals else None
+
+    def _soonest(self, moment: float) -> float:
+        """Return when the first address is worth another try."""
+        cooldowns, source = self._shared.cooldowns, self.admission.source
+        ends = [
+            max(cooldowns.until(each.endpoint), cooldowns.until((source, each.endpoint)))
+            for each in self.admission.plan
+        ]
+        return max(min(ends, default=moment), moment + 0.001)
+
+    def _with(self, failure: ConnectFailed, decision: NotAdmitted) -> DestinationFailed:
+        text = failure.strerror if failure.errno is not None else str(failure)
+        error = DestinationFailed(
+            failure.errno,
+            f"{text}; {decision.instruction()}",
+            decision=decision,
+            report=failure.report,
+            errors=failure.errors,
+        )
+        error.__cause__ = failure.__cause__
+        return error
+
+    def _report(self) -> ConnectReport:
+        """Return one report of all races of this call."""
+        first = self._reports[0]
+        if len(self._reports) == 1:
+            return first
+        attempts: list[Attempt] = []
+        for report in self._reports:
+            shift = report.started_at - first.started_at
+            for attempt in report.attempts:
+                if attempt.started is not None and attempt.ended is not None:
+                    row = attrs.evolve(attempt, started=attempt.started + shift, ended=attempt.ended + shift)
+                    attempts.append(row)
+        return ConnectReport(
+            attempts=tuple(attempts), started_at=first.started_at, elapsed=current_time() - first.started_at
+        )
+
+    def __repr__(self) -> str:
+        return f"<call to {self._state.name} for {duration(current_time() - self._began)}>"
+
+
+class _NotNow(Exception):
+    """The peer said "not now" in a race."""
+
+    def __init__(self, overloaded: Overloaded, report: ConnectReport) -> None:
+        super().__init__(overloaded)
+        self.overloaded = overloaded
+        self.report = report
+
+
+class _Test:
+    """The caller's establish, which keeps what it returned beside the stream."""
+
+    def __init__(self, establish: Establish | None) -> None:
+        self._establish = establish
+        self.results: dict[TcpStream, Any] = {}
+
+    async def __call__(self, stream: TcpStream) -> TcpStream:
+        try:
+            self.results[stream] = None if self._establish is None else await self._establish(stream)
+        except ExceptionGroup as group:
+            # A nursery in the establish has wrapped what its task raised.
+            overloaded, others = group.split(Overloaded)
+            if overloaded is None or others is not None:
+                raise
+            raise first_leaf(overloaded) from None
+        return stream
+
+
+class _Watch:
+    """An observer of one race: what it reports at its end, and when it is worth offering the next address."""
+
+    def __init__(self, feed: _Feed | None) -> None:
+        self._feed = feed
+        self.report = ConnectReport()
+
+    def __call__(self, event: TraceEvent) -> None:
+        if isinstance(event, RaceFinished):
+            self.report = event.report
+        elif self._feed is not None and isinstance(event, AttemptStarted | AttemptFinished):
+            self._feed.happened(event)
+
+
+class _Feed:
+    """Offers the addresses of a plan one by one, where some have limits of their own.
+
+    The place of such an address is taken when its turn has come, and not for the whole plan at its beginning: a second
+    address that is never needed would use up its rate each time.
+    """
+
+    def __init__(self, acquire: Callable[[Candidate], bool], candidates: Sequence[Candidate], stagger: float) -> None:
+        self._acquire = acquire
+        self._candidates = candidates
+        self._stagger = stagger
+        self._event = trio.Event()
+        self._started = False
+        self._failed = False
+
+    def happened(self, event: AttemptStarted | AttemptFinished) -> None:
+        """Learn that an attempt was started, or has ended."""
+        if isinstance(event, AttemptStarted):
+            self._started = True
+        elif event.outcome in ("failed", "timed out"):
+            self._failed = True
+        self._event.set()
+
+    async def endpoints(self) -> AsyncIterator[Endpoint]:
+        """Yield each address when it may be tried, and none that has no place by then."""
+        offered = 0
+        for candidate in self._candidates:
+            if offered:
+                await self._its_turn()
+            if self._acquire(candidate):
+                self._started = self._failed = False
+                offered += 1
+                yield candidate.endpoint
+
+    async def _its_turn(self) -> None:
+        """Wait until the attempt before was started, and then for its delay or a failure."""
+        while not self._started:
+            self._event = trio.Event()
+            await self._event.wait()
+        with trio.move_on_after(self._stagger):
+            while not self._failed:
+                self._event = trio.Event()
+                await self._event.wait()

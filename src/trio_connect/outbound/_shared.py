@@ -1,0 +1,96 @@
+"""What all destinations of one outbound have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import final
+
+from .._endpoint import Endpoint, Source
+from .._engine.health import Cooldowns, Suspensions
+from .._engine.limits import Limits, Share
+from .._engine.plan import weighted_order
+from .._outbound_values import OutboundPolicy
+from ._events import OutboundEvent, OutboundObserver
+
+__all__ = ["Shared", "SourceState"]
+
+_log = logging.getLogger("trio_connect.outbound")
+
+
+@final
+class SourceState:
+    """A source, or the absence of any; compared by identity, which is quick."""
+
+    __slots__ = ("families", "name", "source", "weight")
+
+    def __init__(self, source: Source | None) -> None:
+        self.source = source
+        self.weight = 1 if source is None else source.weight
+        self.name = "any source" if source is None else source.name or str(source)
+        self.families: tuple[AddressFamily, ...] = tuple(
+            family for family in (AF_INET, AF_INET6) if source is None or source.serves(family)
+        )
+
+
+@final
+class Shared:
+    """The limits, the memory and the chance of one outbound.
+
+    Args:
+      sources: where connections may start; none for wherever the kernel says.
+      policy: that of the outbound, for what is not one destination's own.
+      address_filter: which addresses may be connected to; None for all.
+      observer: told about each decision.
+      random: where all draws come from.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        policy: OutboundPolicy,
+        address_filter: Callable[[Endpoint], bool] | None,
+        observer: OutboundObserver | None,
+        random: Random,
+    ) -> None:
+        self.sources = tuple(map(SourceState, sources)) or (SourceState(None),)
+        self.policy = policy
+        self.address_filter = address_filter
+        self.observer = observer
+        self.random = random
+        self.limits = Limits()
+        self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
+        self.suspensions = Suspensions()
+        total = policy.total_connections
+        self.total = None if total is None else Share("connections of the whole program", total, reserve=policy.reserve)
+        self._by_source = {each.source: each for each in self.sources}
+
+    def in_drawn_order(self) -> Iterator[SourceState] | tuple[SourceState, ...]:
+        """Return the sources in an order drawn by weight."""
+        if len(self.sources) == 1:
+            return self.sources
+        return (self.sources[index] for index in weighted_order([each.weight for each in self.sources], self.random))
+
+    def source_state(self, source: Source | None) -> SourceState:
+        """Return what is known of a source.
+
+        Raises:
+          ValueError: the outbound does not have it.
+        """
+        try:
+            return self._by_source[source]
+        except KeyError:
+            raise ValueError(f"{source} is not a source of this outbound") from None
+
+    def tell(self, event: OutboundEvent) -> None:
+        """Tell the observer, unless it has raised before."""
+        observer = self.observer
+        if observer is None:
+            return
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - a stranger's; logged
+            self.observer = None
+            _log.exception("the observer of an outbound raised and is dropped: %r", observer)

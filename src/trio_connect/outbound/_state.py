@@ -1,0 +1,334 @@
+"""One destination: its circuit, its limits, what is known of its addresses, and whether a call may go on.
+
+Nothing here waits. `DestinationState.admit` looks at everything and then takes everything, or says why not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from math import inf
+from typing import final
+
+import attrs
+from trio import current_time
+
+from .._deadline import NO_DEADLINE
+from .._endpoint import Source
+from .._engine.circuit import Circuit, Health, Ticket
+from .._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace
+from .._engine.plan import make_plan
+from .._outbound_values import Candidate, OutboundPolicy
+from .._policy import RacePolicy
+from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended, milliseconds
+from ._events import OutboundEvent, What
+from ._lookups import Found
+from ._shared import Shared, SourceState
+
+__all__ = ["Admission", "DestinationState", "Refusal"]
+
+_MOST_ERRORS = 8
+"""How many texts of failures are remembered."""
+
+
+@attrs.frozen
+class Refusal:
+    """Why a call may not go on, and what it waits for."""
+
+    kind: type[NotAdmitted]
+    cause: str
+    timer: float = inf
+    """When time alone makes it worth another try."""
+    known: bool = False
+    """Whether nothing else can make it so before."""
+    blockers: tuple[Cap, ...] = ()
+    """Of which caps a place would do."""
+    source: Source | None = None
+    """The source that is suspended."""
+
+
+@attrs.define(eq=False)
+class Admission:
+    """What a call holds that may go on."""
+
+    source: SourceState
+    lease: Lease
+    ticket: Ticket
+    connecting: Cap | None
+    """The cap that is held while it connects."""
+    plan: list[Candidate]
+    """What to try, in order; empty for a permit without candidates."""
+    first_lease: Lease | None
+    """The place of the first of the plan, where its candidate has limits of its own."""
+
+
+@final
+class DestinationState:
+    """One destination.
+
+    Args:
+      shared: what it has in common with the others.
+      name: what it is called.
+      policy: its rules.
+      group: what shares its limits, if the caller said so.
+    """
+
+    def __init__(self, shared: Shared, name: str, policy: OutboundPolicy, group: str | None) -> None:
+        self.shared = shared
+        self.name = name
+        self.policy = policy
+        self.given_group = group
+        self.group = name if group is None else group
+        self.circuit = Circuit(policy, shared.random)
+        self.found = Found((), None, -inf)
+        self.lookup_failures = 0
+        self.last_refusal: Refusal | None = None
+        """Why the head of the line waits."""
+        self.errors: deque[str] = deque(maxlen=_MOST_ERRORS)
+        self.busy = 0
+        """How many calls and connections there are."""
+        self.used = current_time()
+        self.is_member = False
+        self.race_policy = RacePolicy(attempt_delay=policy.stagger, attempt_timeout=policy.attempt_timeout)
+        self._connecting = Cap(f"connects to {name} under way", policy.max_connecting)
+        self._layers: dict[SourceState, tuple[Layers, Layers]] = {}
+        self._own_layers: dict[Candidate, Layers] = {}
+        self._families: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<destination {self.name}>"
+
+    # What is known of its addresses
+
+    def learn(self, found: Found) -> None:
+        """Take note of what a lookup has found."""
+        if found is self.found:
+            return
+        self.found = found
+        group = self.given_group or found.group or self.name
+        if group != self.group:
+            self.group = group
+            self._layers.clear()
+        candidates = [each for host in found.hosts for each in host.candidates]
+        self._families = frozenset(each.endpoint.family for each in candidates)
+        limits = self.shared.limits
+        self._own_layers = {
+            each: Layers.of(
+                []
+                if each.max_connections is None
+                else [limits.cap((group, each.endpoint), f"connections to {each.endpoint}", each.max_connections)],
+                []
+                if each.rate is None
+                else [limits.pace((group, each.endpoint), f"rate of {each.endpoint}", each.rate)],
+            )
+            for each in candidates
+            if each.max_connections is not None or each.rate is not None
+        }
+
+    def own_layers(self, candidate: Candidate) -> Layers | None:
+        """Return the limits of a candidate; None when it has none of its own."""
+        return self._own_layers.get(candidate)
+
+    # Admission
+
+    def admit(self, now: float, *, connects: bool) -> Admission | Refusal:
+        """Take all that a call needs to go on, or nothing.
+
+        Args:
+          now: the time.
+          connects: whether it makes a connection, and not only asks for a permit.
+        """
+        wait = self.circuit.wait(now)
+        if wait is not None:
+            cause = "has failed too often" if wait.known else "is being tried by another call"
+            return Refusal(DestinationDelayed, cause, wait.until, wait.known)
+        refusals: list[Refusal] = []
+        for source in self.shared.in_drawn_order():
+            outcome = self._admit_from(source, now, connects=connects)
+            if isinstance(outcome, Admission):
+                return outcome
+            refusals.append(outcome)
+        return _joined(refusals)
+
+    def acquire_from(self, source: SourceState, now: float) -> Lease | Refusal:
+        """Take the limits of another source for a call that has its ticket, and its place among those that connect."""
+        layers = self.layers_of(source)[1]
+        outcome = Limits.acquire(layers, self, now)
+        return outcome if isinstance(outcome, Lease) else _blocked(outcome, layers)
+
+    def usable_families(self, source: SourceState, now: float) -> tuple[frozenset[int], Refusal | None]:
+        """Return the families that a source reaches this destination by, or why there is not one."""
+        suspensions = self.shared.suspensions
+        served = frozenset(source.families)
+        if self._families:
+            served &= self._families
+            if not served:
+                cause = f"{source.name} has no address of the family of any candidate"
+                return served, Refusal(RequeueOne, cause, now + self.policy.delay.maximum, known=True)
+        if not len(suspensions):
+            return served, None
+        for key in self.suspension_keys(source):
+            if suspensions.until(key) > now:
+                return frozenset(), self._suspended(source, key)
+        keys: dict[int, Hashable] = {family: (source, family) for family in served}
+        usable = frozenset(family for family, key in keys.items() if suspensions.until(key) <= now)
+        if usable:
+            return usable, None
+        return usable, self._suspended(source, min(keys.values(), key=suspensions.until))
+
+    def suspension_keys(self, source: SourceState) -> tuple[Hashable, ...]:
+        """Return what can keep a source from this destination, whatever the family."""
+        return ((self, None), (self, source), (source, self.group))
+
+    def plan(self, source: SourceState, families: frozenset[int], now: float) -> list[Candidate]:
+        """Return what to try from a source, in order."""
+        cooldowns = self.shared.cooldowns
+
+        def cooldown(candidate: Candidate) -> float:
+            return max(cooldowns.until(candidate.endpoint), cooldowns.until((source, candidate.endpoint)))
+
+        hosts = self.found.hosts
+        if not families >= self._families:
+            hosts = tuple(
+                attrs.evolve(host, candidates=tuple(c for c in host.candidates if c.endpoint.family in families))
+                for host in hosts
+            )
+        return make_plan(hosts, now, cooldown, self.policy.max_addresses_per_plan, self.shared.random)
+
+    def _admit_from(self, source: SourceState, now: float, *, connects: bool) -> Admission | Refusal:
+        families, refusal = self.usable_families(source, now)
+        if refusal is not None:
+            return refusal
+        layers = self.layers_of(source)[0 if connects else 1]
+        blocked = Limits.blocked(layers, self, now)
+        if blocked is not None:
+            return _blocked(blocked, layers)
+        plan = self.plan(source, families, now) if self.found.hosts else []
+        first_lease = None
+        if self._own_layers:
+            outcome = self._first_admissible(plan, now)
+            if isinstance(outcome, Refusal):
+                return outcome
+            plan, first_lease = outcome
+        lease = Limits.acquire(layers, self, now)
+        ticket = self.circuit.admit(now)
+        assert isinstance(lease, Lease), "nothing has happened since it was not blocked"
+        assert isinstance(ticket, Ticket), "nothing has happened since nobody had to wait"
+        return Admission(source, lease, ticket, self._connecting if connects else None, plan, first_lease)
+
+    def _first_admissible(self, plan: list[Candidate], now: float) -> tuple[list[Candidate], Lease | None] | Refusal:
+        """Return the plan from the first candidate on whose limits let it be tried now, and its place."""
+        refusals: list[Refusal] = []
+        for index, candidate in enumerate(plan):
+            layers = self._own_layers.get(candidate)
+            if layers is None:
+                return plan[index:] + plan[:index], None
+            outcome = Limits.acquire(layers, self, now)
+            if isinstance(outcome, Lease):
+                # Those that were skipped may have room by the time that it is their turn.
+                return plan[index:] + plan[:index], outcome
+            refusals.append(_blocked(outcome, layers))
+        return _joined(refusals)
+
+    def layers_of(self, source: SourceState) -> tuple[Layers, Layers]:
+        """Return the limits of a connection, and those of a permit."""
+        layers = self._layers.get(source)
+        if layers is None:
+            shared, policy, group = self.shared, self.policy, self.group
+            limits = shared.limits
+            named = f"from {source.name} to {group}"
+            caps = [limits.cap((source, group), f"connections {named}", policy.max_connections)]
+            paces: list[Pace] = []
+            if policy.group_max_connections is not None:
+                caps.append(limits.cap(group, f"connections to {group}", policy.group_max_connections))
+            if shared.total is not None:
+                caps.append(shared.total)
+            if policy.rate is not None:
+                paces.append(limits.pace((source, group), f"rate {named}", policy.rate))
+            if policy.group_rate is not None:
+                paces.append(limits.pace(group, f"rate to {group}", policy.group_rate))
+            layers = Layers.of([self._connecting, *caps], paces), Layers.of(caps, paces)
+            self._layers[source] = layers
+        return layers
+
+    def all_layers(self) -> Iterator[Layers]:
+        """Return every limit that there is."""
+        for source in self.shared.sources:
+            yield self.layers_of(source)[0]
+        yield from self._own_layers.values()
+
+    def _suspended(self, source: SourceState, key: Hashable) -> Refusal:
+        suspensions = self.shared.suspensions
+        which = None if key == (self, None) else source
+        name = "every source" if which is None else source.name
+        cause = f"{name} is suspended ({suspensions.reason(key)})"
+        until = suspensions.until(key)
+        return Refusal(SourceSuspended, cause, until, known=True, source=None if which is None else which.source)
+
+    # What becomes of it
+
+    def decision(self, refusal: Refusal, deadline: float) -> NotAdmitted:
+        """Return what a caller with this deadline is told."""
+        # A place may become free at any time: the shortest delay is as good a guess as any.
+        at = refusal.timer if refusal.known else min(refusal.timer, current_time() + self.policy.delay.initial)
+        until = milliseconds(at)
+        late = at > deadline
+        if refusal.kind is SourceSuspended:
+            return SourceSuspended(self.name, refusal.cause, until=until, source=refusal.source, misses_deadline=late)
+        return refusal.kind(self.name, refusal.cause, until=until, misses_deadline=late)
+
+    def health(self) -> Health | None:
+        """Return the circuit's health for an event, when somebody wants one."""
+        return None if self.shared.observer is None else self.circuit.health
+
+    def tell(self, what: What, before: Health | None, cause: str = "", source: SourceState | None = None) -> None:
+        """Tell the observer of a decision. `before` is what `health` said before it."""
+        if before is not None:
+            event = OutboundEvent(
+                destination=self.name, what=what, at=current_time(), before=before, after=self.circuit.health,
+                cause=cause, source=None if source is None else source.source,
+            )  # fmt: skip
+            self.shared.tell(event)
+
+    def suspend(self, key: Hashable, until: float, reason: str, source: SourceState | None) -> None:
+        """Leave a source out, here or at more places, as the key says."""
+        before = self.health()
+        self.shared.suspensions.suspend(key, until, reason)
+        self.tell("suspended", before, reason, source)
+
+    def is_idle(self, now: float) -> bool:
+        """Say whether nothing would be lost if this destination were forgotten."""
+        expiry = self.policy.state_expiry
+        if self.busy or max(self.used, self.circuit.until) + expiry > now:
+            return False
+        return all(pace.next_start <= now * 1_000_000 for layers in self.all_layers() for pace in layers.paces)
+
+
+def _blocked(blocked: Blocked, layers: Layers) -> Refusal:
+    if blocked.cap is not None:
+        cap = blocked.cap
+        return Refusal(RetryAt, f"{cap.held} of {cap.limit} {cap.name} are held", blockers=(cap,))
+    assert blocked.until is not None
+    slowest = max(layers.paces, key=lambda pace: pace.next_start)
+    return Refusal(RetryAt, f"the {slowest.name} is used up", blocked.until, known=True)
+
+
+def _joined(refusals: Sequence[Refusal]) -> Refusal:
+    """Return what a call hears that was refused in several places: the first way that opens counts."""
+    # Where another source has the family, time does not help the one that has not.
+    refusals = [each for each in refusals if each.kind is not RequeueOne] or refusals
+    if len(refusals) == 1:
+        return refusals[0]
+    soonest = min(refusals, key=lambda each: each.timer)
+    unknown = [each for each in refusals if not each.known]
+    # A suspension is heard of only if there is nothing but suspensions.
+    ranks = (RetryAt, SourceSuspended, RequeueOne)
+    named = min(unknown or refusals, key=lambda each: (ranks.index(each.kind), each.timer))
+    timer = soonest.timer if named.kind is not SourceSuspended else named.timer
+    blockers = tuple(dict.fromkeys(cap for each in refusals for cap in each.blockers))
+    return attrs.evolve(named, timer=timer, known=not unknown, blockers=blockers)
+
+
+def shown_until(at: float) -> int:
+    """Return a time for a snapshot."""
+    return NO_DEADLINE if at == -inf else milliseconds(at)

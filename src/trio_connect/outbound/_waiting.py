@@ -1,0 +1,199 @@
+"""Waiting for admission, under the caller's deadline and scopes.
+
+Who is next is decided by `_engine.turns`; this is the part that parks tasks. A task in the line never tries by itself:
+`Waiting.pump` tries for it, and wakes it when it has been admitted or has something else to wait for. So a place that
+is free is given away in the very step that made it free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import inf
+from typing import TYPE_CHECKING, cast, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
+
+from .._engine.limits import Cap, Lease, Limits
+from .._engine.turns import Turns
+from .._messages import call_exceeded
+from ._decisions import NotAdmitted, RequeueOne, RetryAt
+from ._shared import Shared
+from ._state import Admission, DestinationState, Refusal
+
+if TYPE_CHECKING:
+    from .._errors import DeadlineExceeded
+
+__all__ = ["Waiting"]
+
+
+class _Waiter:
+    """A task in a line."""
+
+    __slots__ = ("admission", "connects", "parked", "refusal", "task")
+
+    def __init__(self, *, connects: bool) -> None:
+        self.connects = connects
+        self.task = current_task()
+        self.parked = False
+        self.admission: Admission | None = None
+        self.refusal: Refusal | None = None
+
+    def wake(self) -> None:
+        if self.parked:
+            self.parked = False
+            reschedule(self.task)
+
+    async def park(self) -> None:
+        def abort(_raise_cancel: object) -> Abort:
+            self.parked = False
+            return Abort.SUCCEEDED
+
+        self.parked = True
+        await wait_task_rescheduled(abort)
+
+
+@final
+class Waiting:
+    """The lines of all destinations of one outbound."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self.turns = Turns()
+
+    async def admit(self, state: DestinationState, until: float, *, connects: bool, waits: bool) -> Admission:
+        """Return an admission, at once or when it is this call's turn.
+
+        Args:
+          state: the destination.
+          until: the caller's deadline in Trio time.
+          connects: whether it makes a connection.
+          waits: whether it may wait.
+
+        Raises:
+          NotAdmitted: it is not admitted, and it may not wait, or it is known to wait beyond its deadline.
+          DeadlineExceeded: the deadline came while it waited.
+        """
+        now = current_time()
+        limit = min(max(until, now), trio.current_effective_deadline())
+        before = state.health()
+        if not self.turns.waiting(state):
+            outcome = state.admit(now, connects=connects)
+            if isinstance(outcome, Admission):
+                state.tell("admitted", before, source=outcome.source)
+                return outcome
+            refusal = outcome
+        else:
+            refusal = state.last_refusal or Refusal(RetryAt, "others wait")
+            if not waits:
+                refusal = Refusal(RetryAt, f"{self.turns.waiting(state)} calls wait already", refusal.timer)
+        if not waits or refusal.kind is RequeueOne or (refusal.known and refusal.timer > limit):
+            raise self._refused(state, refusal, limit)
+        if until <= now:
+            raise self._exceeded(state, now, refusal)
+        return await self._wait(state, until, limit, connects=connects)
+
+    async def _wait(self, state: DestinationState, until: float, limit: float, *, connects: bool) -> Admission:
+        began = current_time()
+        waiter = _Waiter(connects=connects)
+        self.turns.join(state, waiter)
+        self.pump()
+        try:
+            while waiter.admission is None:
+                refusal = waiter.refusal
+                if refusal is not None and refusal.known and refusal.timer > limit:
+                    raise self._refused(state, refusal, limit)
+                timer = inf if refusal is None else refusal.timer
+                with trio.CancelScope(deadline=min(timer, until)):
+                    await waiter.park()
+                if waiter.admission is None:
+                    now = current_time()
+                    if now >= until:
+                        raise self._exceeded(state, began, waiter.refusal)
+                    if now >= timer:
+                        self.turns.wake(state)
+                        self.pump()
+        except BaseException as exc:
+            if waiter.admission is None:
+                self.turns.leave(state, waiter)
+                self.pump()
+            else:
+                # It was admitted after the cancel had taken it out of its sleep, and before it ran.
+                self.abandon(state, waiter.admission, type(exc).__name__)
+            raise
+        return waiter.admission
+
+    def abandon(self, state: DestinationState, admission: Admission, cause: str) -> None:
+        """Give back all that a call holds, which has not said how it went."""
+        if admission.first_lease is not None:
+            self.release(admission.first_lease)
+        self.end(state, admission, cause)
+        self.release(admission.lease)
+
+    def end(self, state: DestinationState, admission: Admission, cause: str) -> None:
+        """Say for a call that nothing is known, unless it has said how it went."""
+        if admission.ticket.state != "over":
+            before = state.health()
+            state.circuit.released(admission.ticket, current_time())
+            state.tell("released", before, cause, admission.source)
+            self.wake(state)
+
+    def pump(self) -> None:
+        """Let whose turn it is try, until nobody else can go on."""
+        while (turn := self.turns.next()) is not None:
+            state = cast("DestinationState", turn[0])
+            waiter = cast("_Waiter", turn[1])
+            before = state.health()
+            outcome = state.admit(current_time(), connects=waiter.connects)
+            if isinstance(outcome, Admission):
+                self.turns.granted(state)
+                state.last_refusal = None
+                waiter.admission = outcome
+                state.tell("admitted", before, source=outcome.source)
+            else:
+                self.turns.refused(state, outcome.blockers)
+                state.last_refusal = waiter.refusal = outcome
+            waiter.wake()
+
+    def release(self, lease: Lease, cap: Cap | None = None) -> None:
+        """Give back places, and let others have them."""
+        for freed in Limits.release(lease, cap):
+            self.turns.freed(freed, lease.member)
+        self.pump()
+
+    def wake(self, state: DestinationState) -> None:
+        """Let the line of a destination try again: its circuit has changed."""
+        if self.turns.waiting(state):
+            self.turns.wake(state)
+            self.pump()
+
+    def wake_all(self, states: list[DestinationState]) -> None:
+        """Let these lines try again: something that they have in common has changed."""
+        for state in states:
+            self.turns.wake(state)
+        self.pump()
+
+    def join(self, state: DestinationState) -> None:
+        """Have places kept back for a destination that is in use."""
+        total = self.shared.total
+        if total is not None and not state.is_member:
+            total.join(state)
+            state.is_member = True
+
+    def leave(self, state: DestinationState) -> None:
+        """Keep nothing back for a destination that is not in use."""
+        total = self.shared.total
+        if total is not None and state.is_member:
+            total.leave(state)
+            state.is_member = False
+            self.turns.freed(total, cast("Hashable", state))
+            self.pump()
+
+    def _refused(self, state: DestinationState, refusal: Refusal, limit: float) -> NotAdmitted:
+        state.tell("refused", state.health(), refusal.cause)
+        return state.decision(refusal, limit)
+
+    def _exceeded(self, state: DestinationState, began: float, refusal: Refusal | None) -> DeadlineExceeded:
+        detail = "" if refusal is None else refusal.cause
+        return call_exceeded(f"admission to {state.name}", current_time() - began, detail=detail)

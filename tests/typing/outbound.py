@@ -1,0 +1,57 @@
+"""What a strict checker infers of outbound destinations and their decisions."""
+
+from typing import assert_type
+
+from trio_connect import MailRecord, Source, StaticResolver, TcpStream
+from trio_connect.outbound import (
+    Candidate,
+    Connection,
+    DestinationFailed,
+    NotAdmitted,
+    OutboundEvent,
+    OutboundPolicy,
+    Permit,
+    Rate,
+    SourceSuspended,
+    open_outbound,
+)
+
+
+async def greeting(stream: TcpStream) -> bytes:
+    return await stream.receive_until(b"\r\n", 1_000)
+
+
+def observer(event: OutboundEvent) -> None:
+    print(event.what, event.after.state)
+
+
+async def candidates() -> list[Candidate]:
+    return [Candidate(("192.0.2.1", 25), rate=Rate(60, per=60.0))]
+
+
+async def use() -> None:
+    resolver = StaticResolver({}, mx={"example.org": [MailRecord("mx.example.org", 10)]})
+    async with open_outbound(
+        policy=OutboundPolicy(failures_to_delay=3), sources=[Source("192.0.2.9")], resolver=resolver, observer=observer
+    ) as out:
+        dest = out.mx("example.org")
+        async with dest.connect() as plain:
+            assert_type(plain, Connection[None])
+            assert_type(plain.stream, TcpStream)
+        async with dest.try_connect(establish=greeting) as connection:
+            assert_type(connection, Connection[bytes])
+            assert_type(connection.result, bytes)
+            assert_type(connection.source, Source | None)
+        async with out.destination("api", candidates=candidates).permit() as permit:
+            assert_type(permit, Permit)
+            assert_type(permit.candidate, Candidate | None)
+        try:
+            async with out.destination("web", candidates=[("192.0.2.1", 80)]).connect():
+                pass
+        except SourceSuspended as decision:
+            assert_type(decision.source, Source | None)
+        except NotAdmitted as decision:
+            assert_type(decision.until, int)
+        except DestinationFailed as failed:
+            assert_type(failed.decision, NotAdmitted)
+        out.destination("bad", candidates=["192.0.2.1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
