@@ -7,6 +7,7 @@ import gc
 import socket
 import weakref
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import attrs
@@ -98,9 +99,24 @@ class EndlessSocket:
 async def test_field_40_receive_into_takes_a_fair_share_of_a_pass() -> None:
     """One `receive_into` of much that is there lets the other tasks have their turn."""
     sock: Any = EndlessSocket()
-    count = await KernelSocket(sock).receive_into(memoryview(bytearray(8 * FAIR_SHARE)), -1)
+    count = await KernelSocket(sock).receive_into(memoryview(bytearray(8 * FAIR_SHARE)), inf)
     assert count == sock.read
     assert count < FAIR_SHARE + 65536
+
+
+@attrs.define
+class BrokenSocket:
+    """Has nothing but an error, at once."""
+
+    def recv(self, _size: int) -> bytes:
+        raise OSError(errno.ECONNRESET, "reset")
+
+
+async def test_field_40_an_error_at_once_is_a_checkpoint() -> None:
+    """A loop that tries again after each error lets the other tasks have their turn."""
+    sock: Any = BrokenSocket()
+    with trio.testing.assert_checkpoints(), pytest.raises(ConnectionResetError):
+        await KernelSocket(sock).receive(1, inf)
 
 
 async def test_field_40_a_connection_of_a_fixed_source_port_with_itself_is_refused(door: Door) -> None:
