@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
+import os
 import socket
 import weakref
 from itertools import pairwise
@@ -30,11 +32,13 @@ from trio_connect import (
     connectx,
     now,
     tcp_connect,
+    tcp_listen,
     unix_connect,
 )
 from trio_connect import libdill as dill
 from trio_connect._net import attempt
 from trio_connect._net.sockets.kernel_socket import FAIR_SHARE, KernelSocket
+from trio_connect.queues import open_queue_set
 from trio_connect.testing import VirtualNetwork, echo
 
 # --- 39: fixtures -----------------------------------------------------------------------------------------------------
@@ -136,6 +140,32 @@ class CrashError(Exception):
 @attrs.define(eq=False)
 class Witness:
     """Something in a frame of the caller's."""
+
+
+async def test_field_40_the_same_port_of_another_address_is_somebody_else(door: Door) -> None:
+    """A source port that is the destination's, on another address, is no connection with itself."""
+    async with await tcp_listen((faults.own_host(), 0)) as listener:
+        source = Source(ipv4=faults.own_host(), port=listener.endpoint.port)
+        async with await tcp_connect(listener.endpoint, source=source) as stream:
+            assert stream.local.port == stream.peer.port
+            await (await listener.accept()).aclose()
+
+
+class TriosOwnFactory(trio.abc.SocketFactory):
+    """Makes what Trio would make."""
+
+    def socket(self, *kind: Any) -> trio.socket.SocketType:
+        return trio.socket.from_stdlib_socket(socket.socket(*kind))
+
+
+async def test_field_40_a_full_unix_backlog_through_trios_own_sockets() -> None:
+    """Trio's socket takes EAGAIN for EINPROGRESS and reports success; that is noticed."""
+    previous = trio.socket.set_custom_socket_factory(TriosOwnFactory())
+    try:
+        with faults.full_unix_backlog() as path, pytest.raises(DeadlineExceeded, match="whose backlog is full"):
+            await unix_connect(path, now() + 20)
+    finally:
+        trio.socket.set_custom_socket_factory(previous)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -251,3 +281,147 @@ async def test_field_40_nothing_of_a_family_without_a_source_comes_into_a_race_b
     assert resolver.asked == [socket.AF_INET]
     assert outcomes(stream.report) == ["won"]
     await stream.aclose()
+
+
+# The virtual network.
+
+HOST, LOCAL = "192.0.2.1", "192.0.2.254"
+
+
+async def test_field_40_data_for_a_host_that_is_gone_times_out_as_on_linux(
+    vnet: VirtualNetwork, autojump_clock
+) -> None:
+    """After 15 retransmissions, which is 924.6 s by the documentation of tcp_retries2."""
+    vnet.host(HOST).listen(80, echo)
+    stream = await tcp_connect((HOST, 80))
+    vnet.partition(LOCAL, HOST)
+    await stream.send_all(b"lost")
+    started = trio.current_time()
+    with pytest.raises(trio.BrokenResourceError, match="timed out"):
+        await stream.receive_some()
+    assert trio.current_time() - started == pytest.approx(924.6)
+    await stream.aclose()
+
+
+async def test_field_40_retransmissions_begin_anew_after_one_arrived(vnet: VirtualNetwork, autojump_clock) -> None:
+    """The pauses of one cut do not make those of the next one longer."""
+    vnet.host(HOST).listen(80, echo)
+    stream = await tcp_connect((HOST, 80))
+    healed = 0.0
+    for cut in (50.0, 0.1):
+        vnet.partition(LOCAL, HOST)
+        await stream.send_all(b"x")
+        await trio.sleep(cut)
+        vnet.heal(LOCAL, HOST)
+        healed = trio.current_time()
+        assert await stream.receive_some() == b"x"
+    assert trio.current_time() - healed == pytest.approx(0.1)
+    await stream.aclose()
+
+
+async def test_field_40_a_retransmission_is_no_faster_than_the_path(vnet: VirtualNetwork, autojump_clock) -> None:
+    """What was lost is sent again, and what was sent behind it still needs the time of its bytes."""
+    size = 4 * 16384
+    arrived: list[float] = []
+
+    async def take_all(stream: trio.abc.Stream) -> None:
+        left = size
+        while left:
+            left -= len(await stream.receive_some())
+        arrived.append(trio.current_time())
+
+    vnet.host(HOST).listen(80, take_all, bandwidth=16384)
+    stream = await tcp_connect((HOST, 80))
+    started = trio.current_time()
+    vnet.partition(LOCAL, HOST)
+    await stream.send_all(bytes(size))
+    await trio.sleep(1.1)
+    vnet.heal(LOCAL, HOST)
+    await trio.sleep(100)
+    assert [at - started for at in arrived] == [pytest.approx(4)]
+    await stream.aclose()
+
+
+async def test_field_40_a_receive_buffer_that_shrinks_takes_no_window_back(
+    vnet: VirtualNetwork, autojump_clock
+) -> None:
+    """What was offered may come; reading opens nothing until the smaller buffer has room (RFC 9293 3.8.6)."""
+
+    async def flood(stream: trio.abc.Stream) -> None:
+        while True:
+            await stream.send_all(bytes(16384))
+
+    vnet.host(HOST).listen(80, flood)
+    stream = await tcp_connect((HOST, 80))
+    await trio.sleep(1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # 64 KiB were offered at first, and have come.
+    assert len(await stream.socket.recv(61_440)) == 61_440
+    await trio.sleep(1)
+    assert len(await stream.socket.recv(1 << 20)) == 4096
+    await trio.sleep(1)
+    assert len(await stream.socket.recv(1 << 20)) == 4096
+    stream.abort()
+
+
+# The libdill layer.
+
+
+async def test_field_40_a_negative_backlog_is_as_much_as_the_system_allows() -> None:
+    """listen(2) takes a negative backlog for the largest one, and so does `tcp_listen` of libdill."""
+    address = dill.ipaddr()
+    assert dill.ipaddr_local(address, faults.own_host(), 0, 0) == 0
+    listener = await dill.tcp_listen(address, -1)
+    clients = [await dill.tcp_connect(address, dill.now() + 2000) for _ in range(8)]
+    for handle in (*clients, listener):
+        dill.hclose(handle)
+
+
+def test_field_40_a_descriptor_that_is_refused_still_blocks() -> None:
+    """`tcp_fromfd` of a socket that is not connected leaves it as it was."""
+    with socket.socket() as sock:
+        with pytest.raises(OSError, match="not connected") as caught:
+            dill.tcp_fromfd(sock.fileno())
+        assert caught.value.errno == errno.ENOTCONN
+        assert sock.getblocking()
+        sock.settimeout(None)
+        assert fcntl.fcntl(sock, fcntl.F_GETFL) & os.O_NONBLOCK == 0
+
+
+# The queues.
+
+
+async def test_field_40_a_result_holds_no_frames() -> None:
+    """An error that is data has no history."""
+    with faults.refusing() as closed:
+        async with open_queue_set() as qs:
+            result = await qs.wait(qs.stream().connect(closed.pair))
+    assert result.error is not None
+    assert result.error.__traceback__ is None
+    assert result.error.__context__ is None
+
+
+async def test_field_40_a_token_whose_waiter_was_cancelled_is_for_who_takes_whatever_comes() -> None:
+    """Also when it completed in the very pass of the cancel."""
+    async with open_queue_set() as qs, trio.open_nursery() as nursery:
+        queue = qs.stream()
+        await queue.bind((faults.own_host(), 0))
+        await queue.listen(1)
+        queue.accept()
+        behind = queue.accept()
+        scope = trio.CancelScope()
+
+        async def by_name() -> None:
+            with scope:
+                await qs.wait(behind)
+
+        async def whatever_comes() -> None:
+            with trio.fail_after(5):
+                (result,) = await qs.wait_next(1)
+            assert result.token is behind
+
+        nursery.start_soon(by_name)
+        nursery.start_soon(whatever_comes)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        behind.cancel()
