@@ -25,6 +25,7 @@ from tests.support.streams import KINDS, Kind, narrow_pair
 from trio_connect import (
     Answer,
     DeadlineExceeded,
+    Endpoint,
     RacePolicy,
     Source,
     TcpStream,
@@ -39,6 +40,7 @@ from trio_connect import libdill as dill
 from trio_connect._net import attempt
 from trio_connect._net.sockets.kernel_socket import FAIR_SHARE, KernelSocket
 from trio_connect.queues import open_queue_set
+from trio_connect.queues._stream_transports import _source_of
 from trio_connect.testing import VirtualNetwork, echo
 
 # --- 39: fixtures -----------------------------------------------------------------------------------------------------
@@ -425,3 +427,19 @@ async def test_field_40_a_token_whose_waiter_was_cancelled_is_for_who_takes_what
         await trio.testing.wait_all_tasks_blocked()
         scope.cancel()
         behind.cancel()
+
+
+async def test_field_40_a_datagram_queue_knows_after_its_end_where_it_sent_from() -> None:
+    """The kernel chose the address with the first push, and nobody asked for it before the close."""
+    async with open_queue_set() as qs:
+        with faults.refusing() as closed:
+            queue = qs.datagram()
+            assert (await qs.wait(queue.push_to(b"x", closed.pair))).ok
+            await queue.aclose()
+            assert isinstance(queue.local, Endpoint)
+            assert queue.local.port
+
+
+def test_field_40_a_queue_that_is_bound_to_a_link_local_address_connects_from_its_zone() -> None:
+    """Without the zone the kernel could not tell which link is meant."""
+    assert _source_of(Endpoint("fe80::1", 80, 3)) == Source(ipv6="fe80::1%3", port=80)
