@@ -4,7 +4,7 @@ Each contestant runs twice, with different numbers of connections; the differenc
 setsockopt(SO_LINGER) that every contestant closes with is not counted: it is there to leave no TIME_WAIT behind. A
 traced client is so slow that its handshakes are always over when it looks: this is the inline path. For the
 asynchronous one, ours connects to a listener whose backlog is full at first, so that its handshake takes a second and
-outlasts the pass of the loop that comes before the look.
+outlasts the pass of the loop that comes before the first poll.
 """
 
 from __future__ import annotations

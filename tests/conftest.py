@@ -1,8 +1,8 @@
 import sys
 
-from tests.support.doors import door
+from tests.support.sockets import sockets
 
-__all__ = ["door"]
+__all__ = ["sockets"]
 
 # The census and the faults read Linux's /proc and tcp_info.
 collect_ignore = [] if sys.platform == "linux" else ["test_support.py"]

@@ -46,7 +46,7 @@ PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queue
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
-# A veneer speaks an original's names over one door; libdill's door is the public names themselves.
+# A veneer speaks an original's names over one front door; libdill's is the public names themselves.
 VENEER_OF: Final[Mapping[str, str]] = {"momentum": "outbound"}
 
 # Modules of values and of functions of their arguments: no clock, no randomness, no files, no sockets.

@@ -279,9 +279,9 @@ def test_subpackages_load_on_first_use(name):
     code = (
         "import sys, trio_connect\n"
         f"assert 'trio_connect.{name}' not in sys.modules\n"
-        f"door = trio_connect.{name}\n"
+        f"module = trio_connect.{name}\n"
         f"import trio_connect.{name} as imported\n"
-        "assert door is imported\n"
+        "assert module is imported\n"
     )
     assert fresh_python("-c", code).stderr == ""
 

@@ -17,8 +17,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from trio_connect import (
     DeadlineExceeded,
     Endpoint,
@@ -37,8 +37,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "regressions.md"
 # --- 1: a full backlog is no connection -------------------------------------------------------------------------------
 
 
-async def test_finding_1_a_full_unix_backlog_is_no_success(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_finding_1_a_full_unix_backlog_is_no_success(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.full_unix_backlog() as path:
             # The kernel's answer, which Python's class does not tell from "in progress".
             with socket.socket(socket.AF_UNIX) as sock:
@@ -52,9 +52,9 @@ async def test_finding_1_a_full_unix_backlog_is_no_success(door: Door) -> None:
 # --- 2 and 3: a socket is for one attempt -----------------------------------------------------------------------------
 
 
-async def test_finding_2_a_connection_is_to_whom_it_was_asked_for(door: Door) -> None:
+async def test_finding_2_a_connection_is_to_whom_it_was_asked_for(sockets: Sockets) -> None:
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         await tcp_listen(("127.0.0.1", 0)) as first,
         await tcp_listen(("127.0.0.1", 0)) as second,
     ):
@@ -72,7 +72,7 @@ async def test_finding_2_a_connection_is_to_whom_it_was_asked_for(door: Door) ->
                 assert stream.socket.getpeername()[:2] == listener.endpoint.sockaddr
                 assert stream.peer == listener.endpoint
                 # And the stream's own socket is past that state: it says that it is connected.
-                if door.name == "raw":
+                if sockets.name == "kernel":
                     with socket.socket(fileno=stream.fileno()) as look:
                         try:
                             assert look.connect_ex(second.endpoint.sockaddr) == errno.EISCONN
@@ -80,8 +80,8 @@ async def test_finding_2_a_connection_is_to_whom_it_was_asked_for(door: Door) ->
                             look.detach()
 
 
-async def test_finding_3_a_retry_is_a_fresh_attempt(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_finding_3_a_retry_is_a_fresh_attempt(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.refusing() as closed:
             for _ in range(3):  # never ECONNABORTED, which the kernel gives to the next connect() of the same socket
                 with pytest.raises(ConnectionRefusedError):
@@ -95,8 +95,8 @@ async def test_finding_3_a_retry_is_a_fresh_attempt(door: Door) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("deadline", [-1, 0])
-async def test_finding_4_a_socket_connected_to_itself_is_refused(door: Door, host: str, deadline: int) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_finding_4_a_socket_connected_to_itself_is_refused(sockets: Sockets, host: str, deadline: int) -> None:
+    async with no_leaks(counters=sockets.counters):
         own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         with faults.reserved_port(own) as port:
             source = Source(ipv6=own, port=port) if ":" in host else Source(ipv4=own, port=port)
@@ -150,7 +150,7 @@ async def test_finding_5_who_waits_on_a_socket_is_woken_when_its_connect_is_canc
             made.append(super().socket(*kind))
             return made[-1]
 
-    with Door("factory", Watched()).installed(), faults.black_hole() as hole:
+    with Sockets("factory", Watched()).installed(), faults.black_hole() as hole:
         async with no_leaks():
             with trio.fail_after(5):
                 async with trio.open_nursery() as nursery:
@@ -171,8 +171,8 @@ async def test_finding_5_who_waits_on_a_socket_is_woken_when_its_connect_is_canc
                     scope.cancel()
 
 
-async def test_finding_5_a_closed_stream_wakes_who_waits_on_its_descriptor(door: Door) -> None:
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+async def test_finding_5_a_closed_stream_wakes_who_waits_on_its_descriptor(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         stream = await tcp_connect(listener.endpoint)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -189,8 +189,8 @@ async def test_finding_5_a_closed_stream_wakes_who_waits_on_its_descriptor(door:
 # --- 6: errors that say who, and with a number ------------------------------------------------------------------------
 
 
-async def test_finding_6_every_error_has_its_errno_and_names_the_endpoint(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_finding_6_every_error_has_its_errno_and_names_the_endpoint(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.refusing() as closed, faults.black_hole() as hole:
             cases: list[tuple[Any, int, Source | None, int]] = [
                 (closed.pair, -1, None, errno.ECONNREFUSED),  # asynchronous

@@ -17,9 +17,9 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket, through_each_door
 from tests.support.faults import Peer
 from tests.support.leaks import Census, Kind, LeakError, leaks_since, no_leaks
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets, through_both_kinds
 from tests.support.sweep import CANCELLING, Mode, Step, SweepFailure, VacuousSweep, sweep
 
 FAMILIES = [
@@ -312,14 +312,14 @@ async def release_held() -> AsyncIterator[None]:
         held.pop().close()
 
 
-async def test_a_right_connect_passes_through_the_door(door: Door) -> None:
+async def test_a_right_connect_passes_over_either_kind_of_socket(sockets: Sockets) -> None:
     checked: list[Step] = []
 
     async def check(peer: Peer, step: Step) -> None:
         checked.append(step)
         assert peer.ended == peer.accepted
 
-    summary = await sweep(good_connect, environment=faults.echoing, counters=door.counters, check=check)
+    summary = await sweep(good_connect, environment=faults.echoing, counters=sockets.counters, check=check)
     assert tuple(checked) == summary.runs
     assert summary.steps >= 2
     for mode in CANCELLING:
@@ -332,13 +332,13 @@ async def test_a_right_connect_passes_through_the_door(door: Door) -> None:
     assert all(run.ending == "returned" for run in undisturbed)
 
 
-async def test_both_doors_by_hand() -> None:
-    async def one(door: Door) -> int:
+async def test_both_kinds_by_hand() -> None:
+    async def one(sockets: Sockets) -> int:
         summary = await sweep(good_connect, environment=faults.echoing, rounds=2)
         return summary.steps
 
-    steps = await through_each_door(one)
-    assert list(steps) == ["raw", "factory"]
+    steps = await through_both_kinds(one)
+    assert list(steps) == ["kernel", "factory"]
     assert all(count >= 2 for count in steps.values())
 
 
@@ -365,14 +365,14 @@ async def test_a_lost_winner_is_found(release_held: None) -> None:
         await sweep(connect_losing_its_winner, environment=faults.echoing)
 
 
-async def test_a_connect_that_trusts_cancel_to_close_fails_at_the_factorys_door() -> None:
+async def test_a_connect_that_trusts_cancel_to_close_fails_over_a_factory() -> None:
     async def connect(peer: Peer) -> trio.SocketStream:
         sock = trio.socket.socket(peer.address.family)
         await sock.connect(peer.address.pair)
         return trio.SocketStream(sock)
 
     factory = PassThroughFactory()
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         with pytest.raises(LeakError, match="sockets of the custom factory: 0 became 1"):
             await sweep(connect, environment=faults.echoing, modes=["after"], counters=factory.counters)
         factory.close_all()
@@ -511,17 +511,17 @@ async def test_a_check_may_fail_the_sweep() -> None:
         await sweep(good_connect, environment=faults.echoing, check=check)
 
 
-# The doors.
+# The two kinds of socket.
 
 
-async def test_streams_and_listeners_work_through_the_door(door: Door) -> None:
+async def test_streams_and_listeners_work_over_either_kind(sockets: Sockets) -> None:
     async def echo(stream: trio.SocketStream) -> None:
         # What a socket accepts is of its own kind.
-        assert isinstance(stream.socket, PassThroughSocket) == (door.name == "factory")
+        assert isinstance(stream.socket, PassThroughSocket) == (sockets.name == "factory")
         async for data in stream:
             await stream.send_all(data)
 
-    async with no_leaks(counters=door.counters), trio.open_nursery() as nursery:
+    async with no_leaks(counters=sockets.counters), trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, echo, 0)
         port = listeners[0].socket.getsockname()[1]
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -531,13 +531,13 @@ async def test_streams_and_listeners_work_through_the_door(door: Door) -> None:
             await stream.send_eof()
             assert await stream.receive_some() == b""
         nursery.cancel_scope.cancel()
-    if door.factory is not None:
-        assert door.factory.connects == 1
+    if sockets.factory is not None:
+        assert sockets.factory.connects == 1
 
 
 async def test_the_factory_counts_its_open_sockets() -> None:
     factory = PassThroughFactory()
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         sock = trio.socket.socket()
         assert len(factory.open) == 1
         twin = sock.dup()
@@ -553,26 +553,26 @@ async def test_the_factory_counts_its_open_sockets() -> None:
         assert not factory.open
 
 
-async def test_a_socket_left_open_fails_the_door() -> None:
-    door = Door.to("factory")
-    with pytest.raises(AssertionError, match="left open"), door.installed():
+async def test_a_factorys_socket_left_open_is_a_failure() -> None:
+    sockets = Sockets.to("factory")
+    with pytest.raises(AssertionError, match="left open"), sockets.installed():
         trio.socket.socket()
-    assert door.factory is not None
-    assert not door.factory.open
+    assert sockets.factory is not None
+    assert not sockets.factory.open
     with trio.socket.socket() as sock:
         assert sock.fileno() >= 0
 
 
-async def test_a_door_that_nobody_used_is_a_failure() -> None:
-    async def nothing(door: Door) -> None:
+async def test_a_kind_that_nobody_used_is_a_failure() -> None:
+    async def nothing(sockets: Sockets) -> None:
         await trio.lowlevel.checkpoint()
 
     with pytest.raises(AssertionError, match="nobody asked"):
-        await through_each_door(nothing)
+        await through_both_kinds(nothing)
 
 
 async def test_a_factorys_descriptor_is_of_no_use() -> None:
-    with Door.to("factory").installed():
+    with Sockets.to("factory").installed():
         with trio.socket.socket() as sock:
             assert sock.fileno() == -2
             with pytest.raises((OSError, ValueError)):
@@ -585,7 +585,7 @@ async def test_a_factorys_descriptor_is_of_no_use() -> None:
 
 
 async def test_a_cancelled_connect_leaves_the_factorys_socket_open() -> None:
-    with faults.black_hole() as hole, Door.to("factory").installed(), trio.socket.socket() as sock:
+    with faults.black_hole() as hole, Sockets.to("factory").installed(), trio.socket.socket() as sock:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sock.connect, hole.pair)
             await trio.testing.wait_all_tasks_blocked()
@@ -643,14 +643,14 @@ async def test_a_peer_greets_before_it_resets() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_socket_connects_to_itself(family: socket.AddressFamily, door: Door) -> None:
+async def test_a_socket_connects_to_itself(family: socket.AddressFamily, sockets: Sockets) -> None:
     async with no_leaks():
         with faults.self_connecting(family) as address, trio.socket.socket(family) as sock:
             await sock.connect(address.pair)
             assert sock.getsockname() == sock.getpeername()
         assert "connect" not in vars(socket.socket)
         assert "connect_ex" not in vars(socket.socket)
-        if door.name == "raw":
+        if sockets.name == "kernel":
             with (
                 faults.refusing(family) as elsewhere,
                 trio.socket.socket(family) as sock,

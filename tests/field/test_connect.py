@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from trio_connect import (
     AttemptFinished,
     ConnectFailed,
@@ -230,7 +230,7 @@ async def as_it_is(stream: TcpStream) -> TcpStream:
 @pytest.mark.parametrize("establish", [None, as_it_is], ids=["tcp", "establish"])
 @pytest.mark.parametrize("good", [True, False], ids=["won", "failed"])
 async def test_field_18_whatever_an_observer_raises_no_socket_stays_open(
-    door: Door, establish: Any, *, good: bool
+    sockets: Sockets, establish: Any, *, good: bool
 ) -> None:
     """An interrupt in an observer, at any event, closes the losers and the winner, and comes out as it is."""
     policy = RacePolicy(attempt_delay=0.01, attempt_timeout=10.0 if good else 0.05)
@@ -246,7 +246,7 @@ async def test_field_18_whatever_an_observer_raises_no_socket_stays_open(
                     if len(told) == at + 1:
                         raise Interrupt
 
-                async with no_leaks(counters=door.counters):
+                async with no_leaks(counters=sockets.counters):
                     try:
                         (await connectx(targets, policy=policy, observer=observer, establish=establish)).abort()
                     except Interrupt:
@@ -266,7 +266,7 @@ async def test_field_18_whatever_an_observer_raises_no_socket_stays_open(
 async def test_field_18_nor_whatever_closing_a_loser_raises(error: BaseException) -> None:
     """A factory's socket whose close raises keeps no other socket open; the winner is handed over."""
     factory = PassThroughFactory()
-    door = Door("factory", factory)
+    sockets = Sockets("factory", factory)
 
     class Stubborn(PassThroughSocket):
         def close(self) -> None:
@@ -282,8 +282,8 @@ async def test_field_18_nor_whatever_closing_a_loser_raises(error: BaseException
 
     factory.socket = make  # type: ignore[method-assign, assignment]
     with faults.black_hole() as hole, faults.black_hole() as other:
-        async with faults.echoing() as peer, no_leaks(counters=door.counters):
-            with door.installed():
+        async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
+            with sockets.installed():
                 policy = RacePolicy(attempt_delay=0.01)
                 targets = [hole.pair, other.pair, peer.address.pair]
                 if isinstance(error, Exception):

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, RECEIVES, Kind, connect_to, listening, pair
 from trio_connect import (
     NO_DEADLINE,
@@ -124,29 +124,29 @@ AGO = pytest.mark.parametrize("ago", [0, 1, 1000])
 
 
 @contextlib.asynccontextmanager
-async def refused_as_late(door: Door) -> AsyncIterator[None]:
+async def refused_as_late(sockets: Sockets) -> AsyncIterator[None]:
     """The block is a call that is late: a checkpoint, DeadlineExceeded, and no socket was made."""
-    created = door.factory.created if door.factory else 0
+    created = sockets.factory.created if sockets.factory else 0
     with trio.testing.assert_checkpoints(), pytest.raises(DeadlineExceeded, match=LATE) as caught:
         yield
     assert caught.value.errno == errno.ETIMEDOUT
     assert caught.value.transferred == 0
-    assert (door.factory.created if door.factory else 0) == created
+    assert (sockets.factory.created if sockets.factory else 0) == created
 
 
 @AGO
-async def test_field_27_a_late_connect_sends_nothing(door: Door, ago: int) -> None:
+async def test_field_27_a_late_connect_sends_nothing(sockets: Sockets, ago: int) -> None:
     """A connect that begins after its deadline opens no socket, and its report has the endpoints as not tried."""
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         endpoint = listener.endpoint
         source = Source(ipv4="127.0.0.1")
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await tcp_connect(endpoint, now() - ago)
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await connectx([endpoint, SILENT], now() - ago, sources=[source])
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await connect("127.0.0.1", endpoint.port, now() - ago)
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await unix_connect("/nowhere", now() - ago)
         with pytest.raises(DeadlineExceeded):
             await listener.accept(0)
@@ -204,36 +204,36 @@ async def endless() -> AsyncIterator[Endpoint]:
 
 @AGO
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_a_late_receive_takes_nothing(door: Door, kind: Kind, ago: int) -> None:
+async def test_field_27_a_late_receive_takes_nothing(sockets: Sockets, kind: Kind, ago: int) -> None:
     """A receive that begins after its deadline takes nothing, neither from the buffer nor from the kernel."""
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"ab\r\n")
         for name, receive in {**RECEIVES, "receive_exactly, 0": lambda s, d: s.receive_exactly(0, d)}.items():
-            async with refused_as_late(door):
+            async with refused_as_late(sockets):
                 await receive(near, now() - ago)
             assert near.buffered == 0, name
         assert await near.fill() == 4
         for receive in RECEIVES.values():
-            async with refused_as_late(door):
+            async with refused_as_late(sockets):
                 await receive(near, now() - ago)
         assert near.take(4) == b"ab\r\n"
 
 
 @AGO
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_a_late_send_sends_nothing(door: Door, kind: Kind, ago: int) -> None:
+async def test_field_27_a_late_send_sends_nothing(sockets: Sockets, kind: Kind, ago: int) -> None:
     """A send that begins after its deadline gives the kernel nothing, and the stream stays usable."""
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         data = bytearray(b"late")
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await near.send_all(data, now() - ago)
         data.append(0)  # no view of it is left
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await near.send_all([], now() - ago)
         if isinstance(near, UnixStream):
-            async with refused_as_late(door):
+            async with refused_as_late(sockets):
                 await near.send_fd(0, now() - ago)
-            async with refused_as_late(door):
+            async with refused_as_late(sockets):
                 await near.receive_fd(now() - ago)
         await near.send_all(b"in time")
         assert await far.receive_some() == b"in time"
@@ -241,11 +241,11 @@ async def test_field_27_a_late_send_sends_nothing(door: Door, kind: Kind, ago: i
 
 @AGO
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_a_late_accept_takes_no_connection(door: Door, kind: Kind, ago: int) -> None:
+async def test_field_27_a_late_accept_takes_no_connection(sockets: Sockets, kind: Kind, ago: int) -> None:
     """An accept that begins after its deadline leaves a connection that waits for the next one."""
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         near = await connect_to(listener)
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await listener.accept(now() - ago)
         far = await listener.accept(0)
         near.abort()
@@ -253,11 +253,11 @@ async def test_field_27_a_late_accept_takes_no_connection(door: Door, kind: Kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_a_late_graceful_close_still_closes(door: Door, kind: Kind) -> None:
+async def test_field_27_a_late_graceful_close_still_closes(sockets: Sockets, kind: Kind) -> None:
     """close_gracefully after its deadline closes, what was sent arrives, and the error says that it was late."""
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await near.send_all(b"last words")
-        async with refused_as_late(door):
+        async with refused_as_late(sockets):
             await near.close_gracefully(now() - 5)
         assert near.fileno() == -1
         assert await far.receive_exactly(10) == b"last words"
@@ -266,7 +266,7 @@ async def test_field_27_a_late_graceful_close_still_closes(door: Door, kind: Kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_closed_and_busy_are_said_first(door: Door, kind: Kind) -> None:
+async def test_field_27_closed_and_busy_are_said_first(sockets: Sockets, kind: Kind) -> None:
     """A closed or busy stream says that, rather than that the call is late."""
     late = now() - 5
     calls = {**RECEIVES, "send": lambda stream, deadline: stream.send_all(b"x", deadline)}
@@ -289,7 +289,7 @@ async def test_field_27_closed_and_busy_are_said_first(door: Door, kind: Kind) -
             await listener.accept(late)
 
 
-async def test_field_27_an_enclosing_scope_is_heard_first(door: Door) -> None:
+async def test_field_27_an_enclosing_scope_is_heard_first(sockets: Sockets) -> None:
     """At the same instant the scope around a late call ends it, without DeadlineExceeded."""
     async with pair("tcp") as (near, _), await tcp_listen(("127.0.0.1", 0)) as listener:
         calls: list[Callable[[int], Awaitable[object]]] = [
@@ -310,7 +310,7 @@ async def test_field_27_an_enclosing_scope_is_heard_first(door: Door) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_27_one_deadline_bounds_a_conversation(door: Door, kind: Kind) -> None:
+async def test_field_27_one_deadline_bounds_a_conversation(sockets: Sockets, kind: Kind) -> None:
     """A loop of receives with one deadline ends also while the peer floods."""
     async with pair(kind) as (near, far), trio.open_nursery() as nursery:
 
@@ -335,7 +335,7 @@ async def test_field_27_one_deadline_bounds_a_conversation(door: Door, kind: Kin
         far.abort()
 
 
-async def test_field_27_queues(door: Door) -> None:
+async def test_field_27_queues(sockets: Sockets) -> None:
     """A late wait keeps its token and a late wait_next gives []; a late submission does nothing and says so."""
     async with await tcp_listen(("127.0.0.1", 0)) as listener, queues.open_queue_set() as qs:
         done = qs.stream().close()
@@ -349,7 +349,7 @@ async def test_field_27_queues(door: Door) -> None:
         assert (await qs.wait(done, 0)).ok
         with pytest.raises(OSError, match="claimed already"):
             await qs.wait(done, now() - 5)
-        created = door.factory.created if door.factory else 0
+        created = sockets.factory.created if sockets.factory else 0
         endpoint = listener.endpoint
         for token in (
             qs.stream().connect(endpoint, now() - 5),
@@ -360,12 +360,12 @@ async def test_field_27_queues(door: Door) -> None:
             error = (await qs.wait(token)).error
             assert isinstance(error, DeadlineExceeded)
             assert "did not begin" in str(error)
-        assert (door.factory.created if door.factory else 0) == created
+        assert (sockets.factory.created if sockets.factory else 0) == created
 
 
-async def test_field_27_libdill_has_its_single_try(door: Door) -> None:
+async def test_field_27_libdill_has_its_single_try(sockets: Sockets) -> None:
     """The libdill layer tries once after a deadline, as libdill does."""
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         address = libdill.ipaddr()
         libdill.ipaddr_local(address, "127.0.0.1", 0, 0)
         listener = await libdill.tcp_listen(address, 10)

@@ -21,8 +21,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door, PassThroughSocket
 from tests.support.leaks import no_leaks
+from tests.support.sockets import PassThroughSocket, Sockets
 from tests.support.streams import KINDS, RECEIVES, Kind, connect_to, listening, pair
 from trio_connect import (
     DeadlineExceeded,
@@ -64,9 +64,9 @@ def little_memory(limit: int = 4 * MIB) -> Iterator[None]:
 
 @kinds
 @pytest.mark.parametrize("n", [GIB, 1 << 36], ids=["1 GiB", "64 GiB"])
-async def test_field_11_a_large_exact_read_costs_what_came(door: Door, kind: Kind, n: int) -> None:
+async def test_field_11_a_large_exact_read_costs_what_came(sockets: Sockets, kind: Kind, n: int) -> None:
     """A size from the wire costs nothing: with 3 bytes there, memory stays small and the deadline holds."""
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abc")
         with little_memory():
             with pytest.raises(DeadlineExceeded) as caught:
@@ -79,10 +79,10 @@ async def test_field_11_a_large_exact_read_costs_what_came(door: Door, kind: Kin
                 await near.receive_some(n, now() + 20)
 
 
-async def test_field_11_a_buffer_of_the_callers_costs_no_other(door: Door) -> None:
+async def test_field_11_a_buffer_of_the_callers_costs_no_other(sockets: Sockets) -> None:
     """`receive_into` needs no memory beside the caller's, also through a socket factory."""
     target = bytearray(64 * MIB)
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         await far.send_all(b"abc")
         with little_memory():
             for _ in range(3):
@@ -132,7 +132,7 @@ async def test_field_11_nothing_is_read_past_a_list_of_pieces() -> None:
 
 
 @pytest.mark.parametrize("how", ["receive_exactly", "receive_into", "receive_until"])
-async def test_field_11_polling_does_not_pay_again(door: Door, how: str) -> None:
+async def test_field_11_polling_does_not_pay_again(sockets: Sockets, how: str) -> None:
     """A read that is tried again and again leaves what has come where it is: 300 tries move nothing."""
     size = 32 * MIB
     target = bytearray(2 * size)
@@ -232,11 +232,11 @@ def test_field_12_small_pieces_do_not_multiply() -> None:
 
 
 @kinds
-async def test_field_12_a_line_of_many_pieces_arrives(door: Door, kind: Kind) -> None:
+async def test_field_12_a_line_of_many_pieces_arrives(sockets: Sockets, kind: Kind) -> None:
     """`receive_until` finds a delimiter wherever the pieces end, and leaves what follows."""
     rng = random.Random(12)
     lines = [rng.randbytes(rng.choice((0, 1, 255, 256, 300_000))).replace(b"\r", b"-") for _ in range(20)]
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
 
         async def send() -> None:
             data = b"\r\n\r\n".join([*lines, b""])
@@ -337,9 +337,9 @@ async def test_field_13_a_trickle_is_not_followed() -> None:
     flood.close()
 
 
-async def test_field_13_closing_twenty_floods_ends(door: Door) -> None:
+async def test_field_13_closing_twenty_floods_ends(sockets: Sockets) -> None:
     """Twenty real connections whose peers flood are closed, and do not wait for the end of the floods."""
-    async with no_leaks(counters=door.counters), faults.flooding() as peer, trio.open_nursery() as nursery:
+    async with no_leaks(counters=sockets.counters), faults.flooding() as peer, trio.open_nursery() as nursery:
         streams = [await tcp_connect(peer.address.pair) for _ in range(20)]
         with trio.fail_after(20):
             for stream in streams:
@@ -496,11 +496,11 @@ def failing_accept(monkeypatch: pytest.MonkeyPatch, codes: list[int]) -> Iterato
 
 @pytest.mark.parametrize("name", [name for name in SKIPPED if hasattr(errno, name)])
 async def test_field_15_accept_skips_errors_of_the_connection(
-    door: Door, name: str, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`accept` skips the codes that Trio's listener skips, through a factory's sockets too."""
     codes = [getattr(errno, name)] * 3
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         near = await tcp_connect(listener.endpoint)
         with failing_accept(monkeypatch, codes):
             stream = await listener.accept(now() + 5000)
@@ -511,10 +511,10 @@ async def test_field_15_accept_skips_errors_of_the_connection(
 
 @pytest.mark.parametrize("name", RAISED)
 async def test_field_15_accept_raises_what_concerns_the_listener(
-    door: Door, name: str, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Running out of descriptors or memory is the caller's to know, and a connection waits on."""
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         near = await tcp_connect(listener.endpoint)
         with failing_accept(monkeypatch, [getattr(errno, name)]), pytest.raises(OSError, match="Errno") as caught:
             await listener.accept()
@@ -526,10 +526,10 @@ async def test_field_15_accept_raises_what_concerns_the_listener(
 
 @pytest.mark.parametrize("deadline", [0, 30])
 async def test_field_15_an_error_without_end_is_no_busy_loop(
-    door: Door, deadline: int, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, deadline: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A code that comes for ever, such as a rule for this process, lets others run and keeps the deadline."""
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         with failing_accept(monkeypatch, [errno.EPERM] * 10_000_000), trio.fail_after(10):
             with pytest.raises(DeadlineExceeded):
                 await listener.accept(now() + deadline if deadline else 0)
@@ -547,9 +547,9 @@ def test_field_15_the_list_is_trios() -> None:
 
 
 @kinds
-async def test_field_16_success_at_once_is_a_checkpoint(door: Door, kind: Kind) -> None:
+async def test_field_16_success_at_once_is_a_checkpoint(sockets: Sockets, kind: Kind) -> None:
     """Each call with deadline 0 is a checkpoint when it succeeds, through a factory too."""
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         near = await connect_to(listener)
         with trio.testing.assert_checkpoints():
             far = await listener.accept(0)
@@ -571,9 +571,9 @@ async def test_field_16_success_at_once_is_a_checkpoint(door: Door, kind: Kind) 
 
 
 @kinds
-async def test_field_16_a_cancelled_call_does_nothing(door: Door, kind: Kind) -> None:
+async def test_field_16_a_cancelled_call_does_nothing(sockets: Sockets, kind: Kind) -> None:
     """A call with deadline 0 in a cancelled scope is cancelled, and takes or sends nothing."""
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         near = await connect_to(listener)
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -685,10 +685,10 @@ async def test_field_21_a_mode_is_never_anothers(tmp_path: Path, monkeypatch: py
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
-async def test_field_21_a_mode_through_a_factory(door: Door, tmp_path: Path) -> None:
+async def test_field_21_a_mode_through_a_factory(sockets: Sockets, tmp_path: Path) -> None:
     """The mode holds for a factory's sockets too, from before anybody can connect."""
     path = tmp_path / "socket"
-    async with no_leaks(counters=door.counters), await unix_listen(path, mode=0o622):
+    async with no_leaks(counters=sockets.counters), await unix_listen(path, mode=0o622):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o622
         await (await unix_connect(path)).aclose()
 
@@ -712,12 +712,12 @@ async def test_field_21_a_mode_that_is_not_one(tmp_path: Path, mode: Any, error:
 
 
 async def test_field_21_a_relative_path_is_removed_after_a_chdir(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing removes a relative path also when the program has changed its directory, and no namesake there."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         listener = await unix_listen("socket")
         monkeypatch.chdir(tmp_path / "elsewhere")
         other = await unix_listen("socket")
@@ -745,9 +745,9 @@ async def test_field_21_a_listener_that_fails_leaves_no_path(tmp_path: Path, mon
 
 
 @kinds
-async def test_field_31_only_a_connect_has_a_report(door: Door, kind: Kind) -> None:
+async def test_field_31_only_a_connect_has_a_report(sockets: Sockets, kind: Kind) -> None:
     """`DeadlineExceeded.report` is None where nothing was connected, and there for a connect."""
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         with pytest.raises(DeadlineExceeded) as caught:
             await listener.accept(0)
         assert caught.value.report is None

@@ -19,8 +19,8 @@ import trio.testing
 
 from tests.net.racing import outcomes
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import descriptors, no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, Kind, narrow_pair
 from trio_connect import (
     Answer,
@@ -76,7 +76,7 @@ def test_field_39_a_reserved_port_is_given_to_nobody() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_field_39_more_than_fits_does_not_fit(door: Door, kind: Kind) -> None:
+async def test_field_39_more_than_fits_does_not_fit(sockets: Sockets, kind: Kind) -> None:
     """What a test sends to block is more than this kernel holds, whatever its buffers may grow to."""
     async with narrow_pair(kind) as (near, far, too_much):
         for _ in range(3):
@@ -125,10 +125,10 @@ async def test_field_40_an_error_at_once_is_a_checkpoint() -> None:
         await KernelSocket(sock).receive(1, inf)
 
 
-async def test_field_40_a_connection_of_a_fixed_source_port_with_itself_is_refused(door: Door) -> None:
+async def test_field_40_a_connection_of_a_fixed_source_port_with_itself_is_refused(sockets: Sockets) -> None:
     """Also where the kernel would never choose that port by itself."""
     host, port = faults.own_host(), attempt.local_ports().start - 1
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(ConnectionRefusedError, match="refused after"):
             await tcp_connect((host, port), source=Source(ipv4=host, port=port))
         with pytest.raises(OSError, match="refused: 1"):
@@ -144,7 +144,7 @@ class Witness:
     """Something in a frame of the caller's."""
 
 
-async def test_field_40_the_same_port_of_another_address_is_somebody_else(door: Door) -> None:
+async def test_field_40_the_same_port_of_another_address_is_somebody_else(sockets: Sockets) -> None:
     """A source port that is the destination's, on another address, is no connection with itself."""
     async with await tcp_listen((faults.own_host(), 0)) as listener:
         source = Source(ipv4=faults.own_host(), port=listener.endpoint.port)

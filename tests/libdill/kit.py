@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from tests.support.doors import Door
+from tests.support.sockets import Sockets
 from trio_connect import libdill as dill
 from trio_connect.libdill._handles import count
 
@@ -23,9 +23,9 @@ def fails(code: int) -> Iterator[pytest.ExceptionInfo[OSError]]:
     assert caught.value.strerror
 
 
-def counters(door: Door | None = None) -> dict[str, Callable[[], int]]:
+def counters(sockets: Sockets | None = None) -> dict[str, Callable[[], int]]:
     """For a census: no handle may stay open either."""
-    return {"handles": count, **(door.counters if door is not None else {})}
+    return {"handles": count, **(sockets.counters if sockets is not None else {})}
 
 
 def loopback(port: int = 0, host: str = "127.0.0.1") -> dill.ipaddr:

@@ -15,7 +15,7 @@ from trio_connect import DeadlineExceeded, IncompleteRead
 from trio_connect import libdill as dill
 
 
-async def test_exactly_so_many_bytes(door):
+async def test_exactly_so_many_bytes(sockets):
     async with connected() as (client, server):
         buffer = bytearray(b"..........")
         assert await dill.bsend(client, b"hello, world", 5, -1) == 0
@@ -27,7 +27,7 @@ async def test_exactly_so_many_bytes(door):
 
 
 @pytest.mark.parametrize("size", [1, 1984, 1985, 65536, 65537, 1 << 20])
-async def test_every_size_arrives_whole(door, size):
+async def test_every_size_arrives_whole(sockets, size):
     data = bytes(i * 7 % 256 for i in range(256)) * (size // 256 + 1)
     data = data[:size]
     async with connected() as (client, server), trio.open_nursery() as nursery:
@@ -35,7 +35,7 @@ async def test_every_size_arrives_whole(door, size):
         assert await receive(server, size) == data
 
 
-async def test_nothing_is_always_there(door):
+async def test_nothing_is_always_there(sockets):
     async with connected() as (client, server):
         for deadline in (0, 1, -1):
             with trio.testing.assert_checkpoints():
@@ -46,7 +46,7 @@ async def test_nothing_is_always_there(door):
             assert await dill.bsend(client, b"", 0, deadline) == 0
 
 
-async def test_data_that_is_there_beats_a_deadline_that_has_passed(door):
+async def test_data_that_is_there_beats_a_deadline_that_has_passed(sockets):
     async with connected() as (client, server):
         await send(client, b"xy")
         for deadline in (0, 1):
@@ -54,14 +54,14 @@ async def test_data_that_is_there_beats_a_deadline_that_has_passed(door):
 
 
 @pytest.mark.parametrize("size", [3, 100_000])
-async def test_none_skips(door, size):
+async def test_none_skips(sockets, size):
     async with connected() as (client, server), trio.open_nursery() as nursery:
         nursery.start_soon(send, client, bytes(size) + b"end")
         assert await dill.brecv(server, None, size, -1) == 0
         assert await receive(server, 3) == b"end"
 
 
-async def test_a_skip_that_times_out_has_skipped_nothing(door):
+async def test_a_skip_that_times_out_has_skipped_nothing(sockets):
     async with connected() as (client, server):
         await send(client, b"abc")
         with fails(errno.ETIMEDOUT) as caught:
@@ -72,7 +72,7 @@ async def test_a_skip_that_times_out_has_skipped_nothing(door):
 
 
 @pytest.mark.parametrize("size", [5, 100_000])
-async def test_what_came_before_the_end_can_still_be_had(door, size):
+async def test_what_came_before_the_end_can_still_be_had(sockets, size):
     """In libdill it is lost, and nobody says how much it was."""
     async with connected() as (client, server):
         await send(client, b"abc")
@@ -90,7 +90,7 @@ async def test_what_came_before_the_end_can_still_be_had(door, size):
                 await receive(server, wanted)
 
 
-async def test_what_came_before_a_reset_can_still_be_had(door):
+async def test_what_came_before_a_reset_can_still_be_had(sockets):
     async with connected() as (client, server):
         await send(client, b"abc")
         with fails(errno.ETIMEDOUT):
@@ -103,7 +103,7 @@ async def test_what_came_before_a_reset_can_still_be_had(door):
             await receive(server, 1)
 
 
-async def test_the_end_is_told_after_a_receive_of_everything(door):
+async def test_the_end_is_told_after_a_receive_of_everything(sockets):
     async with connected() as (client, server):
         await send(client, b"abc")
         await dill.tcp_done(client, -1)
@@ -141,7 +141,7 @@ def chain(*pieces: dill.iolist) -> tuple[dill.iolist, dill.iolist]:
 
 
 @pytest.mark.parametrize("filler", [3, 70_000])
-async def test_scatter_and_gather(door, filler):
+async def test_scatter_and_gather(sockets, filler):
     async with connected() as (client, server), trio.open_nursery() as nursery:
         first, last = chain(dill.iolist(b"abc", 2), dill.iolist(None, 0), dill.iolist(bytes(filler), filler),
                             dill.iolist(b"end", 3))  # fmt: skip
@@ -153,7 +153,7 @@ async def test_scatter_and_gather(door, filler):
         head.extend(b"not held")
 
 
-async def test_a_scattered_receive_that_times_out_loses_nothing(door):
+async def test_a_scattered_receive_that_times_out_loses_nothing(sockets):
     async with connected() as (client, server):
         await send(client, b"abc")
         first, last = chain(dill.iolist(bytearray(2), 2), dill.iolist(bytearray(2), 2))

@@ -16,14 +16,14 @@ import trio
 
 from tests.libdill.kit import counters, fails, ipc_pair, listen, loopback, receive, send, tcp_pair
 from tests.support import faults
-from tests.support.doors import Door
+from tests.support.sockets import Sockets
 from tests.support.sweep import Summary, repeated, sweep
 from trio_connect import libdill as dill
 
 
-async def swept(door: Door | None, operation, **options) -> Summary:
+async def swept(sockets: Sockets | None, operation, **options) -> Summary:
     options.setdefault("inside", False)
-    return await sweep(operation, counters=counters(door), rounds=repeated(2), **options)
+    return await sweep(operation, counters=counters(sockets), rounds=repeated(2), **options)
 
 
 async def drop(handle: int) -> None:
@@ -63,31 +63,31 @@ async def ipc_ends() -> AsyncIterator[Ends]:
 
 
 @pytest.mark.parametrize("patience", [-1, 0, 10_000])
-async def test_connect(door, patience):
+async def test_connect(sockets, patience):
     async def connect(peer: faults.Peer) -> int:
         deadline = patience if patience <= 0 else dill.now() + patience
         return await dill.tcp_connect(loopback(peer.address.port, peer.address.host), deadline)
 
-    await swept(door, connect, environment=faults.echoing, dispose=drop, inside=True)
+    await swept(sockets, connect, environment=faults.echoing, dispose=drop, inside=True)
 
 
-async def test_connect_to_a_black_hole(door):
+async def test_connect_to_a_black_hole(sockets):
     with faults.black_hole() as address:
 
         async def connect() -> int:
             return await dill.tcp_connect(loopback(address.port, address.host), -1)
 
-        await swept(door, connect, dispose=drop, ports=[address.port], inside=True)
+        await swept(sockets, connect, dispose=drop, ports=[address.port], inside=True)
 
 
-async def test_listen(door):
+async def test_listen(sockets):
     async def call() -> int:
         return (await listen())[0]
 
-    await swept(door, call, dispose=drop, inside=True)
+    await swept(sockets, call, dispose=drop, inside=True)
 
 
-async def test_accept_loses_nobody(door):
+async def test_accept_loses_nobody(sockets):
     @attrs.define
     class Lobby:
         listener: int
@@ -110,10 +110,10 @@ async def test_accept_loses_nobody(door):
         if step.ending == "cancelled":
             dill.hclose(await dill.tcp_accept(where.listener, None, 0))
 
-    await swept(door, accept, environment=lobby, dispose=drop, check=check, inside=True)
+    await swept(sockets, accept, environment=lobby, dispose=drop, check=check, inside=True)
 
 
-async def test_receive_loses_nothing(door):
+async def test_receive_loses_nothing(sockets):
     async def call(ends: Ends) -> bytes:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, ends.client, b"hello")
@@ -133,11 +133,11 @@ async def test_receive_loses_nothing(door):
         assert step.ending == "cancelled"
         assert await receive(ends.server, 5) == b"hello"
 
-    await swept(door, call, environment=tcp_ends, dispose=nothing)
-    await swept(door, receive_five, environment=filled, dispose=nothing, check=check)
+    await swept(sockets, call, environment=tcp_ends, dispose=nothing)
+    await swept(sockets, receive_five, environment=filled, dispose=nothing, check=check)
 
 
-async def test_a_list_of_pieces_loses_nothing(door):
+async def test_a_list_of_pieces_loses_nothing(sockets):
     target = bytearray(2), bytearray(2)
 
     async def call(ends: Ends) -> None:
@@ -159,10 +159,10 @@ async def test_a_list_of_pieces_loses_nothing(door):
         else:
             assert target[0] + target[1] == b"helo"
 
-    await swept(door, call, environment=filled, dispose=nothing, check=check)
+    await swept(sockets, call, environment=filled, dispose=nothing, check=check)
 
 
-async def test_send(door):
+async def test_send(sockets):
     async def call(ends: Ends) -> None:
         await send(ends.client, bytes(faults.more_than_fits()))
 
@@ -172,11 +172,11 @@ async def test_send(door):
                 await dill.brecv(ends.server, None, 65536, 0)
         await send(ends.client, b"usable")
 
-    await swept(door, call, environment=tcp_ends, dispose=nothing, check=check)
+    await swept(sockets, call, environment=tcp_ends, dispose=nothing, check=check)
 
 
 @pytest.mark.parametrize("name", ["tcp_done", "ipc_done"])
-async def test_done_is_done_or_not_begun(door, name):
+async def test_done_is_done_or_not_begun(sockets, name):
     async def call(ends: Ends) -> object:
         return await getattr(dill, name)(ends.client, -1)
 
@@ -190,12 +190,12 @@ async def test_done_is_done_or_not_begun(door, name):
             await send(ends.client, b"x")
 
     environment = tcp_ends if name == "tcp_done" else ipc_ends
-    await swept(door, call, environment=environment, dispose=nothing, check=check)
+    await swept(sockets, call, environment=environment, dispose=nothing, check=check)
 
 
 @pytest.mark.parametrize("name", ["tcp_close", "ipc_close"])
 @pytest.mark.parametrize("polite", [True, False])
-async def test_close_consumes_the_handle(door, name, polite):
+async def test_close_consumes_the_handle(sockets, name, polite):
     async def call(ends: Ends) -> object:
         return await getattr(dill, name)(ends.client, -1)
 
@@ -210,7 +210,7 @@ async def test_close_consumes_the_handle(door, name, polite):
         with fails(errno.EBADF):
             dill.hclose(both.client)
 
-    await swept(door, call, environment=ends, dispose=nothing, check=check)
+    await swept(sockets, call, environment=ends, dispose=nothing, check=check)
 
 
 @contextlib.asynccontextmanager
@@ -224,23 +224,23 @@ async def ipc_lobby() -> AsyncIterator[tuple[int, Path]]:
             dill.hclose(listener)
 
 
-async def test_ipc_connect(door):
+async def test_ipc_connect(sockets):
     async def call(lobby: tuple[int, Path]) -> int:
         return await dill.ipc_connect(lobby[1], -1)
 
-    await swept(door, call, environment=ipc_lobby, dispose=drop)
+    await swept(sockets, call, environment=ipc_lobby, dispose=drop)
 
 
-async def test_ipc_connect_with_a_full_backlog(door):
+async def test_ipc_connect_with_a_full_backlog(sockets):
     with faults.full_unix_backlog() as path:
 
         async def call() -> int:
             return await dill.ipc_connect(path, dill.now() + 30)
 
-        await swept(door, call, dispose=drop, raises=TimeoutError, inside=True)
+        await swept(sockets, call, dispose=drop, raises=TimeoutError, inside=True)
 
 
-async def test_ipc_accept(door):
+async def test_ipc_accept(sockets):
     async def call(lobby: tuple[int, Path]) -> int:
         client = await dill.ipc_connect(lobby[1], -1)
         try:
@@ -248,15 +248,15 @@ async def test_ipc_accept(door):
         finally:
             dill.hclose(client)
 
-    await swept(door, call, environment=ipc_lobby, dispose=drop)
+    await swept(sockets, call, environment=ipc_lobby, dispose=drop)
 
 
-async def test_ipc_listen(door):
+async def test_ipc_listen(sockets):
     async def call() -> int:
         with tempfile.TemporaryDirectory() as directory:
             return await dill.ipc_listen(Path(directory, "s"), 10)
 
-    await swept(door, call, dispose=drop, inside=True)
+    await swept(sockets, call, dispose=drop, inside=True)
 
 
 async def test_passing_a_descriptor_leaks_none():

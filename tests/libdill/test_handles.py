@@ -178,7 +178,7 @@ async def test_hown_gives_a_new_number_and_ends_the_old():
             dill.hown(new)
 
 
-async def test_hclose_resets(door):
+async def test_hclose_resets(sockets):
     async with connected() as (client, server):
         dill.hclose(client)
         with fails(errno.ECONNRESET):
@@ -188,9 +188,9 @@ async def test_hclose_resets(door):
 
 
 @pytest.mark.parametrize("name", ["bsend", "brecv", "tcp_accept", "ipc_sendfd", "ipc_recvfd", "ipc_accept"])
-async def test_closing_a_handle_in_use_wakes_its_user_with_ebadf(door, tmp_path, name):
+async def test_closing_a_handle_in_use_wakes_its_user_with_ebadf(sockets, tmp_path, name):
     """libdill aborts the process."""
-    async with no_leaks(counters=counters(door)):
+    async with no_leaks(counters=counters(sockets)):
         if name.endswith("accept"):
             handles = await make(f"{name[:3]} listener", tmp_path)
         elif name.startswith("ipc"):

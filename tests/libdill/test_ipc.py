@@ -32,8 +32,8 @@ def close(*handles: int) -> None:
         dill.hclose(handle)
 
 
-async def test_a_conversation(door, tmp_path):
-    async with no_leaks(counters=counters(door)):
+async def test_a_conversation(sockets, tmp_path):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await connected(tmp_path / "s")
         await send(client, b"question")
         assert await dill.ipc_done(client, -1) == 0
@@ -56,7 +56,7 @@ async def test_a_conversation(door, tmp_path):
 
 
 @pytest.mark.parametrize("patience", [0, 30])
-async def test_close_with_a_silent_peer_times_out(door, tmp_path, patience):
+async def test_close_with_a_silent_peer_times_out(sockets, tmp_path, patience):
     client, server = await connected(tmp_path / "s")
     with fails(errno.ETIMEDOUT):
         await dill.ipc_close(client, dill.now() + patience if patience else 0)
@@ -65,7 +65,7 @@ async def test_close_with_a_silent_peer_times_out(door, tmp_path, patience):
     assert await dill.ipc_close(server, -1) == 0
 
 
-async def test_close_loses_nothing_when_the_peer_half_closed_first(door, tmp_path):
+async def test_close_loses_nothing_when_the_peer_half_closed_first(sockets, tmp_path):
     client, server = await connected(tmp_path / "s")
     await dill.ipc_done(client, -1)
     with fails(errno.EPIPE):
@@ -84,7 +84,7 @@ async def test_close_loses_nothing_when_the_peer_half_closed_first(door, tmp_pat
     dill.hclose(client)
 
 
-async def test_paths(door, tmp_path):
+async def test_paths(sockets, tmp_path):
     path = tmp_path / "s"
     listener = await dill.ipc_listen(os.fspath(path), 10)
     with fails(errno.EADDRINUSE):
@@ -109,7 +109,7 @@ async def test_paths(door, tmp_path):
         await dill.ipc_listen(tmp_path / "t", None)  # type: ignore[arg-type]
 
 
-async def test_accept_times_out_and_goes_on(door, tmp_path):
+async def test_accept_times_out_and_goes_on(sockets, tmp_path):
     listener = await dill.ipc_listen(tmp_path / "s", -1)
     for deadline in (0, 1, dill.now() + 20):
         with fails(errno.ETIMEDOUT):
@@ -118,7 +118,7 @@ async def test_accept_times_out_and_goes_on(door, tmp_path):
     close(await dill.ipc_accept(listener, 0), client, listener)
 
 
-async def test_a_full_backlog_is_waited_for_until_the_deadline(door):
+async def test_a_full_backlog_is_waited_for_until_the_deadline(sockets):
     """libdill: EAGAIN at once."""
     with faults.full_unix_backlog() as path:
         deadline = dill.now() + 50
@@ -130,7 +130,7 @@ async def test_a_full_backlog_is_waited_for_until_the_deadline(door):
             await dill.ipc_connect(path, 0)
 
 
-async def test_a_place_in_the_backlog_is_taken_when_there_is_one(door, tmp_path):
+async def test_a_place_in_the_backlog_is_taken_when_there_is_one(sockets, tmp_path):
     listener = await dill.ipc_listen(tmp_path / "s", 0)
     clients = [await dill.ipc_connect(tmp_path / "s", -1)]
 
@@ -179,8 +179,8 @@ async def test_fromfd(tmp_path):
 # --- passing descriptors ----------------------------------------------------------------------------------------------
 
 
-async def test_a_descriptor_arrives_and_the_senders_stays_open(door, tmp_path):
-    async with no_leaks(counters=counters(door)):
+async def test_a_descriptor_arrives_and_the_senders_stays_open(sockets, tmp_path):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await connected(tmp_path / "s")
         reading, writing = os.pipe()
         await send(client, b"before")
@@ -233,7 +233,7 @@ async def test_the_byte_it_rides_on_is_libdills():
     dill.hclose(handle)
 
 
-async def test_a_plain_byte_is_eproto_and_can_still_be_received(door, tmp_path):
+async def test_a_plain_byte_is_eproto_and_can_still_be_received(sockets, tmp_path):
     client, server = await connected(tmp_path / "s")
     await send(client, b"ab")
     for _ in range(2):
@@ -243,7 +243,7 @@ async def test_a_plain_byte_is_eproto_and_can_still_be_received(door, tmp_path):
     close(client, server)
 
 
-async def test_refusals_of_passing(door, tmp_path):
+async def test_refusals_of_passing(sockets, tmp_path):
     client, server = await connected(tmp_path / "s")
     with fails(errno.EINVAL):
         await dill.ipc_sendfd(client, -1, -1)
@@ -261,7 +261,7 @@ async def test_refusals_of_passing(door, tmp_path):
     dill.hclose(client)
 
 
-async def test_a_receiver_of_a_descriptor_keeps_others_out(door, tmp_path):
+async def test_a_receiver_of_a_descriptor_keeps_others_out(sockets, tmp_path):
     """libdill does not set its flag there."""
     client, server = await connected(tmp_path / "s")
     got: list[int] = []

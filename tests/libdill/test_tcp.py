@@ -20,7 +20,7 @@ from trio_connect import libdill as dill
 
 
 @pytest.mark.parametrize("deadline", [0, 1])
-async def test_connect_is_tried_before_its_deadline_is_looked_at(door, deadline):
+async def test_connect_is_tried_before_its_deadline_is_looked_at(sockets, deadline):
     listener, addr = await listen()
     client = await dill.tcp_connect(addr, deadline)
     server = await dill.tcp_accept(listener, None, deadline)
@@ -29,15 +29,15 @@ async def test_connect_is_tried_before_its_deadline_is_looked_at(door, deadline)
 
 
 @pytest.mark.parametrize("deadline", [0, 1, -1])
-async def test_a_closed_port_refuses_whatever_the_deadline(door, deadline):
+async def test_a_closed_port_refuses_whatever_the_deadline(sockets, deadline):
     with faults.refusing() as address, fails(errno.ECONNREFUSED) as caught:
         await dill.tcp_connect(loopback(address.port, address.host), deadline)
     assert isinstance(caught.value, ConnectionRefusedError)
 
 
-async def test_a_black_hole_times_out_and_leaves_nothing(door):
+async def test_a_black_hole_times_out_and_leaves_nothing(sockets):
     with faults.black_hole() as address:
-        async with no_leaks(counters=counters(door), ports=[address.port]):
+        async with no_leaks(counters=counters(sockets), ports=[address.port]):
             for deadline in (0, 1, dill.now() + 20):
                 with fails(errno.ETIMEDOUT) as caught:
                     await dill.tcp_connect(loopback(address.port, address.host), deadline)
@@ -45,7 +45,7 @@ async def test_a_black_hole_times_out_and_leaves_nothing(door):
                 assert dill.now() >= deadline
 
 
-async def test_connect_refuses_what_is_no_address(door):
+async def test_connect_refuses_what_is_no_address(sockets):
     with fails(errno.EINVAL):
         await dill.tcp_connect(None, -1)  # type: ignore[arg-type]
     with fails(errno.EAFNOSUPPORT):
@@ -56,7 +56,7 @@ async def test_connect_refuses_what_is_no_address(door):
         await dill.tcp_connect(("127.0.0.1", 1), -1)  # type: ignore[arg-type]
 
 
-async def test_a_cancelled_connect_sends_no_syn(door):
+async def test_a_cancelled_connect_sends_no_syn(sockets):
     """libdill sends it and then aborts."""
     async with faults.echoing() as peer:
         with trio.CancelScope() as scope:
@@ -67,7 +67,7 @@ async def test_a_cancelled_connect_sends_no_syn(door):
         assert peer.accepted == 0
 
 
-async def test_listen_writes_the_port_back(door):
+async def test_listen_writes_the_port_back(sockets):
     addr = loopback()
     listener = await dill.tcp_listen(addr, 10)
     assert dill.ipaddr_port(addr) > 0
@@ -86,13 +86,13 @@ async def test_listen_writes_the_port_back(door):
 
 
 @pytest.mark.parametrize("backlog", [-1, 0, 1 << 20])
-async def test_any_backlog_will_do(door, backlog):
+async def test_any_backlog_will_do(sockets, backlog):
     listener, addr = await listen(backlog)
     for handle in (await dill.tcp_connect(addr, -1), listener):
         dill.hclose(handle)
 
 
-async def test_listen_refuses_what_is_no_address(door):
+async def test_listen_refuses_what_is_no_address(sockets):
     with fails(errno.EINVAL):
         await dill.tcp_listen(None, 10)  # type: ignore[arg-type]
     with fails(errno.EAFNOSUPPORT):
@@ -103,7 +103,7 @@ async def test_listen_refuses_what_is_no_address(door):
         await dill.tcp_listen(loopback(0, "192.0.2.1"), 10)
 
 
-async def test_accept_times_out_and_goes_on(door):
+async def test_accept_times_out_and_goes_on(sockets):
     listener, addr = await listen()
     for deadline in (0, 1, dill.now() + 20):
         with fails(errno.ETIMEDOUT):
@@ -115,7 +115,7 @@ async def test_accept_times_out_and_goes_on(door):
         await dill.tcp_accept(listener, "peer", 0)  # type: ignore[arg-type]
 
 
-async def test_a_second_acceptor_is_busy(door):
+async def test_a_second_acceptor_is_busy(sockets):
     listener, addr = await listen()
     accepted: list[int] = []
 
@@ -132,7 +132,7 @@ async def test_a_second_acceptor_is_busy(door):
         dill.hclose(handle)
 
 
-async def test_a_cancelled_accept_loses_no_connection(door):
+async def test_a_cancelled_accept_loses_no_connection(sockets):
     listener, addr = await listen()
     client = await dill.tcp_connect(addr, -1)
     with trio.CancelScope() as scope:
@@ -219,7 +219,7 @@ async def test_what_cannot_be_taken_over_stays_the_callers():
 # --- the state machine ------------------------------------------------------------------------------------------------
 
 
-async def test_half_close(door):
+async def test_half_close(sockets):
     async with connected() as (client, server):
         await send(client, b"question")
         assert await dill.tcp_done(client, -1) == 0
@@ -236,12 +236,12 @@ async def test_half_close(door):
 
 
 @pytest.mark.parametrize("deadline", [0, 1, -1])
-async def test_done_never_waits(door, deadline):
+async def test_done_never_waits(sockets, deadline):
     async with connected() as (client, _):
         assert await dill.tcp_done(client, deadline) == 0
 
 
-async def test_a_reset_is_told_now_and_econnreset_is_told_later(door):
+async def test_a_reset_is_told_now_and_econnreset_is_told_later(sockets):
     async with faults.resetting(b"hello") as peer:
         client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         assert await receive(client, 5) == b"hello"
@@ -257,7 +257,7 @@ async def test_a_reset_is_told_now_and_econnreset_is_told_later(door):
             dill.hclose(client)
 
 
-async def test_a_broken_pipe_is_told_as_econnreset(door):
+async def test_a_broken_pipe_is_told_as_econnreset(sockets):
     """EPIPE means an end that somebody asked for."""
     async with connected() as (client, server):
         dill.hclose(server)
@@ -267,7 +267,7 @@ async def test_a_broken_pipe_is_told_as_econnreset(door):
                     await send(client, b"x")
 
 
-async def test_timeouts_and_cancellation_poison_nothing(door):
+async def test_timeouts_and_cancellation_poison_nothing(sockets):
     """In libdill either one kills the direction, and a graceful close is then impossible."""
     async with connected() as (client, server):
         await send(server, b"hel")
@@ -293,7 +293,7 @@ async def test_timeouts_and_cancellation_poison_nothing(door):
             nursery.start_soon(dill.tcp_close, server, -1)
 
 
-async def test_a_second_user_of_a_direction_is_busy(door):
+async def test_a_second_user_of_a_direction_is_busy(sockets):
     async with connected() as (client, server):
         got: list[bytes] = []
 
@@ -310,7 +310,7 @@ async def test_a_second_user_of_a_direction_is_busy(door):
         assert got == [b"hello"]
 
 
-async def test_done_while_another_task_sends_is_busy(door):
+async def test_done_while_another_task_sends_is_busy(sockets):
     """libdill returns 0 and cuts that sender off."""
     async with connected() as (client, server):
         size = faults.more_than_fits()
@@ -323,7 +323,7 @@ async def test_done_while_another_task_sends_is_busy(door):
         assert await dill.tcp_done(client, -1) == 0
 
 
-async def test_busy_comes_before_done_and_done_before_broken(door):
+async def test_busy_comes_before_done_and_done_before_broken(sockets):
     async with faults.resetting() as peer:
         client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         await dill.tcp_done(client, -1)
@@ -337,8 +337,8 @@ async def test_busy_comes_before_done_and_done_before_broken(door):
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_close_waits_for_the_peer_and_throws_its_data_away(door):
-    async with no_leaks(counters=counters(door)):
+async def test_close_waits_for_the_peer_and_throws_its_data_away(sockets):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await tcp_pair()
         await send(client, b"read by nobody")
         async with trio.open_nursery() as nursery:
@@ -352,7 +352,7 @@ async def test_close_waits_for_the_peer_and_throws_its_data_away(door):
 
 
 @pytest.mark.parametrize("patience", [0, 50])
-async def test_close_with_a_silent_peer_times_out_and_the_peer_sees_a_clean_end(door, patience):
+async def test_close_with_a_silent_peer_times_out_and_the_peer_sees_a_clean_end(sockets, patience):
     client, server = await tcp_pair()
     await send(client, b"last words")
     with fails(errno.ETIMEDOUT):
@@ -365,7 +365,7 @@ async def test_close_with_a_silent_peer_times_out_and_the_peer_sees_a_clean_end(
     assert await dill.tcp_close(server, -1) == 0
 
 
-async def test_close_holds_its_deadline_against_a_flood(door):
+async def test_close_holds_its_deadline_against_a_flood(sockets):
     """libdill: `tcp_close(s, now() + 200)` returned after 6008 ms, with success."""
     async with faults.flooding() as peer:
         client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
@@ -376,7 +376,7 @@ async def test_close_holds_its_deadline_against_a_flood(door):
         assert peer.sent > 1 << 20
 
 
-async def test_brecv_holds_its_deadline_against_a_flood(door):
+async def test_brecv_holds_its_deadline_against_a_flood(sockets):
     async with faults.flooding() as peer:
         client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
         with fails(errno.ETIMEDOUT):
@@ -385,7 +385,7 @@ async def test_brecv_holds_its_deadline_against_a_flood(door):
         dill.hclose(client)
 
 
-async def test_close_loses_nothing_when_the_peer_half_closed_first(door):
+async def test_close_loses_nothing_when_the_peer_half_closed_first(sockets):
     """libdill: of 1 MiB the client received 126,976 bytes and a reset, and tcp_close said success."""
     size = 1 << 20
     client, server = await tcp_pair()
@@ -407,9 +407,9 @@ async def test_close_loses_nothing_when_the_peer_half_closed_first(door):
     assert await dill.tcp_close(client, -1) == 0
 
 
-async def test_close_while_another_task_receives_wakes_it_with_ebadf(door):
+async def test_close_while_another_task_receives_wakes_it_with_ebadf(sockets):
     """libdill aborts the process."""
-    async with no_leaks(counters=counters(door)):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await tcp_pair()
 
         async def wait() -> None:
@@ -425,8 +425,8 @@ async def test_close_while_another_task_receives_wakes_it_with_ebadf(door):
             await dill.tcp_close(server, -1)
 
 
-async def test_close_while_another_task_sends_is_no_clean_end(door):
-    async with no_leaks(counters=counters(door)):
+async def test_close_while_another_task_sends_is_no_clean_end(sockets):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await tcp_pair()
 
         async def push() -> None:
@@ -444,7 +444,7 @@ async def test_close_while_another_task_sends_is_no_clean_end(door):
         dill.hclose(server)
 
 
-async def test_close_of_a_listener(door):
+async def test_close_of_a_listener(sockets):
     listener, addr = await listen()
     assert await dill.tcp_close(listener, -1) == 0
     with fails(errno.EBADF):
@@ -453,8 +453,8 @@ async def test_close_of_a_listener(door):
         await dill.tcp_connect(addr, -1)
 
 
-async def test_close_consumes_the_handle_also_when_cancelled(door):
-    async with no_leaks(counters=counters(door)):
+async def test_close_consumes_the_handle_also_when_cancelled(sockets):
+    async with no_leaks(counters=counters(sockets)):
         client, server = await tcp_pair()
         await send(client, b"sent before")
         with trio.move_on_after(0.01) as scope:
@@ -466,7 +466,7 @@ async def test_close_consumes_the_handle_also_when_cancelled(door):
         dill.hclose(server)
 
 
-async def test_close_of_a_connection_that_breaks_meanwhile(door):
+async def test_close_of_a_connection_that_breaks_meanwhile(sockets):
     client, server = await tcp_pair()
     async with trio.open_nursery() as nursery:
 

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 import trustme
 
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, Kind, Stream, connect_to, listening, make_clogged_pair, make_pair, pair
 from trio_connect import TcpStream, tcp_connect, tcp_listen
 
@@ -18,7 +18,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @kinds
-async def test_trios_own_check_of_half_closeable_streams(door: Door, kind: Kind) -> None:
+async def test_trios_own_check_of_half_closeable_streams(sockets: Sockets, kind: Kind) -> None:
     async def maker() -> tuple[Stream, Stream]:
         return await make_pair(kind)
 
@@ -30,7 +30,7 @@ async def test_trios_own_check_of_half_closeable_streams(door: Door, kind: Kind)
     async def make_one() -> None:
         clogged.append(await make_clogged_pair(kind))
 
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         # Side by side: to be sure that a pair is clogged takes half a second.
         async with trio.open_nursery() as nursery:
             for _ in range(12):
@@ -47,14 +47,14 @@ def authority() -> trustme.CA:
 
 
 @kinds
-async def test_tls_over_ours(door: Door, kind: Kind, authority: trustme.CA) -> None:
+async def test_tls_over_ours(sockets: Sockets, kind: Kind, authority: trustme.CA) -> None:
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("example.org").configure_cert(server_context)
     client_context = ssl.create_default_context()
     authority.configure_trust(client_context)
     data = bytes(1_000_000)
 
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         client = trio.SSLStream(await connect_to(listener), client_context, server_hostname="example.org")
         server = trio.SSLStream(await listener.accept(), server_context, server_side=True)
         with trio.fail_after(20):
@@ -79,12 +79,12 @@ async def test_tls_over_ours(door: Door, kind: Kind, authority: trustme.CA) -> N
 
 
 @kinds
-async def test_served_by_trio(door: Door, kind: Kind) -> None:
+async def test_served_by_trio(sockets: Sockets, kind: Kind) -> None:
     async def echo(stream: Stream) -> None:
         async for part in stream:
             await stream.send_all(part)
 
-    async with no_leaks(counters=door.counters), listening(kind) as listener, trio.open_nursery() as nursery:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener, trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, echo, [listener])
         with trio.fail_after(10):
             for _ in range(20):
@@ -96,8 +96,8 @@ async def test_served_by_trio(door: Door, kind: Kind) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_in_trios_stapled_stream(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+async def test_in_trios_stapled_stream(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         stapled = trio.StapledStream(near, near)
         await stapled.send_all(b"x")
         await stapled.send_eof()
@@ -106,8 +106,8 @@ async def test_in_trios_stapled_stream(door: Door) -> None:
         await stapled.aclose()
 
 
-async def test_many_at_a_time(door: Door) -> None:
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+async def test_many_at_a_time(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         done = 0
 
         async def serve(stream: TcpStream) -> None:

@@ -17,7 +17,7 @@ import trio.testing
 
 from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, outcomes, rows, starts, virtual
 from tests.support import faults
-from tests.support.doors import Door
+from tests.support.sockets import Sockets
 from tests.support.sweep import Step, repeated, sweep
 from trio_connect import (
     Answer,
@@ -298,7 +298,7 @@ async def test_a_numeric_host_is_not_looked_up(net):
     assert net.trace.lookups == ()
 
 
-async def test_a_numeric_host_and_now_or_never(door: Door):
+async def test_a_numeric_host_and_now_or_never(sockets: Sockets):
     async with faults.echoing() as peer:
         stream = await connect(*peer.address.pair, 0)
         stream.abort()
@@ -685,7 +685,7 @@ async def both_loopbacks(six: str, four: str) -> AsyncIterator[int]:
 @pytest.mark.parametrize("resolver", RESOLVERS)
 @pytest.mark.parametrize("kinds", ["good good", "refused good", "hole good", "refused refused"])
 async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
-    kinds, resolver, door: Door, autojump_clock
+    kinds, resolver, sockets: Sockets, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -706,7 +706,7 @@ async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
         environment=lambda: both_loopbacks(six, four),
         rounds=repeated(1),
         raises=ConnectFailed,
-        counters=door.counters,
+        counters=sockets.counters,
         check=check,
         quiet=0.015,
     )

@@ -1,4 +1,4 @@
-"""`connectx`: what goes in, what comes out, when it ends and what it leaves, through both doors."""
+"""`connectx`: what goes in, what comes out, when it ends and what it leaves, over both kinds of socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import trustme
 
 from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, ms, outcomes, rows, starts, virtual, winner
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.sweep import Step, repeated, sweep
 from trio_connect import (
     ConnectFailed,
@@ -69,12 +69,12 @@ async def test_line_85_an_empty_list_is_a_value_error_at_once(endpoints):
     ],
     ids=repr,
 )
-async def test_endpoints_that_are_none_are_refused_before_anything_is_opened(endpoints, error, text, door: Door):
+async def test_endpoints_that_are_none_are_refused_before_anything_is_opened(endpoints, error, text, sockets: Sockets):
     recorder = Recorder()
     with pytest.raises(error, match=text):
         await connectx(endpoints, observer=recorder)
     assert recorder.events == []
-    assert door.factory is None or not door.factory.created
+    assert sockets.factory is None or not sockets.factory.created
 
 
 @pytest.mark.parametrize(
@@ -378,9 +378,9 @@ async def swallowing() -> AsyncIterator[tuple[str, int]]:
         nursery.cancel_scope.cancel()
 
 
-async def test_line_55_and_56_the_path_behind_a_middlebox_that_never_answers_tls_loses(tls, door: Door):
+async def test_line_55_and_56_the_path_behind_a_middlebox_that_never_answers_tls_loses(tls, sockets: Sockets):
     server, client = tls
-    async with no_leaks(counters=door.counters), swallowing() as middlebox, serving_tls(server) as service:
+    async with no_leaks(counters=sockets.counters), swallowing() as middlebox, serving_tls(server) as service:
         secure = await connectx([middlebox, service], establish=handshake(client), policy=SOON)
         report = secure.transport_stream.report
         assert outcomes(report) == ["lost", "won"]
@@ -390,10 +390,10 @@ async def test_line_55_and_56_the_path_behind_a_middlebox_that_never_answers_tls
         secure.transport_stream.abort()
 
 
-async def test_line_56_a_port_that_does_not_speak_tls_is_passed_over(tls, door: Door):
+async def test_line_56_a_port_that_does_not_speak_tls_is_passed_over(tls, sockets: Sockets):
     server, client = tls
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         faults.resetting(b"220 mail\r\n") as plain,
         serving_tls(server) as service,
     ):
@@ -404,9 +404,9 @@ async def test_line_56_a_port_that_does_not_speak_tls_is_passed_over(tls, door: 
         secure.transport_stream.abort()
 
 
-async def test_a_certificate_that_does_not_match_says_so(tls, door: Door):
+async def test_a_certificate_that_does_not_match_says_so(tls, sockets: Sockets):
     server, _ = tls
-    async with no_leaks(counters=door.counters), serving_tls(server) as service:
+    async with no_leaks(counters=sockets.counters), serving_tls(server) as service:
         with pytest.raises(ConnectFailed) as caught:
             await connectx([service], establish=handshake(ssl.create_default_context()))
         assert caught.value.errno is None
@@ -503,8 +503,8 @@ async def test_at_the_same_instant_the_scope_around_the_call_wins(net, hosts):
 
 
 @pytest.mark.parametrize("cancelled_before", [True, False])
-async def test_a_call_that_was_cancelled_before_it_began_opens_nothing(cancelled_before, door: Door):
-    async with faults.echoing() as peer, no_leaks(counters=door.counters):
+async def test_a_call_that_was_cancelled_before_it_began_opens_nothing(cancelled_before, sockets: Sockets):
+    async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
         each: list[dict[str, Any]] = [{}, {"observer": Recorder()}, {"establish": trio.abc.AsyncResource.aclose}]
         for options in each:
             with trio.CancelScope() as scope:
@@ -515,10 +515,10 @@ async def test_a_call_that_was_cancelled_before_it_began_opens_nothing(cancelled
                 assert options["observer"].names == ["RaceFinished"]
                 assert outcomes(options["observer"].report) == ["not tried"]
         assert peer.accepted == 0
-    assert door.factory is None or not door.factory.created
+    assert sockets.factory is None or not sockets.factory.created
 
 
-async def test_every_call_is_a_checkpoint(door: Door):
+async def test_every_call_is_a_checkpoint(sockets: Sockets):
     async with faults.echoing() as peer:
         with faults.refusing() as refused:
             with trio.testing.assert_checkpoints():
@@ -533,8 +533,8 @@ async def test_every_call_is_a_checkpoint(door: Door):
 # --- deadline 0 -------------------------------------------------------------------------------------------------------
 
 
-async def test_now_or_never(door: Door):
-    async with faults.echoing() as peer, no_leaks(counters=door.counters):
+async def test_now_or_never(sockets: Sockets):
+    async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
         with faults.refusing() as refused, faults.black_hole() as hole:
             stream = await connectx([peer.address.pair], 0)
             stream.abort()
@@ -553,7 +553,7 @@ async def test_now_or_never(door: Door):
             del caught
 
 
-async def test_now_or_never_with_establish(door: Door):
+async def test_now_or_never_with_establish(sockets: Sockets):
     async def at_once(stream: TcpStream) -> TcpStream:
         await trio.lowlevel.checkpoint()
         return stream
@@ -561,7 +561,7 @@ async def test_now_or_never_with_establish(door: Door):
     async def never(_stream: TcpStream) -> None:
         await trio.sleep_forever()
 
-    async with faults.echoing() as peer, no_leaks(counters=door.counters):
+    async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
         stream = await connectx([peer.address.pair], 0, establish=at_once)
         stream.abort()
         with pytest.raises(DeadlineExceeded) as caught:
@@ -660,8 +660,8 @@ async def test_several_sources_are_raced_endpoint_by_endpoint(net):
     stream.abort()
 
 
-async def test_sources_on_loopback(door: Door):
-    async with faults.echoing() as peer, no_leaks(counters=door.counters):
+async def test_sources_on_loopback(sockets: Sockets):
+    async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
         stream = await connectx([peer.address.pair], sources=[Source(ipv4="127.0.0.5")])
         assert stream.local.host == "127.0.0.5"
         assert winner(stream.report).source == Source(ipv4="127.0.0.5")
@@ -943,7 +943,7 @@ async def test_a_long_list_is_not_spelled_out(net):
     assert str(error) == f"[Errno 111] all 7 attempts to {text} failed in 60.0 ms (refused: 7)"
 
 
-async def test_local_trouble_is_never_the_peers_fault(door: Door):
+async def test_local_trouble_is_never_the_peers_fault(sockets: Sockets):
     async with faults.echoing() as peer:
         with pytest.raises(ConnectFailed) as caught:
             await connectx([peer.address.pair], sources=[Source(ipv4="192.0.2.77")])
@@ -954,7 +954,7 @@ async def test_local_trouble_is_never_the_peers_fault(door: Door):
     assert not re.search("refused|reset|unreachable", str(caught.value) + str(error))
 
 
-async def test_running_out_of_descriptors_is_local(door: Door):
+async def test_running_out_of_descriptors_is_local(sockets: Sockets):
     with faults.refusing() as one, faults.refusing() as other:
         caught = None
         with faults.descriptors_exhausted():
@@ -1009,7 +1009,7 @@ async def test_line_78_the_report_is_data_that_json_takes_with_a_version_and_uni
     }  # fmt: skip
 
 
-async def test_a_stream_that_won_inline_has_a_report_too(door: Door):
+async def test_a_stream_that_won_inline_has_a_report_too(sockets: Sockets):
     async with faults.echoing() as peer:
         stream = await connectx([peer.address.pair, peer.address.pair, ("127.0.0.1", 9)])
         report = stream.report
@@ -1066,7 +1066,7 @@ async def ask(stream: TcpStream) -> TcpStream:
 @pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
 @pytest.mark.parametrize("mix", MIXES)
 async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
-    mix, establish, door: Door, autojump_clock
+    mix, establish, sockets: Sockets, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -1087,14 +1087,14 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
         environment=lambda: surroundings(MIXES[mix]),
         rounds=repeated(1),
         raises=ConnectFailed,
-        counters=door.counters,
+        counters=sockets.counters,
         check=check,
         quiet=0.015,
     )
 
 
 @pytest.mark.parametrize("kinds", ["good", "hole good", "refused hole", "refused refused"])
-async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, door: Door, autojump_clock):
+async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, sockets: Sockets, autojump_clock):
     running: list[str] = []
     recorders: list[Recorder] = []
 
@@ -1123,7 +1123,7 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, 
         environment=lambda: surroundings(kinds.split()),
         rounds=repeated(1),
         raises=ConnectFailed,
-        counters=door.counters,
+        counters=sockets.counters,
         check=check,
         quiet=0.015,
     )
@@ -1132,7 +1132,7 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, 
 @pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
 @pytest.mark.parametrize("mix", ["1 good", "1 black hole", "3 black holes", "3 with the last good", "3 in the middle"])
 async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no_winner(
-    mix, establish, door: Door, mock_clock
+    mix, establish, sockets: Sockets, mock_clock
 ):
     recorders: list[Recorder] = []
 
@@ -1151,7 +1151,7 @@ async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no
         modes=["clock"],
         rounds=repeated(3),
         raises=DeadlineExceeded,
-        counters=door.counters,
+        counters=sockets.counters,
         check=check,
         clock=mock_clock,
         jump=2.0,

@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, RECEIVES, Kind, connect_to, listening, make_pair, pair
 from trio_connect import IMMEDIATE, DeadlineExceeded, now, tcp_connect, unix_connect
 from trio_connect._deadline import to_seconds
@@ -60,8 +60,8 @@ async def stuck(kind: Kind, name: str) -> AsyncIterator[Call]:
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_a_deadline_that_comes_too_early(door: Door, kind: Kind, name: str) -> None:
-    async with no_leaks(counters=door.counters), stuck(kind, name) as call:
+async def test_a_deadline_that_comes_too_early(sockets: Sockets, kind: Kind, name: str) -> None:
+    async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
         # Closing happens once: the last case is what is left for it.
         cases = [lambda: 0, now, lambda: now() - 5, lambda: now() + 30]
         for deadline in cases[-1:] if name in ENDS else cases:
@@ -79,8 +79,8 @@ async def test_a_deadline_that_comes_too_early(door: Door, kind: Kind, name: str
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_at_the_same_instant_the_outer_scope_wins(door: Door, kind: Kind, name: str) -> None:
-    async with no_leaks(counters=door.counters), stuck(kind, name) as call:
+async def test_at_the_same_instant_the_outer_scope_wins(sockets: Sockets, kind: Kind, name: str) -> None:
+    async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
         for ahead in (0.02,) if name in ENDS else (-1, 0, 0.02):
             until = now() + int(ahead * 1000)
             with trio.CancelScope(deadline=to_seconds(until)) as scope:
@@ -89,8 +89,8 @@ async def test_at_the_same_instant_the_outer_scope_wins(door: Door, kind: Kind, 
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_a_scope_moved_later_leaves_ours_holding(door: Door, kind: Kind, name: str) -> None:
-    async with no_leaks(counters=door.counters), stuck(kind, name) as call:
+async def test_a_scope_moved_later_leaves_ours_holding(sockets: Sockets, kind: Kind, name: str) -> None:
+    async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
         # A fifth of a second, so that a machine which pauses does not reach the scope's deadline before it is moved.
         until = now() + 200
         ended = []
@@ -111,9 +111,9 @@ async def test_a_scope_moved_later_leaves_ours_holding(door: Door, kind: Kind, n
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
 @pytest.mark.parametrize("deadline", [True, 1.5, None, math.nan, "1", -2, 1, 2000], ids=repr)
-async def test_bad_deadlines(door: Door, kind: Kind, name: str, deadline: Any) -> None:
+async def test_bad_deadlines(sockets: Sockets, kind: Kind, name: str, deadline: Any) -> None:
     async with pair(kind) as (near, _), listening(kind) as listener:
-        created = door.factory.created if door.factory else 0
+        created = sockets.factory.created if sockets.factory else 0
         calls: dict[str, Call] = {
             "connect": lambda value: connect_to(listener, value),
             "accept": listener.accept,
@@ -125,15 +125,15 @@ async def test_bad_deadlines(door: Door, kind: Kind, name: str, deadline: Any) -
             await call(deadline)
         assert repr(deadline) in str(caught.value)
         assert near.fileno() != -1, "a bad deadline closed the stream"
-        assert (door.factory.created if door.factory else 0) == created
+        assert (sockets.factory.created if sockets.factory else 0) == created
 
 
 # --- ready beats expired ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
-async def test_connect_now_or_never(door: Door, family: socket.AddressFamily) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing(family) as peer:
+async def test_connect_now_or_never(sockets: Sockets, family: socket.AddressFamily) -> None:
+    async with no_leaks(counters=sockets.counters), faults.echoing(family) as peer:
         with faults.refusing(family) as closed, faults.black_hole(family) as hole:
             for _ in range(20):
                 async with await tcp_connect(peer.address.pair, IMMEDIATE) as stream:
@@ -151,8 +151,8 @@ async def test_connect_now_or_never(door: Door, family: socket.AddressFamily) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_ready_is_given_at_deadline_0(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+async def test_what_is_ready_is_given_at_deadline_0(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         for name, receive in RECEIVES.items():
             near = await connect_to(listener, 0)
             far = await listener.accept(0)
@@ -174,7 +174,7 @@ async def test_what_is_ready_is_given_at_deadline_0(door: Door, kind: Kind) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_peer_that_floods_cannot_hold_a_call_past_its_deadline(door: Door, kind: Kind) -> None:
+async def test_a_peer_that_floods_cannot_hold_a_call_past_its_deadline(sockets: Sockets, kind: Kind) -> None:
     near, far = await make_pair(kind)
 
     async def flood() -> None:
@@ -197,8 +197,8 @@ async def test_a_peer_that_floods_cannot_hold_a_call_past_its_deadline(door: Doo
         far.abort()
 
 
-async def test_a_send_that_times_out_says_how_much_went(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("unix") as (near, far):
+async def test_a_send_that_times_out_says_how_much_went(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("unix") as (near, far):
         data = bytes(range(256)) * 20_000
         with pytest.raises(DeadlineExceeded) as caught:
             await near.send_all(data, 0)
@@ -209,8 +209,8 @@ async def test_a_send_that_times_out_says_how_much_went(door: Door) -> None:
             assert await far.receive_exactly(len(data)) == data
 
 
-async def test_a_receive_that_times_out_says_how_much_came(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+async def test_a_receive_that_times_out_says_how_much_came(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         await near.send_all(b"ab")
         for name in ("receive_exactly", "receive_into", "receive_exactly, large", "receive_until"):
             with pytest.raises(DeadlineExceeded) as caught:

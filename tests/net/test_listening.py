@@ -13,8 +13,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.streams import KINDS, Kind, connect_to, listening
 from trio_connect import SocketOptions, TcpListener, TcpStream, UnixListener, tcp_connect, tcp_listen
 from trio_connect._net.sockets import kernel_socket as raw
@@ -23,8 +23,8 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @kinds
-async def test_accept_gives_a_stream_with_an_empty_report(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener, await connect_to(listener) as near:
+async def test_accept_gives_a_stream_with_an_empty_report(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener, await connect_to(listener) as near:
         with trio.testing.assert_checkpoints():
             far = await listener.accept()
         assert far.report.attempts == ()
@@ -35,17 +35,17 @@ async def test_accept_gives_a_stream_with_an_empty_report(door: Door, kind: Kind
         await far.aclose()
 
 
-async def test_port_0_becomes_the_port_that_was_chosen(door: Door) -> None:
+async def test_port_0_becomes_the_port_that_was_chosen(sockets: Sockets) -> None:
     for host in ("127.0.0.1", "::1", "0.0.0.0", "::"):
-        async with no_leaks(counters=door.counters), await tcp_listen((host, 0)) as listener:
+        async with no_leaks(counters=sockets.counters), await tcp_listen((host, 0)) as listener:
             assert listener.endpoint.host == host
             assert listener.endpoint.port == listener.socket.getsockname()[1] > 0
             assert repr(listener) == f"<TcpListener on {listener.endpoint}>"
-            assert (listener.fileno() > 2) is (door.name == "raw")
+            assert (listener.fileno() > 2) is (sockets.name == "kernel")
 
 
-async def test_an_address_in_use_or_not_ours(door: Door) -> None:
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+async def test_an_address_in_use_or_not_ours(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         with trio.testing.assert_checkpoints(), pytest.raises(OSError, match="local: bind for") as caught:
             await tcp_listen(listener.endpoint)
         assert caught.value.errno == errno.EADDRINUSE
@@ -59,8 +59,8 @@ async def test_an_address_in_use_or_not_ours(door: Door) -> None:
         del caught
 
 
-async def test_an_address_can_be_bound_again_at_once(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_an_address_can_be_bound_again_at_once(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         listener = await tcp_listen(("127.0.0.1", 0))
         near = await tcp_connect(listener.endpoint)
         far = await listener.accept()
@@ -73,9 +73,9 @@ async def test_an_address_can_be_bound_again_at_once(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("v6only", "dual"), [(None, True), (False, True), (True, False)])
-async def test_the_ipv6_wildcard_takes_ipv4_too(door: Door, v6only: bool | None, dual: bool) -> None:
+async def test_the_ipv6_wildcard_takes_ipv4_too(sockets: Sockets, v6only: bool | None, dual: bool) -> None:
     options = SocketOptions(v6only=v6only)
-    async with no_leaks(counters=door.counters), await tcp_listen(("::", 0), options=options) as listener:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("::", 0), options=options) as listener:
         assert listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == (not dual)
         await (await tcp_connect(("::1", listener.endpoint.port))).aclose()
         await (await listener.accept()).aclose()
@@ -91,8 +91,8 @@ async def test_the_ipv6_wildcard_takes_ipv4_too(door: Door, v6only: bool | None,
 
 
 @kinds
-async def test_a_second_accept_is_busy(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener, trio.open_nursery() as nursery:
+async def test_a_second_accept_is_busy(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener, trio.open_nursery() as nursery:
 
         async def accepting() -> None:
             await (await listener.accept()).aclose()
@@ -106,8 +106,8 @@ async def test_a_second_accept_is_busy(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_the_backlog_is_the_kernels(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind, backlog=3) as listener:
+async def test_the_backlog_is_the_kernels(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind, backlog=3) as listener:
         streams = [await connect_to(listener, 0) for _ in range(4)]
         with pytest.raises(trio.TooSlowError):
             await connect_to(listener, 0)
@@ -122,8 +122,8 @@ async def test_the_backlog_is_the_kernels(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_no_descriptors_left_passes_unchanged(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+async def test_no_descriptors_left_passes_unchanged(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         near = await connect_to(listener)
         with faults.descriptors_exhausted():
             for _ in range(2):
@@ -137,14 +137,14 @@ async def test_no_descriptors_left_passes_unchanged(door: Door, kind: Kind) -> N
         await near.aclose()
 
 
-async def test_serve_listeners_survives_it(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+async def test_serve_listeners_survives_it(sockets: Sockets, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "trio.serve_listeners")
     served: list[bytes] = []
 
     async def handler(stream: TcpStream) -> None:
         served.append(await stream.receive_some())
 
-    async with no_leaks(counters=door.counters), trio.open_nursery() as nursery:
+    async with no_leaks(counters=sockets.counters), trio.open_nursery() as nursery:
         (listener,) = await nursery.start(trio.serve_listeners, handler, [await tcp_listen(("127.0.0.1", 0))])
         near = await tcp_connect(listener.endpoint)
         with faults.descriptors_exhausted():
@@ -198,7 +198,7 @@ async def test_who_died_in_the_queue_of_a_fake_is_skipped() -> None:
         return sock
 
     factory.socket = make  # type: ignore[method-assign, assignment]
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         listener = await tcp_listen(("127.0.0.1", 0))
         made[0].codes = [errno.ECONNABORTED] * 3
         near = await tcp_connect(listener.endpoint)
@@ -210,8 +210,8 @@ async def test_who_died_in_the_queue_of_a_fake_is_skipped() -> None:
         await listener.aclose()
 
 
-async def test_a_client_that_resets_before_the_accept(door: Door) -> None:
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+async def test_a_client_that_resets_before_the_accept(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         (await tcp_connect(listener.endpoint)).abort()
         # Linux hands it out all the same, and says so at the first use.
         accepted = await listener.accept()
@@ -261,9 +261,9 @@ def test_a_listener_is_not_made_directly() -> None:
 
 @kinds
 async def test_a_connection_whose_stream_cannot_be_made_is_closed(
-    door: Door, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         near = await connect_to(listener)
 
         def fail(*_: object) -> Any:

@@ -7,7 +7,7 @@ import trio
 from trio_connect import IMMEDIATE, tcp_connect, tcp_listen
 
 
-async def test_what_a_ready_task_does_in_its_turn_is_seen(door):
+async def test_what_a_ready_task_does_in_its_turn_is_seen(sockets):
     async with (
         await tcp_listen(("127.0.0.1", 0)) as listener,
         await tcp_connect(listener.endpoint) as client,

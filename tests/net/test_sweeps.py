@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.faults import Peer
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, Kind, Listener, Stream, connect_to, listening, make_pair
 from tests.support.sweep import CANCELLING, Step, Summary, repeated, sweep
 from trio_connect import (
@@ -53,7 +53,7 @@ def cancelled(summary: Summary) -> int:
 
 
 @deadlines
-async def test_connect(door: Door, deadline: Callable[[], int]) -> None:
+async def test_connect(sockets: Sockets, deadline: Callable[[], int]) -> None:
     async def connect(peer: Peer) -> TcpStream:
         return await tcp_connect(peer.address.pair, deadline(), source=Source(ipv4="127.0.0.9"))
 
@@ -64,41 +64,41 @@ async def test_connect(door: Door, deadline: Callable[[], int]) -> None:
                 await trio.lowlevel.checkpoint()
 
     summary = await sweep(
-        connect, environment=faults.echoing, rounds=repeated(2), counters=door.counters, check=peer_saw_the_end
+        connect, environment=faults.echoing, rounds=repeated(2), counters=sockets.counters, check=peer_saw_the_end
     )
     assert summary.endings("before")[1]["cancelled"] == repeated(2)
 
 
 @deadlines
 @pytest.mark.parametrize("fault", [faults.refusing, faults.black_hole])
-async def test_connect_that_fails(door: Door, fault: Any, deadline: Callable[[], int]) -> None:
+async def test_connect_that_fails(sockets: Sockets, fault: Any, deadline: Callable[[], int]) -> None:
     with fault() as address:
         await sweep(
             lambda: tcp_connect(address.pair, deadline()),
             rounds=repeated(1),  # one task at a time: there is nothing to shuffle
             ports=[address.port] if fault is faults.black_hole else [],
-            counters=door.counters,
+            counters=sockets.counters,
             raises=(ConnectionRefusedError, DeadlineExceeded),
         )
 
 
-async def test_connect_that_fails_before_a_packet(door: Door) -> None:
+async def test_connect_that_fails_before_a_packet(sockets: Sockets) -> None:
     for source in (Source(ipv4="192.0.2.1"), Source(interface="nosuch0")):
         await sweep(
             lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),  # type: ignore[misc]
             rounds=repeated(2),
-            counters=door.counters,
+            counters=sockets.counters,
             raises=OSError,
         )
 
 
 @deadlines
-async def test_unix_connect_to_a_full_backlog(door: Door, deadline: Callable[[], int]) -> None:
+async def test_unix_connect_to_a_full_backlog(sockets: Sockets, deadline: Callable[[], int]) -> None:
     with faults.full_unix_backlog() as path:
         await sweep(
             lambda: unix_connect(path, deadline()),
             rounds=repeated(2),
-            counters=door.counters,
+            counters=sockets.counters,
             raises=DeadlineExceeded,
             # Without a deadline it goes on for ever, and parks never for long.
             modes=("neighbour",) if deadline() == -1 else CANCELLING,
@@ -106,7 +106,7 @@ async def test_unix_connect_to_a_full_backlog(door: Door, deadline: Callable[[],
 
 
 @kinds
-async def test_connect_and_accept(door: Door, kind: Kind) -> None:
+async def test_connect_and_accept(sockets: Sockets, kind: Kind) -> None:
     async def connect_and_accept(listener: Listener) -> None:
         near = await connect_to(listener)
         async with near, await listener.accept():
@@ -116,14 +116,14 @@ async def test_connect_and_accept(door: Door, kind: Kind) -> None:
         connect_and_accept,
         environment=lambda: listening(kind),
         rounds=repeated(2),
-        counters=door.counters,
+        counters=sockets.counters,
         inside=False,
     )
 
 
 @kinds
 @deadlines
-async def test_accept(door: Door, kind: Kind, deadline: Callable[[], int]) -> None:
+async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int]) -> None:
     @contextlib.asynccontextmanager
     async def somebody_waits() -> AsyncIterator[Listener]:
         async with listening(kind) as listener, await connect_to(listener):
@@ -131,16 +131,16 @@ async def test_accept(door: Door, kind: Kind, deadline: Callable[[], int]) -> No
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, rounds=repeated(2), counters=door.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, rounds=repeated(2), counters=sockets.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
         await sweep(
-            lambda: listener.accept(deadline()), rounds=repeated(2), counters=door.counters, raises=DeadlineExceeded
+            lambda: listener.accept(deadline()), rounds=repeated(2), counters=sockets.counters, raises=DeadlineExceeded
         )
 
 
-async def test_listen(door: Door) -> None:
-    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(2), counters=door.counters)
+async def test_listen(sockets: Sockets) -> None:
+    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(2), counters=sockets.counters)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
 
@@ -152,7 +152,7 @@ async def test_listen(door: Door) -> None:
 
         for mode in (None, 0o600):
             listen = partial(unix_listen, path, mode=mode)
-            summary = await sweep(listen, rounds=repeated(2), counters=door.counters, check=no_path, dispose=dispose)
+            summary = await sweep(listen, rounds=repeated(2), counters=sockets.counters, check=no_path, dispose=dispose)
             assert cancelled(summary)
 
 
@@ -190,7 +190,7 @@ RECEIVES: dict[str, Callable[[Stream], Awaitable[Any]]] = {
 
 @kinds
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
-async def test_receiving(door: Door, kind: Kind, receive: Operation) -> None:
+async def test_receiving(sockets: Sockets, kind: Kind, receive: Operation) -> None:
     async def nothing_lost(stream: Stream, step: Step) -> None:
         if step.ending == "returned":
             return
@@ -204,7 +204,7 @@ async def test_receiving(door: Door, kind: Kind, receive: Operation) -> None:
         receive,
         environment=lambda: with_bytes(kind),
         rounds=repeated(1),
-        counters=door.counters,
+        counters=sockets.counters,
         check=nothing_lost,
         raises=OSError,
     )
@@ -232,12 +232,12 @@ SENDS: dict[str, Operation] = {
 
 @kinds
 @pytest.mark.parametrize("send", SENDS.values(), ids=SENDS)
-async def test_sending(door: Door, kind: Kind, send: Operation) -> None:
+async def test_sending(sockets: Sockets, kind: Kind, send: Operation) -> None:
     async def still_usable(stream: Stream, step: Step) -> None:
         assert await stream.receive_exactly(6, 0) == b"unread", step
 
     await sweep(
-        send, environment=lambda: connected(kind), rounds=repeated(1), counters=door.counters, check=still_usable
+        send, environment=lambda: connected(kind), rounds=repeated(1), counters=sockets.counters, check=still_usable
     )
 
 
@@ -251,7 +251,7 @@ ENDS: dict[str, Operation] = {
 
 @kinds
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_ending(door: Door, kind: Kind, end: Operation) -> None:
+async def test_ending(sockets: Sockets, kind: Kind, end: Operation) -> None:
     async def closed(stream: Stream, step: Step) -> None:
         assert stream.fileno() == -1, step
         with pytest.raises(trio.ClosedResourceError):
@@ -262,7 +262,7 @@ async def test_ending(door: Door, kind: Kind, end: Operation) -> None:
             end,
             environment=lambda: connected(kind),
             rounds=repeated(1),
-            counters=door.counters,
+            counters=sockets.counters,
             check=closed,
             raises=DeadlineExceeded,
         )
@@ -273,7 +273,7 @@ async def test_ending(door: Door, kind: Kind, end: Operation) -> None:
 
 
 @kinds
-async def test_an_echo_from_its_connect_to_its_end(door: Door, kind: Kind) -> None:
+async def test_an_echo_from_its_connect_to_its_end(sockets: Sockets, kind: Kind) -> None:
     async def whole(listener: Listener) -> None:
         async with trio.open_nursery() as nursery:
 
@@ -290,6 +290,6 @@ async def test_an_echo_from_its_connect_to_its_end(door: Door, kind: Kind) -> No
                     await near.receive_exactly(1)
 
     await sweep(
-        whole, environment=lambda: listening(kind), rounds=repeated(1), counters=door.counters, inside=False,
+        whole, environment=lambda: listening(kind), rounds=repeated(1), counters=sockets.counters, inside=False,
         raises=(trio.BrokenResourceError, BaseExceptionGroup),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -17,9 +17,9 @@ import trio.testing
 
 from tests.net.racing import connects
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory, PassThroughSocket
 from tests.support.leaks import no_leaks
 from tests.support.scripted import ALREADY, IN_PROGRESS, passes, script
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._engine.spinning import CREDIT, PROBE
@@ -67,36 +67,36 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("endpoint", "keywords", "error", "text"), BAD, ids=[f"{b[0]} {b[1]}" for b in BAD])
 async def test_bad_input_meets_no_socket(
-    door: Door, monkeypatch: pytest.MonkeyPatch, endpoint: Any, keywords: Any, error: Any, text: str
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, endpoint: Any, keywords: Any, error: Any, text: str
 ) -> None:
     def made(*_: object) -> Any:
         raise AssertionError("a socket was made")
 
     monkeypatch.setattr(attempt, "new_socket", made)
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(error, match=re.escape(text)):
             await tcp_connect(endpoint, **keywords)
         if endpoint != ("127.0.0.1", 0) and not keywords and "port 0" not in text:
             with pytest.raises(error, match=re.escape(text)):
                 await tcp_listen(endpoint)
-    assert door.factory is None or door.factory.created == 0
+    assert sockets.factory is None or sockets.factory.created == 0
 
 
 @pytest.mark.parametrize(
     ("backlog", "error"), [(True, TypeError), (1.0, TypeError), ("1", TypeError), (-1, ValueError)]
 )
-async def test_bad_backlogs(door: Door, backlog: Any, error: Any) -> None:
+async def test_bad_backlogs(sockets: Sockets, backlog: Any, error: Any) -> None:
     with pytest.raises(error, match="backlog must be"):
         await tcp_listen(("127.0.0.1", 0), backlog=backlog)
-    assert door.factory is None or door.factory.created == 0
+    assert sockets.factory is None or sockets.factory.created == 0
 
 
 # --- success ----------------------------------------------------------------------------------------------------------
 
 
 @families
-async def test_a_stream_knows_who_and_how(door: Door, family: socket.AddressFamily) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing(family) as peer:
+async def test_a_stream_knows_who_and_how(sockets: Sockets, family: socket.AddressFamily) -> None:
+    async with no_leaks(counters=sockets.counters), faults.echoing(family) as peer:
         endpoint = Endpoint(*peer.address.pair)
         before = trio.current_time()
         async with await tcp_connect(endpoint) as stream:
@@ -114,7 +114,7 @@ async def test_a_stream_knows_who_and_how(door: Door, family: socket.AddressFami
             assert won.ended == report.elapsed >= 0
             assert before <= report.started_at <= trio.current_time()
             assert repr(stream) == f"<TcpStream to {endpoint}>"
-            if door.name == "raw":
+            if sockets.name == "kernel":
                 assert stream.fileno() == stream.socket.fileno() > 2
                 assert not os.get_blocking(stream.fileno())
                 assert not os.get_inheritable(stream.fileno())
@@ -123,9 +123,9 @@ async def test_a_stream_knows_who_and_how(door: Door, family: socket.AddressFami
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "127.0.0.77", "::1", "::", "::ffff:127.0.0.1"])
-async def test_loopback_under_each_of_its_names(door: Door, host: str) -> None:
+async def test_loopback_under_each_of_its_names(sockets: Sockets, host: str) -> None:
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         await tcp_listen(("::", 0)) as listener,
         await tcp_connect((host, listener.endpoint.port)) as stream,
     ):
@@ -134,8 +134,8 @@ async def test_loopback_under_each_of_its_names(door: Door, host: str) -> None:
         await accepted.aclose()
 
 
-async def test_every_connect_is_a_checkpoint(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
+async def test_every_connect_is_a_checkpoint(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
         with trio.testing.assert_checkpoints():
             stream = await tcp_connect(peer.address.pair)
         await stream.aclose()
@@ -143,8 +143,8 @@ async def test_every_connect_is_a_checkpoint(door: Door) -> None:
             await tcp_connect(closed.pair)
 
 
-async def test_a_cancelled_caller_sends_no_syn(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_cancelled_caller_sends_no_syn(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with socket.create_server(("127.0.0.1", 0)) as server:
             for _ in range(10):
                 with trio.CancelScope() as scope:
@@ -154,7 +154,7 @@ async def test_a_cancelled_caller_sends_no_syn(door: Door) -> None:
             server.setblocking(False)
             with pytest.raises(BlockingIOError):
                 server.accept()
-    assert door.factory is None or door.factory.created == 0
+    assert sockets.factory is None or sockets.factory.created == 0
 
 
 # --- the errno contract -----------------------------------------------------------------------------------------------
@@ -173,16 +173,16 @@ def check_text(error: OSError, target: str, words: str, *, local: bool = False) 
 
 
 @families
-async def test_refused(door: Door, family: socket.AddressFamily) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_refused(sockets: Sockets, family: socket.AddressFamily) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.refusing(family) as closed, pytest.raises(ConnectionRefusedError) as caught:
             await tcp_connect(closed.pair)
         check_text(caught.value, str(Endpoint(*closed.pair)), "refused")
         del caught
 
 
-async def test_no_free_descriptor(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_no_free_descriptor(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.descriptors_exhausted(), pytest.raises(OSError, match="too many open files") as caught:
             await tcp_connect(LOCAL)
         assert caught.value.errno == errno.EMFILE
@@ -206,8 +206,8 @@ async def test_no_free_descriptor(door: Door) -> None:
     ],
     ids=str,
 )
-async def test_local_trouble(door: Door, endpoint: Any, source: Source | None, code: int, phase: str) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_local_trouble(sockets: Sockets, endpoint: Any, source: Source | None, code: int, phase: str) -> None:
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(OSError, match="local: ") as caught:
             await tcp_connect(endpoint, source=source)
         assert caught.value.errno == code
@@ -223,8 +223,8 @@ async def test_local_trouble(door: Door, endpoint: Any, source: Source | None, c
         del caught
 
 
-async def test_a_source_port_in_use(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
+async def test_a_source_port_in_use(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
         with socket.create_server(("127.0.0.1", 0)) as owner:
             port = owner.getsockname()[1]
             with pytest.raises(OSError, match="local: bind for") as caught:
@@ -233,8 +233,8 @@ async def test_a_source_port_in_use(door: Door) -> None:
             del caught
 
 
-async def test_the_same_four_tuple_twice(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
+async def test_the_same_four_tuple_twice(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
         first = await tcp_connect(peer.address.pair)
         source = Source(ipv4="127.0.0.1", port=first.local.port)
         with pytest.raises(OSError, match="local: ") as caught:
@@ -244,8 +244,8 @@ async def test_the_same_four_tuple_twice(door: Door) -> None:
         del caught
 
 
-async def test_a_link_local_address_without_its_zone(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_link_local_address_without_its_zone(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(OSError, match="local: connect for") as caught:
             await tcp_connect(("fe80::1", 9))
         assert caught.value.errno == errno.EINVAL
@@ -253,9 +253,9 @@ async def test_a_link_local_address_without_its_zone(door: Door) -> None:
         del caught
 
 
-async def test_an_address_that_tcp_cannot_reach(door: Door) -> None:
+async def test_an_address_that_tcp_cannot_reach(sockets: Sockets) -> None:
     # TCP to a multicast address: refused by the routing code of this machine, nothing is contacted.
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(OSError, match=r"connect to 224.0.0.1:9 from .* failed .network is unreachable.") as caught:
             await tcp_connect(("224.0.0.1", 9))
         assert caught.value.errno == errno.ENETUNREACH
@@ -340,7 +340,7 @@ whens = pytest.mark.parametrize("when", WAITS)
 @pytest.mark.parametrize("bounded", [True, False], ids=["with a deadline", "without"])
 @connects
 @pytest.mark.parametrize("spins", [True, False], ids=["spins", "looks at once"])
-async def test_a_success_at_the_raw_door(
+async def test_a_success_of_a_kernel_socket(
     monkeypatch: pytest.MonkeyPatch, when: str, bounded: bool, connect: Any, spins: bool
 ) -> None:
     (sock,) = script(monkeypatch, [*WAITS[when], 0], spins=spins)
@@ -402,7 +402,7 @@ async def test_deadline_0_grants_one_pass_for_everybody(monkeypatch: pytest.Monk
 
 @codes
 @whens
-async def test_an_injected_errno_at_the_raw_door(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
+async def test_an_injected_errno_of_a_kernel_socket(monkeypatch: pytest.MonkeyPatch, code: int, when: str) -> None:
     script(monkeypatch, [*WAITS[when], code])
     async with no_leaks():
         with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
@@ -419,9 +419,9 @@ def check_injected(error: OSError, code: int) -> None:
 
 
 @codes
-async def test_an_injected_errno_at_the_factory_door(code: int) -> None:
+async def test_an_injected_errno_of_a_factorys_socket(code: int) -> None:
     factory = FailingFactory(code)
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         for deadline in (-1, 0):
             with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
                 await tcp_connect(LOCAL, deadline)
@@ -437,7 +437,7 @@ async def test_an_error_without_errno_gets_one(where: str) -> None:
 
     if where == "socket":
         factory.socket = raise_without  # type: ignore[method-assign, assignment]
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         with pytest.raises(OSError, match=r"127.0.0.1:9") as caught:
             await tcp_connect(LOCAL, source=Source(ipv4="127.0.0.1"))
         assert caught.value.errno == errno.EIO
@@ -450,7 +450,7 @@ async def test_what_is_no_oserror_passes_and_leaves_nothing() -> None:
     async def explode(*_: Any) -> None:
         raise ZeroDivisionError
 
-    with Door("factory", factory).installed():
+    with Sockets("factory", factory).installed():
         for deadline in (-1, 0, now() + 5000):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(FailingSocket, "connect", explode)
@@ -460,7 +460,7 @@ async def test_what_is_no_oserror_passes_and_leaves_nothing() -> None:
 
 
 async def test_a_fakes_cancelled_connect_is_cancelled_as_such() -> None:
-    with faults.black_hole() as hole, Door.to("factory").installed():
+    with faults.black_hole() as hole, Sockets.to("factory").installed():
         for deadline in (0, now() + 5000, -1):
             caught = None
             with trio.move_on_after(0.01) as scope:
@@ -477,7 +477,7 @@ async def test_a_fakes_cancelled_connect_is_cancelled_as_such() -> None:
 
 
 async def test_a_cancel_during_the_passes_of_deadline_0_is_no_group() -> None:
-    with faults.black_hole() as hole, Door.to("factory").installed():
+    with faults.black_hole() as hole, Sockets.to("factory").installed():
         caught: list[type[BaseException]] = []
         for passes in range(7):
             with trio.CancelScope() as scope:
@@ -516,9 +516,9 @@ async def test_a_cancel_during_the_passes_of_deadline_0_is_no_group() -> None:
     ],
     ids=str,
 )
-async def test_a_connection_comes_from_its_source(door: Door, host: str, source: Source, local: str) -> None:
+async def test_a_connection_comes_from_its_source(sockets: Sockets, host: str, source: Source, local: str) -> None:
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         await tcp_listen((host, 0)) as listener,
         await tcp_connect(listener.endpoint, source=source) as stream,
     ):
@@ -528,35 +528,35 @@ async def test_a_connection_comes_from_its_source(door: Door, host: str, source:
         assert stream.report.attempts[0].source == source
         if source.interface:
             assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
-        if door.name == "raw" and source.address(listener.endpoint.family):
+        if sockets.name == "kernel" and source.address(listener.endpoint.family):
             assert stream.getsockopt(socket.IPPROTO_IP, attempt._IP_BIND_ADDRESS_NO_PORT) == 1
         await accepted.aclose()
 
 
 @pytest.mark.parametrize("source", [Source(ipv4="127.0.0.1"), Source(), Source(ipv4="127.0.0.9")], ids=str)
-async def test_a_source_port_is_used_again_and_again(door: Door, source: Source) -> None:
+async def test_a_source_port_is_used_again_and_again(sockets: Sockets, source: Source) -> None:
     # Bound by another socket too all the while: it takes SO_REUSEADDR, and no stranger is given this port meanwhile.
     with faults.reserved_port(source.ipv4 or "0.0.0.0") as port:
-        async with no_leaks(counters=door.counters), faults.echoing() as peer:
+        async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
             for _ in range(3):
                 stream = await tcp_connect(peer.address.pair, source=Source(ipv4=source.ipv4, port=port))
                 assert stream.local.port == port
                 stream.abort()
 
 
-async def test_an_error_says_where_it_came_from(door: Door) -> None:
+async def test_an_error_says_where_it_came_from(sockets: Sockets) -> None:
     with faults.refusing() as closed:
         source = Source(ipv4="127.0.0.9", interface="lo")
         with pytest.raises(ConnectionRefusedError, match=r"from 127\.0\.0\.9, interface lo refused"):
             await tcp_connect(closed.pair, source=source)
 
 
-# --- what doors owe each other ----------------------------------------------------------------------------------------
+# --- what both kinds of socket owe -----------------------------------------------------------------------------------
 
 
 async def test_the_factory_is_still_installed_after_each_call() -> None:
-    with Door.to("factory").installed() as door, faults.refusing() as closed:
-        factory = door.factory
+    with Sockets.to("factory").installed() as sockets, faults.refusing() as closed:
+        factory = sockets.factory
         with pytest.raises(ConnectionRefusedError):
             await tcp_connect(closed.pair)
         async with listening("tcp") as listener:
@@ -576,7 +576,7 @@ class OptionlessFactory(PassThroughFactory):
 
 async def test_a_fake_may_lack_our_defaults_but_not_what_was_asked_for() -> None:
     async with faults.echoing() as peer:
-        with Door("factory", OptionlessFactory()).installed():
+        with Sockets("factory", OptionlessFactory()).installed():
             await (await tcp_connect(peer.address.pair)).aclose()
             await (await tcp_listen(("127.0.0.1", 0))).aclose()
             asked = SocketOptions(nodelay=True, keepalive_idle=5)
@@ -598,7 +598,7 @@ async def test_a_fake_may_have_no_names() -> None:
     factory = PassThroughFactory()
     factory.socket = lambda *kind: Nameless(factory, socket.socket(*kind))  # type: ignore[method-assign]
     async with faults.echoing() as peer:
-        with Door("factory", factory).installed(), faults.refusing() as closed:
+        with Sockets("factory", factory).installed(), faults.refusing() as closed:
             stream = await tcp_connect(peer.address.pair)
             assert stream.peer == Endpoint(*peer.address.pair)
             await stream.aclose()

@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from trio_connect import DeadlineExceeded, UnixListener, UnixStream, now, unix_connect, unix_listen
 from trio_connect._net import unix
 from trio_connect._net.sockets.kernel_socket import KernelSocket
@@ -32,12 +32,12 @@ from trio_connect._net.sockets.kernel_socket import KernelSocket
     ],
     ids=repr,
 )
-async def test_bad_paths_meet_no_socket(door: Door, path: Any, error: type[Exception], text: str) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_bad_paths_meet_no_socket(sockets: Sockets, path: Any, error: type[Exception], text: str) -> None:
+    async with no_leaks(counters=sockets.counters):
         for call in (unix_connect, unix_listen):
             with pytest.raises(error, match=re.escape(text)):
                 await call(path)
-    assert door.factory is None or door.factory.created == 0
+    assert sockets.factory is None or sockets.factory.created == 0
 
 
 async def test_a_platform_without_them_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def faulty(tmp_path: Path) -> dict[str, Path]:
         ("long", errno.ENAMETOOLONG, r"failed \(file name too long\)"),
     ],
 )
-async def test_errnos_of_paths(door: Door, faulty: dict[str, Path], name: str, code: int, words: str) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_errnos_of_paths(sockets: Sockets, faulty: dict[str, Path], name: str, code: int, words: str) -> None:
+    async with no_leaks(counters=sockets.counters):
         for path in (faulty[name], os.fsencode(faulty[name])):
             with trio.testing.assert_checkpoints(), pytest.raises(OSError, match="connect to") as caught:
                 await unix_connect(path)
@@ -91,8 +91,8 @@ async def test_errnos_of_paths(door: Door, faulty: dict[str, Path], name: str, c
             del caught
 
 
-async def test_a_socket_of_another_type(door: Door, tmp_path: Path) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_socket_of_another_type(sockets: Sockets, tmp_path: Path) -> None:
+    async with no_leaks(counters=sockets.counters):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(os.fspath(tmp_path / "datagram"))
             with pytest.raises(OSError, match="wrong type") as caught:
@@ -101,18 +101,18 @@ async def test_a_socket_of_another_type(door: Door, tmp_path: Path) -> None:
             del caught
 
 
-async def test_an_absent_abstract_name(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_an_absent_abstract_name(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(ConnectionRefusedError, match="connect to @trio-connect-absent from this machine refused"):
             await unix_connect("\0trio-connect-absent")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="permissions do not bind root")
-async def test_a_path_without_permission(door: Door, tmp_path: Path) -> None:
+async def test_a_path_without_permission(sockets: Sockets, tmp_path: Path) -> None:
     folder = tmp_path / "closed"
     folder.mkdir()
     path = folder / "socket"
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(os.fspath(path))
             sock.listen()
@@ -131,8 +131,8 @@ async def test_a_path_without_permission(door: Door, tmp_path: Path) -> None:
             del caught
 
 
-async def test_no_free_descriptor(door: Door, tmp_path: Path) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_no_free_descriptor(sockets: Sockets, tmp_path: Path) -> None:
+    async with no_leaks(counters=sockets.counters):
         for call in (unix_connect, unix_listen):
             with faults.descriptors_exhausted(), pytest.raises(OSError, match=r"local: socket for .*: too many open"):
                 await call(tmp_path / "x")
@@ -141,8 +141,8 @@ async def test_no_free_descriptor(door: Door, tmp_path: Path) -> None:
 # --- a full backlog ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_backlog_is_waited_for(door: Door, tmp_path: Path) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_full_backlog_is_waited_for(sockets: Sockets, tmp_path: Path) -> None:
+    async with no_leaks(counters=sockets.counters):
         listener = await unix_listen(tmp_path / "socket", backlog=0)
         first = await unix_connect(listener.path)
         got: list[UnixStream] = []
@@ -179,8 +179,8 @@ async def test_waiting_for_room_is_no_busy_loop(monkeypatch: pytest.MonkeyPatch)
     assert 8 <= tries <= 14
 
 
-async def test_a_listener_that_goes_while_its_backlog_is_waited_for(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_listener_that_goes_while_its_backlog_is_waited_for(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         with faults.full_unix_backlog() as path:
             os.unlink(path)
             with pytest.raises(FileNotFoundError):
@@ -191,14 +191,14 @@ async def test_a_listener_that_goes_while_its_backlog_is_waited_for(door: Door) 
 
 
 @pytest.mark.parametrize("kind", ["text", "bytes", "path", "abstract"])
-async def test_each_kind_of_path(door: Door, tmp_path: Path, kind: str) -> None:
+async def test_each_kind_of_path(sockets: Sockets, tmp_path: Path, kind: str) -> None:
     path: Any = {
         "text": str(tmp_path / "socket"),
         "bytes": os.fsencode(tmp_path / "socket"),
         "path": tmp_path / "socket",
         "abstract": f"\0trio-connect-{os.getpid()}",
     }[kind]
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         listener = await unix_listen(path)
         assert isinstance(listener, UnixListener)
         near = await unix_connect(path, 0)
@@ -215,10 +215,10 @@ async def test_each_kind_of_path(door: Door, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("length", [107, 108])
-async def test_the_longest_path(door: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int) -> None:
+async def test_the_longest_path(sockets: Sockets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int) -> None:
     monkeypatch.chdir(tmp_path)
     name = "x" * length
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         if length == 107:
             async with await unix_listen(name):
                 await (await unix_connect(name)).aclose()
@@ -232,9 +232,9 @@ async def test_the_longest_path(door: Door, monkeypatch: pytest.MonkeyPatch, tmp
                 del caught
 
 
-async def test_a_path_that_exists_is_left_alone(door: Door, tmp_path: Path) -> None:
+async def test_a_path_that_exists_is_left_alone(sockets: Sockets, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         listener = await unix_listen(path)
         with pytest.raises(OSError, match=r"local: bind for .*: address already in use") as caught:
             await unix_listen(path)
@@ -247,9 +247,9 @@ async def test_a_path_that_exists_is_left_alone(door: Door, tmp_path: Path) -> N
         del caught
 
 
-async def test_closing_removes_no_successors_path(door: Door, tmp_path: Path) -> None:
+async def test_closing_removes_no_successors_path(sockets: Sockets, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         first = await unix_listen(path)
         path.unlink()
         second = await unix_listen(path)
@@ -262,7 +262,7 @@ async def test_closing_removes_no_successors_path(door: Door, tmp_path: Path) ->
         assert path.exists()
 
 
-async def test_a_cancelled_listen_leaves_no_path(door: Door, tmp_path: Path) -> None:
+async def test_a_cancelled_listen_leaves_no_path(sockets: Sockets, tmp_path: Path) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await unix_listen(tmp_path / "socket")

@@ -11,19 +11,19 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from trio_connect import DeadlineExceeded, IncompleteRead, UnixStream, now, tcp_listen, unix_connect, unix_listen
 
 
-async def pair(door: Door, path: os.PathLike[str]) -> tuple[UnixStream, UnixStream]:
+async def pair(sockets: Sockets, path: os.PathLike[str]) -> tuple[UnixStream, UnixStream]:
     async with await unix_listen(path) as listener:
         return await unix_connect(path), await listener.accept()
 
 
-async def test_a_descriptor_arrives_where_it_was_put(door, tmp_path):
-    async with no_leaks(counters=door.counters):
-        one, other = await pair(door, tmp_path / "s")
+async def test_a_descriptor_arrives_where_it_was_put(sockets, tmp_path):
+    async with no_leaks(counters=sockets.counters):
+        one, other = await pair(sockets, tmp_path / "s")
         async with one, other:
             reading, writing = os.pipe()
             await one.send_all(b"before")
@@ -41,8 +41,8 @@ async def test_a_descriptor_arrives_where_it_was_put(door, tmp_path):
             os.close(reading)
 
 
-async def test_what_is_no_descriptor_stays_readable(door, tmp_path):
-    one, other = await pair(door, tmp_path / "s")
+async def test_what_is_no_descriptor_stays_readable(sockets, tmp_path):
+    one, other = await pair(sockets, tmp_path / "s")
     async with one, other:
         await one.send_all(b"\xccx")
         for _ in range(2):  # from the socket, then from the buffer
@@ -55,8 +55,8 @@ async def test_what_is_no_descriptor_stays_readable(door, tmp_path):
             await other.receive_fd()
 
 
-async def test_deadlines_and_refusals_poison_nothing(door, tmp_path):
-    one, other = await pair(door, tmp_path / "s")
+async def test_deadlines_and_refusals_poison_nothing(sockets, tmp_path):
+    one, other = await pair(sockets, tmp_path / "s")
     async with one, other:
         for deadline in (0, now() + 20):
             with pytest.raises(DeadlineExceeded):
@@ -75,9 +75,9 @@ async def test_deadlines_and_refusals_poison_nothing(door, tmp_path):
             await one.send_fd(0)
 
 
-async def test_a_second_user_is_refused_and_closing_wakes_the_first(door, tmp_path):
-    async with no_leaks(counters=door.counters):
-        one, other = await pair(door, tmp_path / "s")
+async def test_a_second_user_is_refused_and_closing_wakes_the_first(sockets, tmp_path):
+    async with no_leaks(counters=sockets.counters):
+        one, other = await pair(sockets, tmp_path / "s")
 
         async def wait() -> None:
             with pytest.raises(trio.ClosedResourceError):
@@ -102,8 +102,8 @@ async def test_no_room_for_a_descriptor_is_told(tmp_path):
         assert await ends[1].receive_exactly(2) == b"on"
 
 
-async def test_a_listener_can_be_closed_without_awaiting(door, tmp_path):
-    async with no_leaks(counters=door.counters):
+async def test_a_listener_can_be_closed_without_awaiting(sockets, tmp_path):
+    async with no_leaks(counters=sockets.counters):
         for listener in (await tcp_listen(("127.0.0.1", 0)), await unix_listen(tmp_path / "s")):
 
             async def wait(listener=listener) -> None:

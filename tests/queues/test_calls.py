@@ -1,4 +1,4 @@
-"""Call by call: what each does, the errno of each refusal, and failures as data. Through both doors."""
+"""Call by call: what each does, the errno of each refusal, and failures as data. Over both kinds of socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio
 
 from tests.queues.kit import LOOPBACK, failed, listening, pair, passes, refused, where
 from tests.support import faults
-from tests.support.doors import Door, PassThroughSocket
+from tests.support.sockets import PassThroughSocket, Sockets
 from trio_connect import DeadlineExceeded, Endpoint, RacePolicy, SocketOptions, now, queues, tcp_connect
 from trio_connect.queues import (
     Accepted,
@@ -31,14 +31,14 @@ from trio_connect.queues import (
 # --- a queue of each kind ---------------------------------------------------------------------------------------------
 
 
-async def test_a_new_queue_has_nothing_open(door: Door):
+async def test_a_new_queue_has_nothing_open(sockets: Sockets):
     async with open_queue_set() as qs:
         for queue in (qs.stream(), qs.datagram(), qs.unix()):
             assert (queue.state, queue.local, queue.peer) == ("unbound", None, None)
-        assert door.factory is None or door.factory.created == 0
+        assert sockets.factory is None or sockets.factory.created == 0
 
 
-async def test_a_queue_carries_its_options(door: Door):
+async def test_a_queue_carries_its_options(sockets: Sockets):
     async with open_queue_set() as qs:
         with pytest.raises(TypeError, match="SocketOptions"):
             qs.stream(options="fast")  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ async def test_a_limit_is_at_least_1():
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 0), ("0.0.0.0", 0), ("::1", 0), ("::", 0)], ids=str)
 @pytest.mark.parametrize("kind", ["stream", "datagram"])
-async def test_bind_takes_wildcards_port_0_and_ipv6(door: Door, kind, address):
+async def test_bind_takes_wildcards_port_0_and_ipv6(sockets: Sockets, kind, address):
     async with open_queue_set() as qs:
         queue = getattr(qs, kind)()
         await queue.bind(address)
@@ -86,7 +86,7 @@ async def test_bind_takes_wildcards_port_0_and_ipv6(door: Door, kind, address):
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagram"])
-async def test_bind_refusals(door: Door, kind):
+async def test_bind_refusals(sockets: Sockets, kind):
     async with open_queue_set() as qs:
         queue = getattr(qs, kind)()
         await queue.bind(LOOPBACK)
@@ -101,7 +101,7 @@ async def test_bind_refusals(door: Door, kind):
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagram"])
-async def test_a_bind_that_fails_leaves_the_queue_unbound(door: Door, kind):
+async def test_a_bind_that_fails_leaves_the_queue_unbound(sockets: Sockets, kind):
     async with open_queue_set() as qs:
         taken = getattr(qs, kind)()
         await taken.bind(LOOPBACK)
@@ -116,7 +116,7 @@ async def test_a_bind_that_fails_leaves_the_queue_unbound(door: Door, kind):
         await queue.bind(LOOPBACK)
 
 
-async def test_bind_says_whose_fault_it_is(door: Door):
+async def test_bind_says_whose_fault_it_is(sockets: Sockets):
     async with open_queue_set() as qs:
         with pytest.raises(OSError, match=r"local: bind for 192\.0\.2\.1:0: "):
             await qs.stream().bind(("192.0.2.1", 0))
@@ -144,7 +144,7 @@ async def test_bind_takes_addresses_only(address, error):
 # --- listen -----------------------------------------------------------------------------------------------------------
 
 
-async def test_listen_refusals(door: Door):
+async def test_listen_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         queue = qs.stream()
         with refused(errno.EDESTADDRREQ):
@@ -182,7 +182,7 @@ async def test_listen_where_somebody_listens_already():
         assert second.state == "bound"
 
 
-async def test_listen_while_connecting(door: Door):
+async def test_listen_while_connecting(sockets: Sockets):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -196,7 +196,7 @@ async def test_listen_while_connecting(door: Door):
 # --- accept -----------------------------------------------------------------------------------------------------------
 
 
-async def test_accept_gives_one_connection_for_one_token(door: Door):
+async def test_accept_gives_one_connection_for_one_token(sockets: Sockets):
     async with open_queue_set() as qs:
         listener = await listening(qs)
         tokens = [listener.accept() for _ in range(3)]
@@ -209,7 +209,7 @@ async def test_accept_gives_one_connection_for_one_token(door: Door):
         assert all(each.queue.peer == each.peer for each in accepted)
 
 
-async def test_accept_refusals(door: Door):
+async def test_accept_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         queue = qs.stream()
         with refused(errno.EINVAL):
@@ -243,7 +243,7 @@ async def test_an_accept_without_descriptors_is_local_trouble_as_data():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_connect(door: Door, host):
+async def test_connect(sockets: Sockets, host):
     async with open_queue_set() as qs:
         listener = await listening(qs, (host, 0))
         queue = qs.stream()
@@ -259,7 +259,7 @@ async def test_connect(door: Door, host):
         assert repr(value) == f"Connected(local={queue.local!r}, peer={listener.local!r})"
 
 
-async def test_connect_refusals(door: Door):
+async def test_connect_refusals(sockets: Sockets):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -306,7 +306,7 @@ async def test_a_bad_deadline_raises_at_submission(deadline, error):
         assert qs.in_flight == 0
 
 
-async def test_a_refused_connect_is_data_and_the_queue_may_connect_again(door: Door):
+async def test_a_refused_connect_is_data_and_the_queue_may_connect_again(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs, faults.echoing() as peer:
             queue = qs.stream()
@@ -321,7 +321,7 @@ async def test_a_refused_connect_is_data_and_the_queue_may_connect_again(door: D
             assert (await qs.wait(queue.connect(peer.address.pair))).ok
 
 
-async def test_a_bound_queue_connects_from_where_it_is_bound(door: Door):
+async def test_a_bound_queue_connects_from_where_it_is_bound(sockets: Sockets):
     async with open_queue_set() as qs, faults.echoing() as peer:
         queue = qs.stream()
         await queue.bind(LOOPBACK)
@@ -341,7 +341,7 @@ async def test_a_bound_queue_connects_from_where_it_is_bound(door: Door):
         assert six.state == "bound"
 
 
-async def test_a_queue_bound_to_ipv6_connects(door: Door):
+async def test_a_queue_bound_to_ipv6_connects(sockets: Sockets):
     async with open_queue_set() as qs:
         listener = await listening(qs, ("::1", 0))
         for host in ("::1", "::"):
@@ -352,7 +352,7 @@ async def test_a_queue_bound_to_ipv6_connects(door: Door):
             assert value.local == Endpoint("::1", port)
 
 
-async def test_an_option_that_the_platform_refuses_fails_the_bind(door: Door):
+async def test_an_option_that_the_platform_refuses_fails_the_bind(sockets: Sockets):
     async with open_queue_set() as qs:
         queue = qs.stream(options=SocketOptions(keepalive_idle=7))
         with pytest.MonkeyPatch.context() as patch:
@@ -366,7 +366,7 @@ def refuse_options(*_: object) -> None:
     raise OSError(errno.ENOPROTOOPT, "refused")
 
 
-async def test_a_bound_queue_that_fails_to_connect_is_unbound(door: Door):
+async def test_a_bound_queue_that_fails_to_connect_is_unbound(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -379,7 +379,7 @@ async def test_a_bound_queue_that_fails_to_connect_is_unbound(door: Door):
 
 
 @pytest.mark.parametrize("bound", [False, True])
-async def test_a_connect_with_a_deadline(door: Door, bound):
+async def test_a_connect_with_a_deadline(sockets: Sockets, bound):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -414,7 +414,7 @@ async def test_a_connection_with_oneself_is_refused():
 # --- connectx ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_race_is_one_token(door: Door):
+async def test_a_race_is_one_token(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs, faults.echoing() as peer:
             token = qs.connectx([closed.pair, peer.address.pair], policy=RacePolicy(attempt_delay=5.0))
@@ -433,7 +433,7 @@ async def test_a_race_is_one_token(door: Door):
             assert pop.unwrap().data == b"hello"
 
 
-async def test_a_race_that_is_lost_is_data_with_a_report(door: Door):
+async def test_a_race_that_is_lost_is_data_with_a_report(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs:
             result = await qs.wait(qs.connectx(iter([closed.pair])))
@@ -445,7 +445,7 @@ async def test_a_race_that_is_lost_is_data_with_a_report(door: Door):
             assert isinstance(late.error, DeadlineExceeded)
 
 
-async def test_a_race_takes_endpoints_as_they_come(door: Door):
+async def test_a_race_takes_endpoints_as_they_come(sockets: Sockets):
     async with open_queue_set() as qs, faults.echoing() as peer:
 
         async def endpoints():
@@ -479,7 +479,7 @@ async def test_a_race_with_bad_arguments_raises_at_submission(endpoints, options
 # --- push and pop -----------------------------------------------------------------------------------------------------
 
 
-async def test_push_and_pop(door: Door):
+async def test_push_and_pop(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         push = await qs.wait(near.push(bytearray(b"hello")))
@@ -490,7 +490,7 @@ async def test_push_and_pop(door: Door):
         assert not pop.unwrap().eof
 
 
-async def test_a_pop_takes_what_comes_and_leaves_the_rest(door: Door):
+async def test_a_pop_takes_what_comes_and_leaves_the_rest(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         await qs.wait(near.push(b"abcdef"))
@@ -498,7 +498,7 @@ async def test_a_pop_takes_what_comes_and_leaves_the_rest(door: Door):
         assert (await qs.wait(far.pop(4))).unwrap().data == b"ef"
 
 
-async def test_a_pop_of_nothing_is_the_orderly_end(door: Door):
+async def test_a_pop_of_nothing_is_the_orderly_end(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         pop = far.pop()
@@ -508,7 +508,7 @@ async def test_a_pop_of_nothing_is_the_orderly_end(door: Door):
         assert (await qs.wait(far.pop())).unwrap().eof
 
 
-async def test_pops_are_served_in_the_order_of_submission(door: Door):
+async def test_pops_are_served_in_the_order_of_submission(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         pops = [far.pop(1) for _ in range(4)]
@@ -516,7 +516,7 @@ async def test_pops_are_served_in_the_order_of_submission(door: Door):
         assert [(await qs.wait(pop)).unwrap().data for pop in pops] == [b"a", b"b", b"c", b"d"]
 
 
-async def test_pushes_are_never_interleaved(door: Door):
+async def test_pushes_are_never_interleaved(sockets: Sockets):
     size = 300_000
     async with open_queue_set() as qs:
         near, far = await pair(qs)
@@ -529,7 +529,7 @@ async def test_pushes_are_never_interleaved(door: Door):
         assert order == [0]
 
 
-async def test_push_refusals(door: Door):
+async def test_push_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)
         with refused(errno.EINVAL):
@@ -547,7 +547,7 @@ async def test_push_refusals(door: Door):
             near.push(b"x")
 
 
-async def test_a_buffer_is_free_again_when_its_push_has_completed(door: Door):
+async def test_a_buffer_is_free_again_when_its_push_has_completed(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)
         data = bytearray(b"hello")
@@ -558,7 +558,7 @@ async def test_a_buffer_is_free_again_when_its_push_has_completed(door: Door):
         data += b"x"
 
 
-async def test_pop_refusals(door: Door):
+async def test_pop_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)
         for size in (0, -1, 65537):
@@ -577,7 +577,7 @@ async def test_pop_refusals(door: Door):
             near.pop()
 
 
-async def test_a_reset_by_the_peer_is_data(door: Door):
+async def test_a_reset_by_the_peer_is_data(sockets: Sockets):
     async with open_queue_set() as qs:
         listener = await listening(qs)
         client = socket.create_connection(where(listener).sockaddr)
@@ -602,7 +602,7 @@ def exists_now(path: str) -> bool:
 # --- unix-domain queues -----------------------------------------------------------------------------------------------
 
 
-async def test_unix(door: Door, tmp_path):
+async def test_unix(sockets: Sockets, tmp_path):
     path = str(tmp_path / "socket")
     async with open_queue_set() as qs:
         listener = qs.unix()
@@ -620,7 +620,7 @@ async def test_unix(door: Door, tmp_path):
         assert not exists_now(path)
 
 
-async def test_a_bound_unix_queue_connects_and_removes_its_path(door: Door, tmp_path):
+async def test_a_bound_unix_queue_connects_and_removes_its_path(sockets: Sockets, tmp_path):
     path, own = str(tmp_path / "socket"), str(tmp_path / "own")
     async with open_queue_set() as qs:
         listener = qs.unix()
@@ -640,7 +640,7 @@ async def test_a_bound_unix_queue_connects_and_removes_its_path(door: Door, tmp_
         assert again.state == "unbound"
 
 
-async def test_unix_failures(door: Door, tmp_path):
+async def test_unix_failures(sockets: Sockets, tmp_path):
     async with open_queue_set() as qs:
         missing = str(tmp_path / "missing")
         result = await qs.wait(qs.unix().connect(missing))
@@ -667,7 +667,7 @@ async def test_unix_without_descriptors(tmp_path):
 
 
 @pytest.mark.parametrize("bound", [False, True])
-async def test_a_full_backlog_is_waited_for(door: Door, tmp_path, bound):
+async def test_a_full_backlog_is_waited_for(sockets: Sockets, tmp_path, bound):
     with faults.full_unix_backlog() as path:
         async with open_queue_set() as qs:
             queue = qs.unix()
@@ -686,7 +686,7 @@ async def test_a_full_backlog_is_waited_for(door: Door, tmp_path, bound):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_datagrams_carry_their_sender(door: Door, host):
+async def test_datagrams_carry_their_sender(sockets: Sockets, host):
     async with open_queue_set() as qs:
         server, client = qs.datagram(), qs.datagram()
         await server.bind((host, 0))
@@ -703,7 +703,7 @@ async def test_datagrams_carry_their_sender(door: Door, host):
         assert (await qs.wait(answer)).unwrap() == Popped(b"answer", where(server))
 
 
-async def test_a_connected_datagram_queue(door: Door):
+async def test_a_connected_datagram_queue(sockets: Sockets):
     async with open_queue_set() as qs:
         server, client = qs.datagram(), qs.datagram()
         await server.bind(LOOPBACK)
@@ -718,7 +718,7 @@ async def test_a_connected_datagram_queue(door: Door):
             client.connect(where(server))
 
 
-async def test_an_empty_datagram_is_no_end(door: Door):
+async def test_an_empty_datagram_is_no_end(sockets: Sockets):
     async with open_queue_set() as qs:
         server = qs.datagram()
         await server.bind(LOOPBACK)
@@ -728,7 +728,7 @@ async def test_an_empty_datagram_is_no_end(door: Door):
         assert (value.data, value.eof) == (b"", False)
 
 
-async def test_a_datagram_that_is_too_long_for_its_pop_is_cut(door: Door):
+async def test_a_datagram_that_is_too_long_for_its_pop_is_cut(sockets: Sockets):
     async with open_queue_set() as qs:
         server, client = qs.datagram(), qs.datagram()
         await server.bind(LOOPBACK)
@@ -740,7 +740,7 @@ async def test_a_datagram_that_is_too_long_for_its_pop_is_cut(door: Door):
         assert (whole.data, whole.truncated) == (b"next", False)
 
 
-async def test_datagram_failures_are_data(door: Door):
+async def test_datagram_failures_are_data(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs:
             queue = qs.datagram()
@@ -755,7 +755,7 @@ async def test_datagram_failures_are_data(door: Door):
             assert failed(await qs.wait(free.push_to(bytes(70_000), closed.pair)), errno.EMSGSIZE)
 
 
-async def test_datagram_refusals(door: Door):
+async def test_datagram_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         queue = qs.datagram()
         await queue.bind(LOOPBACK)
@@ -772,7 +772,7 @@ async def test_datagram_refusals(door: Door):
         assert (await qs.wait(queue.connect(("127.0.0.1", 1)))).ok
 
 
-async def test_a_datagram_socket_that_is_not_bound_yet_has_a_family_already(door: Door):
+async def test_a_datagram_socket_that_is_not_bound_yet_has_a_family_already(sockets: Sockets):
     async with open_queue_set() as qs:
         queue = qs.datagram()
         first = queue.push_to(b"x", ("127.0.0.1", 9))
@@ -806,7 +806,7 @@ async def test_a_datagram_without_descriptors_is_refused_at_submission():
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagram", "unix"])
-async def test_close_of_a_queue_that_was_never_used(door: Door, kind):
+async def test_close_of_a_queue_that_was_never_used(sockets: Sockets, kind):
     async with open_queue_set() as qs:
         queue = getattr(qs, kind)()
         token = queue.close()
@@ -818,7 +818,7 @@ async def test_close_of_a_queue_that_was_never_used(door: Door, kind):
         await queue.aclose()
 
 
-async def test_what_was_pushed_is_delivered_after_a_close(door: Door):
+async def test_what_was_pushed_is_delivered_after_a_close(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         await qs.wait(far.push(b"unread"))  # unread input at the close must not turn into a reset
@@ -828,7 +828,7 @@ async def test_what_was_pushed_is_delivered_after_a_close(door: Door):
         assert (await qs.wait(far.pop())).unwrap().eof
 
 
-async def test_addresses_outlive_a_close(door: Door):
+async def test_addresses_outlive_a_close(sockets: Sockets):
     async with open_queue_set() as qs:
         listener = await listening(qs)
         result = await qs.wait(qs.stream().connect(where(listener)))
@@ -847,7 +847,7 @@ async def test_a_close_that_fails_is_data_and_lets_nobody_wait(monkeypatch):
         raise OSError(errno.EIO, "the last write failed")
 
     real_close = PassThroughSocket.close
-    with Door.to("factory").installed():
+    with Sockets.to("factory").installed():
         async with open_queue_set() as qs, trio.open_nursery() as nursery:
             queue = qs.datagram()
             await queue.bind(LOOPBACK)
@@ -865,8 +865,8 @@ async def test_a_close_that_fails_is_data_and_lets_nobody_wait(monkeypatch):
 
 async def test_a_bind_that_is_overtaken_by_a_close():
     """A factory's bind may take its time."""
-    with Door.to("factory").installed() as door:
-        assert door.factory is not None
+    with Sockets.to("factory").installed() as sockets:
+        assert sockets.factory is not None
         binding, go_on = trio.Event(), trio.Event()
         real = PassThroughSocket.bind
 
@@ -896,8 +896,8 @@ async def test_a_bind_that_is_overtaken_by_a_close():
 
 
 async def test_a_bind_that_is_overtaken_by_the_end_of_its_set():
-    with Door.to("factory").installed() as door:
-        assert door.factory is not None
+    with Sockets.to("factory").installed() as sockets:
+        assert sockets.factory is not None
         go_on = trio.Event()
         real = PassThroughSocket.bind
 
@@ -922,7 +922,7 @@ async def test_a_bind_that_is_overtaken_by_the_end_of_its_set():
 # --- what one holds in one's hands ------------------------------------------------------------------------------------
 
 
-async def test_values_are_frozen_and_readable(door: Door):
+async def test_values_are_frozen_and_readable(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)
         token: QToken[Any] = near.pop()
@@ -941,7 +941,7 @@ async def test_values_are_frozen_and_readable(door: Door):
         assert repr(qs) == "<QueueSet 0 of 4096 in flight>"
 
 
-async def test_an_error_as_data_has_no_history(door: Door):
+async def test_an_error_as_data_has_no_history(sockets: Sockets):
     """Its frames would keep alive whatever the operation had in its hands."""
     with faults.refusing() as closed:
         async with open_queue_set() as qs:
@@ -951,7 +951,7 @@ async def test_an_error_as_data_has_no_history(door: Door):
                 assert (error.__traceback__, error.__context__) == (None, None)
 
 
-async def test_results_match_patterns(door: Door):
+async def test_results_match_patterns(sockets: Sockets):
     async with open_queue_set() as qs:
         listener = await listening(qs)
         listener.accept()

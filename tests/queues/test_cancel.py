@@ -13,9 +13,9 @@ import trio
 
 from tests.queues.kit import LOOPBACK, Switch, listening, pair, where
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
+from tests.support.sockets import Sockets
 from tests.support.sweep import Step, repeated, sweep
 from trio_connect import now
 from trio_connect._net.sockets import kernel_socket as raw
@@ -125,8 +125,8 @@ async def everything(peer: faults.Peer) -> None:
                 pass
 
 
-async def test_a_set_cancelled_at_any_step_leaves_nothing(door: Door):
-    await sweep(everything, environment=faults.echoing, counters=door.counters, rounds=repeated(2))
+async def test_a_set_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
+    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(2))
 
 
 async def closing(qs: QueueSet) -> None:
@@ -141,8 +141,8 @@ async def closing(qs: QueueSet) -> None:
         assert all(pop.done for pop in pops)
 
 
-async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(door: Door):
-    await sweep(closing, environment=open_queue_set, counters=door.counters, inside=False, rounds=repeated(5))
+async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(sockets: Sockets):
+    await sweep(closing, environment=open_queue_set, counters=sockets.counters, inside=False, rounds=repeated(5))
 
 
 async def binding(qs: QueueSet) -> None:
@@ -152,11 +152,11 @@ async def binding(qs: QueueSet) -> None:
             await queue.aclose()
 
 
-async def test_a_bind_cancelled_at_any_step_leaves_nothing(door: Door):
-    await sweep(binding, environment=open_queue_set, counters=door.counters, rounds=repeated(5))
+async def test_a_bind_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
+    await sweep(binding, environment=open_queue_set, counters=sockets.counters, rounds=repeated(5))
 
 
-async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(door: Door):
+async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(sockets: Sockets):
     """In the step in which it is cancelled, an operation may have got what nobody else can get again."""
     for turn in range(30):
         async with open_queue_set() as qs:

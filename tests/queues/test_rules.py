@@ -14,15 +14,15 @@ import trio.testing
 
 from tests.queues.kit import LOOPBACK, Switch, failed, listening, pair, passes, refused, where
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from trio_connect import DeadlineExceeded, now
 from trio_connect.queues import Closed, QResult, QToken, QueueSet, open_queue_set
 
 # --- 1: submission ----------------------------------------------------------------------------------------------------
 
 
-async def test_rule_01_submitting_is_synchronous_and_does_nothing_yet(door: Door):
+async def test_rule_01_submitting_is_synchronous_and_does_nothing_yet(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         with socket.socket() as listener:
@@ -44,7 +44,7 @@ async def test_rule_01_submitting_is_synchronous_and_does_nothing_yet(door: Door
                 assert (await qs.wait(token)).ok
 
 
-async def test_rule_01_errors_of_the_state_raise_and_errors_of_completion_are_data(door: Door):
+async def test_rule_01_errors_of_the_state_raise_and_errors_of_completion_are_data(sockets: Sockets):
     async with open_queue_set() as qs:
         with refused(errno.ENOTCONN):
             qs.stream().push(b"x")
@@ -73,7 +73,7 @@ async def test_rule_02_waiting_is_a_checkpoint_also_for_what_has_finished():
 
 
 @pytest.mark.parametrize("step", range(6))
-async def test_rule_02_a_waiter_that_is_cancelled_loses_nothing(door: Door, step):
+async def test_rule_02_a_waiter_that_is_cancelled_loses_nothing(sockets: Sockets, step):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         token = await switch.token()
@@ -99,7 +99,7 @@ async def test_rule_02_a_waiter_that_is_cancelled_loses_nothing(door: Door, step
 # --- 3 and 4: deadlines -----------------------------------------------------------------------------------------------
 
 
-async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(door: Door):
+async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(sockets: Sockets):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         tokens = [await switch.token() for _ in range(3)]
@@ -113,7 +113,7 @@ async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(door: Door):
             assert (await qs.wait(token)).ok
 
 
-async def test_rule_03_a_connect_that_is_too_late_is_data_and_another_thing(door: Door):
+async def test_rule_03_a_connect_that_is_too_late_is_data_and_another_thing(sockets: Sockets):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             token = qs.stream().connect(nowhere.pair, now() + 40)
@@ -215,7 +215,7 @@ async def test_rule_06_every_token_is_looked_at_before_anything_else():
         assert (await qs.wait(finished)).ok
 
 
-async def test_rule_06_the_oldest_completion_comes_first(door: Door):
+async def test_rule_06_the_oldest_completion_comes_first(sockets: Sockets):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         tokens = [await switch.token() for _ in range(5)]
@@ -233,7 +233,7 @@ async def test_rule_06_the_oldest_completion_comes_first(door: Door):
 # --- 7: by name and otherwise -----------------------------------------------------------------------------------------
 
 
-async def test_rule_07_what_somebody_waits_for_is_left_to_him(door: Door):
+async def test_rule_07_what_somebody_waits_for_is_left_to_him(sockets: Sockets):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         named, other = await switch.token(), await switch.token()
@@ -274,7 +274,7 @@ async def test_rule_07_what_is_let_go_is_there_for_all_again():
 
 
 @pytest.mark.parametrize("by", ["close", "aclose"])
-async def test_rule_08_a_close_cancels_what_is_pending_first(door: Door, by):
+async def test_rule_08_a_close_cancels_what_is_pending_first(sockets: Sockets, by):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         tokens = [far.pop() for _ in range(3)]
@@ -306,7 +306,7 @@ async def test_rule_08_a_close_cancels_what_is_pending_first(door: Door, by):
         assert near.state == "connected"
 
 
-async def test_rule_08_a_close_ends_a_connect_and_a_race(door: Door):
+async def test_rule_08_a_close_ends_a_connect_and_a_race(sockets: Sockets):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -319,7 +319,7 @@ async def test_rule_08_a_close_ends_a_connect_and_a_race(door: Door):
                 assert token.queue.state == "closed"
 
 
-async def test_rule_08_a_close_ends_what_has_not_begun(door: Door):
+async def test_rule_08_a_close_ends_what_has_not_begun(sockets: Sockets):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()
@@ -328,7 +328,7 @@ async def test_rule_08_a_close_ends_what_has_not_begun(door: Door):
             assert failed(await qs.wait(connect), errno.ECANCELED)
 
 
-async def test_rule_08_the_peers_close_is_no_cancel(door: Door):
+async def test_rule_08_the_peers_close_is_no_cancel(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         pop = far.pop()
@@ -336,7 +336,7 @@ async def test_rule_08_the_peers_close_is_no_cancel(door: Door):
         assert (await qs.wait(pop)).unwrap().eof
 
 
-async def test_rule_08_aclose_waits_for_a_close_under_way(door: Door):
+async def test_rule_08_aclose_waits_for_a_close_under_way(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)
         pop, close = near.pop(), near.close()
@@ -350,7 +350,7 @@ async def test_rule_08_aclose_waits_for_a_close_under_way(door: Door):
 
 
 @pytest.mark.parametrize("how", ["normally", "cancelled", "by an exception"])
-async def test_rule_09_leaving_closes_everything(door: Door, how):
+async def test_rule_09_leaving_closes_everything(sockets: Sockets, how):
     class LeavingError(Exception):
         pass
 
@@ -379,7 +379,7 @@ async def test_rule_09_leaving_closes_everything(door: Door, how):
             raise LeavingError
 
     with faults.black_hole() as nowhere, faults.refusing() as closed:
-        async with no_leaks(counters=door.counters):
+        async with no_leaks(counters=sockets.counters):
             with trio.CancelScope() as scope:
                 try:
                     async with open_queue_set() as qs:
@@ -389,14 +389,14 @@ async def test_rule_09_leaving_closes_everything(door: Door, how):
             assert scope.cancelled_caught == (how == "cancelled")
 
 
-async def test_rule_09_claimed_queues_belong_to_the_set_until_it_ends(door: Door):
+async def test_rule_09_claimed_queues_belong_to_the_set_until_it_ends(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         assert (near.state, far.state) == ("connected", "connected")
     assert (near.state, far.state) == ("closed", "closed")
 
 
-async def test_rule_09_one_that_cannot_be_closed_does_not_keep_the_others_open(door: Door):
+async def test_rule_09_one_that_cannot_be_closed_does_not_keep_the_others_open(sockets: Sockets):
     class StuckError(Exception):
         pass
 
@@ -515,7 +515,7 @@ async def test_rule_10_several_exceptions_come_as_a_group():
     assert {type(error) for error in caught.value.exceptions} == {BugError, ValueError}
 
 
-async def test_rule_10_only_a_token_or_a_close_gives_ecanceled(door: Door):
+async def test_rule_10_only_a_token_or_a_close_gives_ecanceled(sockets: Sockets):
     """Cancelling whoever submitted does not."""
     async with open_queue_set() as qs:
         switch = Switch(qs)
@@ -530,7 +530,7 @@ async def test_rule_10_only_a_token_or_a_close_gives_ecanceled(door: Door):
         token.cancel()  # over: nothing happens
 
 
-async def test_rule_10_a_token_is_cancelled_alone(door: Door):
+async def test_rule_10_a_token_is_cancelled_alone(sockets: Sockets):
     async with open_queue_set() as qs:
         near, far = await pair(qs)
         pops = [far.pop() for _ in range(4)]
@@ -548,7 +548,7 @@ async def test_rule_10_a_token_is_cancelled_alone(door: Door):
         assert (await qs.wait(pops[3])).unwrap().data == b"y"
 
 
-async def test_rule_10_what_is_cancelled_before_it_began(door: Door):
+async def test_rule_10_what_is_cancelled_before_it_began(sockets: Sockets):
     async with open_queue_set() as qs, faults.echoing() as peer:
         queue = qs.stream()
         token = queue.connect(peer.address.pair)
@@ -565,7 +565,7 @@ async def test_rule_10_what_is_cancelled_before_it_began(door: Door):
         assert (await qs.wait(queue.connect(peer.address.pair))).ok
 
 
-async def test_rule_10_a_close_is_not_cancelled(door: Door):
+async def test_rule_10_a_close_is_not_cancelled(sockets: Sockets):
     async with open_queue_set() as qs:
         token = (await pair(qs))[0].close()
         token.cancel()
@@ -712,7 +712,7 @@ async def test_rule_12_the_fix_that_is_named_works():
 # --- 13: order --------------------------------------------------------------------------------------------------------
 
 
-async def test_rule_13_results_come_in_the_order_of_completion(door: Door):
+async def test_rule_13_results_come_in_the_order_of_completion(sockets: Sockets):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         tokens = [await switch.token() for _ in range(6)]
@@ -738,7 +738,7 @@ async def test_rule_13_a_token_that_was_waited_for_in_vain_keeps_its_place():
 
 
 @pytest.mark.parametrize("how", ["refused", "too late", "cancelled"])
-async def test_rule_14_the_queue_may_connect_again(door: Door, how):
+async def test_rule_14_the_queue_may_connect_again(sockets: Sockets, how):
     with faults.refusing() as closed, faults.black_hole() as nowhere:
         async with open_queue_set() as qs, faults.echoing() as peer:
             queue = qs.stream()
@@ -760,9 +760,9 @@ async def test_rule_14_the_queue_may_connect_again(door: Door, how):
             assert (await qs.wait(queue.pop())).unwrap().data == b"echo"
 
 
-async def test_rule_14_the_failure_closes_the_descriptor_at_once(door: Door):
+async def test_rule_14_the_failure_closes_the_descriptor_at_once(sockets: Sockets):
     with faults.refusing() as closed:
-        async with open_queue_set() as qs, no_leaks(counters=door.counters):
+        async with open_queue_set() as qs, no_leaks(counters=sockets.counters):
             for bound in (False, True):
                 queue = qs.stream()
                 if bound:

@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.queues.kit import LOOPBACK, Switch, pair, passes, refused
 from tests.support import faults
-from tests.support.doors import Door
+from tests.support.sockets import Sockets
 from trio_connect import DeadlineExceeded, now
 from trio_connect.queues import QResult, QToken, open_queue_set
 
@@ -203,7 +203,7 @@ async def test_without_a_deadline_a_batch_waits_for_what_others_submit(autojump_
 # --- who gets what ----------------------------------------------------------------------------------------------------
 
 
-async def test_completions_end_when_nothing_is_in_flight(door: Door):
+async def test_completions_end_when_nothing_is_in_flight(sockets: Sockets):
     async with open_queue_set() as qs:
         assert [result async for result in qs.completions()] == []
         near, far = await pair(qs)
@@ -396,7 +396,7 @@ async def test_10_000_tokens():
         assert qs.in_flight == 0
 
 
-async def test_1_000_pending_operations_cost_nothing_to_wait_for(door: Door):
+async def test_1_000_pending_operations_cost_nothing_to_wait_for(sockets: Sockets):
     """The CPU time of one second: below 5 %."""
     async with open_queue_set() as qs:
         for _ in range(250):

@@ -1,4 +1,4 @@
-"""What the tests share: leak detection, cancel sweeps, the two socket doors, faults on loopback."""
+"""What the tests share: leak detection, cancel sweeps, the two kinds of socket, faults on loopback."""
 
 import os
 from typing import Final

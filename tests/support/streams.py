@@ -1,4 +1,4 @@
-"""Pairs of connected streams of ours, over the kernel's loopback, through whichever door the run has open."""
+"""Pairs of connected streams of ours, over the kernel's loopback, of whichever kind the run makes."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from .._options import SocketOptions
     from .._report import Phase
 
-Door: TypeAlias = KernelSocket | FactorySocket
+StreamSocket: TypeAlias = KernelSocket | FactorySocket
 
 PENDING: Final = errno.EALREADY
 """The handshake goes on, or it is over and connect(2) has not been asked again."""
 
 spinning: Final = Spinning()
-"""Whether a pass comes before the look, learnt by the whole process."""
+"""Whether a pass comes before the first poll, learnt by the whole process."""
 
 # linux/in.h; not in the socket module before Python 3.12.
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
@@ -60,8 +60,8 @@ def check_socket(sock: object) -> None:
         raise TypeError(f"from_socket needs a trio.socket or a plain socket.socket, got {shown(sock)}{hint}")
 
 
-def adopt(sock: trio.socket.SocketType | socket.socket) -> Door:
-    """Return the door for a socket that the caller made and gives away; `check_socket` has let it pass."""
+def adopt(sock: trio.socket.SocketType | socket.socket) -> StreamSocket:
+    """Return the stream socket over a socket that the caller made and gives away; `check_socket` has let it pass."""
     if isinstance(sock, socket.socket):
         sock.setblocking(False)
         return KernelSocket(sock, shared=True)
@@ -70,15 +70,15 @@ def adopt(sock: trio.socket.SocketType | socket.socket) -> Door:
 
 def open_and_begin(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool
-) -> tuple[Door, SockAddr, int]:
-    """Make a socket for one attempt and start connecting it. The caller goes on: a look, or a pass of the loop first.
+) -> tuple[StreamSocket, SockAddr, int]:
+    """Make a socket for one attempt and start connecting it. The caller goes on: a poll, or a pass of the loop first.
 
-    Every call owes a pass, so to have it before the look costs nothing, and what has come by then need not be waited
-    for: see `spinning`. Looked at first, the socket may be connected already, as on plain loopback, where the handshake
-    is over when connect(2) returns. docs/performance.md has the figures.
+    Every call must yield to Trio's loop once. Yielding before the first poll is free and may let the handshake finish,
+    which saves the wait: see `spinning`. Polled first, the socket may be connected already, as on plain loopback,
+    where the handshake is over when connect(2) returns. docs/performance.md has the figures.
 
     Rejected: always a pass first, which costs a connect to a far peer a sixth more when nothing else is to be done;
-    always a look first, which costs twice as much where a pass would have been enough.
+    always a poll first, which costs twice as much where a pass would have been enough.
 
     Args:
       endpoint: where to; checked before.
@@ -95,60 +95,60 @@ def open_and_begin(
     """
     # What connect_address does, mostly without its call.
     address = endpoint.sockaddr if endpoint.scope_id.__class__ is int else connect_address(endpoint)
-    door: Door
+    sock: StreamSocket
     if source is not None or factory or options is not DEFAULT_OPTIONS:
-        door = open_socket(endpoint, source, options, factory=factory)
+        sock = open_socket(endpoint, source, options, factory=factory)
     else:
         # What open_socket does for nearly every connect there is, in a third of the time.
-        sock = None
+        raw = None
         try:
-            sock = new_socket(endpoint.family)
+            raw = new_socket(endpoint.family)
             for level, option, value in DEFAULT_PLAN:
-                sock.setsockopt(level, option, value)
+                raw.setsockopt(level, option, value)
         except OSError as exc:
-            if sock is not None:
-                sock.close()
+            if raw is not None:
+                raw.close()
             raise LocalFailure.of(exc, "socket") from exc
-        door = KernelSocket(sock)
+        sock = KernelSocket(raw)
     try:
-        return door, address, door.begin(address)
+        return sock, address, sock.begin(address)
     except BaseException:  # an audit hook may forbid it
-        door.close()
+        sock.close()
         raise
 
 
-def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> Door:
-    """Make a socket for one attempt, with its options set and, through the raw door, bound to its source.
+def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> StreamSocket:
+    """Make a socket for one attempt, with its options set and, where it is the kernel's, bound to its source.
 
     Raises:
       LocalFailure: the kernel would not; nothing stays open.
     """
     family = endpoint.family
     phase: Phase = "socket"
-    door: Door | None = None
+    sock: StreamSocket | None = None
     try:
         bind_address = _bind_address(family, source)
-        door = FactorySocket.make(family, bind_address) if factory else KernelSocket(new_socket(family))
+        sock = FactorySocket.make(family, bind_address) if factory else KernelSocket(new_socket(family))
         try:
-            door.set_options(sockopts.connecting(options, family))
+            sock.set_options(sockopts.connecting(options, family))
         except OSError:
             # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
             if not factory or options is not DEFAULT_OPTIONS:
                 raise
         if source is not None:
             phase = "bind"
-            _prepare_source(door, source)
-            if isinstance(door, KernelSocket) and bind_address is not None:
-                door.bind(bind_address)
+            _prepare_source(sock, source)
+            if isinstance(sock, KernelSocket) and bind_address is not None:
+                sock.bind(bind_address)
     except OSError as exc:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise LocalFailure.of(exc, phase) from exc
     except BaseException:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise
-    return door
+    return sock
 
 
 def _bind_address(family: int, source: Source | None) -> Any:
@@ -162,17 +162,17 @@ def _bind_address(family: int, source: Source | None) -> Any:
     return sockaddr_of(Endpoint(host, source.port))
 
 
-def _prepare_source(door: Door, source: Source) -> None:
+def _prepare_source(sock: StreamSocket, source: Source) -> None:
     plan: list[tuple[int, int, int]] = []
     if source.port:
         # A fixed local port must be usable again while its last connection is in TIME_WAIT.
         plan.append((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1))
-    elif sys.platform == "linux" and isinstance(door, KernelSocket):
+    elif sys.platform == "linux" and isinstance(sock, KernelSocket):
         # The port is then chosen by connect(), per destination, ip(7). IPv6 sockets take the option too.
         plan.append((socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1))
-    door.set_options(tuple(plan))
+    sock.set_options(tuple(plan))
     if source.interface is not None:
-        door.bind_to_interface(source.interface)
+        sock.bind_to_interface(source.interface)
 
 
 def sockaddr_of(endpoint: Endpoint) -> Any:
@@ -257,7 +257,7 @@ local_ports: Final = _local_ports.current
 forget_local_ports: Final = _local_ports.forget
 
 
-def _reject_self_connect(door: Door, endpoint: Endpoint) -> bool:
+def _abort_self_connect(sock: StreamSocket, endpoint: Endpoint) -> bool:
     """Close a connection that has this very socket at its other end, and say whether it had.
 
     Connecting to a port of this machine that nobody listens on, from the same port by chance, is TCP's simultaneous
@@ -265,51 +265,51 @@ def _reject_self_connect(door: Door, endpoint: Endpoint) -> bool:
     longer bind its port.
     """
     try:
-        name = door.getsockname()
+        name = sock.getsockname()
     except (OSError, NotImplementedError):
         return False
     if name[1] != endpoint.port:
         return False
     # Asked only now: an address has several spellings (v4-mapped ones), and a wildcard stands for another one.
     try:
-        if name[:2] != door.getpeername()[:2]:
+        if name[:2] != sock.getpeername()[:2]:
             return False
     except (OSError, NotImplementedError):
         return False
     # With RST: an ordinary close would leave the port in TIME_WAIT, closed to the server that it belongs to.
-    door.abort()
+    sock.abort()
     return True
 
 
-def begin(door: Door, endpoint: Endpoint, source: Source | None) -> int:
+def begin(sock: StreamSocket, endpoint: Endpoint, source: Source | None) -> int:
     """Start connecting: 0 when that has already succeeded, `PENDING` when it goes on or nobody knows, else the errno.
 
     Raises:
       LocalFailure: the endpoint's zone names no interface.
     """
-    return settle(door.begin(connect_address(endpoint)), door, endpoint, source)
+    return reject_self_connect(sock.begin(connect_address(endpoint)), sock, endpoint, source)
 
 
-def settle(code: int, door: Door, endpoint: Endpoint, source: Source | None) -> int:
-    """Return what a door said of its connect, but a refusal for a connection with itself, which is then closed."""
+def reject_self_connect(code: int, sock: StreamSocket, endpoint: Endpoint, source: Source | None) -> int:
+    """Return `code`, or ECONNREFUSED after closing a socket that connected to itself."""
     if code:
         return code
     port = endpoint.port
     # Only a local port of those that the kernel picks from, or one that was asked for, can be the destination's.
-    itself = port in local_ports() or door.__class__ is not KernelSocket or (source is not None and source.port == port)
-    return errno.ECONNREFUSED if itself and _reject_self_connect(door, endpoint) else 0
+    itself = port in local_ports() or sock.__class__ is not KernelSocket or (source is not None and source.port == port)
+    return errno.ECONNREFUSED if itself and _abort_self_connect(sock, endpoint) else 0
 
 
-def look(door: Door, endpoint: Endpoint, source: Source | None) -> int:
+def poll(sock: StreamSocket, endpoint: Endpoint, source: Source | None) -> int:
     """Ask a pending connect, without waiting: 0, `PENDING`, or its errno."""
-    return settle(door.look(connect_address(endpoint)), door, endpoint, source)
+    return reject_self_connect(sock.poll(connect_address(endpoint)), sock, endpoint, source)
 
 
-async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: float) -> int:
-    """Wait for a pending connect: 0, or its errno. The caller closes the door unless it is 0.
+async def finish(sock: StreamSocket, endpoint: Endpoint, source: Source | None, until: float) -> int:
+    """Wait for a pending connect: 0, or its errno. The caller closes the socket unless it is 0.
 
     Args:
-      door: begun before, still pending.
+      sock: begun before, still pending.
       endpoint: where it goes.
       source: where it was to come from.
       until: when to give up, in Trio time.
@@ -318,16 +318,16 @@ async def finish(door: Door, endpoint: Endpoint, source: Source | None, until: f
       Expired: `until` came first.
       LocalFailure: the fake socket of a factory could not be bound.
     """
-    return settle(await door.finish(connect_address(endpoint), until), door, endpoint, source)
+    return reject_self_connect(await sock.finish(connect_address(endpoint), until), sock, endpoint, source)
 
 
-def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None) -> str:
+def describe_source(sock: StreamSocket | None, endpoint: Endpoint, source: Source | None) -> str:
     """Say where an attempt came from: what the caller asked for, else the address that the kernel had chosen."""
     if source is not None:
         return source.describe(endpoint.family)
-    if door is not None:
+    if sock is not None:
         try:
-            host = door.getsockname()[0]
+            host = sock.getsockname()[0]
         except (OSError, NotImplementedError, LookupError):
             return "any address"
         if host not in ("0.0.0.0", "::", ""):
@@ -338,11 +338,11 @@ def describe_source(door: Door | None, endpoint: Endpoint, source: Source | None
 def attempt_error(
     code: int,
     phase: Phase,
-    door: Door | None,
+    sock: StreamSocket | None,
     endpoint: Endpoint,
     source: Source | None,
     elapsed: float,
     detail: str = "",
 ) -> OSError:
     """Return the error for one failed attempt."""
-    return connect_error(code, phase, endpoint, describe_source(door, endpoint, source), elapsed, detail)
+    return connect_error(code, phase, endpoint, describe_source(sock, endpoint, source), elapsed, detail)

@@ -28,7 +28,7 @@ from .._messages import race_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._text import shown
-from .attempt import PENDING, local_ports, open_and_begin, settle, spinning
+from .attempt import PENDING, local_ports, open_and_begin, reject_self_connect, spinning
 from .race.driver import RaceDriver
 from .race.opening import opening_after, opening_failed
 from .sockets.factory_socket import LocalFailure, factory_installed
@@ -110,7 +110,7 @@ async def connectx(
         iterable join the race as they come. At most 64 are tried, no iterator is read any further, and duplicates are
         dropped.
       deadline: milliseconds on the clock of `now()`; -1 for none. With 0: the first endpoint, after each immediate
-        failure the next, and one more look. With one that has passed nothing is tried.
+        failure the next, and one more poll. With one that has passed nothing is tried.
       policy: how the race is run.
       sources: where connections may start, best first. Each endpoint is tried from each source that has an address of
         its family, before the next endpoint; one that no source serves is reported as skipped.
@@ -158,15 +158,15 @@ async def connectx(
     if plain and until > started and not factory:
         # The first attempt is made before anything is built for a race: most of the time there is none.
         source, endpoint = pairs[0]
-        door = None
+        sock = None
         heard_later = False
         try:
-            door, address, code = open_and_begin(endpoint, source, options, factory=False)
+            sock, address, code = open_and_begin(endpoint, source, options, factory=False)
             if code == PENDING:
                 heard_later = bool(spinning.credit) or spinning.is_worthwhile()
                 if heard_later:
                     await cancel_shielded_checkpoint()
-                code = door.look(address)
+                code = sock.poll(address)
                 if heard_later and (code == PENDING or spinning.credit != CREDIT):
                     spinning.learn(enough=code != PENDING)
                 if code == PENDING:
@@ -177,21 +177,21 @@ async def connectx(
                     alone += started
                     heard_later = True
                     try:
-                        code = await door.finish(address, min(alone, until))
+                        code = await sock.finish(address, min(alone, until))
                     except Expired:
                         waited = True
             if code == 0 and (endpoint.port in local_ports() or source is not None):
-                code = settle(code, door, endpoint, source)
+                code = reject_self_connect(code, sock, endpoint, source)
             if not code:
                 if not heard_later:
                     await cancel_shielded_checkpoint()
-                return TcpStream(door, endpoint, (pairs, skipped, started, current_time()))
-            opening = opening_after(code, door, endpoint, source, started, at_once=not heard_later)
+                return TcpStream(sock, endpoint, (pairs, skipped, started, current_time()))
+            opening = opening_after(code, sock, endpoint, source, started, at_once=not heard_later)
         except LocalFailure as exc:
             opening = opening_failed(exc, endpoint, source, started)
         except BaseException:
-            if door is not None:
-                door.close()
+            if sock is not None:
+                sock.close()
             raise
         if opening[0] is None:
             # Failed, and perhaps in a pass that has brought a cancel: another SYN would come after it.

@@ -19,7 +19,7 @@ from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._messages import call_exceeded, call_late, connect_error, own_words
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import printable, shown
-from .attempt import Door, adopt, check_socket, load_reports, sockaddr_of
+from .attempt import StreamSocket, adopt, check_socket, load_reports, sockaddr_of
 from .sockets import options as sockopts
 from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
 from .sockets.kernel_socket import KernelSocket
@@ -54,33 +54,33 @@ def new_listening_socket(family: int) -> socket.socket:
     return sock
 
 
-def set_options(door: Door, plan: sockopts.Plan, options: SocketOptions) -> None:
+def set_options(sock: StreamSocket, plan: sockopts.Plan, options: SocketOptions) -> None:
     """Set the options of a listener, all that were asked for or an error."""
     try:
-        door.set_options(plan)
+        sock.set_options(plan)
     except OSError:
         # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
-        if isinstance(door, KernelSocket) or options is not DEFAULT_OPTIONS:
+        if isinstance(sock, KernelSocket) or options is not DEFAULT_OPTIONS:
             raise
 
 
-async def bind(door: Door, address: Any) -> None:
+async def bind(sock: StreamSocket, address: Any) -> None:
     """Bind; a factory's socket knows its address already."""
-    if isinstance(door, FactorySocket):
-        await door.bind()
+    if isinstance(sock, FactorySocket):
+        await sock.bind()
     else:
-        door.bind(address)
+        sock.bind(address)
 
 
 class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     """What `TcpListener` and `UnixListener` have in common."""
 
-    __slots__ = ("__weakref__", "_accepting", "_closed", "_door", "_name")
+    __slots__ = ("__weakref__", "_accepting", "_closed", "_name", "_sock")
 
-    def __init__(self, door: Door, name: A) -> None:
-        if not isinstance(door, (KernelSocket, FactorySocket)):
+    def __init__(self, sock: StreamSocket, name: A) -> None:
+        if not isinstance(sock, (KernelSocket, FactorySocket)):
             raise TypeError(f"{type(self).__name__} is made by listening or from_socket(), not directly")
-        self._door: Final = door
+        self._sock: Final = sock
         self._name = name
         self._accepting = self._closed = False
 
@@ -111,17 +111,17 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     def _address(name: Any) -> Any: ...
 
     @abstractmethod
-    def _stream(self, door: Door, name: Any) -> S: ...
+    def _stream(self, sock: StreamSocket, name: Any) -> S: ...
 
     @property
     def socket(self) -> trio.socket.SocketType:
         """The socket beneath, still owned by the listener."""
         self._check_open()
-        return self._door.trio_socket()
+        return self._sock.trio_socket()
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed. Closing the listener wakes whoever waits on it through Trio."""
-        return -1 if self._closed else self._door.share_fileno()
+        return -1 if self._closed else self._sock.share_fileno()
 
     async def accept(self, deadline: int = -1) -> S:
         """Accept one connection.
@@ -152,7 +152,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             raise call_late(f"accept on {printable(str(self._name))}", started - until)
         self._accepting = True
         try:
-            door, name = await self._door.accept(until)
+            sock, name = await self._sock.accept(until)
         except Expired:
             what = f"accept on {printable(str(self._name))}"
             raise call_exceeded(what, current_time() - started) from None
@@ -163,9 +163,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         finally:
             self._accepting = False
         try:
-            return self._stream(door, name)
+            return self._stream(sock, name)
         except BaseException:
-            door.close()
+            sock.close()
             raise
 
     async def aclose(self) -> None:
@@ -180,9 +180,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._accepting and not self._door.shared:  # else closing does
-                self._door.wake()
-            self._door.close()
+            if self._accepting and not self._sock.shared:  # else closing does
+                self._sock.wake()
+            self._sock.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -205,8 +205,8 @@ class TcpListener(SocketListener[TcpStream, Endpoint]):
 
     __slots__ = ("_options",)
 
-    def __init__(self, door: Door, name: Endpoint, options: SocketOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(door, name)
+    def __init__(self, sock: StreamSocket, name: Endpoint, options: SocketOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(sock, name)
         self._options = options
 
     @property
@@ -222,13 +222,13 @@ class TcpListener(SocketListener[TcpStream, Endpoint]):
     def _address(name: Any) -> Endpoint:
         return as_endpoint(tuple(name))
 
-    def _stream(self, door: Door, name: Any) -> TcpStream:
+    def _stream(self, sock: StreamSocket, name: Any) -> TcpStream:
         if sys.platform != "linux":  # where accepted sockets inherit the listener's options, tcp(7)
             try:
-                door.set_options(sockopts.accepted(self._options))
+                sock.set_options(sockopts.accepted(self._options))
             except OSError:
                 pass  # the connection is already gone; the first receive or send will say so
-        return TcpStream(door, self._address(name))
+        return TcpStream(sock, self._address(name))
 
 
 async def tcp_listen(
@@ -263,26 +263,26 @@ async def tcp_listen(
     started = current_time()
     family = endpoint.family
     phase: Phase = "socket"
-    door: Door | None = None
+    sock: StreamSocket | None = None
     try:
         address = sockaddr_of(endpoint)
         plan = sockopts.listening(options, family)
-        door = (
+        sock = (
             FactorySocket.make(family, address) if factory_installed() else KernelSocket(new_listening_socket(family))
         )
-        set_options(door, plan, options)
+        set_options(sock, plan, options)
         phase = "bind"
-        await bind(door, address)
-        door.listen(size)
-        name = door.getsockname()
+        await bind(sock, address)
+        sock.listen(size)
+        name = sock.getsockname()
     except OSError as exc:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise connect_error(
             errno_of(exc), phase, endpoint, "this machine", current_time() - started, own_words(exc)
         ) from None
     except BaseException:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise
-    return TcpListener(door, as_endpoint(tuple(name)), options)
+    return TcpListener(sock, as_endpoint(tuple(name)), options)

@@ -19,7 +19,7 @@ from .attempt import (
     load_reports,
     local_ports,
     open_and_begin,
-    settle,
+    reject_self_connect,
     spinning,
 )
 from .sockets.factory_socket import LocalFailure, factory_installed
@@ -76,46 +76,46 @@ async def tcp_connect(
         from .race.reports import late_connect
 
         raise late_connect(endpoint, source, until)
-    door = None
+    sock = None
     try:
         factory = factory_installed()
-        door, address, code = open_and_begin(endpoint, source, options, factory=factory)
+        sock, address, code = open_and_begin(endpoint, source, options, factory=factory)
         if code != PENDING:
             await cancel_shielded_checkpoint()
         elif not factory:  # whose connects are coroutines and take their own passes
             # Both calls mostly spared: with credit the answer is known, and success with all of it teaches nothing.
             if until > started and (spinning.credit or spinning.is_worthwhile()):
                 await cancel_shielded_checkpoint()
-                code = door.look(address)
+                code = sock.poll(address)
                 if code == PENDING or spinning.credit != CREDIT:
                     spinning.learn(enough=code != PENDING)
-            elif (code := door.look(address)) != PENDING:
+            elif (code := sock.poll(address)) != PENDING:
                 await cancel_shielded_checkpoint()
         if code == PENDING:
-            code = await door.finish(address, until)
+            code = await sock.finish(address, until)
         # What settle asks first, mostly without its call.
         if code == 0 and (endpoint.port in local_ports() or source is not None or factory):
-            code = settle(code, door, endpoint, source)
+            code = reject_self_connect(code, sock, endpoint, source)
         if code:
-            raise attempt_error(code, "connect", door, endpoint, source, current_time() - started)
-        return TcpStream(door, endpoint, (((source, endpoint),), (), started, current_time()))
+            raise attempt_error(code, "connect", sock, endpoint, source, current_time() - started)
+        return TcpStream(sock, endpoint, (((source, endpoint),), (), started, current_time()))
     except LocalFailure as exc:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         # Nothing has been waited for yet, and a loop of retries would starve every other task.
         await cancel_shielded_checkpoint()
         error = attempt_error(exc.code, exc.phase, None, endpoint, source, current_time() - started, exc.detail)
         raise error from None
     except Expired:
-        assert door is not None
-        source_text = describe_source(door, endpoint, source)
-        door.close()
+        assert sock is not None
+        source_text = describe_source(sock, endpoint, source)
+        sock.close()
         from .race.reports import deadline_exceeded
 
         raise deadline_exceeded(endpoint, source, source_text, started) from None
     except BaseException:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise
 
 

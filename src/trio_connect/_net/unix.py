@@ -34,7 +34,7 @@ from .streams.byte_stream import ByteStream
 
 if TYPE_CHECKING:
     from .._report import Phase
-    from .attempt import Door
+    from .attempt import StreamSocket
 
 UnixPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -132,7 +132,7 @@ class UnixStream(ByteStream[str | bytes]):
         self._sending = True
         try:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(copy))]
-            await self._door.send_message(_CARRIER, rights, until)
+            await self._sock.send_message(_CARRIER, rights, until)
         except Expired:
             raise self._exceeded("send", started, 0) from None
         except OSError as exc:
@@ -178,7 +178,7 @@ class UnixStream(ByteStream[str | bytes]):
         try:
             # CMSG_LEN: the padding that CMSG_SPACE adds has room for another descriptor.
             room = socket.CMSG_LEN(_INT.size)
-            data, ancillary, flags = await self._door.receive_message(1, room, _CLOSE_ON_EXEC, until)
+            data, ancillary, flags = await self._sock.receive_message(1, room, _CLOSE_ON_EXEC, until)
         except Expired:
             raise self._exceeded("receive", started, 0) from None
         except OSError as exc:
@@ -210,8 +210,8 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
 
     __slots__ = ("_made",)
 
-    def __init__(self, door: Door, name: str | bytes) -> None:
-        super().__init__(door, name)
+    def __init__(self, sock: StreamSocket, name: str | bytes) -> None:
+        super().__init__(sock, name)
         self._made: _MadePath | None = None
 
     @property
@@ -227,8 +227,8 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
     def _address(name: Any) -> str | bytes:
         return name  # type: ignore[no-any-return]
 
-    def _stream(self, door: Door, name: Any) -> UnixStream:
-        return UnixStream(door, name)
+    def _stream(self, sock: StreamSocket, name: Any) -> UnixStream:
+        return UnixStream(sock, name)
 
     def _own_path(self) -> None:
         """Make closing remove the path: the file that this listener made, and no successor's."""
@@ -299,37 +299,37 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
         await checkpoint()
         raise call_late(f"connect to {show_path(address)}", started - until)
     phase: Phase = "socket"
-    door: Door | None = None
+    sock: StreamSocket | None = None
     try:
         family = unix_family()
-        door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
+        sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
         phase = "connect"
-        code = await connect_door(door, address, until)
+        code = await connect_socket(sock, address, until)
         if code:
             raise connect_error(code, phase, show_path(address), "this machine", current_time() - started)
-        return UnixStream(door, address)
+        return UnixStream(sock, address)
     except Expired:
-        assert door is not None
-        door.close()
+        assert sock is not None
+        sock.close()
         what = f"connect to {show_path(address)}, whose backlog is full,"
         from .._report import EMPTY_REPORT
 
         raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
     except OSError as exc:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
             if phase == "connect":
                 raise
         await cancel_shielded_checkpoint()
         where = show_path(address)
         raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
     except BaseException:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise
 
 
-async def connect_door(door: Door, address: str | bytes, until: float) -> int:
+async def connect_socket(sock: StreamSocket, address: str | bytes, until: float) -> int:
     """Connect an open socket: 0, or its error. The caller closes it unless it is 0.
 
     Raises:
@@ -341,9 +341,9 @@ async def connect_door(door: Door, address: str | bytes, until: float) -> int:
         if too_long(address):
             code = errno.ENAMETOOLONG
         else:
-            code = door.begin(address)
+            code = sock.begin(address)
             if code == PENDING:
-                code = await door.finish(address, until)
+                code = await sock.finish(address, until)
         if code != errno.EAGAIN:
             await cancel_shielded_checkpoint()
             return code
@@ -395,15 +395,15 @@ def _check_mode(mode: object, address: str | bytes) -> int | None:
     return mode
 
 
-def _set_mode_before_bind(door: Door, mode: int) -> None:
+def _set_mode_before_bind(sock: StreamSocket, mode: int) -> None:
     """Have bind(2) make the path with these rights, or with fewer where the umask takes some away.
 
     Linux takes the mode of the path from the socket's own (unix(7): fchmod on a socket before it is bound). The other
     two ways were rejected: the umask belongs to all threads of the process, and a chmod after bind leaves a moment
     in which the path has the rights that the umask gives.
     """
-    if sys.platform == "linux" and isinstance(door, KernelSocket):
-        os.fchmod(door.fileno(), mode)
+    if sys.platform == "linux" and isinstance(sock, KernelSocket):
+        os.fchmod(sock.fileno(), mode)
 
 
 def _set_mode_after_bind(address: str | bytes, mode: int) -> None:
@@ -423,11 +423,11 @@ def _set_mode_after_bind(address: str | bytes, mode: int) -> None:
         os.close(descriptor)
 
 
-def _give_up(door: Door | None, made: _MadePath | None) -> None:
+def _give_up(sock: StreamSocket | None, made: _MadePath | None) -> None:
     if made is not None:
         made.remove()
-    if door is not None:
-        door.close()
+    if sock is not None:
+        sock.close()
 
 
 async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None = None, *, remove: bool) -> UnixListener:
@@ -438,32 +438,32 @@ async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None =
     await checkpoint()
     started = current_time()
     phase: Phase = "socket"
-    door: Door | None = None
+    sock: StreamSocket | None = None
     made: _MadePath | None = None
     try:
         family = unix_family()
         if factory_installed():
-            door = FactorySocket.make(family, address)
+            sock = FactorySocket.make(family, address)
         else:
-            door = KernelSocket(new_listening_socket(family))
+            sock = KernelSocket(new_listening_socket(family))
         phase = "bind"
         if too_long(address):
             raise OSError(errno.ENAMETOOLONG, "")
         if mode is not None:
-            _set_mode_before_bind(door, mode)
-        await bind(door, address)
+            _set_mode_before_bind(sock, mode)
+        await bind(sock, address)
         made = _MadePath.find(address)
         if mode is not None:
             _set_mode_after_bind(address, mode)
-        door.listen(size)
+        sock.listen(size)
     except OSError as exc:
-        _give_up(door, made)
+        _give_up(sock, made)
         where = show_path(address)
         raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
     except BaseException:
-        _give_up(door, made)
+        _give_up(sock, made)
         raise
-    listener = UnixListener(door, address)
+    listener = UnixListener(sock, address)
     if remove:
         listener._own_path()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return listener

@@ -16,8 +16,8 @@ from .._net.attempt import (
     begin,
     describe_source,
     finish,
-    look,
     open_socket,
+    poll,
     sockaddr_of,
     spinning,
 )
@@ -31,7 +31,7 @@ from .._net.unix import (
     UnixListener,
     UnixStream,
     check_path,
-    connect_door,
+    connect_socket,
     too_long,
     unix_family,
 )
@@ -40,7 +40,7 @@ from .._report import EMPTY_REPORT
 from ._transport import Cancellable, StreamTransport, check_family, show
 
 if TYPE_CHECKING:
-    from .._net.attempt import Door
+    from .._net.attempt import StreamSocket
 
 
 @final
@@ -55,20 +55,20 @@ class TcpTransport(StreamTransport[TcpStream]):
         endpoint = as_endpoint(value)
         if not passive:
             check_connectable(endpoint)
-            if self._door is not None:
+            if self._sock is not None:
                 check_family(self.local, endpoint)
         return endpoint
 
-    def _open(self, target: Endpoint) -> Door:
+    def _open(self, target: Endpoint) -> StreamSocket:
         family = target.family
         plan = sockopts.listening(self._options, family)
-        door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
+        sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
         try:
-            set_options(door, plan, self._options)
+            set_options(sock, plan, self._options)
         except BaseException:
-            door.close()
+            sock.close()
             raise
-        return door
+        return sock
 
     @staticmethod
     def _address(name: Any) -> Endpoint:
@@ -77,30 +77,30 @@ class TcpTransport(StreamTransport[TcpStream]):
     def _bind_address(self, target: Endpoint) -> Any:
         return sockaddr_of(target)
 
-    def _wrap(self, door: Door, target: Endpoint) -> TcpListener:  # noqa: ARG002
-        self._local = name = as_endpoint(tuple(door.getsockname()))
-        return TcpListener(door, name, self._options)
+    def _wrap(self, sock: StreamSocket, target: Endpoint) -> TcpListener:  # noqa: ARG002
+        self._local = name = as_endpoint(tuple(sock.getsockname()))
+        return TcpListener(sock, name, self._options)
 
     async def _connect(self, target: Endpoint, until: float, operation: Cancellable) -> TcpStream | None:
-        source = None if self._door is None else _source_of(cast("Endpoint", self.local))
+        source = None if self._sock is None else _source_of(cast("Endpoint", self.local))
         started = current_time()
         try:
-            door = self._door
-            if door is None:
+            sock = self._sock
+            if sock is None:
                 factory = factory_installed()
-                self._door = door = open_socket(target, None, self._options, factory=factory)
-            code = begin(door, target, source)
+                self._sock = sock = open_socket(target, None, self._options, factory=factory)
+            code = begin(sock, target, source)
             if code == PENDING:
                 if spins := until > started and spinning.is_worthwhile():
                     await cancel_shielded_checkpoint()
                     if operation.cancelled:
                         return None
-                code = look(door, target, source)
+                code = poll(sock, target, source)
                 if spins:
                     spinning.learn(enough=code != PENDING)
             if code == PENDING:
                 with operation.scope():
-                    code = await finish(door, target, source, until)
+                    code = await finish(sock, target, source, until)
                 if code == PENDING:
                     return None
         except LocalFailure as exc:
@@ -110,11 +110,11 @@ class TcpTransport(StreamTransport[TcpStream]):
         except Expired:
             from .._net.race.reports import deadline_exceeded
 
-            source_text = describe_source(self._door, target, source)
+            source_text = describe_source(self._sock, target, source)
             raise deadline_exceeded(target, source, source_text, started) from None
         if code:
-            raise attempt_error(code, "connect", door, target, source, current_time() - started)
-        return TcpStream(door, target, (((source, target),), (), started, current_time()))
+            raise attempt_error(code, "connect", sock, target, source, current_time() - started)
+        return TcpStream(sock, target, (((source, target),), (), started, current_time()))
 
     def adopt(self, stream: TcpStream) -> None:
         """Own a connection that somebody else made."""
@@ -139,7 +139,7 @@ class UnixTransport(StreamTransport[UnixStream]):
     def check_target(self, value: Any, *, passive: bool) -> str | bytes:  # noqa: ARG002
         return check_path(value)
 
-    def _open(self, target: str | bytes) -> Door:  # noqa: ARG002
+    def _open(self, target: str | bytes) -> StreamSocket:  # noqa: ARG002
         family = unix_family()
         return FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
 
@@ -152,28 +152,28 @@ class UnixTransport(StreamTransport[UnixStream]):
             raise OSError(errno.ENAMETOOLONG, "")
         return target
 
-    def _wrap(self, door: Door, target: str | bytes) -> UnixListener:
+    def _wrap(self, sock: StreamSocket, target: str | bytes) -> UnixListener:
         self._local = target
-        listener = UnixListener(door, target)
+        listener = UnixListener(sock, target)
         listener._own_path()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return listener
 
     async def _connect(self, target: str | bytes, until: float, operation: Cancellable) -> UnixStream | None:
         started = current_time()
-        where = "this machine" if self._door is None else show(self.local)
-        door = self._door
-        if door is None:
+        where = "this machine" if self._sock is None else show(self.local)
+        sock = self._sock
+        if sock is None:
             try:
                 family = unix_family()
-                door = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
+                sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
             except OSError as exc:
                 elapsed = current_time() - started
                 raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None
-            self._door = door
+            self._sock = sock
         code = PENDING
         try:
             with operation.scope():
-                code = await connect_door(door, target, until)
+                code = await connect_socket(sock, target, until)
         except Expired:
             what = f"connect to {show(target)}, whose backlog is full,"
             raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
@@ -181,7 +181,7 @@ class UnixTransport(StreamTransport[UnixStream]):
             return None
         if code:
             raise connect_error(code, "connect", show(target), where, current_time() - started)
-        return UnixStream(door, target)
+        return UnixStream(sock, target)
 
     def accepted(self, stream: UnixStream) -> UnixTransport:
         return UnixTransport(stream)

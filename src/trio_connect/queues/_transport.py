@@ -29,7 +29,7 @@ from ._states import Kind
 from ._values import Address
 
 if TYPE_CHECKING:
-    from .._net.attempt import Door
+    from .._net.attempt import StreamSocket
     from .._report import Phase
 
 S = TypeVar("S", TcpStream, UnixStream)
@@ -141,13 +141,13 @@ class StreamTransport(Transport, Generic[S]):
         self._local: Address | None = None
         self._name: Any = None
         """The local address as the socket gave it."""
-        self._door: Door | None = None
+        self._sock: StreamSocket | None = None
         self._listener: TcpListener | UnixListener | None = None
         if stream is not None:
             self.peer = stream.peer
 
     @abstractmethod
-    def _open(self, target: Any) -> Door: ...
+    def _open(self, target: Any) -> StreamSocket: ...
 
     @staticmethod
     @abstractmethod
@@ -157,11 +157,11 @@ class StreamTransport(Transport, Generic[S]):
     def _bind_address(self, target: Any) -> Any: ...
 
     @abstractmethod
-    def _wrap(self, door: Door, target: Any) -> TcpListener | UnixListener: ...
+    def _wrap(self, sock: StreamSocket, target: Any) -> TcpListener | UnixListener: ...
 
     @abstractmethod
     async def _connect(self, target: Any, until: float, operation: Cancellable) -> S | None:
-        """Connect the door, or a new one; it is in `_door` as long as it is not closed."""
+        """Connect the socket, or a new one; it is in `_sock` as long as it is not closed."""
 
     @abstractmethod
     def accepted(self, stream: S) -> StreamTransport[S]:
@@ -170,28 +170,28 @@ class StreamTransport(Transport, Generic[S]):
     async def bind(self, target: Any) -> None:
         started = current_time()
         phase: Phase = "socket"
-        door: Door | None = None
+        sock: StreamSocket | None = None
         try:
             address = self._bind_address(target)
-            door = self._open(target)
+            sock = self._open(target)
             phase = "bind"
-            if isinstance(door, KernelSocket):
-                door.bind(address)
+            if isinstance(sock, KernelSocket):
+                sock.bind(address)
             else:
-                await door.trio_socket().bind(address)
-            self._listener = self._wrap(door, target)
+                await sock.trio_socket().bind(address)
+            self._listener = self._wrap(sock, target)
         except OSError as exc:
-            if door is not None:
-                door.close()
+            if sock is not None:
+                sock.close()
             where = target if isinstance(target, Endpoint) else show(target)
             raise connect_error(
                 errno_of(exc), phase, where, "this machine", current_time() - started, own_words(exc)
             ) from None
         except BaseException:
-            if door is not None:
-                door.close()
+            if sock is not None:
+                sock.close()
             raise
-        self._door = door
+        self._sock = sock
 
     def listen(self, backlog: int) -> None:
         """Listen on the socket that is bound.
@@ -199,9 +199,9 @@ class StreamTransport(Transport, Generic[S]):
         Raises:
           OSError: EADDRINUSE, somebody else listens there.
         """
-        assert self._door is not None
+        assert self._sock is not None
         try:
-            self._door.listen(backlog)
+            self._sock.listen(backlog)
         except OSError as exc:
             code = errno_of(exc)
             raise OSError(code, f"local: listen on {show(self.local)}: {strerror(code)}") from None
@@ -212,9 +212,9 @@ class StreamTransport(Transport, Generic[S]):
             # A connect that need not wait never looks at its scope.
             stream = None if operation.cancelled else await self._connect(target, until, operation)
             if stream is not None:
-                assert self._door is not None
-                self._name = self._door.getsockname()
-                self._local = self._door = None
+                assert self._sock is not None
+                self._name = self._sock.getsockname()
+                self._local = self._sock = None
                 self._adopt(stream)
                 adopted = True
         finally:
@@ -223,10 +223,10 @@ class StreamTransport(Transport, Generic[S]):
         return adopted
 
     async def _forget(self) -> None:
-        door, listener = self._door, self._listener
-        self._door = self._listener = self._local = None
-        if door is not None:
-            door.close()
+        sock, listener = self._sock, self._listener
+        self._sock = self._listener = self._local = None
+        if sock is not None:
+            sock.close()
         if listener is not None:
             with trio.CancelScope(shield=True):
                 await listener.aclose()

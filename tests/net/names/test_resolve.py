@@ -17,7 +17,7 @@ from trio_connect._net.names.resolve import (
 )
 from trio_connect._text import shown
 
-# ---------------------------------------------------------------------- hosts at the door
+# ---------------------------------------------------------------------- hosts, before any lookup
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_static_answers():
         ({"a.test": (), "A.test.": ()}, ValueError, r"'A\.test\.' twice"),
     ],
 )
-def test_a_static_mapping_is_checked_at_the_door(hosts, error, text):
+def test_a_static_mapping_is_checked_at_once(hosts, error, text):
     with pytest.raises(error, match=text):
         StaticResolver(hosts)
 
@@ -221,6 +221,6 @@ async def test_a_static_resolver_knows_mail_hosts_and_services():
         ({"mx": {"a b": []}}, ValueError, "white space"),
     ],
 )
-def test_static_records_are_checked_at_the_door(records, error, text):
+def test_static_records_are_checked_at_once(records, error, text):
     with pytest.raises(error, match=text):
         StaticResolver({}, **records)

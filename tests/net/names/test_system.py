@@ -250,7 +250,7 @@ def test_limits_are_those_of_the_run(libc):
 
 
 @pytest.mark.parametrize("name", ["concurrency", "max_threads"])
-def test_limits_are_checked_at_the_door(name):
+def test_limits_are_checked_at_once(name):
     for bad in (True, 1.0, None, "8"):
         with pytest.raises(TypeError, match=name):
             SystemResolver(**{name: bad})  # type: ignore[arg-type]

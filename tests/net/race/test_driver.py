@@ -18,8 +18,8 @@ import trio.testing
 
 from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, outcomes, rows, starts, virtual
 from tests.support import faults
-from tests.support.doors import Door, PassThroughFactory
 from tests.support.leaks import no_leaks
+from tests.support.sockets import PassThroughFactory, Sockets
 from trio_connect import (
     AttemptConnected,
     AttemptFinished,
@@ -91,7 +91,7 @@ class Bug(Exception):
 
 @pytest.mark.parametrize("error", [Bug(), KeyboardInterrupt(), SystemExit(3), trio.ClosedResourceError()], ids=repr)
 @pytest.mark.parametrize("others", [0, 2])
-async def test_anything_else_closes_every_socket_and_propagates_as_itself(error, others, door: Door):
+async def test_anything_else_closes_every_socket_and_propagates_as_itself(error, others, sockets: Sockets):
     async def establish(stream: TcpStream) -> None:
         if (stream.peer.host, stream.peer.port) == last.address.pair:
             raise error
@@ -100,7 +100,7 @@ async def test_anything_else_closes_every_socket_and_propagates_as_itself(error,
     async with faults.echoing() as first, faults.echoing() as last:
         endpoints = [first.address.pair] * (others > 0) + [last.address.pair]
         recorder = Recorder()
-        async with no_leaks(counters=door.counters):
+        async with no_leaks(counters=sockets.counters):
             with pytest.raises(BaseException) as caught:
                 await connectx(endpoints, establish=establish, policy=SOON, observer=recorder)
             assert caught.value is error
@@ -109,7 +109,7 @@ async def test_anything_else_closes_every_socket_and_propagates_as_itself(error,
         assert set(outcomes(recorder.report)) == {"cancelled"}
 
 
-async def test_several_that_raise_in_one_pass_give_one_of_their_exceptions(door: Door):
+async def test_several_that_raise_in_one_pass_give_one_of_their_exceptions(sockets: Sockets):
     ready = trio.Event()
 
     async def establish(_stream: TcpStream) -> None:
@@ -123,7 +123,7 @@ async def test_several_that_raise_in_one_pass_give_one_of_their_exceptions(door:
             ready.set()
 
         nursery.start_soon(go)
-        async with no_leaks(counters=door.counters):
+        async with no_leaks(counters=sockets.counters):
             with pytest.raises(Bug):
                 await connectx([one.address.pair, other.address.pair], establish=establish, policy=SOON)
 
@@ -131,7 +131,7 @@ async def test_several_that_raise_in_one_pass_give_one_of_their_exceptions(door:
 @pytest.mark.parametrize(
     ("first", "then"), [(Bug(), Bug()), (KeyboardInterrupt(), Bug()), (Bug(), KeyboardInterrupt())]
 )
-async def test_what_was_raised_first_is_heard_and_an_interrupt_before_all(first, then, door: Door):
+async def test_what_was_raised_first_is_heard_and_an_interrupt_before_all(first, then, sockets: Sockets):
     async def establish(stream: TcpStream) -> None:
         if (stream.peer.host, stream.peer.port) == last.address.pair:
             raise first
@@ -140,14 +140,14 @@ async def test_what_was_raised_first_is_heard_and_an_interrupt_before_all(first,
         finally:
             raise then
 
-    async with faults.echoing() as one, faults.echoing() as last, no_leaks(counters=door.counters):
+    async with faults.echoing() as one, faults.echoing() as last, no_leaks(counters=sockets.counters):
         with pytest.raises((Bug, KeyboardInterrupt)) as caught:
             await connectx([one.address.pair, last.address.pair], establish=establish, policy=SOON)
         assert caught.value is (then if isinstance(then, KeyboardInterrupt) else first)
         del caught
 
 
-async def test_a_group_that_establish_raised_is_its_own_and_is_not_changed(door: Door):
+async def test_a_group_that_establish_raised_is_its_own_and_is_not_changed(sockets: Sockets):
     group = ExceptionGroup("mine", [Bug(), Bug()])
 
     async def establish(_stream: TcpStream) -> None:
@@ -211,14 +211,14 @@ LOSERS = [
 
 
 @pytest.mark.parametrize("lose", LOSERS, ids=lambda lose: lose.__name__)
-async def test_line_76_what_a_loser_makes_of_its_closed_socket_does_not_touch_the_winner(lose, door: Door):
+async def test_line_76_what_a_loser_makes_of_its_closed_socket_does_not_touch_the_winner(lose, sockets: Sockets):
     async def establish(stream: TcpStream) -> Any:
         if (stream.peer.host, stream.peer.port) == slow.address.pair:
             return await lose(stream)
         return stream
 
     # A peer that reads nothing and sends nothing: whoever writes or reads there waits.
-    async with no_leaks(counters=door.counters), faults.echoing() as quick:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as quick:
         listener = await tcp_listen(("127.0.0.1", 0))
         slow = faults.Peer(faults.Address("127.0.0.1", listener.endpoint.port, socket.AF_INET))
         with trio.fail_after(5):
@@ -231,7 +231,7 @@ async def test_line_76_what_a_loser_makes_of_its_closed_socket_does_not_touch_th
         await listener.aclose()
 
 
-async def test_a_bug_in_a_loser_that_has_nothing_to_do_with_the_close_is_not_swallowed(door: Door):
+async def test_a_bug_in_a_loser_that_has_nothing_to_do_with_the_close_is_not_swallowed(sockets: Sockets):
     async def establish(stream: TcpStream) -> TcpStream:
         if (stream.peer.host, stream.peer.port) == slow.address.pair:
             try:
@@ -240,7 +240,7 @@ async def test_a_bug_in_a_loser_that_has_nothing_to_do_with_the_close_is_not_swa
                 raise Bug
         return stream
 
-    async with faults.echoing() as slow, faults.echoing() as quick, no_leaks(counters=door.counters):
+    async with faults.echoing() as slow, faults.echoing() as quick, no_leaks(counters=sockets.counters):
         with pytest.raises(Bug):
             await connectx([slow.address.pair, quick.address.pair], establish=establish, policy=SOON)
 
@@ -269,7 +269,7 @@ async def test_a_loser_that_cleans_up_for_long_is_waited_for_with_its_socket_clo
     stream.abort()
 
 
-async def test_establish_may_close_detach_or_keep_the_stream(door: Door):
+async def test_establish_may_close_detach_or_keep_the_stream(sockets: Sockets):
     async def closes(stream: TcpStream) -> str:
         await stream.aclose()
         return "closed"
@@ -281,7 +281,7 @@ async def test_establish_may_close_detach_or_keep_the_stream(door: Door):
         await stream.aclose()
         raise EstablishFailed
 
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
         assert await connectx([peer.address.pair], establish=closes) == "closed"
         sock = await connectx([peer.address.pair], establish=detaches)
         assert sock.getpeername() == peer.address.pair
@@ -310,7 +310,7 @@ class CancelWhoSteers(trio.abc.Instrument):
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_a_cancel_in_the_pass_of_the_win_does_not_take_the_winner(attempt, door: Door):
+async def test_a_cancel_in_the_pass_of_the_win_does_not_take_the_winner(attempt, sockets: Sockets):
     # The winner's task tells of its success, and the call is cancelled before the one who steers has run.
     async def establish(stream: TcpStream) -> TcpStream:
         CancelWhoSteers(scope)
@@ -319,7 +319,7 @@ async def test_a_cancel_in_the_pass_of_the_win_does_not_take_the_winner(attempt,
     recorder = Recorder()
     won = False
     with faults.black_hole() as hole:
-        async with faults.echoing() as peer, no_leaks(counters=door.counters):
+        async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
             with trio.CancelScope() as scope:
                 endpoints = [hole.pair, peer.address.pair]
                 stream = await connectx(endpoints, establish=establish, policy=SOON, observer=recorder)
@@ -329,7 +329,7 @@ async def test_a_cancel_in_the_pass_of_the_win_does_not_take_the_winner(attempt,
     assert outcomes(recorder.report) == ["lost", "won"]
 
 
-async def test_a_cancelled_race_raises_cancelled_and_not_a_group(door: Door):
+async def test_a_cancelled_race_raises_cancelled_and_not_a_group(sockets: Sockets):
     with faults.black_hole() as hole, faults.black_hole() as other:
         with trio.CancelScope() as scope:
             scope.deadline = trio.current_time() + 0.05
@@ -392,7 +392,7 @@ async def test_line_83_two_successes_in_one_instant_make_one_winner(net):
         stream.abort()
 
 
-async def test_line_83_two_successes_in_one_pass_of_the_real_loop(door: Door):
+async def test_line_83_two_successes_in_one_pass_of_the_real_loop(sockets: Sockets):
     go = trio.Event()
 
     async def establish(stream: TcpStream) -> TcpStream:
@@ -403,7 +403,7 @@ async def test_line_83_two_successes_in_one_pass_of_the_real_loop(door: Door):
         await trio.testing.wait_all_tasks_blocked(0.05)
         go.set()
 
-    async with no_leaks(counters=door.counters), faults.echoing() as one, faults.echoing() as other:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as one, faults.echoing() as other:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(later)
             stream = await connectx([one.address.pair, other.address.pair], establish=establish, policy=SOON)
@@ -669,7 +669,7 @@ async def test_an_observer_hears_everything_in_order(net):
 
 
 @pytest.mark.parametrize("fails_at", range(4))
-async def test_an_observer_that_raises_is_logged_and_dropped(fails_at, caplog, door: Door):
+async def test_an_observer_that_raises_is_logged_and_dropped(fails_at, caplog, sockets: Sockets):
     heard = []
 
     def observer(event) -> None:
@@ -677,7 +677,7 @@ async def test_an_observer_that_raises_is_logged_and_dropped(fails_at, caplog, d
         if len(heard) == fails_at + 1:
             raise Bug
 
-    async with no_leaks(counters=door.counters), faults.echoing() as peer:
+    async with no_leaks(counters=sockets.counters), faults.echoing() as peer:
         with faults.refusing() as refused, caplog.at_level(logging.ERROR, "trio_connect"):
             stream = await connectx([refused.pair, peer.address.pair], observer=observer)
         assert len(heard) == fails_at + 1

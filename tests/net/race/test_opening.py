@@ -37,8 +37,8 @@ async def interrupt_pass() -> None:
     [
         (KernelSocket, "begin", interrupt),
         (module, "cancel_shielded_checkpoint", interrupt_pass),
-        (KernelSocket, "look", interrupt),
-        (module, "settle", interrupt),
+        (KernelSocket, "poll", interrupt),
+        (module, "reject_self_connect", interrupt),
         (module, "TcpStream", interrupt),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -76,8 +76,8 @@ async def test_now_or_never_hears_a_refusal_and_goes_on():
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(KernelSocket, "begin"), (KernelSocket, "look"), (opening, "settle")],
-    ids=["begin", "look", "settle"],
+    [(KernelSocket, "begin"), (KernelSocket, "poll"), (opening, "reject_self_connect")],
+    ids=["begin", "poll", "reject_self_connect"],
 )
 async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monkeypatch, where, name):
     calls = 0
@@ -93,7 +93,7 @@ async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monke
     with faults.refusing() as nobody:
         async with faults.echoing() as peer:
             monkeypatch.setattr(where, name, interrupt_the_second)
-            if where is opening:  # the first attempt is settled by connectx itself
+            if where is opening:  # the first attempt is checked by connectx itself
                 calls = 1
             async with no_leaks():
                 with pytest.raises(Interruption):

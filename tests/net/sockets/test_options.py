@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from trio_connect import SocketOptions, tcp_connect, tcp_listen
 from trio_connect._net.sockets import options as sockopts
 from trio_connect._options import DEFAULT_OPTIONS
@@ -48,11 +48,11 @@ def test_every_field_is_verified() -> None:
 
 @pytest.mark.parametrize(("field", "value", "level", "option", "connecting", "accepted"), CASES)
 async def test_the_kernel_has_what_was_asked_for(
-    door: Door, field: str, value: Any, level: int, option: int, connecting: int | None, accepted: int | None
+    sockets: Sockets, field: str, value: Any, level: int, option: int, connecting: int | None, accepted: int | None
 ) -> None:
     options = SocketOptions(**{field: value})
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         await tcp_listen(("::1", 0), options=options) as listener,
         await tcp_connect(listener.endpoint, options=options) as near,
         await listener.accept() as far,
@@ -65,8 +65,8 @@ async def test_the_kernel_has_what_was_asked_for(
             assert listener.socket.getsockopt(TCP, socket.TCP_FASTOPEN) == 1024
 
 
-async def test_by_default_small_segments_go_at_once_on_both_ends(door: Door) -> None:
-    async with no_leaks(counters=door.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+async def test_by_default_small_segments_go_at_once_on_both_ends(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
         assert listener.socket.getsockopt(SOL, socket.SO_REUSEADDR) == 1
         async with await tcp_connect(listener.endpoint) as near, await listener.accept() as far:
             for stream in (near, far):
@@ -79,27 +79,27 @@ async def test_by_default_small_segments_go_at_once_on_both_ends(door: Door) -> 
                 del caught
 
 
-async def test_two_listeners_share_a_port_when_asked(door: Door) -> None:
+async def test_two_listeners_share_a_port_when_asked(sockets: Sockets) -> None:
     options = SocketOptions(reuse_port=True)
     async with (
-        no_leaks(counters=door.counters),
+        no_leaks(counters=sockets.counters),
         await tcp_listen(("127.0.0.1", 0), options=options) as first,
         await tcp_listen(first.endpoint, options=options) as second,
     ):
         assert first.endpoint == second.endpoint
 
 
-async def test_ipv4_ignores_v6only(door: Door) -> None:
+async def test_ipv4_ignores_v6only(sockets: Sockets) -> None:
     options = SocketOptions(v6only=True)
     async with await tcp_listen(("127.0.0.1", 0), options=options) as listener:
         await (await tcp_connect(listener.endpoint, options=options)).aclose()
 
 
-async def test_an_option_that_the_platform_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
+async def test_an_option_that_the_platform_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch, sockets: Sockets) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
     sockopts._cached_connecting.cache_clear()
     options = SocketOptions(user_timeout=5)
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         for call in (tcp_connect(("127.0.0.1", 9), options=options), tcp_listen(("127.0.0.1", 0), options=options)):
             with pytest.raises(OSError, match="local: socket for") as caught:
                 await call
@@ -107,9 +107,11 @@ async def test_an_option_that_the_platform_lacks_is_an_error(monkeypatch: pytest
             del caught
 
 
-async def test_an_option_that_the_kernel_refuses_leaves_nothing(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_option_that_the_kernel_refuses_leaves_nothing(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockopts, "_cached_connecting", lambda *_: ((TCP, 9999, 1),))
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         with pytest.raises(OSError, match="local: socket for") as caught:
             await tcp_connect(("127.0.0.1", 9), options=SocketOptions(nodelay=False))
         assert caught.value.errno == errno.ENOPROTOOPT

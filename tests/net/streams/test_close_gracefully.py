@@ -12,7 +12,7 @@ from tests.support import faults
 from trio_connect import tcp_connect, tcp_listen
 
 
-async def test_a_reset_while_waiting_for_the_peer_is_broken_not_closed(door):
+async def test_a_reset_while_waiting_for_the_peer_is_broken_not_closed(sockets):
     async with await tcp_listen(("127.0.0.1", 0)) as listener:
         client, server = await tcp_connect(listener.endpoint), await listener.accept()
 
@@ -28,7 +28,7 @@ async def test_a_reset_while_waiting_for_the_peer_is_broken_not_closed(door):
         server.abort()
 
 
-async def test_a_reset_before_it_is_broken_too(door):
+async def test_a_reset_before_it_is_broken_too(sockets):
     async with faults.resetting() as peer:
         client = await tcp_connect(peer.address.pair)
         while not peer.ended:

@@ -15,8 +15,8 @@ import trio
 import trio.testing
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import (
     KINDS,
     RECEIVES,
@@ -65,8 +65,8 @@ closes = pytest.mark.parametrize("close", CLOSES.values(), ids=CLOSES)
 @kinds
 @closes
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
-async def test_closing_wakes_a_receive(door: Door, kind: Kind, close: Any, receive: Any) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_closing_wakes_a_receive(sockets: Sockets, kind: Kind, close: Any, receive: Any) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         async with trio.open_nursery() as nursery:
 
             async def waiting() -> None:
@@ -85,8 +85,8 @@ async def test_closing_wakes_a_receive(door: Door, kind: Kind, close: Any, recei
 @kinds
 @closes
 @pytest.mark.parametrize("several", [False, True])
-async def test_closing_wakes_a_send(door: Door, kind: Kind, close: Any, several: bool) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_closing_wakes_a_send(sockets: Sockets, kind: Kind, close: Any, several: bool) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair(kind)
         async with trio.open_nursery() as nursery:
 
@@ -108,8 +108,8 @@ async def test_closing_wakes_a_send(door: Door, kind: Kind, close: Any, several:
 
 
 @kinds
-async def test_closing_wakes_who_waits_for_room(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_closing_wakes_who_waits_for_room(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_clogged_pair(kind)
         async with trio.open_nursery() as nursery:
 
@@ -124,8 +124,8 @@ async def test_closing_wakes_who_waits_for_room(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_closing_a_listener_wakes_its_accept(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), listening(kind) as listener:
+async def test_closing_a_listener_wakes_its_accept(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), listening(kind) as listener:
         async with trio.open_nursery() as nursery:
 
             async def waiting() -> None:
@@ -146,8 +146,8 @@ async def test_closing_a_listener_wakes_its_accept(door: Door, kind: Kind) -> No
 
 @kinds
 @pytest.mark.parametrize("close", ["aclose", "abort", "close_gracefully"])
-async def test_closing_ends_a_graceful_close_of_another_task(door: Door, kind: Kind, close: str) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, _):
+async def test_closing_ends_a_graceful_close_of_another_task(sockets: Sockets, kind: Kind, close: str) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, _):
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
 
@@ -166,9 +166,11 @@ async def test_closing_ends_a_graceful_close_of_another_task(door: Door, kind: K
 @kinds
 @closes
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
-async def test_closing_in_the_tick_in_which_bytes_arrive(door: Door, kind: Kind, close: Any, receive: Any) -> None:
+async def test_closing_in_the_tick_in_which_bytes_arrive(
+    sockets: Sockets, kind: Kind, close: Any, receive: Any
+) -> None:
     # Whoever receives is on its way already when the close comes: it must neither park again nor get in the way.
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         for _ in range(12):
             near, far = await make_pair(kind)
             other, signal = await make_pair("unix")
@@ -204,8 +206,8 @@ def _number(stream: Stream) -> int:
 
 
 @kinds
-async def test_a_descriptor_is_not_used_once_it_is_somebody_elses(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_descriptor_is_not_used_once_it_is_somebody_elses(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair(kind)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -233,8 +235,8 @@ async def test_a_descriptor_is_not_used_once_it_is_somebody_elses(door: Door, ki
 
 @kinds
 @closes
-async def test_a_closed_stream_says_so_everywhere(door: Door, kind: Kind, close: Any) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_a_closed_stream_says_so_everywhere(sockets: Sockets, kind: Kind, close: Any) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abc")
         await near.fill()
         peer, report = near.peer, near.report
@@ -266,7 +268,7 @@ async def test_a_closed_stream_says_so_everywhere(door: Door, kind: Kind, close:
 
 
 @kinds
-async def test_the_local_address_is_remembered(door: Door, kind: Kind) -> None:
+async def test_the_local_address_is_remembered(sockets: Sockets, kind: Kind) -> None:
     async with pair(kind) as (near, far):
         local = near.local
         await near.aclose()
@@ -275,8 +277,8 @@ async def test_the_local_address_is_remembered(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_closing_through_the_socket_closes_the_stream(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_closing_through_the_socket_closes_the_stream(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         for parked in (False, True):
             near, far = await make_pair(kind)
             with trio.fail_after(5):
@@ -286,7 +288,7 @@ async def test_closing_through_the_socket_closes_the_stream(door: Door, kind: Ki
                         with pytest.raises(trio.ClosedResourceError):
                             await near.receive_some()
 
-                    if parked and door.name == "raw":  # the fake wakes nobody
+                    if parked and sockets.name == "kernel":  # the fake wakes nobody
                         nursery.start_soon(receiving)
                         await trio.testing.wait_all_tasks_blocked()
                     near.socket.close()
@@ -298,8 +300,8 @@ async def test_closing_through_the_socket_closes_the_stream(door: Door, kind: Ki
             await far.aclose()
 
 
-async def test_closing_through_the_socket_closes_the_listener(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_closing_through_the_socket_closes_the_listener(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         listener = await tcp_listen(("127.0.0.1", 0))
         listener.socket.close()
         with pytest.raises(trio.ClosedResourceError):
@@ -308,8 +310,8 @@ async def test_closing_through_the_socket_closes_the_listener(door: Door) -> Non
 
 
 @kinds
-async def test_the_socket_may_be_looked_at_while_a_receive_is_parked(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_the_socket_may_be_looked_at_while_a_receive_is_parked(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         got = []
         async with trio.open_nursery() as nursery:
 
@@ -331,8 +333,8 @@ async def test_the_socket_may_be_looked_at_while_a_receive_is_parked(door: Door,
 # --- breaking ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_reset_is_broken_for_every_receive(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.resetting() as peer:
+async def test_a_reset_is_broken_for_every_receive(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), faults.resetting() as peer:
         for receive in RECEIVES.values():
             stream = await tcp_connect(peer.address.pair)
             with pytest.raises(trio.BrokenResourceError, match="broke") as caught:
@@ -343,8 +345,8 @@ async def test_a_reset_is_broken_for_every_receive(door: Door) -> None:
             del caught
 
 
-async def test_a_reset_during_a_graceful_close_is_broken_not_closed(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_reset_during_a_graceful_close_is_broken_not_closed(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair("tcp")
         async with trio.open_nursery() as nursery:
 
@@ -360,9 +362,9 @@ async def test_a_reset_during_a_graceful_close_is_broken_not_closed(door: Door) 
 
 @pytest.mark.parametrize("size", [1, 65536, 300_000])
 @pytest.mark.parametrize("wanted", [65_000, 1 << 20])
-async def test_a_reset_after_data_is_no_clean_end(door: Door, size: int, wanted: int) -> None:
+async def test_a_reset_after_data_is_no_clean_end(sockets: Sockets, size: int, wanted: int) -> None:
     # One read takes the data and another in the same call meets the reset, which the kernel tells once.
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         await far.send_all(bytes(size))
         far.abort()
         for _ in range(2):
@@ -373,8 +375,8 @@ async def test_a_reset_after_data_is_no_clean_end(door: Door, size: int, wanted:
             del caught
 
 
-async def test_a_reset_told_to_the_sender_is_no_clean_end_for_the_receiver(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+async def test_a_reset_told_to_the_sender_is_no_clean_end_for_the_receiver(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         far.abort()
         with pytest.raises(trio.BrokenResourceError):
             while True:
@@ -386,8 +388,8 @@ async def test_a_reset_told_to_the_sender_is_no_clean_end_for_the_receiver(door:
             del caught
 
 
-async def test_abort_resets(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+async def test_abort_resets(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         await near.send_all(b"never read")
         near.abort()
         with pytest.raises(trio.BrokenResourceError) as caught:
@@ -454,7 +456,7 @@ def outsider(kind: Kind, near: Stream, sock: socket.socket, unread: int) -> Iter
     [CLOSES["aclose"], forcefully, lambda stream: stream.close_gracefully(now() + 10_000)],
     ids=["aclose", "aclose_forcefully", "close_gracefully"],
 )
-async def test_a_peer_that_half_closed_first_receives_everything(door: Door, unread: int, close: Any) -> None:
+async def test_a_peer_that_half_closed_first_receives_everything(sockets: Sockets, unread: int, close: Any) -> None:
     sent = os.urandom(MIB)
     with socket.create_server(("127.0.0.1", 0)) as server:
         for buffer in (server,):
@@ -476,7 +478,7 @@ async def test_a_peer_that_half_closed_first_receives_everything(door: Door, unr
 
 
 @pytest.mark.parametrize("unread", [0, MIB // 2, 3 * MIB], ids=lambda size: f"{size / MIB:g} MiB unread")
-async def test_the_end_of_a_handler_delivers_what_it_sent(door: Door, unread: int) -> None:
+async def test_the_end_of_a_handler_delivers_what_it_sent(sockets: Sockets, unread: int) -> None:
     served: list[TcpStream] = []
     sent = 0
 
@@ -490,7 +492,7 @@ async def test_the_end_of_a_handler_delivers_what_it_sent(door: Door, unread: in
         await stream.send_all(bytes(sent))
         served.append(stream)
 
-    async with no_leaks(counters=door.counters), trio.open_nursery() as nursery:
+    async with no_leaks(counters=sockets.counters), trio.open_nursery() as nursery:
         listener = await tcp_listen(("127.0.0.1", 0), options=SocketOptions(send_buffer=2 * MIB))
         await nursery.start(trio.serve_listeners, handler, [listener])
         sock = socket.create_connection(listener.endpoint.sockaddr[:2])
@@ -508,8 +510,8 @@ async def test_the_end_of_a_handler_delivers_what_it_sent(door: Door, unread: in
 
 
 @kinds
-async def test_a_peer_that_trickles_does_not_hold_an_aclose(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_peer_that_trickles_does_not_hold_an_aclose(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair(kind)
         await far.send_all(b"unread")
         sent = 0
@@ -528,8 +530,8 @@ async def test_a_peer_that_trickles_does_not_hold_an_aclose(door: Door, kind: Ki
         await far.aclose()
 
 
-async def test_a_unix_peer_receives_everything(door: Door) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_unix_peer_receives_everything(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair("unix")
         await far.send_eof()
         await near.send_all(bytes(100_000))
@@ -540,8 +542,8 @@ async def test_a_unix_peer_receives_everything(door: Door) -> None:
 
 
 @kinds
-async def test_a_graceful_close_meets_the_peers(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_graceful_close_meets_the_peers(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         near, far = await make_pair(kind)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -551,8 +553,8 @@ async def test_a_graceful_close_meets_the_peers(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_a_cancelled_graceful_close_has_closed(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters):
+async def test_a_cancelled_graceful_close_has_closed(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters):
         for ahead in (0.0, 0.02):
             near, far = await make_pair(kind)
             with trio.move_on_after(ahead) as scope:
@@ -567,8 +569,8 @@ async def test_a_cancelled_graceful_close_has_closed(door: Door, kind: Kind) -> 
 
 
 @kinds
-async def test_detach_gives_the_socket_away(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_detach_gives_the_socket_away(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         sock = near.detach()
         assert near.fileno() == -1
         await near.aclose()
@@ -585,8 +587,8 @@ async def test_detach_gives_the_socket_away(door: Door, kind: Kind) -> None:
 
 
 @kinds
-async def test_detach_refuses_what_would_lose_something(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_detach_refuses_what_would_lose_something(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abc")
         await near.fill()
         with pytest.raises(RuntimeError, match=r"3 bytes are buffered: take\(3\)"):
@@ -638,7 +640,7 @@ def test_a_stream_is_not_made_directly() -> None:
         TcpStream(object(), None)  # type: ignore[arg-type]
 
 
-async def test_a_second_connection_to_the_listener_of_another_stream(door: Door) -> None:
+async def test_a_second_connection_to_the_listener_of_another_stream(sockets: Sockets) -> None:
     async with listening("tcp") as listener, await connect_to(listener) as first, await connect_to(listener) as second:
         a, b = await listener.accept(), await listener.accept()
         assert {first.local, second.local} == {a.peer, b.peer}

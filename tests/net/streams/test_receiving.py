@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import faults
-from tests.support.doors import Door
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, RECEIVES, Kind, Stream, make_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded, IncompleteRead, now, tcp_connect
 from trio_connect._net.streams.buffer import EMPTY_BUFFER, ReceiveBuffer
@@ -63,8 +63,8 @@ async def test_whatever_interrupts_the_bytes_come_in_order(kind: Kind, chunks: l
 @kinds
 @settings(max_examples=30)
 @given(chunks=CHUNKS, steps=STEPS)
-async def test_likewise_through_the_factory_door(kind: Kind, chunks: list[int], steps: Any) -> None:
-    with Door.to("factory").installed():
+async def test_likewise_over_a_factorys_sockets(kind: Kind, chunks: list[int], steps: Any) -> None:
+    with Sockets.to("factory").installed():
         await interrupted_receives(kind, chunks, steps)
 
 
@@ -116,8 +116,8 @@ async def cancel_after_some_passes(scope: trio.CancelScope, passes: int) -> None
 @kinds
 @pytest.mark.parametrize("how", ["deadline", "cancel"])
 @pytest.mark.parametrize("size", [10, 100_000, 1_500_000])
-async def test_an_interrupted_receive_goes_on(door: Door, kind: Kind, how: str, size: int) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_an_interrupted_receive_goes_on(sockets: Sockets, kind: Kind, how: str, size: int) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         sent = random_bytes(size)
         target = bytearray(size)
         for receive in (lambda d: near.receive_exactly(size, d), lambda d: near.receive_into(target, d)):
@@ -143,8 +143,8 @@ async def test_an_interrupted_receive_goes_on(door: Door, kind: Kind, how: str, 
 
 
 @kinds
-async def test_receive_some_takes_the_buffered_first(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_receive_some_takes_the_buffered_first(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abcdef")
         assert await near.fill() == 6
         await far.send_all(b"ghi")
@@ -160,8 +160,8 @@ async def test_receive_some_takes_the_buffered_first(door: Door, kind: Kind) -> 
 
 
 @kinds
-async def test_receive_until(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_receive_until(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         # Delimiters of every length, divided at every place.
         for delimiter in (b"\n", b"\r\n", b"\r\n\r\n", b"aab"):
             whole = b"aaaa" + delimiter
@@ -190,8 +190,8 @@ async def test_receive_until(door: Door, kind: Kind) -> None:
 
 @kinds
 @pytest.mark.parametrize("buffered", [False, True])
-async def test_a_delimiter_that_does_not_come(door: Door, kind: Kind, buffered: bool) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_a_delimiter_that_does_not_come(sockets: Sockets, kind: Kind, buffered: bool) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abcdef\n")
         if buffered:
             await near.fill()
@@ -216,8 +216,8 @@ async def test_a_delimiter_that_does_not_come(door: Door, kind: Kind, buffered: 
 
 @kinds
 @pytest.mark.parametrize("size", [10, 100_000])
-async def test_an_end_before_all_has_come(door: Door, kind: Kind, size: int) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_an_end_before_all_has_come(sockets: Sockets, kind: Kind, size: int) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abc")
         await far.aclose()
         for call in (lambda: near.receive_exactly(size), lambda: near.receive_into(bytearray(size))):
@@ -230,10 +230,10 @@ async def test_an_end_before_all_has_come(door: Door, kind: Kind, size: int) -> 
 
 
 @kinds
-async def test_receive_into_takes_every_kind_of_buffer(door: Door, kind: Kind) -> None:
+async def test_receive_into_takes_every_kind_of_buffer(sockets: Sockets, kind: Kind) -> None:
     import array
 
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         words = array.array("I", [0, 0])
         await far.send_all(bytes(range(1, 9)))
         await near.receive_into(words)
@@ -257,8 +257,8 @@ async def test_receive_into_takes_every_kind_of_buffer(door: Door, kind: Kind) -
 
 
 @kinds
-async def test_bad_sizes(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, _):
+async def test_bad_sizes(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, _):
         for value, error in ((True, TypeError), (1.0, TypeError), ("1", TypeError), (-1, ValueError)):
             for call in (
                 lambda value=value: near.receive_some(value),
@@ -282,8 +282,8 @@ async def test_bad_sizes(door: Door, kind: Kind) -> None:
 
 @kinds
 @receives
-async def test_a_second_receiver_is_busy_and_harms_nothing(door: Door, kind: Kind, receive: Any) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_a_second_receiver_is_busy_and_harms_nothing(sockets: Sockets, kind: Kind, receive: Any) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         async with trio.open_nursery() as nursery:
             got: list[bytes] = []
 
@@ -305,8 +305,8 @@ async def test_a_second_receiver_is_busy_and_harms_nothing(door: Door, kind: Kin
 
 @kinds
 @receives
-async def test_every_receive_is_a_checkpoint(door: Door, kind: Kind, receive: Any) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_every_receive_is_a_checkpoint(sockets: Sockets, kind: Kind, receive: Any) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         for buffered in (0, 3, 100_003):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(far.send_all, b"a\r\n" + bytes(100_000))
@@ -328,8 +328,8 @@ async def test_every_receive_is_a_checkpoint(door: Door, kind: Kind, receive: An
                         break
 
 
-async def test_a_refusal_of_the_kernel_is_broken(door: Door) -> None:
-    async with no_leaks(counters=door.counters), faults.resetting(b"hello") as peer:
+async def test_a_refusal_of_the_kernel_is_broken(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), faults.resetting(b"hello") as peer:
         stream = await tcp_connect(peer.address.pair)
         with pytest.raises(trio.BrokenResourceError, match=rf"receive: connection with {peer.address.host}:.* broke: "):
             while True:

@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.doors import Door
 from tests.support.faults import more_than_fits
 from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
 from tests.support.streams import KINDS, Kind, make_pair, narrow_pair, pair, random_bytes
 from trio_connect import DeadlineExceeded
 
@@ -25,10 +25,10 @@ async def sent_and_received(kind: Kind, data: Any, size: int) -> bytes:
 
 @kinds
 @pytest.mark.parametrize("shape", ["list", "tuple", "large", "uneven", "empty ones", "words"])
-async def test_several_buffers_arrive_as_one(door: Door, kind: Kind, shape: str) -> None:
+async def test_several_buffers_arrive_as_one(sockets: Sockets, kind: Kind, shape: str) -> None:
     import array
 
-    async with no_leaks(counters=door.counters):
+    async with no_leaks(counters=sockets.counters):
         parts: Any = {
             "list": [b"a", bytearray(b"bc"), memoryview(b"def")],
             "tuple": (b"a", b"b"),
@@ -43,8 +43,8 @@ async def test_several_buffers_arrive_as_one(door: Door, kind: Kind, shape: str)
 
 @kinds
 @pytest.mark.parametrize("data", [b"", [], (), [b"", b""]], ids=repr)
-async def test_nothing_to_send_is_a_checkpoint(door: Door, kind: Kind, data: Any) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_nothing_to_send_is_a_checkpoint(sockets: Sockets, kind: Kind, data: Any) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         with trio.testing.assert_checkpoints():
             await near.send_all(data)
         await near.send_all(b"x", 0)
@@ -62,8 +62,8 @@ async def test_what_is_not_bytes(kind: Kind, data: Any) -> None:
 
 
 @kinds
-async def test_a_timed_out_send_can_go_on(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), narrow_pair(kind) as (near, far, too_much):
+async def test_a_timed_out_send_can_go_on(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), narrow_pair(kind) as (near, far, too_much):
         for data in (random_bytes(too_much), [random_bytes(too_much // 3) for _ in range(4)]):
             whole = b"".join(data) if isinstance(data, list) else data
             with pytest.raises(DeadlineExceeded, match="send to") as caught:
@@ -78,8 +78,8 @@ async def test_a_timed_out_send_can_go_on(door: Door, kind: Kind) -> None:
 
 @kinds
 @pytest.mark.parametrize("several", [False, True])
-async def test_a_failed_send_lets_go_of_the_buffer(door: Door, kind: Kind, several: bool) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, _):
+async def test_a_failed_send_lets_go_of_the_buffer(sockets: Sockets, kind: Kind, several: bool) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, _):
         data = bytearray(more_than_fits())
         with pytest.raises(DeadlineExceeded) as caught:
             await near.send_all([data, b"x"] if several else data, 0)
@@ -89,8 +89,8 @@ async def test_a_failed_send_lets_go_of_the_buffer(door: Door, kind: Kind, sever
 
 
 @kinds
-async def test_a_second_sender_is_busy_and_harms_nothing(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), narrow_pair(kind) as (near, far, too_much):
+async def test_a_second_sender_is_busy_and_harms_nothing(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), narrow_pair(kind) as (near, far, too_much):
         whole = random_bytes(too_much)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.send_all, whole)
@@ -105,8 +105,8 @@ async def test_a_second_sender_is_busy_and_harms_nothing(door: Door, kind: Kind)
 
 
 @kinds
-async def test_send_eof_half_closes(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_send_eof_half_closes(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await near.send_all(b"x")
         for _ in range(2):
             with trio.testing.assert_checkpoints():
@@ -119,9 +119,9 @@ async def test_send_eof_half_closes(door: Door, kind: Kind) -> None:
         assert await near.receive_exactly(4) == b"back"
 
 
-async def test_sending_to_who_has_gone_is_broken(door: Door) -> None:
+async def test_sending_to_who_has_gone_is_broken(sockets: Sockets) -> None:
     for kind in KINDS:
-        async with no_leaks(counters=door.counters):
+        async with no_leaks(counters=sockets.counters):
             near, far = await make_pair(kind)
             far.abort()
             with pytest.raises(trio.BrokenResourceError, match=r"send: connection with .* broke") as caught:
@@ -132,8 +132,8 @@ async def test_sending_to_who_has_gone_is_broken(door: Door) -> None:
             del caught
 
 
-async def test_send_eof_to_who_has_gone_is_broken(door: Door) -> None:
-    async with no_leaks(counters=door.counters), pair("tcp") as (near, far):
+async def test_send_eof_to_who_has_gone_is_broken(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         far.abort()
         with pytest.raises(trio.BrokenResourceError):
             await near.receive_some()
@@ -142,8 +142,8 @@ async def test_send_eof_to_who_has_gone_is_broken(door: Door) -> None:
 
 
 @kinds
-async def test_waiting_for_room(door: Door, kind: Kind) -> None:
-    async with no_leaks(counters=door.counters), pair(kind) as (near, far):
+async def test_waiting_for_room(sockets: Sockets, kind: Kind) -> None:
+    async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         with trio.testing.assert_checkpoints():
             await near.wait_send_all_might_not_block()
         with pytest.raises(DeadlineExceeded) as caught:

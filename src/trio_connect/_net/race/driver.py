@@ -32,7 +32,7 @@ from ..._engine.race_table import Abandon, Command, Start, Won
 from ..._messages import milliseconds, race_exceeded, race_late
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from ..attempt import PENDING, describe_source, look
+from ..attempt import PENDING, describe_source, poll
 from ..sockets.waiting import PASSES, park
 from ..streams.byte_stream import TcpStream
 from .errors import out_of_the_group
@@ -186,7 +186,7 @@ class RaceDriver:
             return None, report
         stream = winner.stream
         if stream is None:
-            stream = value = TcpStream(winner.door, winner.endpoint)
+            stream = value = TcpStream(winner.sock, winner.endpoint)
         if self._observer is None:
             stream._set_report(partial(self._make_report, current_time()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
@@ -276,7 +276,7 @@ class RaceDriver:
                 self._waited = False
             elif self._live:
                 (attempt,) = self._live.values()
-                await park(wait_writable, attempt.door.fileno(), deadline)
+                await park(wait_writable, attempt.sock.fileno(), deadline)
             else:  # the floor between two starts has to pass
                 await trio.sleep_until(deadline)
             self._look()
@@ -351,7 +351,7 @@ class RaceDriver:
         if not self._can_look():
             return
         for attempt in self._live.values():
-            code = look(attempt.door, attempt.endpoint, attempt.source)
+            code = poll(attempt.sock, attempt.endpoint, attempt.source)
             if code != PENDING:
                 self._mailbox.tell(result_of(attempt, code))
 
@@ -361,7 +361,7 @@ class RaceDriver:
         for fact in self._mailbox.take():
             attempt = self._live.get(fact.id)
             if attempt is None or self._is_over():
-                continue  # the engine has ended it, and its door is closed; the task did not know yet
+                continue  # the engine has ended it, and its socket is closed; the task did not know yet
             if isinstance(fact, Failed):
                 self._bury(attempt, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
                 emitted = not self._failed_unsent(fact, now - attempt.started)
@@ -422,8 +422,8 @@ class RaceDriver:
             return self.race.failed(
                 start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted, reason=failed.reason
             )
-        door, code = opening
-        attempt = LiveAttempt(start.id, source, endpoint, door, began)
+        sock, code = opening
+        attempt = LiveAttempt(start.id, source, endpoint, sock, began)
         self._live[start.id] = attempt
         commands: list[Command] = []
         if not code:
@@ -446,7 +446,7 @@ class RaceDriver:
             return  # it had already ended; what a late success had open was closed with its attempt
         phase = attempt.phase
         if abandon.reason == "attempt_timeout":
-            source = describe_source(attempt.door, attempt.endpoint, attempt.source)
+            source = describe_source(attempt.sock, attempt.endpoint, attempt.source)
             elapsed = milliseconds(now - attempt.started)
             doing = "connect to" if phase == "connect" else "establish with"
             text = f"{doing} {attempt.endpoint} from {source} took longer than attempt_timeout, {elapsed}"
@@ -483,8 +483,8 @@ class RaceDriver:
                 attempt.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             else:
                 if attempt.scope is not None:
-                    attempt.door.wake()
-                attempt.door.close()
+                    attempt.sock.wake()
+                attempt.sock.close()
         except Exception:  # noqa: BLE001 - whatever it is, it is no news of the race
             _log.exception("a socket of the connect to %s could not be closed", attempt.endpoint)
         except BaseException as exc:  # noqa: BLE001 - raised when everything is closed

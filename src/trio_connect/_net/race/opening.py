@@ -9,7 +9,7 @@ import attrs
 from trio import current_time
 
 from ..._messages import connect_error, local_reason
-from ..attempt import PENDING, Door, describe_source, open_and_begin, settle
+from ..attempt import PENDING, StreamSocket, describe_source, open_and_begin, reject_self_connect
 from ..sockets.factory_socket import LocalFailure
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ class Failure:
         return connect_error(self.code, self.phase, self.endpoint, source, self.elapsed, self.detail)
 
 
-Opening: TypeAlias = "tuple[Door, int] | tuple[None, Failure]"
-"""How an attempt stands when it has begun: a door that is connected (0) or `PENDING`, or no door and why."""
+Opening: TypeAlias = "tuple[StreamSocket, int] | tuple[None, Failure]"
+"""How an attempt stands when it has begun: a socket that is connected (0) or `PENDING`, or no socket and why."""
 
 
 def open_attempt(
     endpoint: Endpoint, source: Source | None, options: SocketOptions, started: float, *, factory: bool
 ) -> Opening:
-    """Make a socket, start connecting it, and look at once; after an error nothing stays open.
+    """Make a socket, start connecting it, and poll it at once; after an error nothing stays open.
 
     At once: a refusal that is known now lets the next start of a race happen in this very instant.
 
@@ -66,29 +66,29 @@ def open_attempt(
       started: when the attempt began, in Trio time.
       factory: whether this run has a socket factory.
     """
-    door = None
+    sock = None
     try:
-        door, address, code = open_and_begin(endpoint, source, options, factory=factory)
+        sock, address, code = open_and_begin(endpoint, source, options, factory=factory)
         if code == PENDING:
-            code = door.look(address)
-        code = settle(code, door, endpoint, source)
+            code = sock.poll(address)
+        code = reject_self_connect(code, sock, endpoint, source)
     except LocalFailure as exc:
         return opening_failed(exc, endpoint, source, started)
     except BaseException:
-        if door is not None:
-            door.close()
+        if sock is not None:
+            sock.close()
         raise
-    return opening_after(code, door, endpoint, source, started, at_once=True)
+    return opening_after(code, sock, endpoint, source, started, at_once=True)
 
 
 def opening_after(
-    code: int, door: Door, endpoint: Endpoint, source: Source | None, started: float, *, at_once: bool
+    code: int, sock: StreamSocket, endpoint: Endpoint, source: Source | None, started: float, *, at_once: bool
 ) -> Opening:
-    """Return the opening that a connect makes of which this is known; after an error its door is closed.
+    """Return the opening that a connect makes of which this is known; after an error its socket is closed.
 
     Args:
       code: 0, `PENDING` or the errno.
-      door: its socket.
+      sock: its socket.
       endpoint: where it went.
       source: where from.
       started: when the attempt began, in Trio time.
@@ -96,8 +96,8 @@ def opening_after(
         later is an answer, and to get one something must have been sent.
     """
     if code in (0, PENDING):
-        return door, code
-    door.close()
+        return sock, code
+    sock.close()
     emitted = not at_once or code not in NOT_EMITTED
     return None, Failure(code, "connect", endpoint, source, current_time() - started, emitted)
 

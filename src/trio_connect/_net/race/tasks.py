@@ -17,7 +17,7 @@ from trio import current_time
 
 from ..._messages import local_reason, reason_of
 from ..._text import shown
-from ..attempt import Door, attempt_error, finish
+from ..attempt import StreamSocket, attempt_error, finish
 from ..sockets.factory_socket import LocalFailure
 from ..streams.byte_stream import TcpStream
 from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
@@ -38,7 +38,7 @@ class LiveAttempt:
     id: int
     source: Source | None
     endpoint: Endpoint
-    door: Door
+    sock: StreamSocket
     started: float
     """In Trio time."""
     connected: bool = False
@@ -142,7 +142,7 @@ def result_of(attempt: LiveAttempt, code: int) -> Fact:
 
 def _failed(attempt: LiveAttempt, phase: Phase, code: int, detail: str = "") -> Failed:
     elapsed = current_time() - attempt.started
-    error = attempt_error(code, phase, attempt.door, attempt.endpoint, attempt.source, elapsed, detail)
+    error = attempt_error(code, phase, attempt.sock, attempt.endpoint, attempt.source, elapsed, detail)
     return Failed(attempt.id, phase, code, error, local_reason(code, detail))
 
 
@@ -153,7 +153,7 @@ async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox
     with scope:
         try:
             if not attempt.connected:
-                code = await finish(attempt.door, attempt.endpoint, attempt.source, inf)
+                code = await finish(attempt.sock, attempt.endpoint, attempt.source, inf)
                 if attempt.is_over():
                     return
                 mailbox.tell(result_of(attempt, code))
@@ -161,7 +161,7 @@ async def follow(attempt: LiveAttempt, scope: trio.CancelScope, mailbox: Mailbox
                     return
                 attempt.connected = True
             if establish is not None:
-                attempt.stream = TcpStream(attempt.door, attempt.endpoint)
+                attempt.stream = TcpStream(attempt.sock, attempt.endpoint)
                 mailbox.tell(Established(attempt.id, await _establish(establish, attempt.stream)))
         except BaseException as exc:  # noqa: BLE001 - told to who steers, to be raised outside of the nursery
             _tell_error(attempt, without_cancellation(exc), mailbox)

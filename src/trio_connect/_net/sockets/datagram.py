@@ -1,6 +1,6 @@
-"""A datagram socket, through either door.
+"""A datagram socket, of the kernel or of a socket factory.
 
-Nothing here is worth a fast path of its own, so both doors are Trio's: its own socket, or the object that the run's
+Nothing here is worth a fast path of its own, so both kinds are Trio's: its own socket, or the object that the run's
 socket factory made.
 """
 

@@ -1,4 +1,4 @@
-"""A `trio.socket.SocketType`: the door for runs with a socket factory of their own.
+"""A `trio.socket.SocketType`: the kind of socket for runs with a socket factory of their own.
 
 Such an object may be a fake, so only what every one of them has is used, nothing is tried without waiting, and no
 file descriptor is ever taken from it for the kernel.
@@ -76,7 +76,7 @@ def errno_of(exc: OSError) -> int:
 
 @final
 class FactorySocket:
-    """The other of the two doors: whatever the run's socket factory made."""
+    """Whatever the run's socket factory made."""
 
     __slots__ = ("_bind_address", "_scopes", "_sock", "lost")
 
@@ -92,17 +92,17 @@ class FactorySocket:
     @classmethod
     def make(cls, family: int, bind_address: Any = None) -> FactorySocket:
         """Have the run's factory make a stream socket, to be bound as soon as it connects or listens."""
-        door = cls(trio.socket.socket(family, socket.SOCK_STREAM))
-        door._bind_address = bind_address
-        return door
+        sock = cls(trio.socket.socket(family, socket.SOCK_STREAM))
+        sock._bind_address = bind_address
+        return sock
 
     # ------------------------------------------------------------------ connecting
 
-    def begin(self, address: Any) -> int:  # noqa: ARG002 - the other door needs it
+    def begin(self, address: Any) -> int:  # noqa: ARG002 - the kernel's needs it
         """Return EALREADY: here connecting is a coroutine, nothing can be started without a task."""
         return errno.EALREADY
 
-    def look(self, address: Any) -> int:  # noqa: ARG002 - the other door needs it
+    def poll(self, address: Any) -> int:  # noqa: ARG002 - the kernel's needs it
         """Return EALREADY: only the coroutine knows, and it runs in `finish`."""
         return errno.EALREADY
 

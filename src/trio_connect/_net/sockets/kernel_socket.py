@@ -140,7 +140,7 @@ async def skip_connection_errors(accept: Callable[[], Awaitable[T]], until: floa
 
 @final
 class KernelSocket:
-    """One of the two doors: a non-blocking kernel socket under Trio's public wait functions."""
+    """A non-blocking kernel socket under Trio's public wait functions."""
 
     __slots__ = ("_sock", "lost", "shared")
 
@@ -157,15 +157,15 @@ class KernelSocket:
     def begin(self, address: Any) -> int:
         """Start connecting: 0 when that has already succeeded, EALREADY while it goes on, else the error.
 
-        EALREADY also when the handshake is over and connect(2) only could not say so yet, as on plain loopback: `look`.
+        EALREADY also when the handshake is over and connect(2) only could not say so yet, as on plain loopback: `poll`.
         """
         code = self._sock.connect_ex(address)
         return EALREADY if code in _PENDING else code
 
     async def finish(self, address: Any, until: float) -> int:
-        """Wait for a pending connect: 0, or its error. Worth a `look` first: most of what this costs is the waiting.
+        """Wait for a pending connect: 0, or its error. Worth a `poll` first: most of what this costs is the waiting.
 
-        Wakeups may be spurious, so after each the socket is asked: see `look`.
+        Wakeups may be spurious, so after each the socket is asked: see `poll`.
 
         Raises:
           Expired: `until` came first.
@@ -175,26 +175,26 @@ class KernelSocket:
         if until == inf:
             while True:
                 await wait_writable(fd)
-                code = self.look(address)
+                code = self.poll(address)
                 if code != EALREADY:
                     return code
         if current_time() < until:
             with CancelScope(deadline=until):
                 while True:
                     await wait_writable(fd)
-                    code = self.look(address)
+                    code = self.poll(address)
                     if code != EALREADY:
                         return code
         else:
             await one_pass()
-        code = self.look(address)
+        code = self.poll(address)
         if code == EALREADY:
             raise Expired
         return code
 
     if sys.platform == "linux":
 
-        def look(self, address: Any) -> int:
+        def poll(self, address: Any) -> int:
             """Ask a pending connect: 0, EALREADY, or its error.
 
             An ICMP error that comes back inside connect(2) finds the socket locked, and the kernel notes it as a soft
@@ -211,7 +211,7 @@ class KernelSocket:
 
     else:
 
-        def look(self, address: Any) -> int:  # noqa: ARG002 - POSIX leaves the second connect() to the system
+        def poll(self, address: Any) -> int:  # noqa: ARG002 - POSIX leaves the second connect() to the system
             code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 return code

@@ -82,7 +82,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         return local
 
     def _own_address(self) -> A:
-        address: A = self._address(self._door.getsockname())
+        address: A = self._address(self._sock.getsockname())
         return address
 
     @property
@@ -102,7 +102,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     def socket(self) -> trio.socket.SocketType:
         """The socket beneath, still owned by the stream; reading from it skips what is `buffered`."""
         self._check_open()
-        return self._door.trio_socket()
+        return self._sock.trio_socket()
 
     @property
     def buffered(self) -> int:
@@ -111,7 +111,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed. Closing the stream wakes whoever waits on it through Trio."""
-        return -1 if self._closed else self._door.share_fileno()
+        return -1 if self._closed else self._sock.share_fileno()
 
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option, see setsockopt(2).
@@ -137,7 +137,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             except TypeError:
                 raise TypeError(f"value must be an int or bytes, got {shown(value)}") from None
         self._check_open()
-        self._door.setsockopt(level, option, value)
+        self._sock.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Return a socket option, an int, or bytes when `buffersize` is not 0; see getsockopt(2).
@@ -157,7 +157,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         check_range(option, "option", *_C_INT)
         check_range(buffersize, "buffersize", 0, 1024)
         self._check_open()
-        return self._door.getsockopt(level, option, buffersize)
+        return self._sock.getsockopt(level, option, buffersize)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {printable(str(self._peer))}{' (closed)' if self._closed else ''}>"
@@ -194,11 +194,11 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             while self._receiving or self._sending:
                 # They may have been on their way when they were woken, and have parked again since.
                 await cancel_shielded_checkpoint()
-                self._door.wake()
+                self._sock.wake()
             self._receiving = True
             self._shutdown_write("graceful close")
             while not patience.is_over():
-                data = await self._door.receive(RECEIVE_SIZE, until)
+                data = await self._sock.receive(RECEIVE_SIZE, until)
                 if not self._draining:
                     self._raise_closed()
                 if not data:
@@ -234,7 +234,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """Close without a checkpoint and without reading what came: for connections that lost their race."""
         if not self._closed:
             self._leave()
-            self._door.close()
+            self._sock.close()
 
     def _set_report(self, report: ConnectReport | Callable[[], ConnectReport]) -> None:
         """Attach the report of the race that this connection has won, or what makes it when somebody looks."""
@@ -244,7 +244,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
         if not self._closed or self._draining:
             self._leave()
-            self._door.abort()
+            self._sock.abort()
 
     def detach(self) -> trio.socket.SocketType:
         """Give the socket away; this stream is then closed, the connection is not.
@@ -259,7 +259,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
             raise trio.BusyResourceError("another task uses this stream")
         if count := len(self._buffer):
             raise RuntimeError(f"{count} bytes are buffered: take({count}) them before detach()")
-        sock = self._door.trio_socket()
+        sock = self._sock.trio_socket()
         self._closed = True
         return sock
 
@@ -268,17 +268,17 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         self._closed = True
         self._draining = False
         self._buffer = EMPTY_BUFFER
-        if self._receiving or self._sending or self._door.shared:
-            self._door.wake()
+        if self._receiving or self._sending or self._sock.shared:
+            self._sock.wake()
 
     async def _finish_closing(self) -> None:
         try:
-            await self._door.discard()
+            await self._sock.discard()
         finally:
             if self._receiving or self._sending:
                 # Whoever was on its way when it was woken may have parked again, and close(2) wakes nobody.
-                self._door.wake()
-            self._door.close()
+                self._sock.wake()
+            self._sock.close()
 
 
 @final

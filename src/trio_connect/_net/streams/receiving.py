@@ -245,7 +245,7 @@ class ReceivingHalf(StreamState[A]):
     async def _receive(self, size: int, until: float, started: float) -> bytes:
         self._receiving = True
         try:
-            data = await self._door.receive(size, until)
+            data = await self._sock.receive(size, until)
         except Expired:
             raise self._exceeded("receive", started, len(self._buffer)) from None
         except OSError as exc:
@@ -302,7 +302,7 @@ class ReceivingHalf(StreamState[A]):
             while count < len(view):
                 if patience.is_over():
                     raise Expired
-                got = await self._door.receive_into(view[count:], until)
+                got = await self._sock.receive_into(view[count:], until)
                 if self._closed:
                     self._raise_closed()
                 if not got:

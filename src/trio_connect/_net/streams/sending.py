@@ -70,9 +70,9 @@ class SendingHalf(StreamState[A]):
                 if patience.is_over():
                     raise Expired
                 count = await (
-                    self._door.send(views[0], until)
+                    self._sock.send(views[0], until)
                     if len(views) == 1
-                    else self._door.send_buffers(views[:_IOV_MAX], until)
+                    else self._sock.send_buffers(views[:_IOV_MAX], until)
                 )
                 sent += count
                 if sent < total:
@@ -99,7 +99,7 @@ class SendingHalf(StreamState[A]):
         self._check_can_send()
         self._sending = True
         try:
-            await self._door.wait_writable()
+            await self._sock.wait_writable()
         except OSError as exc:
             self._raise_broken("send", exc)
         finally:
@@ -121,7 +121,7 @@ class SendingHalf(StreamState[A]):
     def _shutdown_write(self, what: str) -> None:
         if not self._eof_sent:
             try:
-                self._door.shutdown_write()
+                self._sock.shutdown_write()
             except OSError as exc:
                 # After a reset the kernel only says ENOTCONN; what broke the connection was told before.
                 self._check_end(what)

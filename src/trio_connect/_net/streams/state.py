@@ -19,7 +19,7 @@ from ..sockets.kernel_socket import KernelSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
 
 if TYPE_CHECKING:
-    from ..attempt import Door
+    from ..attempt import StreamSocket
     from ..race.reports import Recorded
 
 A = TypeVar("A")
@@ -32,11 +32,20 @@ class StreamState(Generic[A]):
 
     # All of them here, none in the halves: of two bases with slots of their own no class can be made.
     __slots__ = (
-        "__weakref__", "_buffer", "_closed", "_door", "_draining", "_eof_sent", "_local", "_peer", "_receiving",
-        "_report", "_sending",
+        "__weakref__",
+        "_buffer",
+        "_closed",
+        "_draining",
+        "_eof_sent",
+        "_local",
+        "_peer",
+        "_receiving",
+        "_report",
+        "_sending",
+        "_sock",
     )  # fmt: skip
 
-    _door: Door
+    _sock: StreamSocket
     _buffer: ReceiveBuffer
     _peer: A
     _local: A | None
@@ -47,10 +56,10 @@ class StreamState(Generic[A]):
     _closed: bool
     _draining: bool
 
-    def __init__(self, door: Door, peer: A, report: Recorded = None) -> None:
-        if door.__class__ is not KernelSocket and not isinstance(door, FactorySocket):
+    def __init__(self, sock: StreamSocket, peer: A, report: Recorded = None) -> None:
+        if sock.__class__ is not KernelSocket and not isinstance(sock, FactorySocket):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
-        self._door = door
+        self._sock = sock
         self._buffer = EMPTY_BUFFER
         self._peer = peer
         self._local: A | None = None
@@ -87,7 +96,7 @@ class StreamState(Generic[A]):
         code = exc.errno or errno.EIO
         # After EPIPE the other direction may still end well: the peer closed, and had sent all it wanted to.
         if code != errno.EPIPE:
-            self._door.lost = code
+            self._sock.lost = code
         text = f"{what}: connection with {printable(str(self._peer))} broke: {strerror(code)}"
         raise trio.BrokenResourceError(text) from exc
 
@@ -99,7 +108,7 @@ class StreamState(Generic[A]):
 
         The kernel tells an error once, to whichever call comes first, and says "end of stream" to all others.
         """
-        code = self._door.lost
+        code = self._sock.lost
         if code:
             self._raise_broken(what, OSError(code, os.strerror(code)))
 

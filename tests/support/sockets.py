@@ -1,21 +1,21 @@
-"""The two doors to a socket: the kernel's, and a custom ``trio.socket`` factory.
+"""The two kinds of socket: the kernel's, and those of a custom ``trio.socket`` factory.
 
 A run with a factory installed must behave as one without. `PassThroughFactory` puts real sockets
-behind the second door, made as awkward as a fake may be:
+behind the second kind, made as awkward as a fake may be:
 
 - ``fileno()`` is -2 while open: the kernel refuses it, so handing it on does not go unnoticed
   (-1 when closed, as `trio.SocketStream` asks for that);
 - a cancelled ``connect`` does *not* close the socket, unlike Trio's own;
 - whatever is not closed stays open: instances are held, and no finaliser comes to the rescue.
 
-A test that takes the `door` fixture runs twice. It must be an argument: pytest-trio does not see
+A test that takes the `sockets` fixture runs twice. It must be an argument: pytest-trio does not see
 ``usefixtures``. ::
 
-    async def test_connect_leaves_nothing(door: Door) -> None:
+    async def test_connect_leaves_nothing(sockets: Sockets) -> None:
         async def connect(peer: Peer) -> TcpStream:
             return await tcp_connect(peer.address.pair)
 
-        summary = await sweep(connect, environment=faults.echoing, counters=door.counters)
+        summary = await sweep(connect, environment=faults.echoing, counters=sockets.counters)
         assert summary.endings("before")[1]["cancelled"] == 20
 """
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 T = TypeVar("T")
-Name: TypeAlias = Literal["raw", "factory"]
+Name: TypeAlias = Literal["kernel", "factory"]
 
-NAMES: tuple[Name, ...] = ("raw", "factory")
+NAMES: tuple[Name, ...] = ("kernel", "factory")
 
 
 class PassThroughSocket(trio.socket.SocketType):
@@ -243,14 +243,14 @@ class PassThroughFactory(trio.abc.SocketFactory):
 
 
 @attrs.define
-class Door:
-    """One of the two doors; ``factory`` is there for the second."""
+class Sockets:
+    """One of the two kinds; ``factory`` is there for the second."""
 
     name: Name
     factory: PassThroughFactory | None
 
     @classmethod
-    def to(cls, name: Name) -> Door:
+    def to(cls, name: Name) -> Sockets:
         return cls(name, PassThroughFactory() if name == "factory" else None)
 
     @property
@@ -258,8 +258,8 @@ class Door:
         return {} if self.factory is None else self.factory.counters
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[Door]:
-        """Open this door for the rest of the run, inside; nothing of the factory's may stay open."""
+    def installed(self) -> Iterator[Sockets]:
+        """Have the run make sockets of this kind, inside; nothing of the factory's may stay open."""
         if self.factory is None:
             yield self
             return
@@ -273,18 +273,18 @@ class Door:
             self.factory.close_all()
 
 
-async def through_each_door(call: Callable[[Door], Awaitable[T]]) -> dict[Name, T]:
-    """Await ``call`` once behind each door; behind the factory's it must have connected or listened."""
+async def through_both_kinds(call: Callable[[Sockets], Awaitable[T]]) -> dict[Name, T]:
+    """Await ``call`` once with each kind of socket; with the factory's it must have connected or listened."""
     results: dict[Name, T] = {}
     for name in NAMES:
-        with Door.to(name).installed() as door:
-            results[name] = await call(door)
-        assert door.factory is None or door.factory.created, "nobody asked the custom factory"
+        with Sockets.to(name).installed() as sockets:
+            results[name] = await call(sockets)
+        assert sockets.factory is None or sockets.factory.created, "nobody asked the custom factory"
     return results
 
 
 @pytest.fixture(params=NAMES, ids=NAMES)
-async def door(request: pytest.FixtureRequest) -> AsyncIterator[Door]:
-    """Run the test twice: on raw sockets, and with a custom socket factory installed."""
-    with Door.to(request.param).installed() as opened:
+async def sockets(request: pytest.FixtureRequest) -> AsyncIterator[Sockets]:
+    """Run the test twice: on kernel sockets, and with a custom socket factory installed."""
+    with Sockets.to(request.param).installed() as opened:
         yield opened
