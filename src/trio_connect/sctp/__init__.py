@@ -1,0 +1,50 @@
+"""SCTP over the kernel's own stack, Linux: messages over several paths to one peer.
+
+What `sctp_connectx` of FreeBSD and Linux does, from Trio: cancellable, with deadlines, and with an attempt delay in
+place of three seconds. Whether it can be used here, `availability` says.
+"""
+
+from ._association import Association as Association
+from ._association import SctpObserver as SctpObserver
+from ._availability import availability as availability
+from ._connect import connectx as connectx
+from ._listen import SctpListener as SctpListener
+from ._listen import listen as listen
+from ._socket import Piece as Piece
+from ._socket import SctpSocket as SctpSocket
+from ._socket import set_socket_factory as set_socket_factory
+from ._values import AssociationEvent as AssociationEvent
+from ._values import Availability as Availability
+from ._values import Message as Message
+from ._values import Path as Path
+from ._values import PathEvent as PathEvent
+from ._values import Ppid as Ppid
+from ._values import SctpTuning as SctpTuning
+from ._wire import ReceiveInfo as ReceiveInfo
+from ._wire import Status as Status
+
+__all__ = [
+    "Association",
+    "AssociationEvent",
+    "Availability",
+    "Message",
+    "Path",
+    "PathEvent",
+    "Piece",
+    "Ppid",
+    "ReceiveInfo",
+    "SctpListener",
+    "SctpObserver",
+    "SctpSocket",
+    "SctpTuning",
+    "Status",
+    "availability",
+    "connectx",
+    "listen",
+    "set_socket_factory",
+]
+
+# What users see in reprs and tracebacks is where they import it from.
+for _value in [globals()[_name] for _name in __all__]:
+    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
+        _value.__module__ = __name__
