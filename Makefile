@@ -14,7 +14,7 @@ ARGS ?=
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format lab bench mutate faults clean
+.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format lab sctp bench mutate faults clean
 
 help:
 	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint       ruff, mypy for three platforms, pyright"
 	@echo "make format     let ruff format and mend what it can"
 	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
+	@echo "make sctp       tests of associations on a kernel that has SCTP, in a guest that boots in seconds"
 	@echo "make bench      peers side by side, ratios out"
 	@echo "make mutate     break the engine on purpose: do the tests notice?"
 	@echo "make faults     put faults into the shells that somebody thought of: do the tests notice?"
@@ -35,7 +36,7 @@ demo: $(VENV)/.installed
 # What measures has the machine to itself, after all others. Status 5 is pytest's for no test: with ARGS="-k word" one of
 # the two may have none.
 test: $(VENV)/.test
-	@$(PY) $(PYTEST) -m "not slow and not lab and not alone" $(ARGS); shared=$$?; \
+	@$(PY) $(PYTEST) -m "not slow and not lab and not sctp and not alone" $(ARGS); shared=$$?; \
 	$(PY) -m pytest -m alone $(ARGS); alone=$$?; \
 	case "$$shared $$alone" in "0 0"|"0 5"|"5 0") ;; *) exit 1 ;; esac
 
@@ -45,7 +46,7 @@ test: $(VENV)/.test
 test-long: $(VENV)/.test
 	@export TRIO_CONNECT_LONG=1; \
 	$(PY) -m coverage erase; \
-	$(PY) -m coverage run $(PYTEST) --timeout 600 -o faulthandler_timeout=590 -m "not lab and not alone" $(ARGS); status=$$?; \
+	$(PY) -m coverage run $(PYTEST) --timeout 600 -o faulthandler_timeout=590 -m "not lab and not sctp and not alone" $(ARGS); status=$$?; \
 	$(PY) -m coverage combine --quiet && $(PY) -m coverage report; \
 	exit $$status
 
@@ -79,6 +80,14 @@ lab: $(VENV)/.test
 	  status=$$?; \
 	  test $$status -eq 77 || exit $$status; \
 	  echo "NOT RUN: make lab: this machine does not let us make network namespaces (the reason is above)"; \
+	}
+
+# Exit status 77 is run.py's "no guest here". One process: the guest has one processor.
+sctp: $(VENV)/.test
+	@$(PY) tests/sctp/guest/run.py $(PY) -m pytest -p no:cacheprovider -p no:xdist -m sctp $(ARGS) tests/sctp || { \
+	  status=$$?; \
+	  test $$status -eq 77 || exit $$status; \
+	  echo "NOT RUN: make sctp: this machine cannot start a guest with SCTP (the reason is above)"; \
 	}
 
 bench: $(VENV)/.bench

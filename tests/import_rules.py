@@ -42,7 +42,9 @@ PURE_VALUES: Final = frozenset(
     }
 )  # fmt: skip
 # The parts of front doors that decide, by their path below the package.
-PURE_PARTS: Final = frozenset({("sctp", "_wire"), ("queues", "_states"), ("queues", "_table")})
+PURE_PARTS: Final = frozenset(
+    {("sctp", "_wire"), ("sctp", "_values"), ("sctp", "_reassembly"), ("queues", "_states"), ("queues", "_table")}
+)
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
