@@ -16,6 +16,7 @@ its association id at once.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
@@ -117,12 +118,12 @@ def pack_address(endpoint: Endpoint) -> bytes:
     """
     port = endpoint.port.to_bytes(2, "big")
     if endpoint.family == socket.AF_INET:
-        return _SOCKADDR_IN.pack(socket.AF_INET, port, socket.inet_pton(socket.AF_INET, endpoint.host))
+        return _SOCKADDR_IN.pack(socket.AF_INET, port, ipaddress.IPv4Address(endpoint.host).packed)
     if isinstance(endpoint.scope_id, str):
         # The type is right for an Endpoint, the value is not for the kernel.
         raise ValueError(f"the zone of {endpoint} is a name: the kernel takes its index")  # noqa: TRY004
     flow = endpoint.flowinfo.to_bytes(4, "big")
-    host = socket.inet_pton(socket.AF_INET6, endpoint.host)
+    host = ipaddress.IPv6Address(endpoint.host).packed
     return _SOCKADDR_IN6.pack(socket.AF_INET6, port, flow, host, endpoint.scope_id)
 
 
@@ -153,13 +154,13 @@ def unpack_address(data: bytes | memoryview, at: int = 0) -> tuple[Endpoint, int
         (family,) = struct.unpack_from("=H", data, at)
         if family == socket.AF_INET:
             _, port, host = _SOCKADDR_IN.unpack_from(data, at)
-            endpoint = Endpoint(socket.inet_ntop(socket.AF_INET, host), int.from_bytes(port, "big"))
+            endpoint = Endpoint(str(ipaddress.IPv4Address(host)), int.from_bytes(port, "big"))
             return endpoint, at + _SOCKADDR_IN.size
         if family == socket.AF_INET6:
             _, port, flow, host, scope = _SOCKADDR_IN6.unpack_from(data, at)
             # The upper bits of sin6_flowinfo are the traffic class, RFC 3493 section 3.3 and RFC 8200 section 3.
             label = int.from_bytes(flow, "big") & 0xFFFFF
-            endpoint = Endpoint(socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big"), scope, label)
+            endpoint = Endpoint(str(ipaddress.IPv6Address(host)), int.from_bytes(port, "big"), scope, label)
             return endpoint, at + _SOCKADDR_IN6.size
     except struct.error as exc:
         raise WireError(f"an address is cut off: {exc}") from None

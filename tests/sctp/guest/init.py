@@ -10,9 +10,9 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -90,7 +90,7 @@ def power_off() -> NoReturn:
     sys.stdout.flush()
     Path("/proc/sysrq-trigger").write_text("o")
     while True:
-        time.sleep(1)
+        signal.pause()
 
 
 def main() -> NoReturn:
