@@ -28,7 +28,7 @@ def test_page_runs(page):
 
 
 def test_the_first_pages_have_something_to_run():
-    for page in ("README.md", "docs/quickstart.md"):
+    for page in ("README.md", "docs/tutorial/quickstart.md"):
         assert any(b.skipped_because is None for b in blocks((ROOT / page).read_text())), page
 
 

@@ -1,5 +1,6 @@
-"""Six ways in which connects go wrong elsewhere, each shown to go right here; docs/regressions.md links to them.
+"""Six ways in which connects go wrong elsewhere, each shown to go right here.
 
+docs/evidence/regressions.md links to them.
 Every name of a test carries the number of its finding.
 """
 
@@ -31,7 +32,7 @@ from trio_connect import (
 from trio_connect._net import attempt
 from trio_connect._net.sockets.kernel_socket import new_socket
 
-PAGE = Path(__file__).parent.parent / "docs" / "regressions.md"
+PAGE = Path(__file__).parent.parent / "docs" / "evidence" / "regressions.md"
 
 
 # --- 1: a full backlog is no connection -------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ def finding_tests() -> dict[int, list[str]]:
 
 def test_the_page_links_each_finding_to_its_tests() -> None:
     rows = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    link = r"\[`(\w+)`\]\(\.\./tests/test_regressions\.py\)"
+    link = r"\[`(\w+)`\]\(\.\./\.\./tests/test_regressions\.py\)"
     linked = {int(number): re.findall(link, tests) for number, tests in rows}
     assert linked == finding_tests()
     assert set(linked) == {1, 2, 3, 4, 5, 6}

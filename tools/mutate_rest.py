@@ -9,8 +9,8 @@ time, in a copy of the tree, and runs the tests there.
 
 Without tests, those of `own_coverage.test_file` for the first module.
 
-Prints each survivor as a difference, and exits with 1 when there are any. Where a survivor is harmless, docs/mutants.md
-says why.
+Prints each survivor as a difference, and exits with 1 when there are any. Where a survivor is harmless,
+docs/evidence/mutants.md says why.
 """
 
 from __future__ import annotations

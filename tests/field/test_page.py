@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-page = runpy.run_path(str(DOCS / "generate_field.py"))
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
+page = runpy.run_path(str(EVIDENCE / "generate_field.py"))
 
 
 def test_there_are_41_rows():
@@ -21,11 +21,12 @@ def test_there_are_41_rows():
 
 
 def test_the_page_is_written_from_the_names_of_the_tests():
-    assert (DOCS / "field.md").read_text(encoding="utf-8") == page["render"](), "run python docs/generate_field.py"
+    written = (EVIDENCE / "field.md").read_text(encoding="utf-8")
+    assert written == page["render"](), "run python docs/evidence/generate_field.py"
 
 
 def test_each_number_has_a_test():
-    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (DOCS / "field.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (EVIDENCE / "field.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(page["ROWS"])
     for number, tests in rows:
         assert f"`test_field_{int(number):02}_" in tests

@@ -8,7 +8,7 @@ from pathlib import Path
 from trio_connect import libdill as dill
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "libdill.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "libdill.md").read_text(encoding="utf-8")
 
 # libdill.h, without the storage types and the `_mem` variants, which one row of the page covers.
 LIBDILL = re.findall(

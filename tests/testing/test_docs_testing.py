@@ -1,4 +1,4 @@
-"""What docs/testing.md says about tests is tried with pytest; its other blocks run with all the pages' blocks."""
+"""What docs/how-to/testing.md says of tests is tried with pytest; its other blocks run with those of all pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.example_promises import broken_promises
 
 pytest_plugins = ["pytester"]
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "testing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "testing.md").read_text(encoding="utf-8")
 ONE_FILE = "given to pytest, in one file with the others like it"
 FAILS = "given to pytest, and it fails"
 ANYIO = "given to pytest, under anyio"

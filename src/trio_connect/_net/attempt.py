@@ -75,7 +75,7 @@ def open_and_begin(
 
     Every call must yield to Trio's loop once. Yielding before the first poll is free and may let the handshake finish,
     which saves the wait: see `spinning`. Polled first, the socket may be connected already, as on plain loopback,
-    where the handshake is over when connect(2) returns. docs/performance.md has the figures.
+    where the handshake is over when connect(2) returns. docs/evidence/performance.md has the figures.
 
     Rejected: always a pass first, which costs a connect to a far peer a sixth more when nothing else is to be done;
     always a poll first, which costs twice as much where a pass would have been enough.

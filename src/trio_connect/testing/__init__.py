@@ -1,7 +1,7 @@
 """A deterministic TCP network and DNS in virtual time, for testing programs that connect.
 
 `VirtualNetwork` describes hosts, names and faults; pytest gets it as the fixture `vnet`, everyone else through `run`,
-as an instrument of `trio.run`, or as a context manager. The guide is docs/testing.md.
+as an instrument of `trio.run`, or as a context manager. The guide is docs/how-to/testing.md.
 """
 
 from ._errors import NotOnVirtualNetwork as NotOnVirtualNetwork
