@@ -14,7 +14,7 @@ ARGS ?=
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format lab sctp bench mutate faults clean
+.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format docs lab sctp bench mutate faults clean
 
 help:
 	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
@@ -23,6 +23,7 @@ help:
 	@echo "make coverage   does each pure module's own test file run every line and branch of it?"
 	@echo "make lint       ruff, mypy for three platforms, pyright"
 	@echo "make format     let ruff format and mend what it can"
+	@echo "make docs       the documentation as a site, site/index.html, with the API reference; a warning fails it"
 	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
 	@echo "make sctp       tests of associations on a kernel that has SCTP, in a guest that boots in seconds"
 	@echo "make bench      peers side by side, ratios out"
@@ -74,6 +75,11 @@ format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+# The variable silences an advertisement of the theme's, which is no warning about our pages.
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --clean
+	@$(PY) tools/docs_check.py site
+
 # Exit status 77 is labrun's "not permitted here"; the line NOT RUN is what .ci/run looks for.
 lab: $(VENV)/.test
 	@$(PY) tests/lab/labrun.py $(PY) $(PYTEST) -m lab $(ARGS) tests/lab || { \
@@ -104,7 +110,7 @@ faults: $(VENV)/.test
 	@$(PY) tools/faults.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants dist htmlcov site
 	rm -f .coverage .coverage.*
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -135,6 +141,11 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing ruff, mypy and pyright"
 	@$(PIP) --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@echo "installing what builds the documentation"
+	@$(PIP) --group docs
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
