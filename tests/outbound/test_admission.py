@@ -158,6 +158,27 @@ async def test_28_a_waiter_that_is_cancelled_holds_nothing_and_loses_no_wakeup()
         assert sum(endings["cancelled"] for endings in summary.endings().values()) > 10
 
 
+async def test_28_a_place_given_to_a_waiter_that_is_already_cancelled_is_given_back(vnet, autojump_clock):
+    async with opened(rules(failures_to_delay=1)) as out:
+        dest = out.destination("a", candidates=[Candidate(("192.0.2.1", 25), max_connections=1, rate=Rate(1000))])
+        scope = trio.CancelScope()
+
+        async def wait() -> None:
+            with scope:
+                async with dest.permit():
+                    raise AssertionError("it was cancelled before")
+
+        async with trio.open_nursery() as nursery, dest.permit():
+            await trio.sleep(1)
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+            # The waiter is taken out of its sleep and has not run yet when the place is free.
+            scope.cancel()
+        assert scope.cancelled_caught
+        assert all(row.held == 0 for row in dest.snapshot().limits)
+        assert (dest.snapshot().failures, dest.snapshot().waiting) == (0, 0)
+
+
 async def test_28_places_pass_to_the_next_when_the_first_gives_up(vnet, autojump_clock):
     good(vnet, "192.0.2.1")
     async with opened(rules(max_connections=1)) as out:
@@ -347,6 +368,18 @@ async def test_32_addresses_with_limits_are_raced_too(vnet, autojump_clock):
             held = {row.name: row.held for row in dest.snapshot().limits}
             assert [held[f"connections to 192.0.2.{n}:25"] for n in (1, 2, 3, 4)] == [0, 0, 1, 0]
         assert vnet.trace.starts == {"192.0.2.1": 0.0, "192.0.2.2": 0.25, "192.0.2.3": 0.26}
+
+
+async def test_32_one_that_is_full_when_its_turn_comes_is_left_out(vnet, autojump_clock):
+    silent(vnet, "192.0.2.1")
+    good(vnet, "192.0.2.2", "192.0.2.3")
+    async with opened() as out:
+        first, second, third = (Candidate((f"192.0.2.{n}", 25), n, max_connections=1) for n in (1, 2, 3))
+        dest = out.destination("a", candidates=[first, second, third], group="g")
+        other = out.destination("b", candidates=[second], group="g")
+        async with other.connect(), dest.connect() as connection:
+            assert connection.candidate == third
+        assert starts(vnet, "192.0.2.3") == [pytest.approx(0.27)]
 
 
 async def test_33_a_time_beyond_the_deadline_is_said_to_be_one(vnet, autojump_clock):

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from tests.outbound.kit import BOTH, BROKEN, FAR, LOCAL6, NEAR, at, connects, fails, good, opened, refusing, rules
-from trio_connect import Source, now
+from tests.support import faults
+from trio_connect import ConnectFailed, Source, now
 from trio_connect.outbound import DestinationDelayed, DestinationRejected, RequeueOne, RetryAt, SourceSuspended
 from trio_connect.testing._factory import Factory
 
@@ -181,3 +182,38 @@ async def test_no_route_counts_when_every_usable_source_agrees(vnet, autojump_cl
 
 def starts_of(net) -> list[float]:
     return [row.started for row in net.trace.connections if row.host == "192.0.2.1"]
+
+
+# On the kernel's own sockets
+
+
+async def test_9_a_source_that_the_kernel_cannot_bind():
+    async with faults.echoing() as peer, opened(sources=[BROKEN, Source("127.0.0.9", name="here")]) as out:
+        dest = out.destination("a", candidates=[peer.address.pair])
+        for _ in range(10):
+            connection = await connects(dest)
+            assert connection.source == Source("127.0.0.9", name="here")
+        (suspension,) = dest.snapshot().suspensions
+        assert suspension.source == BROKEN
+        assert "assign requested address" in suspension.reason
+        assert dest.snapshot().failures == 0
+
+
+async def test_12_out_of_the_kernels_descriptors():
+    async with faults.echoing() as peer, opened(rules(failures_to_delay=1)) as out:
+        dest = out.destination("a", candidates=[peer.address.pair])
+        await connects(dest)
+        with faults.descriptors_exhausted():
+            decision = await fails(dest)
+        assert isinstance(decision, RetryAt)
+        assert isinstance(decision.__cause__, ConnectFailed)
+        assert decision.__cause__.errno == errno.EMFILE
+        assert (dest.snapshot().state, dest.snapshot().failures) == ("closed", 0)
+        await connects(dest)
+
+
+async def test_6_a_refusal_by_the_kernel():
+    with faults.refusing() as address:
+        async with opened(rules(failures_to_delay=1)) as out:
+            dest = out.destination("a", candidates=[address.pair])
+            assert isinstance(await fails(dest), DestinationDelayed)

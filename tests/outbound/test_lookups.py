@@ -210,6 +210,47 @@ async def test_44_and_all_hosts_of_a_domain(vnet, autojump_clock):
         assert dest.snapshot().group == "mx gone.test mx1.test mx2.test"
 
 
+async def test_an_address_of_two_hosts_is_tried_once(vnet, autojump_clock):
+    refusing(vnet, "192.0.2.1")
+    hosts = {"mx1.test": "192.0.2.1", "mx2.test": "192.0.2.1"}
+    resolver = StaticResolver(hosts, mx={"a.test": [MailRecord("mx2.test", 20), MailRecord("mx1.test", 10)]})
+    async with opened(resolver=resolver) as out:
+        await fails(out.mx("a.test"))
+    assert len(vnet.trace.connections) == 1
+
+
+async def test_a_domain_that_moves_takes_those_who_wait_along(vnet, autojump_clock):
+    """Its new hosts are another group, with other limits than those that the line waits for."""
+    good(vnet, "192.0.2.1", "192.0.2.2")
+    resolver = Scripted(seconds=0.0, ttl=5.0)
+    resolver.hosts["mx2.test"] = ("192.0.2.2",)
+    resolver.mail["a.test"] = [MailRecord("mx1.test", ttl=5.0)]
+    async with opened(rules(max_connections=1), resolver=resolver) as out:
+        dest = out.mx("a.test")
+        async with dest.connect(), trio.open_nursery() as nursery:
+            nursery.start_soon(connects, dest)
+            await trio.sleep(10)
+            assert dest.snapshot().waiting == 1
+            resolver.mail["a.test"] = [MailRecord("mx2.test", ttl=5.0)]
+            with pytest.raises(RetryAt):
+                async with dest.try_connect():
+                    pass
+            await trio.sleep(1)
+            assert dest.snapshot().waiting == 0
+            assert dest.snapshot().group == "mx mx2.test"
+
+
+async def test_old_answers_are_forgotten(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    resolver = Scripted(seconds=0.0, ttl=5.0)
+    resolver.hosts = {f"h{n}.test": ("192.0.2.1",) for n in range(100)}
+    async with opened(rules(stale_dns=10.0), resolver=resolver) as out:
+        for name in resolver.hosts:
+            await connects(out.destination(name, port=25))
+            await trio.sleep(1)
+        assert len(out._lookups._answers) < 50
+
+
 async def test_domains_at_one_provider_are_one_group(vnet, autojump_clock):
     good(vnet, "192.0.2.1")
     hosts = {"mx.provider.test": "192.0.2.1"}

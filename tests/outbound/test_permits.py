@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 import trio
+import trio.testing
 
 from tests.outbound.kit import FAR, NEAR, at, fails, opened, refusing, rules, words
 from trio_connect import DeadlineExceeded, EstablishFailed, now
@@ -183,6 +184,19 @@ async def test_a_permit_with_candidates_is_under_the_limits_of_one(vnet, autojum
         async with dest.permit() as permit:
             assert permit.candidate == keys[0]
         assert dest.snapshot().addresses == ()
+
+
+async def test_a_permit_is_a_checkpoint(vnet, autojump_clock):
+    async with opened() as out:
+        dest = out.destination("a")
+        with trio.testing.assert_checkpoints():
+            async with dest.permit():
+                pass
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with dest.permit():
+                raise AssertionError("it was cancelled before")
+        assert all(row.held == 0 for row in dest.snapshot().limits)
 
 
 async def test_connect_and_permit_share_one_circuit(vnet, autojump_clock):

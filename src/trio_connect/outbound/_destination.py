@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, final, overload
 import attrs
 import trio
 from trio import current_time
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .. import Source, TcpStream
 from .._deadline import IMMEDIATE, to_seconds
@@ -298,6 +298,8 @@ class Destination:
             admission = await self._admit(deadline, connects=False, waits=True)
             outcome = _Outcome(self._waiting, self._state, admission)
             try:
+                # Others have a turn also where everybody is admitted at once; a cancel was looked for before.
+                await cancel_shielded_checkpoint()
                 yield Permit(outcome, admission.source.source)
             except BaseException as exc:
                 if not outcome.is_told:
@@ -372,8 +374,10 @@ class Destination:
         try:
             with trio.CancelScope(deadline=until) as scope:
                 found = await find()
-                state.learn(self._allowed(found))
                 state.lookup_failures = 0
+                state.learn(self._allowed(found))
+                # Its group may be another one now, and with it the limits that those in the line wait for.
+                self._waiting.wake(state)
         except Rejected as exc:
             state.errors.append(str(exc))
             state.tell("refused", state.health(), str(exc))

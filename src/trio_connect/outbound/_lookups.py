@@ -11,6 +11,7 @@ A `Finder` makes candidates of answers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from itertools import islice
 from math import inf
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Any, TypeAlias, final
@@ -30,7 +31,7 @@ from .. import (
     SystemResolver,
     resolve,
 )
-from .._endpoint import EndpointLike
+from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
@@ -160,9 +161,18 @@ class Lookups:
             else:
                 kept = UNKNOWN_TTL if seconds is None else seconds
                 kept = min(max(kept, self._policy.min_dns_ttl), self._policy.max_dns_ttl)
-                self._answers[key] = (flight.value, current_time() + kept)
+                self._remember(key, flight.value, current_time() + kept)
             del self._flights[key]
             flight.done.set()
+
+    def _remember(self, key: Hashable, value: Any, expires: float) -> None:
+        """Keep an answer, and look at the two oldest whether they are still good for anything."""
+        self._answers.pop(key, None)
+        self._answers[key] = (value, expires)
+        for old in [*islice(self._answers, 2)]:
+            entry = self._answers.pop(old)
+            if current_time() < entry[1] + self._policy.stale_dns:
+                self._answers[old] = entry
 
 
 def _least_ttl(records: Sequence[MailRecord] | Sequence[SrvRecord]) -> float | None:
@@ -293,4 +303,16 @@ async def _all_addresses(
         # That a host does not exist is said only if all say so: a name server that is away proves nothing.
         raise next((exc for exc in failures.values() if isinstance(exc, OSError)), None) or failures[0]
     keys: list[Hashable] = [(family, name) for _, _, name, _ in wanted for family in (AF_INET, AF_INET6)]
-    return tuple(found[index] for index in sorted(found)), keys
+    return _without_duplicates(sorted(found.values(), key=lambda host: host.priority)), keys
+
+
+def _without_duplicates(hosts: Sequence[Host]) -> tuple[Host, ...]:
+    """Leave an address that is there under several names to the first of them."""
+    seen: set[Endpoint] = set()
+    kept: list[Host] = []
+    for host in hosts:
+        candidates = tuple(each for each in host.candidates if each.endpoint not in seen)
+        seen.update(each.endpoint for each in candidates)
+        if candidates:
+            kept.append(attrs.evolve(host, candidates=candidates))
+    return tuple(kept)

@@ -19,7 +19,7 @@ from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint
 from .._deadline import IMMEDIATE, NO_DEADLINE
 from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
-from .._messages import duration, first_leaf, race_failed
+from .._messages import first_leaf, race_failed
 from .._outbound_values import Candidate
 from .._report import Outcome
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
@@ -68,7 +68,6 @@ class Run:
         self._deadline = deadline
         self._establish = establish
         policy = state.policy
-        self._began = current_time()
         self._plan_deadline = now() + ceil(policy.connect_timeout * 1000)
         self._by_endpoint = {candidate.endpoint: candidate for candidate in reversed(admission.plan)}
         self._trial = Trial([candidate.endpoint for candidate in admission.plan])
@@ -328,9 +327,6 @@ class Run:
             attempts=tuple(attempts), started_at=first.started_at, elapsed=current_time() - first.started_at
         )
 
-    def __repr__(self) -> str:
-        return f"<call to {self._state.name} for {duration(current_time() - self._began)}>"
-
 
 class _NotNow(Exception):
     """The peer said "not now" in a race."""
@@ -399,13 +395,13 @@ class _Feed:
 
     async def endpoints(self) -> AsyncIterator[Endpoint]:
         """Yield each address when it may be tried, and none that has no place by then."""
-        offered = 0
+        is_due = True
         for candidate in self._candidates:
-            if offered:
+            if not is_due:
                 await self._its_turn()
+                is_due = True
             if self._acquire(candidate):
-                self._started = self._failed = False
-                offered += 1
+                self._started = self._failed = is_due = False
                 yield candidate.endpoint
 
     async def _its_turn(self) -> None:

@@ -18,7 +18,7 @@ from .._endpoint import Source
 from .._engine.circuit import Circuit, Health, Ticket
 from .._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace
 from .._engine.plan import make_plan
-from .._outbound_values import Candidate, OutboundPolicy
+from .._outbound_values import MICROSECONDS, Candidate, OutboundPolicy
 from .._policy import RacePolicy
 from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended, milliseconds
 from ._events import OutboundEvent, What
@@ -94,9 +94,6 @@ class DestinationState:
         self._layers: dict[SourceState, tuple[Layers, Layers]] = {}
         self._own_layers: dict[Candidate, Layers] = {}
         self._families: frozenset[int] = frozenset()
-
-    def __repr__(self) -> str:
-        return f"<destination {self.name}>"
 
     # What is known of its addresses
 
@@ -301,7 +298,8 @@ class DestinationState:
         expiry = self.policy.state_expiry
         if self.busy or max(self.used, self.circuit.until) + expiry > now:
             return False
-        return all(pace.next_start <= now * 1_000_000 for layers in self.all_layers() for pace in layers.paces)
+        used = [*(layers for layers, _ in self._layers.values()), *self._own_layers.values()]
+        return all(pace.next_start <= now * MICROSECONDS for layers in used for pace in layers.paces)
 
 
 def _blocked(blocked: Blocked, layers: Layers) -> Refusal:
