@@ -203,6 +203,9 @@ async def test_12_out_of_the_kernels_descriptors():
     async with faults.echoing() as peer, opened(rules(failures_to_delay=1)) as out:
         dest = out.destination("a", candidates=[peer.address.pair])
         await connects(dest)
+        # The peer needs a descriptor to accept.
+        while peer.ended < 1:
+            await trio.lowlevel.checkpoint()
         with faults.descriptors_exhausted():
             decision = await fails(dest)
         assert isinstance(decision, RetryAt)

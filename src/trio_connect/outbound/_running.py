@@ -93,7 +93,8 @@ class Run:
         while True:
             timed_out = False
             try:
-                return self._won(*await self._race(candidates))
+                stream, result = await self._race(candidates)
+                return stream, result, self._won(stream, alone=len(candidates) == 1)
             except ConnectFailed as exc:
                 self._note(exc.report)
                 self._errors += exc.errors
@@ -150,23 +151,28 @@ class Run:
             raise _NotNow(exc, watch.report) from None
         return stream, test.results.pop(stream)
 
-    def _won(self, stream: TcpStream, result: Any) -> tuple[TcpStream, Any, Candidate]:
+    def _won(self, stream: TcpStream, *, alone: bool) -> Candidate:
+        """Take note of a success, and return whose it is."""
         state, admission = self._state, self.admission
-        self._note(stream.report)
-        cooldowns = self._shared.cooldowns
-        cooldowns.succeeded(stream.peer)
-        cooldowns.succeeded((admission.source, stream.peer))
-        winner = self.leases.pop(stream.peer, None)
-        self._give_back_candidates()
-        if winner is not None:
-            self.leases[stream.peer] = winner
+        if not alone:
+            # Its losers are in the report, which costs something to make.
+            self._note(stream.report)
+        cooldowns, peer = self._shared.cooldowns, stream.peer
+        if len(cooldowns):
+            cooldowns.succeeded(peer)
+            cooldowns.succeeded((admission.source, peer))
+        if self.leases:
+            winner = self.leases.pop(peer, None)
+            self._give_back_candidates()
+            if winner is not None:
+                self.leases[peer] = winner
         before = state.health()
         counted = state.circuit.succeeded(admission.ticket, current_time())
         state.tell("succeeded" if counted else "late", before, source=admission.source)
         assert admission.connecting is not None
         self._waiting.release(admission.lease, admission.connecting)
         self._waiting.wake(state)
-        return stream, result, self._by_endpoint[stream.peer]
+        return self._by_endpoint[peer]
 
     def acquire(self, candidate: Candidate) -> bool:
         """Take the place of a candidate with limits of its own; True also when it has none."""
