@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from trio_connect._outbound_values import OutboundPolicy
+from trio_connect._outbound_values import Backoff, OutboundPolicy
 
 
 @attrs.define(eq=False)
@@ -122,6 +122,14 @@ class Model:
 
     def reset(self, now: float) -> None:
         self.history.append(("reset", now))
+
+
+POLICIES = [
+    OutboundPolicy(failures_to_delay=2, max_connecting=2, max_connections=4),
+    OutboundPolicy(failures_to_delay=3, probe_limit=2, max_connecting=1, max_connections=3, connect_timeout=10.0),
+    OutboundPolicy(failures_to_delay=1, delay=Backoff(initial=8.0, multiplier=2.0, maximum=20.0, jitter=0.5)),
+    OutboundPolicy(failures_to_delay=0),
+]
 
 
 class Pair:
