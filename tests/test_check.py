@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trio_connect._check import SIZE_LIMIT, check_float, check_int, check_size
+from trio_connect._check import SIZE_LIMIT, check_float, check_int, check_range, check_size
 
 
 class Count(int):
@@ -36,6 +36,15 @@ def test_a_size_has_two_ends() -> None:
         check_size(SIZE_LIMIT, "n", 1)
     with pytest.raises(TypeError, match="n must be an int, got True"):
         check_size(True, "n", 1)
+
+
+def test_a_range_has_its_ends_in_it() -> None:
+    assert (check_range(0, "n", 0, 7), check_range(7, "n", 0, 7)) == (0, 7)
+    for value in (-1, 8):
+        with pytest.raises(ValueError, match=f"^n must be between 0 and 7, got {value}$"):
+            check_range(value, "n", 0, 7)
+    with pytest.raises(TypeError, match=r"^n must be an int, got True$"):
+        check_range(True, "n", 0, 7)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, math.inf, -math.inf])

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_connect import IMMEDIATE, NO_DEADLINE, DeadlineExceeded, deadline_after, fail_at, move_on_at, now
-from trio_connect._deadline import LEAST_DEADLINE, check_deadline, to_seconds
+from trio_connect._deadline import LEAST_DEADLINE, check_deadline, is_late, to_seconds
 
 
 def under_a_mock_clock(start: float, main: object) -> None:
@@ -206,6 +206,16 @@ async def test_a_scope_that_is_late_lets_nothing_begin(ago: int | None, autojump
         await trio.lowlevel.checkpoint_if_cancelled()
     with fail_at(deadline):
         pass  # nothing was waited for
+
+
+async def test_what_is_late(autojump_clock: trio.testing.MockClock) -> None:
+    await trio.sleep(1)
+    current = trio.current_time()
+    assert is_late(current)
+    assert is_late(current - 0.001)
+    assert not is_late(current + 0.001)
+    assert not is_late(math.inf)
+    assert not is_late(-math.inf)  # 0 is now or never: one try
 
 
 async def test_a_scope_around_a_failure_at_a_deadline_has_its_own_end(autojump_clock: trio.testing.MockClock) -> None:

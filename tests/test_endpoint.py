@@ -253,6 +253,7 @@ def test_source_addresses_are_normalised() -> None:
         ({"interface": "a b"}, ValueError, "interface must be the name"),
         ({"interface": "eth0\0"}, ValueError, "interface must be the name"),
         ({"interface": b"eth0"}, TypeError, "interface must be a str, got b'eth0'"),
+        ({"name": 7}, TypeError, "the name of a source must be a str, got 7"),
         ({"port": -1}, ValueError, "port must be between"),
         ({"port": 65536}, ValueError, "port must be between"),
         ({"port": True}, TypeError, "port must be an int, got True"),

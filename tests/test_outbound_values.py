@@ -29,6 +29,7 @@ BAD = [
     ("attempt_timeout", nan, ValueError, "attempt_timeout must be a number, got nan"),
     ("stagger", "1", TypeError, "stagger must be a number, got '1'"),
     ("stagger", True, TypeError, "stagger must be a number, got True"),
+    ("stagger", 0.0099, ValueError, "stagger must be at least 0.01 seconds (RFC 8305 section 5), got 0.0099"),
     ("connect_timeout", inf, ValueError, "connect_timeout must be at least 0.001 seconds, and finite, got inf"),
     ("source_suspension", 0.0009, ValueError, "source_suspension must be at least 0.001 seconds, and finite"),
     ("failures_to_delay", -1, ValueError, "failures_to_delay must be at least 0, got -1"),

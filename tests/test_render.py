@@ -95,3 +95,9 @@ def test_what_goes_on_reaches_the_end_of_the_axis() -> None:
 def test_a_width_is_a_number_of_columns(width: int, error: type[Exception]) -> None:
     with pytest.raises(error, match="width must be"):
         draw_timeline([], width)
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(7, "7"), ([("a", "b")], r"\('a', 'b'\) in it")])
+def test_rows_are_rows(rows: object, shown: str) -> None:
+    with pytest.raises(TypeError, match=f"^rows must be an iterable of TimelineRow, got {shown}$"):
+        draw_timeline(rows)  # type: ignore[arg-type]

@@ -1312,15 +1312,18 @@ def test_a_count_is_at_least_one(field: str):
     [
         ("attempt_delay", 0.0099, "at least 0.01 seconds (RFC 8305 section 5), or math.inf for one attempt at a time"),
         ("attempt_delay", -inf, "at least 0.01 seconds (RFC 8305 section 5), or math.inf for one attempt at a time"),
+        ("attempt_delay", 30.001, "at most 30 seconds"),
         ("attempt_timeout", 0, "above 0 seconds, or math.inf for none"),
         ("resolution_delay", -0.001, "0 seconds or more, and finite"),
         ("resolution_delay", inf, "0 seconds or more, and finite"),
+        ("resolution_delay", 50, "at most 30 seconds"),
     ],
 )
 def test_a_policy_is_never_clamped(field: str, value: Any, rule: str):
     with pytest.raises(ValueError) as caught:
         RacePolicy(**{field: value})
-    assert str(caught.value) == f"{field} must be {rule}, got {value!r}"
+    hint = ": milliseconds were probably meant, and it is in seconds" if "at most" in rule else ""
+    assert str(caught.value) == f"{field} must be {rule}, got {value!r}{hint}"
 
 
 def test_a_policy_is_frozen_and_by_keyword():

@@ -410,10 +410,11 @@ def _set_mode_after_bind(address: str | bytes, mode: int) -> None:
     """Give the path the rights that the umask has taken away. Nobody can connect yet: the socket does not listen."""
     if stat.S_IMODE(os.lstat(address).st_mode) == mode:
         return
-    if os.chmod in os.supports_follow_symlinks:
+    if sys.platform != "linux":
         os.chmod(address, mode, follow_symlinks=False)
         return
-    # Through a descriptor: whoever may write to the folder could put a link to another file in the path's place.
+    # Linux has no chmod(2) that spares a link, so this goes through a descriptor: whoever may write to the folder could
+    # put a link to another file in the path's place.
     descriptor = os.open(address, os.O_PATH | os.O_NOFOLLOW)
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):

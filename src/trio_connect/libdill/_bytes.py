@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._check import SIZE_LIMIT, check_int
-from .._deadline import to_seconds
 from .._text import shown
 from ._handles import IpcConnection, TcpConnection, check_deadline, failure, find, refuse
 
@@ -216,7 +215,7 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
     # What came before the end, or before the error, can still be had.
     if code and (code == errno.EBUSY or not 0 < total <= stream.buffered):
         await refuse(code, f"receiving on handle {s}")
-    # A descriptor may ride on any byte of a unix-domain stream, so there not one byte is read ahead.
+    # A descriptor may ride on any byte of a unix-domain stream, so not one byte of it is read ahead.
     exact = isinstance(connection, IpcConnection)
     with ExitStack() as stack:
         views: list[memoryview | None] = []
@@ -225,12 +224,14 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
             if view is not None and view.readonly:
                 raise TypeError("receiving needs a writable buffer")
             views.append(view)
+        data: bytes | bytearray
         with connection.incoming:
             if len(views) == 1 and views[0] is not None and (exact or total > _READ_AHEAD):
                 await stream.receive_into(views[0], deadline)
                 return 0
             if exact:
-                data = await stream._receive_without_reading_ahead(total, to_seconds(deadline))  # noqa: SLF001 - both are ours
+                data = bytearray(total)
+                await stream.receive_into(data, deadline)
             else:
                 data = await stream.receive_exactly(total, deadline)
         start = 0

@@ -332,8 +332,9 @@ def _only_cancelled(error: BaseException) -> bool:
 
 
 def _check_tokens(tokens: object) -> Sequence[QToken[Any]]:
+    given = tokens
     if isinstance(tokens, QToken) or not isinstance(tokens, Iterable):
-        raise TypeError(f"tokens must be an iterable of QToken, got {shown(tokens)}")
+        raise TypeError(f"tokens must be an iterable of QToken, got {shown(given)}")
     listed = list(cast("Iterable[QToken[Any]]", tokens))
     for token in listed:
         if not isinstance(token, QToken):

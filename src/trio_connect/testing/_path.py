@@ -96,7 +96,8 @@ class Flap:
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(f"a flap schedule is a sequence of (seconds, state), not {shown(given)}")
         for entry in cast("Sequence[object]", given):
-            if not isinstance(entry, tuple) or len(entry) != 2:
+            pair = entry
+            if not isinstance(pair, tuple) or len(cast("tuple[object, ...]", pair)) != 2:
                 raise TypeError(f"a flap schedule is a sequence of (seconds, state), not of {shown(entry)}")
         times = tuple(check_seconds("a time of a flap schedule", at) for at, _ in schedule)
         states: tuple[FlapState, ...] = tuple(state for _, state in schedule)

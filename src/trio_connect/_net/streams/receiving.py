@@ -258,28 +258,15 @@ class ReceivingHalf(StreamState[A]):
             self._check_end("receive")
         return data
 
-    async def _receive_without_reading_ahead(self, n: int, until: float) -> bytes:
-        """Receive exactly `n` bytes, and leave in the kernel what comes after them."""
-        self._check_can_receive()
-        buffered = len(self._buffer) >= n
-        if buffered:
-            await checkpoint_if_cancelled()
-        else:
-            await self._fill_to(n, until, ahead=False)
-        data = self._buffer.take_up_to(n)
-        if buffered:
-            await cancel_shielded_checkpoint()
-        return data
-
-    async def _fill_to(self, n: int, until: float, *, ahead: bool = True) -> None:
-        """Read until `n` bytes are buffered; `ahead` says whether more may be, when they have come."""
+    async def _fill_to(self, n: int, until: float) -> None:
+        """Read until `n` bytes are buffered, or more when they have come."""
         started = current_time()
         patience = Patience(until)
         size = RECEIVE_SIZE
-        while (missing := n - len(self._buffer)) > 0:
+        while len(self._buffer) < n:
             if patience.is_over():
                 raise self._exceeded("receive", started, len(self._buffer))
-            data = await self._receive(size if ahead else min(size, missing), until, started)
+            data = await self._receive(size, until, started)
             if not data:
                 raise self._incomplete(n, f"{n} bytes")
             self._own_buffer().add(data)
