@@ -100,6 +100,9 @@ def fail_at(deadline: int) -> Generator[CancelScope, None, None]:
     Args:
       deadline: milliseconds on the clock of `now()`; -1 never, 0 or late at the first checkpoint in the block.
 
+    Yields:
+      The cancel scope.
+
     Raises:
       DeadlineExceeded: the deadline ended the block.
       RuntimeError: used outside of `trio.run`.

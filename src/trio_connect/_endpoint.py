@@ -140,6 +140,9 @@ class Endpoint:
         Args:
           text: the address and the port; IPv6 addresses stand in brackets (RFC 3986 section 3.2.2).
 
+        Returns:
+          The endpoint.
+
         Raises:
           TypeError: `text` is not a str.
           ValueError: there is no port, the brackets are missing, or the host is not numeric.
@@ -269,11 +272,21 @@ class Source:
 
         Args:
           family: `socket.AF_INET` or `socket.AF_INET6`.
+
+        Returns:
+          True unless this source has addresses, but none of the family.
         """
         return (self.ipv4 is None and self.ipv6 is None) or self.address(family) is not None
 
     def address(self, family: AddressFamily) -> str | None:
-        """Return the address to bind to for this family, or None to leave it to the kernel."""
+        """Return the address to bind to for this family, or None to leave it to the kernel.
+
+        Args:
+          family: `socket.AF_INET` or `socket.AF_INET6`.
+
+        Returns:
+          A numeric address, or None.
+        """
         return self.ipv4 if family == AF_INET else self.ipv6
 
     def check(self, endpoint: Endpoint) -> None:
@@ -289,7 +302,14 @@ class Source:
             raise ValueError(f"source {self} has no address of the family of {endpoint}")
 
     def describe(self, family: AddressFamily) -> str:
-        """Return the text of this source for messages about one family."""
+        """Return the text of this source for messages about one family.
+
+        Args:
+          family: `socket.AF_INET` or `socket.AF_INET6`.
+
+        Returns:
+          The address, the interface and the port, as far as there are any; else "any address".
+        """
         address = self.address(family)
         parts = [] if address is None else [address]
         if self.port:

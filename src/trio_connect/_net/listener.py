@@ -92,6 +92,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
           sock: Trio's kind or the standard library's; the latter becomes non-blocking. A socket that is refused stays
             as it was, and the caller's.
 
+        Returns:
+          The listener.
+
         Raises:
           TypeError: not a socket, or one of a subclass, such as an `ssl.SSLSocket`.
           ValueError: not a stream socket, of another family, or not listening.

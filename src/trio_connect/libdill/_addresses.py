@@ -83,6 +83,12 @@ def endpoint_of(addr: ipaddr) -> Endpoint:
 def ipaddr_family(addr: ipaddr) -> int:
     """Return `socket.AF_INET` or `socket.AF_INET6`, or `socket.AF_UNSPEC` while nothing was written.
 
+    Args:
+      addr: the address.
+
+    Returns:
+      The family.
+
     Raises:
       OSError: EINVAL, `addr` is None.
       TypeError: not an `ipaddr`.
@@ -96,6 +102,12 @@ def ipaddr_family(addr: ipaddr) -> int:
 def ipaddr_len(addr: ipaddr) -> int:
     """Return how long the address is as a struct of the system.
 
+    Args:
+      addr: the address.
+
+    Returns:
+      A number of bytes.
+
     Raises:
       OSError: EAFNOSUPPORT, nothing was written; EINVAL, `addr` is None.
       TypeError: not an `ipaddr`.
@@ -107,6 +119,12 @@ def ipaddr_len(addr: ipaddr) -> int:
 
 def ipaddr_sockaddr(addr: ipaddr) -> tuple[str, int] | tuple[str, int, int, int]:
     """Return the address as the `socket` module takes it.
+
+    Args:
+      addr: the address.
+
+    Returns:
+      Host and port; for IPv6 also flow label and scope id.
 
     Raises:
       OSError: EAFNOSUPPORT, nothing was written; EINVAL, `addr` is None.
@@ -120,6 +138,12 @@ def ipaddr_sockaddr(addr: ipaddr) -> tuple[str, int] | tuple[str, int, int, int]
 def ipaddr_port(addr: ipaddr) -> int:
     """Return the port.
 
+    Args:
+      addr: the address.
+
+    Returns:
+      0 to 65535.
+
     Raises:
       OSError: EAFNOSUPPORT, nothing was written; EINVAL, `addr` is None.
       TypeError: not an `ipaddr`.
@@ -131,6 +155,10 @@ def ipaddr_port(addr: ipaddr) -> int:
 
 def ipaddr_setport(addr: ipaddr, port: int) -> None:
     """Write another port.
+
+    Args:
+      addr: the address to write to.
+      port: 0 to 65535.
 
     Raises:
       OSError: EAFNOSUPPORT, nothing was written; EINVAL, the port is not 0 to 65535, or `addr` is None.
@@ -170,6 +198,14 @@ def ipaddr_str(addr: ipaddr, buf: bytearray | None = None) -> str:
 def ipaddr_equal(addr1: ipaddr, addr2: ipaddr, ignore_port: int) -> int:
     """Say whether two addresses are the same: 1 or 0. Scope and flow label do not count.
 
+    Args:
+      addr1: an address.
+      addr2: another one.
+      ignore_port: 0 compares the ports too; any other number leaves them out.
+
+    Returns:
+      1 or 0.
+
     Raises:
       OSError: EINVAL, an address is None.
       TypeError: not an `ipaddr`.
@@ -200,8 +236,8 @@ def ipaddr_local(addr: ipaddr, name: str | None, port: int, mode: int) -> int:
       0.
 
     Raises:
-      OSError: EINVAL, the port or the mode is none, or `addr` is None; EMFILE; ENODEV, there is no such interface, or
-        neither the interface nor the text is an address of that family.
+      OSError: EINVAL, the port or the mode is invalid, or `addr` is None; EMFILE; ENODEV, there is no such interface,
+        or neither the interface nor the text is an address of that family.
       TypeError: an argument has the wrong type.
 
     libdill: ipaddr_local(3).

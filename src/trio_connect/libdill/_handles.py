@@ -259,6 +259,9 @@ def hclose(h: int) -> int:
     A TCP connection is reset: what was not delivered yet is dropped, and the peer gets ECONNRESET; `tcp_close` ends
     it well. Tasks that wait on the handle get EBADF.
 
+    Args:
+      h: a handle of any kind.
+
     Returns:
       0.
 
@@ -276,6 +279,9 @@ def hclose(h: int) -> int:
 
 def hown(h: int) -> int:
     """Take a handle over: the same object gets a new number, and the old one is EBADF from now on.
+
+    Args:
+      h: a handle of any kind.
 
     Returns:
       The new number.

@@ -98,6 +98,10 @@ async def ipc_accept(s: int, deadline: int) -> int:
 async def ipc_done(s: int, deadline: int) -> int:
     """End the outgoing direction: the peer gets EPIPE after what was sent, receiving goes on. Never waits.
 
+    Args:
+      s: the handle of a unix-domain connection.
+      deadline: is not needed, as in libdill.
+
     Returns:
       0.
 
@@ -112,6 +116,10 @@ async def ipc_done(s: int, deadline: int) -> int:
 
 async def ipc_close(s: int, deadline: int) -> int:
     """Close a connection well, or a listener; everything is as in `tcp_close`.
+
+    Args:
+      s: the handle of a unix-domain connection, or of a listener, which is then simply closed.
+      deadline: milliseconds on the clock of `now()`; -1 waits for the peer for ever.
 
     Returns:
       0.
@@ -128,6 +136,9 @@ async def ipc_close(s: int, deadline: int) -> int:
 
 def ipc_pair(s: list[int]) -> int:
     """Make two connections that are each other's peer, and write their handles to ``s[0]`` and ``s[1]``.
+
+    Args:
+      s: a list; its first two items become the handles.
 
     Returns:
       0.
@@ -150,6 +161,9 @@ def ipc_pair(s: list[int]) -> int:
 def ipc_fromfd(fd: int) -> int:
     """Make a handle of a connected unix-domain socket, and take it over: the number `fd` is closed.
 
+    Args:
+      fd: a descriptor of the system; its number is not to be used afterwards.
+
     Returns:
       The handle of the connection.
 
@@ -164,6 +178,9 @@ def ipc_fromfd(fd: int) -> int:
 
 def ipc_listener_fromfd(fd: int) -> int:
     """Make a handle of a listening unix-domain socket, and take it over: the number `fd` is closed.
+
+    Args:
+      fd: a descriptor of the system; its number is not to be used afterwards.
 
     Returns:
       The handle of the listener.

@@ -141,6 +141,9 @@ async def tcp_close(s: int, deadline: int) -> int:
 def tcp_fromfd(fd: int) -> int:
     """Make a handle of a connected TCP socket, and take it over: the number `fd` is closed.
 
+    Args:
+      fd: a descriptor of the system; its number is not to be used afterwards.
+
     Returns:
       The handle of the connection.
 
@@ -156,6 +159,9 @@ def tcp_fromfd(fd: int) -> int:
 
 def tcp_listener_fromfd(fd: int) -> int:
     """Make a handle of a listening TCP socket, and take it over: the number `fd` is closed.
+
+    Args:
+      fd: a descriptor of the system; its number is not to be used afterwards.
 
     Returns:
       The handle of the listener.

@@ -85,6 +85,13 @@ async def fdin(fd: int, deadline: int) -> int:
 async def fdout(fd: int, deadline: int) -> int:
     """Wait until a file descriptor can be written to, or has an error to tell. Everything else is as in `fdin`.
 
+    Args:
+      fd: a descriptor of the system, not a handle.
+      deadline: milliseconds on the clock of `now()`; -1 for none, 0 or past to look, let others run, look again.
+
+    Returns:
+      0.
+
     Raises:
       DeadlineExceeded: ETIMEDOUT, no room came in time.
       OSError: EBADF, EBUSY, EINVAL and ENOTSUP as in `fdin`.
@@ -97,6 +104,9 @@ async def fdout(fd: int, deadline: int) -> int:
 
 def fdclean(fd: int) -> int:
     """Say that a descriptor is about to be closed. Nothing is remembered about it here, so this only checks.
+
+    Args:
+      fd: a descriptor of the system, not a handle.
 
     Returns:
       0.

@@ -99,6 +99,9 @@ class IOQueue(trio.abc.AsyncResource):
     def accept(self) -> QToken[Accepted]:
         """Submit an accept: one connection for one token.
 
+        Returns:
+          The token; the value of its result is a `Accepted`.
+
         Raises:
           OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
         """
@@ -117,6 +120,9 @@ class IOQueue(trio.abc.AsyncResource):
             `DeadlineExceeded`.
           data: anything of the caller's; it is the result's `data`.
 
+        Returns:
+          The token; the value of its result is a `Connected`.
+
         Raises:
           OSError: EINPROGRESS, a connect is under way; EISCONN, connected; EOPNOTSUPP, listening; EAFNOSUPPORT, bound
             to another address family; EBUSY, a datagram queue has operations outstanding.
@@ -133,6 +139,9 @@ class IOQueue(trio.abc.AsyncResource):
         Args:
           data: a bytes-like object. It must not change before the token completes. A datagram may be empty (RFC 768).
 
+        Returns:
+          The token; the value of its result is a `Pushed`.
+
         Raises:
           OSError: EINVAL, no bytes for a stream; ENOTCONN, not connected.
           TypeError: not bytes.
@@ -145,6 +154,9 @@ class IOQueue(trio.abc.AsyncResource):
         Args:
           data: a bytes-like object. It must not change before the token completes. It may be empty (RFC 768).
           address: where to.
+
+        Returns:
+          The token; the value of its result is a `Pushed`.
 
         Raises:
           OSError: EISCONN, connected; EOPNOTSUPP, a stream; EAFNOSUPPORT, bound to another address family; EMFILE and
@@ -161,6 +173,9 @@ class IOQueue(trio.abc.AsyncResource):
           size: at most so many bytes, 1 to 65536 (None). What a stream has more stays for the next pop. A longer
             datagram is cut off, as by recvfrom(2), and the value says so: `Popped.truncated`.
 
+        Returns:
+          The token; the value of its result is a `Popped`.
+
         Raises:
           OSError: EINVAL, a size that is not allowed; ENOTCONN, a stream that is not connected; EDESTADDRREQ, a
             datagram queue that is not bound.
@@ -176,6 +191,9 @@ class IOQueue(trio.abc.AsyncResource):
         From here on submissions are EBADF; what is pending completes with ECANCELED before the close does.
         What has been pushed is still delivered. Closing never waits for the peer, and never fails for want of room:
         its token is taken in also when the set is full.
+
+        Returns:
+          The token; the value of its result is a `Closed`.
 
         Raises:
           OSError: EBADF, closed already, or being closed.
@@ -316,6 +334,9 @@ class Failed(_Result[V_co]):
 
     def unwrap(self) -> NoReturn:
         """Raise the error.
+
+        Returns:
+          Never.
 
         Raises:
           OSError: the operation's error.

@@ -44,6 +44,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     Args:
       max_in_flight: how many operations may be submitted and not claimed. One more is EAGAIN; `QueueSet.room` waits.
 
+    Yields:
+      The set.
+
     Raises:
       TypeError: `max_in_flight` is not an int.
       ValueError: it is below 1.
@@ -195,6 +198,9 @@ class QueueSet:
           token: of this set, not claimed yet.
           deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one look after one pass of the loop.
 
+        Returns:
+          The result, whose `error` is None for an operation that succeeded.
+
         Raises:
           DeadlineExceeded: the operation has not completed by then.
           OSError: EINVAL, the token was claimed already or belongs to another set; EBADF, the set has ended.
@@ -238,7 +244,7 @@ class QueueSet:
     async def wait_next(self, n: int, deadline: int = -1) -> list[QResult[Any]]:
         """Claim the results of whatever operations completed first, whichever they are. Always a checkpoint.
 
-        Tokens that somebody waits for by name are left to him.
+        Tokens that somebody waits for by name are left to that waiter.
 
         Args:
           n: at most so many.
@@ -267,9 +273,12 @@ class QueueSet:
     def completions(self) -> AsyncIterator[QResult[Any]]:
         """Iterate over results in the order of completion, claiming each, until nothing is submitted and unclaimed.
 
-        What the loop's body submits is reaped too. Tokens that somebody waits for by name are left to him.
+        What the loop's body submits is reaped too. Tokens that somebody waits for by name are left to that waiter.
 
-        The iterator raises:
+        Returns:
+          An iterator that waits for each result.
+
+        Raises:
           OSError: EBADF, the set has ended.
           RuntimeError: used in another thread than the set's.
         """
@@ -279,6 +288,9 @@ class QueueSet:
         """Wait until `n` more submissions fit. Always a checkpoint.
 
         Nothing is reserved: submit before the next checkpoint. Several tasks that wait get their turns in order.
+
+        Args:
+          n: how many submissions are to fit; at least 1, at most `max_in_flight`.
 
         Raises:
           OSError: EBADF, the set has ended.

@@ -136,6 +136,9 @@ async def listen(
       ppid: payload protocol identifier of messages that are sent without one.
       tuning: timers of the associations.
 
+    Returns:
+      The listener.
+
     Raises:
       OSError: an address is in use or not of this machine, or there is no SCTP here, and the text says what is missing.
       TypeError: an argument has the wrong type.

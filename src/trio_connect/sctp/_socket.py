@@ -58,11 +58,25 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def bind(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Bind to local addresses, all with one port; port 0 asks for any."""
+        """Bind to local addresses, all with one port; port 0 asks for any.
+
+        Args:
+          endpoints: one or more; the port of the first is everybody's.
+
+        Raises:
+          OSError: what the kernel says.
+        """
 
     @abstractmethod
     def listen(self, backlog: int) -> None:
-        """Accept associations."""
+        """Accept associations.
+
+        Args:
+          backlog: how many associations may wait to be accepted.
+
+        Raises:
+          OSError: what the kernel says.
+        """
 
     @abstractmethod
     def accept(self) -> SctpSocket:
@@ -81,13 +95,26 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def connect(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Begin an association over any of the peer's addresses, RFC 6458 section 9.9. What comes of it is told."""
+        """Begin an association over any of the peer's addresses, RFC 6458 section 9.9. What comes of it is told.
+
+        Args:
+          endpoints: one or more addresses of one peer.
+
+        Raises:
+          OSError: what the kernel says.
+        """
 
     @abstractmethod
     def set_timers(self, tuning: SctpTuning) -> None:
         """Set the timers of the association, or of those that a listener will accept.
 
         Ends the time in which the attempt delay was the retransmission time-out.
+
+        Args:
+          tuning: the timers; what is None stays.
+
+        Raises:
+          OSError: what the kernel says.
         """
 
     @abstractmethod
@@ -96,7 +123,18 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def send(self, data: bytes, *, stream: int, ppid: int, unordered: bool, ttl: int | None) -> None:
-        """Send one message; `ttl` in milliseconds."""
+        """Send one message.
+
+        Args:
+          data: the message.
+          stream: its stream, from 0.
+          ppid: payload protocol identifier.
+          unordered: whether it may overtake others of its stream.
+          ttl: milliseconds after which it is not sent any more; None for never.
+
+        Raises:
+          OSError: what the kernel says.
+        """
 
     @abstractmethod
     def status(self) -> Status:
@@ -112,11 +150,28 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def path(self, endpoint: Endpoint) -> Path:
-        """Return how one path stands; EINVAL when the peer has no such address."""
+        """Return how one path stands.
+
+        Args:
+          endpoint: an address of the peer.
+
+        Returns:
+          The path.
+
+        Raises:
+          OSError: EINVAL, the peer has no such address.
+        """
 
     @abstractmethod
     def set_primary(self, endpoint: Endpoint) -> None:
-        """Send on this path while it works; EINVAL when the peer has no such address."""
+        """Send on this path while it works.
+
+        Args:
+          endpoint: an address of the peer.
+
+        Raises:
+          OSError: EINVAL, the peer has no such address.
+        """
 
     @abstractmethod
     def shutdown(self) -> None:

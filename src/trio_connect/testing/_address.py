@@ -23,8 +23,8 @@ def numeric(value: object) -> str:
     """The canonical text of an address that a test gives.
 
     Raises:
-        TypeError: Not a str.
-        ValueError: Not a numeric address.
+      TypeError: not a str.
+      ValueError: not a numeric address.
     """
     if not isinstance(value, str):
         raise TypeError(f"an address must be a str, not {shown(value)}")
@@ -38,8 +38,8 @@ def several(name: str, values: object) -> list[str]:
     """The canonical texts of addresses that a test gives.
 
     Raises:
-        TypeError: Not an iterable of str; a lone str is not one.
-        ValueError: One is not numeric.
+      TypeError: not an iterable of str; a lone str is not one.
+      ValueError: one is not numeric.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be an iterable of addresses, not {shown(values)}")
@@ -51,7 +51,7 @@ def canonical(address: str) -> str:
     """The one text of an address: IPv4 in IPv6 dress is undressed, a zone is cut off.
 
     Raises:
-        ValueError: Not a numeric address.
+      ValueError: not a numeric address.
     """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:

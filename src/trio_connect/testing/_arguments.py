@@ -26,8 +26,8 @@ def check_int(name: str, value: object, lowest: int, highest: int) -> int:
     """An int between two others.
 
     Raises:
-        TypeError: Not an int, or a bool.
-        ValueError: Out of range.
+      TypeError: not an int, or a bool.
+      ValueError: out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {shown(value)}")
@@ -40,8 +40,8 @@ def check_number(name: str, value: object, rule: str) -> float:
     """A number, as a float; infinity is one.
 
     Raises:
-        TypeError: Not a number, or a bool.
-        ValueError: NaN, or an int that no float can hold.
+      TypeError: not a number, or a bool.
+      ValueError: NaN, or an int that no float can hold.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be {rule}, not {shown(value)}")
@@ -58,8 +58,8 @@ def check_seconds(name: str, value: object) -> float:
     """A finite number of seconds, 0 or more.
 
     Raises:
-        TypeError: Not a number, or a bool.
-        ValueError: Out of range.
+      TypeError: not a number, or a bool.
+      ValueError: out of range.
     """
     rule = "a finite number of seconds >= 0"
     number = check_number(name, value, rule)
@@ -72,7 +72,7 @@ def check_handler(value: object) -> None:
     """Refuse what cannot be called.
 
     Raises:
-        TypeError: Not callable, and not None.
+      TypeError: not callable, and not None.
     """
     if value is not None and not callable(value):
         raise TypeError(f"handler must be an async function of one stream, or None, not {shown(value)}")

@@ -38,8 +38,8 @@ def dial(
     """Prepare a connect from a node.
 
     Raises:
-        OSError: The route does not exist: ENETUNREACH, EINVAL.
-        UnknownHost: The test does not mention the address.
+      OSError: the route does not exist: ENETUNREACH, EINVAL.
+      UnknownHost: the test does not mention the address.
     """
     address, port = remote
     if address in WILDCARDS:

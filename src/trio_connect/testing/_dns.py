@@ -55,7 +55,7 @@ class Name:
         """Sort addresses by family and check everything.
 
         Raises:
-            ValueError: An address of the wrong family or not numeric, or a negative delay.
+          ValueError: an address of the wrong family or not numeric, or a negative delay.
         """
         order = several("addresses", addresses)
         for family, given in ((socket.AF_INET6, several("aaaa", aaaa)), (socket.AF_INET, several("a", a))):

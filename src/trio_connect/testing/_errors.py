@@ -16,7 +16,7 @@ class UnknownHost(VirtualNetworkError):
     """The program touched an address or looked up a name that the test does not mention.
 
     Attributes:
-        name: The address or name, in its canonical spelling.
+      name: the address or name, in its canonical spelling.
     """
 
     def __init__(self, name: str, remedy: str) -> None:

@@ -33,8 +33,8 @@ class Fabric:
     """The inner side of a virtual network.
 
     Args:
-        seed: Where random draws begin.
-        local: The addresses of the node that the program under test lives on.
+      seed: where random draws begin.
+      local: the addresses of the node that the program under test lives on.
     """
 
     def __init__(self, seed: int, local: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Fabric:
         """The node with these addresses, made when it is new.
 
         Raises:
-            ValueError: No address, one that is not numeric, or addresses of two different nodes.
+          ValueError: no address, one that is not numeric, or addresses of two different nodes.
         """
         if not addresses:
             raise ValueError("a host needs at least one address")

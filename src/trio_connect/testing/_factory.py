@@ -23,8 +23,8 @@ class Factory(trio.abc.SocketFactory):
         """Make a socket for the task that asks.
 
         Raises:
-            OSError: A family or protocol that a kernel may lack: EAFNOSUPPORT, EPROTONOSUPPORT.
-            NotOnVirtualNetwork: Anything else that is not TCP.
+          OSError: a family or protocol that a kernel may lack: EAFNOSUPPORT, EPROTONOSUPPORT.
+          NotOnVirtualNetwork: anything else that is not TCP.
         """
         fabric = self._fabric
         fabric.check_usable()

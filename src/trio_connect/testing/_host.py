@@ -67,15 +67,22 @@ class Host:
         says that the peer went away (`trio.BrokenResourceError`, `ConnectionError`).
 
         Args:
-            port: The port, 1 to 65535.
-            handler: An async function of one `trio.SocketStream`; None never accepts, so that the backlog fills up.
-            rtt: Round-trip time to this port, in seconds; None is the host's.
-            jitter: Added to every one-way trip: evenly from 0 to this, in seconds; None is the host's.
-            bandwidth: Of each direction of each connection, in bytes per second; None is the host's.
-            backlog: How many connections may wait to be accepted; as on Linux one more fits. None is 128. A handler
-                accepts at once, so this only matters without one.
-            send_buffer: Of the server's sockets, in bytes; None is 64 KiB.
-            receive_buffer: Likewise.
+          port: the port, 1 to 65535.
+          handler: an async function of one `trio.SocketStream`; None never accepts, so that the backlog fills up.
+          rtt: round-trip time to this port, in seconds; None is the host's.
+          jitter: added to every one-way trip: evenly from 0 to this, in seconds; None is the host's.
+          bandwidth: of each direction of each connection, in bytes per second; None is the host's.
+          backlog: how many connections may wait to be accepted; as on Linux one more fits. None is 128. A handler
+            accepts at once, so this only matters without one.
+          send_buffer: of the server's sockets, in bytes; None is 64 KiB.
+          receive_buffer: likewise.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: an argument has the wrong type, or the handler is not callable.
+          ValueError: the port is not 1 to 65535, a size or the backlog is negative, or a number is out of range.
         """
         return self._serve(
             port, handler, self._node.path.changed(rtt, jitter, bandwidth), backlog, send_buffer, receive_buffer
@@ -90,22 +97,72 @@ class Host:
         bandwidth: float | None = None,
         receive_buffer: int | None = None,
     ) -> Host:
-        """Put a middlebox on a port: it completes TCP, swallows what fits into its buffer, and never answers."""
+        """Put a middlebox on a port: it completes TCP, swallows what fits into its buffer, and never answers.
+
+        Args:
+          port: the port, 1 to 65535.
+          rtt: round-trip time to this port, in seconds; None is the host's.
+          jitter: added to every one-way trip: evenly from 0 to this, in seconds; None is the host's.
+          bandwidth: of each direction of each connection, in bytes per second; None is the host's.
+          receive_buffer: of the middlebox's sockets, in bytes; None is 64 KiB.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: an argument has the wrong type.
+          ValueError: the port is not 1 to 65535, or a number is out of range.
+        """
         path = self._node.path.changed(rtt, jitter, bandwidth)
         return self._serve(port, None, path, 2**31, None, receive_buffer)
 
     def refuse(self, after: float | None = None, *, port: int | None = None) -> Host:
-        """Answer connects with RST, `after` seconds (ECONNREFUSED); None means after one round trip."""
+        """Answer connects with RST, `after` seconds (ECONNREFUSED); None means after one round trip.
+
+        Args:
+          after: seconds until the answer arrives; None is one round trip.
+          port: the port that this is about, 1 to 65535; None is every port.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: an argument has the wrong type.
+          ValueError: `after` is negative or not finite, or the port is not 1 to 65535.
+        """
         return self._decide(port, Refuse(None if after is None else check_seconds("after", after)))
 
     def blackhole(self, *, port: int | None = None) -> Host:
-        """Drop every packet, of new and of established connections."""
+        """Drop every packet, of new and of established connections.
+
+        Args:
+          port: the port that this is about, 1 to 65535; None is every port.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: the port is not an int.
+          ValueError: the port is not 1 to 65535.
+        """
         return self._decide(port, Blackhole())
 
     def unreachable(self, errno: int = errnos.EHOSTUNREACH, after: float = 0.0, *, port: int | None = None) -> Host:
         """Fail connects with `errno`, `after` seconds; 0 fails inside connect itself, as without a route.
 
         Established connections to the port stall, as those of a host that became unreachable do.
+
+        Args:
+          errno: what connect fails with, such as `errno.EHOSTUNREACH` or `errno.ENETUNREACH`.
+          after: seconds until it fails.
+          port: the port that this is about, 1 to 65535; None is every port.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: an argument has the wrong type.
+          ValueError: `errno` is not 1 to 4095, `after` is negative or not finite, or the port is not 1 to 65535.
         """
         return self._decide(port, Unreachable(check_int("errno", errno, 1, 4095), check_seconds("after", after)))
 
@@ -114,6 +171,18 @@ class Host:
 
         Before the handshake is over, which takes `rtt` seconds (None: the host's), the program sees ECONNREFUSED; later
         the connection is established and then breaks with ECONNRESET.
+
+        Args:
+          after: seconds from the SYN to the RST.
+          rtt: round-trip time to this port, in seconds; None is the host's.
+          port: the port that this is about, 1 to 65535; None is every port.
+
+        Returns:
+          This host.
+
+        Raises:
+          TypeError: an argument has the wrong type.
+          ValueError: a time is negative or not finite, or the port is not 1 to 65535.
         """
         check_seconds("after", after)
         path = self._node.path.changed(rtt, None, None)
@@ -125,17 +194,24 @@ class Host:
         """Take the host away ("down": every packet is dropped) and back ("up") at seconds of virtual time.
 
         Args:
-            schedule: Such as `[(1.0, "down"), (5.0, "up")]`; the host is up before the first entry.
+          schedule: such as `[(1.0, "down"), (5.0, "up")]`; the host is up before the first entry.
+
+        Returns:
+          This host.
 
         Raises:
-            ValueError: Times that do not ascend, or another state.
+          ValueError: times that do not ascend, or another state.
         """
         self._node.flap = Flap.of(schedule)
         self._fabric.lossless = False
         return self
 
     def recover(self) -> Host:
-        """Take every fault back, flapping included; what listens stays."""
+        """Take every fault back, flapping included; what listens stays.
+
+        Returns:
+          This host.
+        """
         node = self._node
         node.flap = None
         node.verdicts = [row for row in node.verdicts if isinstance(row[1], Accept) and row[1].reset is None]

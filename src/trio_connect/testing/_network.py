@@ -36,10 +36,10 @@ class VirtualNetwork(trio.abc.Instrument):
     fixture `vnet`), or as a context manager inside one. One network serves one run, once.
 
     Attributes:
-        seed: Where random draws begin; the same seed gives the same draws.
-        local: The host that the program under test lives on.
-        trace: What happened so far.
-        failures: What must fail the test even if the program swallowed it; `verify` raises it.
+      seed: where random draws begin; the same seed gives the same draws.
+      local: the host that the program under test lives on.
+      trace: what happened so far.
+      failures: what must fail the test even if the program swallowed it; `verify` raises it.
     """
 
     def __init__(self, seed: int = 0, *, local: Iterable[str] = LOCAL) -> None:
@@ -68,16 +68,20 @@ class VirtualNetwork(trio.abc.Instrument):
         jitter: float | None = None,
         bandwidth: float | None = None,
     ) -> Host:
-        """The host with these addresses, made when it is new. Loopback addresses mean `local`.
+        """Return the host with these addresses; it is made when it is new. Loopback addresses mean `local`.
 
         Args:
-            addresses: One or more numeric addresses of one host.
-            rtt: Round-trip time to the host from now on, in seconds; None leaves it.
-            jitter: Added to every one-way trip: evenly from 0 to this, in seconds; None leaves it.
-            bandwidth: Of each direction of each connection, in bytes per second; None leaves it.
+          addresses: one or more numeric addresses of one host.
+          rtt: round-trip time to the host from now on, in seconds; None leaves it.
+          jitter: added to every one-way trip: evenly from 0 to this, in seconds; None leaves it.
+          bandwidth: of each direction of each connection, in bytes per second; None leaves it.
+
+        Returns:
+          The host.
 
         Raises:
-            ValueError: No address, one that is not numeric, or addresses of two different hosts.
+          ValueError: no address, one that is not numeric, or addresses of two different hosts.
+          TypeError: an argument has the wrong type.
         """
         node = self._fabric.node(addresses)
         node.path = node.path.changed(rtt, jitter, bandwidth)
@@ -110,14 +114,18 @@ class VirtualNetwork(trio.abc.Instrument):
         empty answer (EAI_NODATA). A name that was never given here is an `UnknownHost`.
 
         Args:
-            name: The name; case and a final dot do not matter.
-            addresses: Addresses of both families, in the order in which `getaddrinfo` gives them.
-            a: IPv4 addresses.
-            aaaa: IPv6 addresses; they come first.
-            a_delay: Seconds until the IPv4 family is answered; `math.inf` is never.
-            aaaa_delay: Likewise for IPv6.
-            a_error: Fail the IPv4 family with `socket.gaierror` of this EAI number, or with this exception.
-            aaaa_error: Likewise for IPv6.
+          name: the name; case and a final dot do not matter.
+          addresses: addresses of both families, in the order in which `getaddrinfo` gives them.
+          a: IPv4 addresses.
+          aaaa: IPv6 addresses; they come first.
+          a_delay: seconds until the IPv4 family is answered; `math.inf` is never.
+          aaaa_delay: likewise for IPv6.
+          a_error: fail the IPv4 family with `socket.gaierror` of this EAI number, or with this exception.
+          aaaa_error: likewise for IPv6.
+
+        Raises:
+          TypeError: the name is not a str, or an address is not one.
+          ValueError: a name that cannot be one, an address of the wrong family or not numeric, or a negative delay.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {shown(name)}")
@@ -128,11 +136,29 @@ class VirtualNetwork(trio.abc.Instrument):
             raise ValueError(f"name must be a host name, not {shown(name)}: {error}") from None
 
     def partition(self, a: Host | str, b: Host | str) -> None:
-        """Lose every packet between two hosts until they are healed. Nothing breaks at once: TCP retransmits."""
+        """Lose every packet between two hosts until they are healed. Nothing breaks at once: TCP retransmits.
+
+        Args:
+          a: a host, or one of its addresses.
+          b: another one.
+
+        Raises:
+          TypeError: neither a `Host` nor a str.
+          ValueError: a str that is not a numeric address.
+        """
         self._fabric.cut(self._node_of(a), self._node_of(b))
 
     def heal(self, a: Host | str, b: Host | str) -> None:
-        """End a partition. What is waiting goes through with its next retransmission."""
+        """End a partition. What is waiting goes through with its next retransmission.
+
+        Args:
+          a: a host, or one of its addresses.
+          b: another one.
+
+        Raises:
+          TypeError: neither a `Host` nor a str.
+          ValueError: a str that is not a numeric address.
+        """
         self._fabric.mend(self._node_of(a), self._node_of(b))
 
     def _node_of(self, host: Host | str) -> Node:
@@ -209,12 +235,20 @@ class VirtualNetwork(trio.abc.Instrument):
         return tuple(sock for node, sock in self._fabric.sockets.values() if node is self._fabric.local)
 
     def verify(self) -> None:
-        """Raise what must fail the test: one failure as itself, several as a group."""
+        """Raise what must fail the test, if there is anything.
+
+        Raises:
+          BaseException: what was recorded; several as a `BaseExceptionGroup`.
+        """
         if len(self.failures) == 1:
             raise self.failures[0]
         if self.failures:
             raise BaseExceptionGroup("the virtual network recorded several failures", self.failures)
 
     def report(self) -> str:
-        """The seed and the waterfall, for people who look at a failed test."""
+        """Return the seed and the waterfall, for people who look at a failed test.
+
+        Returns:
+          Several lines of text.
+        """
         return f"virtual network, seed {self.seed}\n{self.trace.waterfall()}"

@@ -92,7 +92,7 @@ class Options:
         """Read an option.
 
         Raises:
-            OSError: ENOPROTOOPT, or EOPNOTSUPP for an option of IPv6 on an IPv4 socket.
+          OSError: ENOPROTOOPT, or EOPNOTSUPP for an option of IPv6 on an IPv4 socket.
         """
         self._check(key, errno.EOPNOTSUPP)
         if key in self._set:
@@ -105,7 +105,7 @@ class Options:
         """Store an option.
 
         Raises:
-            OSError: ENOPROTOOPT, or EINVAL for bytes of the wrong length.
+          OSError: ENOPROTOOPT, or EINVAL for bytes of the wrong length.
         """
         self._check(key, errno.ENOPROTOOPT)
         if key == LINGER or key in _BYTES:

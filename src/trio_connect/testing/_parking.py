@@ -29,7 +29,7 @@ class Parking:
         """Make sure that nobody waits.
 
         Raises:
-            trio.BusyResourceError: Somebody does.
+          trio.BusyResourceError: somebody does.
         """
         if self._task is not None:
             raise trio.BusyResourceError(self.busy)
@@ -38,8 +38,8 @@ class Parking:
         """Wait for a wake.
 
         Raises:
-            trio.BusyResourceError: Another task waits already.
-            trio.ClosedResourceError: The socket was closed.
+          trio.BusyResourceError: another task waits already.
+          trio.ClosedResourceError: the socket was closed.
         """
         self.check_free()
         self._task = trio.lowlevel.current_task()
@@ -56,7 +56,7 @@ class Parking:
         """Try until it would not block.
 
         Args:
-            attempt: Does it, or raises BlockingIOError.
+          attempt: does it, or raises BlockingIOError.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:

@@ -90,7 +90,7 @@ class Flap:
         """Check a schedule of (seconds, "up" or "down").
 
         Raises:
-            ValueError: Times that do not ascend, or another state.
+          ValueError: times that do not ascend, or another state.
         """
         given: object = schedule
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):

@@ -14,15 +14,15 @@ async def resolve(family: socket.AddressFamily, address: Any, *, local: bool, v6
     """The address that a socket of `family` is given, with a name looked up as Trio's sockets do.
 
     Args:
-        family: The socket's.
-        address: What the program passed to bind or connect.
-        local: Whether it is for bind.
-        v6only: Whether an IPv6 socket takes no IPv4 address in IPv6 dress.
+      family: the socket's.
+      address: what the program passed to bind or connect.
+      local: whether it is for bind.
+      v6only: whether an IPv6 socket takes no IPv4 address in IPv6 dress.
 
     Raises:
-        OverflowError: The port is not one.
-        ValueError: The tuple has another shape.
-        socket.gaierror: The name has no address of the family.
+      OverflowError: the port is not one.
+      ValueError: the tuple has another shape.
+      socket.gaierror: the name has no address of the family.
     """
     longest = 2 if family == socket.AF_INET else 4
     parts: list[Any] = [*address] if isinstance(address, tuple) else []  # pyright: ignore[reportUnknownVariableType]

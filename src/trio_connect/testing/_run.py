@@ -19,16 +19,16 @@ def run(main: Callable[[VirtualNetwork, *Ts], Awaitable[T]], *args: *Ts, seed: i
     Every call has its own clock that begins at 0, so it may be called once per Hypothesis example.
 
     Args:
-        main: An async function; its first argument is the `VirtualNetwork`.
-        args: Its other arguments.
-        seed: The network's seed.
+      main: an async function; its first argument is the `VirtualNetwork`.
+      args: its other arguments.
+      seed: the network's seed.
 
     Returns:
-        What `main` returns.
+      What `main` returns.
 
     Raises:
-        VirtualNetworkError: The program left the network that the test describes, even if it swallowed the exception.
-        BaseException: What `main` or a handler raised. Whatever is raised has the seed and the waterfall as a note.
+      VirtualNetworkError: the program left the network that the test describes, even if it swallowed the exception.
+      BaseException: what `main` or a handler raised. Whatever is raised has the seed and the waterfall as a note.
     """
     # Not at the top: where pytest is installed Trio imports it here, and importing us should cost neither.
     from trio.testing import MockClock

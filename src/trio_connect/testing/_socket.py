@@ -34,11 +34,11 @@ class VirtualSocket(trio.socket.SocketType):
     """A TCP socket that exists only on a virtual network; made with `trio.socket.socket`, as always.
 
     Args:
-        fabric: The network.
-        node: The host that it belongs to.
-        family: AF_INET or AF_INET6.
-        end: What an accepted connection begins with.
-        inherited: The listener's options.
+      fabric: the network.
+      node: the host that it belongs to.
+      family: AF_INET or AF_INET6.
+      end: what an accepted connection begins with.
+      inherited: the listener's options.
     """
 
     def __init__(

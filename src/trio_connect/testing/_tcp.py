@@ -102,8 +102,8 @@ class End:
         """Take what fits.
 
         Raises:
-            BlockingIOError: Nothing fits, or the handshake goes on.
-            OSError: The pending error, or EPIPE.
+          BlockingIOError: nothing fits, or the handshake goes on.
+          OSError: the pending error, or EPIPE.
         """
         if self.error:
             fail(self.take_error())
@@ -138,8 +138,8 @@ class End:
         """Take at most `limit` bytes; b"" at the end.
 
         Raises:
-            BlockingIOError: Nothing is there yet.
-            OSError: The pending error.
+          BlockingIOError: nothing is there yet.
+          OSError: the pending error.
         """
         if self.inbox:
             data = bytes(self.inbox[:limit])
@@ -165,7 +165,7 @@ class End:
         """Half-close.
 
         Raises:
-            OSError: ENOTCONN without a connection.
+          OSError: ENOTCONN without a connection.
         """
         if self.state != "open":
             fail(errno.ENOTCONN)

@@ -36,13 +36,13 @@ class TraceEvent:
     """One thing that happened.
 
     Attributes:
-        at: Virtual seconds since the network was installed.
-        kind: What happened.
-        host: The address connected to, or the name looked up.
-        port: The port connected to; 0 for a lookup.
-        ordinal: Which connection from that source to that host and port, from 0; which lookup of that name and family.
-        source: The host that it happened to, by its first address.
-        detail: More, in words: the errno's name, the addresses of an answer, byte counts.
+      at: virtual seconds since the network was installed.
+      kind: what happened.
+      host: the address connected to, or the name looked up.
+      port: the port connected to; 0 for a lookup.
+      ordinal: which connection from that source to that host and port, from 0; which lookup of that name and family.
+      source: the host that it happened to, by its first address.
+      detail: more, in words: the errno's name, the addresses of an answer, byte counts.
     """
 
     at: float
@@ -76,11 +76,11 @@ class Connection:
     """One connection attempt and what became of it; times in virtual seconds, bytes as the connecting side saw them.
 
     Attributes:
-        host, port, ordinal, source: As in `TraceEvent`.
-        started: When the first SYN left.
-        ended: When connect was over, whatever the outcome; None while it goes on.
-        outcome: "connecting", "connected", "abandoned", or the name of the errno, such as "ECONNREFUSED".
-        closed: When the connecting side closed its socket, or None.
+      host, port, ordinal, source: as in `TraceEvent`.
+      started: when the first SYN left.
+      ended: when connect was over, whatever the outcome; None while it goes on.
+      outcome: "connecting", "connected", "abandoned", or the name of the errno, such as "ECONNREFUSED".
+      closed: when the connecting side closed its socket, or None.
     """
 
     host: str
@@ -109,9 +109,11 @@ class NameLookup:
     """One question to the virtual DNS; times in virtual seconds.
 
     Attributes:
-        name: The name asked for.  kind: "A" or "AAAA".  ordinal: Which such question, from 0.
-        started, ended: When it was asked and answered; ended is None while it is open.
-        outcome: "asking", the addresses joined by spaces, "empty", "cancelled", or the name of the error.
+      name: the name asked for.
+      kind: "A" or "AAAA".
+      ordinal: which such question, from 0.
+      started, ended: when it was asked and answered; ended is None while it is open.
+      outcome: "asking", the addresses joined by spaces, "empty", "cancelled", or the name of the error.
     """
 
     name: str
@@ -210,11 +212,14 @@ class Trace:
         return first
 
     def waterfall(self, width: int = 100, rows: int = 60) -> str:
-        """A picture of the first `rows` lookups and connects on one time axis, as `ConnectReport.draw` draws them.
+        """Draw the first `rows` lookups and connects on one time axis, as `ConnectReport.draw` draws them.
 
         Args:
-          width: Columns that no line exceeds, at least 60.
-          rows: How many rows to draw at most.
+          width: columns that no line exceeds, at least 60.
+          rows: how many rows to draw at most.
+
+        Returns:
+          Lines of text, the last one ended.
         """
         drawn = [
             *map(_lookup_row, self.lookups),
@@ -227,7 +232,13 @@ class Trace:
         return f"{draw_timeline(drawn[:rows], width)}\n{more}"
 
     def canonical(self) -> str:
-        """One line per event, in canonical order: equal text means that the same things happened at the same times."""
+        """Return one line per event, in canonical order.
+
+        Equal text means that the same things happened at the same times.
+
+        Returns:
+          Lines of text.
+        """
         return "".join(f"{event}\n" for event in self.events)
 
 

@@ -243,6 +243,13 @@ class StaticResolver:
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         """Return the addresses of one family, see `Resolver`.
 
+        Args:
+          host: a name or a numeric address.
+          family: `socket.AF_INET6` or `socket.AF_INET`.
+
+        Returns:
+          The addresses that were given for the host; a numeric host is its own.
+
         Raises:
           ValueError: see `check_host`.
         """
@@ -254,6 +261,12 @@ class StaticResolver:
     async def mx(self, domain: str, /) -> Sequence[MailRecord]:
         """Return the mail hosts of a domain, see `MailResolver`.
 
+        Args:
+          domain: the domain.
+
+        Returns:
+          The records that were given for it.
+
         Raises:
           ValueError: see `check_host`.
         """
@@ -263,6 +276,12 @@ class StaticResolver:
 
     async def srv(self, name: str, /) -> Sequence[SrvRecord]:
         """Return the hosts of a service, see `SrvResolver`.
+
+        Args:
+          name: such as ``_sip._tcp.example.org``.
+
+        Returns:
+          The records that were given for it.
 
         Raises:
           ValueError: see `check_host`.

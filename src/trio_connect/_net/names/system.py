@@ -113,6 +113,13 @@ class SystemResolver:
         ``EAI_NONAME`` makes an answer with ``name_exists=False``. Linux says it for NXDOMAIN; macOS and Windows say it
         for every empty answer.
 
+        Args:
+          host: a name or a numeric address.
+          family: `socket.AF_INET6` or `socket.AF_INET`.
+
+        Returns:
+          The addresses that the system has for the host.
+
         Raises:
           socket.gaierror: the system could not find out; ``errno`` is its EAI code.
           OSError: this process is short of descriptors or memory, or (EAGAIN) no thread can be started; the text begins

@@ -47,6 +47,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
           sock: Trio's kind or the standard library's; the latter becomes non-blocking. A socket that is refused stays
             as it was, and the caller's.
 
+        Returns:
+          The stream.
+
         Raises:
           TypeError: not a socket, or one of a subclass, such as an `ssl.SSLSocket`.
           ValueError: not a stream socket, or of another family.
@@ -140,12 +143,15 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         self._sock.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
-        """Return a socket option, an int, or bytes when `buffersize` is not 0; see getsockopt(2).
+        """Return a socket option, see getsockopt(2).
 
         Args:
           level: such as `socket.SOL_SOCKET`.
           option: such as `socket.SO_RCVBUF`.
           buffersize: how many bytes to ask for, at most 1024; 0 asks for an int.
+
+        Returns:
+          An int, or bytes when `buffersize` is not 0.
 
         Raises:
           OSError: the kernel refused.
@@ -248,6 +254,9 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
 
     def detach(self) -> trio.socket.SocketType:
         """Give the socket away; this stream is then closed, the connection is not.
+
+        Returns:
+          The socket, which the caller now owns.
 
         Raises:
           trio.BusyResourceError: a task is sending or receiving.

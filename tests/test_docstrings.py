@@ -1,0 +1,104 @@
+"""Public docstrings are complete: what `help()` shows names every argument, what is returned, and in one style."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+from tests.test_docs_site import public_modules
+
+SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Return the lines below each `Args:` and kin."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] | None = None
+    for line in text.splitlines():
+        title = line.removesuffix(":")
+        if title in SECTIONS and line != title:
+            lines = found[title] = []
+        elif line and not line.startswith(" "):
+            lines = None
+        elif line and lines is not None:
+            lines.append(line)
+    return found
+
+
+def entries(lines: list[str]) -> set[str]:
+    """Return the names that begin the entries of a section, `a, b: text` counting as two."""
+    heads = (match[1] for line in lines if (match := re.match(r"  ([\w*]+(?:, [\w*]+)*):", line)))
+    return {name.lstrip("*") for head in heads for name in head.split(", ")}
+
+
+def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield each public function, and each public method that is ours, with its name."""
+    seen: set[object] = set()
+    for module in public_modules():
+        for name in getattr(import_module(module), "__all__", ()):
+            value = getattr(import_module(module), name)
+            found = {name: value} if inspect.isroutine(value) else {}
+            if inspect.isclass(value):
+                members = ((each, inspect.getattr_static(value, each)) for each in dir(value) if each[0] != "_")
+                found = {f"{name}.{each}": getattr(member, "__func__", member) for each, member in members}
+            for label, function in found.items():
+                if inspect.isfunction(function) and function.__module__.startswith("trio_connect"):
+                    if function not in seen:
+                        yield f"{module}.{label}", function
+                    seen.add(function)
+
+
+def gaps(function: Callable[..., Any]) -> Iterator[str]:
+    """Yield what a docstring leaves out."""
+    text = inspect.getdoc(function)
+    if not text:
+        yield "no docstring"
+        return
+    found = sections(text)
+    for title, lines in found.items():
+        if not lines or not re.match(r"  \S", lines[0]):
+            yield f"{title}: indented by two"
+    signature = inspect.signature(function)
+    named = entries(found.get("Args", []))
+    for name, parameter in signature.parameters.items():
+        if name not in ("self", "cls") and parameter.kind is not parameter.VAR_KEYWORD and name not in named:
+            yield f"no word about {name}"
+    returned = str(signature.return_annotation)
+    if returned.startswith(("Generator[", "AsyncGenerator[")):
+        if not returned.startswith("Generator[None") and "Yields" not in found:
+            yield "no Yields"
+    elif returned not in ("None", "NoReturn") and "Returns" not in found and not text.startswith("Return "):
+        yield "no Returns"
+
+
+def test_docstrings_are_complete():
+    found = {name: missing for name, function in public_callables() if (missing := list(gaps(function)))}
+    assert found == {}
+
+
+def test_what_is_left_out_is_seen():
+    def bare(a: int) -> int: ...
+
+    def half(a: int, b: int) -> int:
+        """Add.
+
+        Args:
+            a: one.
+        """
+
+    def whole(a: int, *b: int, **c: int) -> int:
+        """Add.
+
+        Args:
+          a, b: numbers.
+
+        Returns:
+          The sum.
+        """
+
+    assert list(gaps(bare)) == ["no docstring"]
+    assert list(gaps(half)) == ["Args: indented by two", "no word about a", "no word about b", "no Returns"]
+    assert list(gaps(whole)) == []
