@@ -1,6 +1,6 @@
-"""The floors of the house: which module may import which, read from the source without running it.
+"""The layers: which module may import which, read from the source without running it.
 
-Theory. Every module stands on one floor, named by its path; a module without a floor is an error, so a new one is
+Theory. Every module stands on one layer, named by its path; a module without a layer is an error, so a new one is
 placed on purpose. What a module imports is every import statement in it, at any depth: an import inside a function
 only hides a dependency from the clock, and an import under TYPE_CHECKING says that an annotation depends on it, which
 would be as wrong (a pure value that speaks of Trio's types cannot be used without Trio). Two exceptions, each where
@@ -8,8 +8,13 @@ it is checked: the public ``__init__`` may reach up to the front doors when aske
 for its annotations any type of the standard library that is passed to it, as `random.Random`.
 
 Importing a module runs the ``__init__`` of each package above it, so these count as imported too, except those that
-stand above the importer itself: they run anyway. What holds for each single import holds transitively, because a floor
-may import only floors of which the same, or more, is asked.
+stand above the importer itself: they run anyway. What holds for each single import holds transitively, because a layer
+may import only layers of which the same, or more, is asked.
+
+Rejected: import-linter. Its contracts say "layers", "independence" and "acyclic siblings" in forty lines, and nothing
+of the rest. It forbids foreign modules by name, where pure code needs a list of the allowed ones. It counts every
+import under TYPE_CHECKING or none. It does not see `importlib.import_module`, the constants of `socket`, or a public
+name. All of that would stay here, with the reader of imports that it needs, and the layers would stand in two places.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import attrs
 PACKAGE: Final = "trio_connect"
 
 
-class Floor(enum.Enum):
+class Layer(enum.Enum):
     PURE = "PURE"
     EDGE = "EDGE"
     NET = "_net"
@@ -48,8 +53,8 @@ PURE_PARTS: Final = frozenset(
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
-# A veneer speaks an original's names over one front door; libdill's is the public names themselves.
-VENEER_OF: Final[Mapping[str, str]] = {"momentum": "outbound"}
+# A compatibility layer speaks an original's names over one front door; libdill's is the public names themselves.
+OVER_DOOR: Final[Mapping[str, str]] = {"momentum": "outbound"}
 
 # Modules of values and of functions of their arguments: no clock, no randomness, no files, no sockets.
 VALUE_MODULES: Final = frozenset(
@@ -70,12 +75,12 @@ MAY_ALSO_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "testing": frozenset({"pytest", "pytest_trio_connect"}),
 }
 
-_BELOW: Final[Mapping[Floor, frozenset[Floor]]] = {
-    Floor.PURE: frozenset({Floor.PURE}),
-    Floor.EDGE: frozenset({Floor.PURE, Floor.EDGE}),
-    Floor.NET: frozenset({Floor.PURE, Floor.EDGE, Floor.NET}),
-    Floor.PUBLIC: frozenset({Floor.PURE, Floor.EDGE, Floor.NET}),
-    Floor.DOOR: frozenset({Floor.PURE, Floor.EDGE, Floor.NET, Floor.PUBLIC}),
+_BELOW: Final[Mapping[Layer, frozenset[Layer]]] = {
+    Layer.PURE: frozenset({Layer.PURE}),
+    Layer.EDGE: frozenset({Layer.PURE, Layer.EDGE}),
+    Layer.NET: frozenset({Layer.PURE, Layer.EDGE, Layer.NET}),
+    Layer.PUBLIC: frozenset({Layer.PURE, Layer.EDGE, Layer.NET}),
+    Layer.DOOR: frozenset({Layer.PURE, Layer.EDGE, Layer.NET, Layer.PUBLIC}),
 }
 
 
@@ -109,20 +114,20 @@ class Module:
         return self.parts[0] if self.parts else ""
 
 
-def floor_of(name: str) -> Floor | None:
+def layer_of(name: str) -> Layer | None:
     parts = name.split(".")[1:]
     if not parts:
-        return Floor.PUBLIC
+        return Layer.PUBLIC
     if parts[0] == "_engine" or tuple(parts) in PURE_PARTS or (len(parts) == 1 and parts[0] in PURE_VALUES):
-        return Floor.PURE
+        return Layer.PURE
     if len(parts) == 1 and parts[0] in EDGE_VALUES:
-        return Floor.EDGE
+        return Layer.EDGE
     if parts[0] == "_net":
-        return Floor.NET
+        return Layer.NET
     if parts[0] in DOORS:
-        return Floor.DOOR
+        return Layer.DOOR
     if parts[0] in OUTSIDERS:
-        return Floor.OUTSIDE
+        return Layer.OUTSIDE
     return None
 
 
@@ -234,37 +239,37 @@ def violations(src: Path) -> list[str]:
     modules = read_tree(src)
     found: list[str] = []
     for module in modules.values():
-        floor = floor_of(module.name)
-        if floor is None:
-            found.append(f"{module.name}: has no floor; place it in tests/import_rules.py")
+        layer = layer_of(module.name)
+        if layer is None:
+            found.append(f"{module.name}: has no layer; place it in tests/import_rules.py")
             continue
         for item in imports_of(module):
-            found.extend(f"{module.name}:{item.line}: {text}" for text in _judge(modules, module, floor, item))
-        if floor is Floor.PURE:
+            found.extend(f"{module.name}:{item.line}: {text}" for text in _judge(modules, module, layer, item))
+        if layer is Layer.PURE:
             found.extend(f"{module.name}:{line}: {text}" for line, text in _socket_misuse(module))
-        if floor is Floor.OUTSIDE:
+        if layer is Layer.OUTSIDE:
             found.extend(f"{module.name}:{line}: {text}" for line, text in _private_attributes(module))
     return found
 
 
-def _judge(modules: Mapping[str, Module], module: Module, floor: Floor, item: Import) -> Iterator[str]:
+def _judge(modules: Mapping[str, Module], module: Module, layer: Layer, item: Import) -> Iterator[str]:
     targets = _targets(modules, module, item)
     if not targets:
-        yield from _judge_foreign(module, floor, item)
+        yield from _judge_foreign(module, layer, item)
         return
     if targets[0] not in modules:
         yield f"imports {targets[0]}, which does not exist"
         return
     for target in targets:
-        yield from _judge_own(modules, module, floor, item, target)
+        yield from _judge_own(modules, module, layer, item, target)
 
 
-def _judge_own(modules: Mapping[str, Module], module: Module, floor: Floor, item: Import, target: str) -> Iterator[str]:
-    other = floor_of(target)
+def _judge_own(modules: Mapping[str, Module], module: Module, layer: Layer, item: Import, target: str) -> Iterator[str]:
+    other = layer_of(target)
     group = modules[target].group
     if other is None:
         return  # reported where it stands
-    if floor is Floor.OUTSIDE:
+    if layer is Layer.OUTSIDE:
         if group == module.group:
             return
         if group == "testing":
@@ -274,23 +279,23 @@ def _judge_own(modules: Mapping[str, Module], module: Module, floor: Floor, item
         elif item.name and target == item.module and not _is_public(modules[target], item.name):
             yield f"imports {item.name} from {target}, which does not list it in __all__"
         return
-    if floor is Floor.DOOR and other is Floor.DOOR:
-        if group not in {module.group, VENEER_OF.get(module.group)}:
+    if layer is Layer.DOOR and other is Layer.DOOR:
+        if group not in {module.group, OVER_DOOR.get(module.group)}:
             yield f"front door {module.group} imports front door {group}"
         return
-    if floor is Floor.DOOR and other is Floor.PURE and group == module.group:
+    if layer is Layer.DOOR and other is Layer.PURE and group == module.group:
         return
-    if floor is Floor.PUBLIC and (other is Floor.DOOR or group == "testing") and item.when is not When.IMPORT:
+    if layer is Layer.PUBLIC and (other is Layer.DOOR or group == "testing") and item.when is not When.IMPORT:
         return  # loaded on first use
-    if other not in _BELOW[floor]:
-        yield f"{floor.value} imports {target} ({other.value}) {item.when.value}"
+    if other not in _BELOW[layer]:
+        yield f"{layer.value} imports {target} ({other.value}) {item.when.value}"
 
 
-def _judge_foreign(module: Module, floor: Floor, item: Import) -> Iterator[str]:
+def _judge_foreign(module: Module, layer: Layer, item: Import) -> Iterator[str]:
     top = item.module.split(".")[0]
     if top == "typing_extensions" and item.when is When.TYPING:
         return  # every type checker brings it; nothing needs it to run
-    if floor is Floor.PURE:
+    if layer is Layer.PURE:
         if top in {"attrs", "attr"} or top in VALUE_MODULES:
             return
         if top in sys.stdlib_module_names and item.when is When.TYPING:
@@ -300,8 +305,8 @@ def _judge_foreign(module: Module, floor: Floor, item: Import) -> Iterator[str]:
         return
     elif top not in OPTIONAL:
         yield f"imports {item.module}, which is no dependency"
-    elif floor is Floor.EDGE or floor is Floor.OUTSIDE:
-        yield f"imports the optional {item.module}, which is not for {floor.value} {module.group}"
+    elif layer is Layer.EDGE or layer is Layer.OUTSIDE:
+        yield f"imports the optional {item.module}, which is not for {layer.value} {module.group}"
     elif item.when is When.IMPORT:
         yield f"imports the optional {item.module} at import; import it where it is first used"
 

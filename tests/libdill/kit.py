@@ -1,4 +1,4 @@
-"""What the tests of the veneer share."""
+"""What the tests of the compatibility layer share."""
 
 from __future__ import annotations
 

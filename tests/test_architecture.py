@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what an import costs, and how the project speaks of itself."""
+"""The architecture: which module may import which, what an import costs, and how the project speaks of itself."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def python_files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-# --- the floors -------------------------------------------------------------------------------------------------------
+# --- the layers -------------------------------------------------------------------------------------------------------
 
 
-def test_every_import_keeps_to_its_floor():
+def test_every_import_keeps_to_its_layer():
     assert violations(SRC) == []
 
 
@@ -122,8 +122,8 @@ def test_checker_passes_a_lawful_tree(tmp_path):
         ("queues.py", "import requests\n", "imports requests, which is no dependency"),
         ("queues.py", "import typing_extensions\n", "imports typing_extensions, which is no dependency"),
         # A module is placed on purpose, and an import names something.
-        ("_helpers.py", "", "_helpers: has no floor"),
-        ("utils/__init__.py", "", "utils: has no floor"),
+        ("_helpers.py", "", "_helpers: has no layer"),
+        ("utils/__init__.py", "", "utils: has no layer"),
         ("_engine/race.py", "from .gone import x\n", "imports trio_connect._engine.gone, which does not exist"),
     ],
 )  # fmt: skip
@@ -264,7 +264,7 @@ def test_all_lists_every_public_name_in_order():
 
 
 def test_public_names_say_that_they_are_trio_connects():
-    """A repr, a traceback and a pickle name the address that users import from, not the room it was written in."""
+    """A repr, a traceback and a pickle name the address that users import from, not the module it was written in."""
     said = {
         name: value.__module__
         for name in trio_connect.__all__
