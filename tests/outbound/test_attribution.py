@@ -10,7 +10,14 @@ import trio
 from tests.outbound.kit import BOTH, BROKEN, FAR, LOCAL6, NEAR, at, connects, fails, good, opened, refusing, rules
 from tests.support import faults
 from trio_connect import ConnectFailed, Source, now
-from trio_connect.outbound import DestinationDelayed, DestinationRejected, RequeueOne, RetryAt, SourceSuspended
+from trio_connect.outbound import (
+    DestinationDelayed,
+    DestinationRejected,
+    NotAdmitted,
+    RequeueOne,
+    RetryAt,
+    SourceSuspended,
+)
 from trio_connect.testing._factory import Factory
 
 
@@ -153,6 +160,38 @@ async def test_14_no_source_of_the_family_is_told_at_once_and_counts_nothing(vne
         assert dest.snapshot().failures == 0
         assert trio.current_time() == 0
     assert vnet.trace.connections == ()
+
+
+async def test_14_also_for_one_who_waits_when_it_becomes_so(vnet, autojump_clock):
+    good(vnet, "192.0.2.1", "2001:db8::1")
+    hosts = at("192.0.2.1")
+
+    async def discover() -> list[tuple[str, int]]:
+        return hosts
+
+    async with opened(rules(max_connections=1), sources=[NEAR]) as out:
+        dest = out.destination("a", candidates=discover)
+        decisions: list[NotAdmitted] = []
+
+        async def wait() -> None:
+            decisions.append(await fails(dest))
+
+        async with dest.connect(), trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(31)
+            hosts[:] = at("2001:db8::1")
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+            assert [type(decision) for decision in decisions] == [RequeueOne, RequeueOne]
+        assert dest.snapshot().failures == 0
+
+
+async def test_33_a_failed_call_says_whether_its_time_is_too_late(vnet, autojump_clock):
+    refusing(vnet, "192.0.2.1")
+    async with opened() as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        assert (await fails(dest, now() + 500)).misses_deadline
+        assert not (await fails(dest, now() + 5_000)).misses_deadline
 
 
 async def test_no_route_from_one_source_leaves_the_rest_to_another(vnet, autojump_clock):

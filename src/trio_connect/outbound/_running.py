@@ -16,7 +16,7 @@ import trio
 from trio import current_time
 
 from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, connectx, now
-from .._deadline import IMMEDIATE, NO_DEADLINE
+from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
 from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
 from .._messages import first_leaf, race_failed
@@ -249,7 +249,7 @@ class Run:
         """Count what has happened once, and raise what the caller is to do."""
         state, admission = self._state, self.admission
         moment = current_time()
-        deadline = trio.current_effective_deadline()
+        deadline = min(trio.current_effective_deadline(), to_seconds(self._deadline))
         report = self._report()
         failure = race_failed(state.name, report, self._errors)
         before = state.health()

@@ -54,6 +54,11 @@ class _Waiter:
         await wait_task_rescheduled(abort)
 
 
+def _is_final(refusal: Refusal, limit: float) -> bool:
+    """Say whether waiting is of no use: recovery is known to come too late, or time does not help."""
+    return refusal.kind is RequeueOne or (refusal.known and refusal.timer > limit)
+
+
 @final
 class Waiting:
     """The lines of all destinations of one outbound."""
@@ -88,7 +93,7 @@ class Waiting:
             refusal = state.last_refusal or Refusal(RetryAt, "others wait")
             if not waits:
                 refusal = Refusal(RetryAt, f"{self.turns.waiting(state)} calls wait already", refusal.timer)
-        if not waits or refusal.kind is RequeueOne or (refusal.known and refusal.timer > limit):
+        if not waits or _is_final(refusal, limit):
             raise self._refused(state, refusal, limit)
         if until <= now:
             raise self._exceeded(state, now, refusal)
@@ -102,7 +107,7 @@ class Waiting:
         try:
             while waiter.admission is None:
                 refusal = waiter.refusal
-                if refusal is not None and refusal.known and refusal.timer > limit:
+                if refusal is not None and _is_final(refusal, limit):
                     raise self._refused(state, refusal, limit)
                 timer = inf if refusal is None else refusal.timer
                 with trio.CancelScope(deadline=min(timer, until)):
