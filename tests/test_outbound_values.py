@@ -27,6 +27,7 @@ def test_the_defaults_are_those_of_the_page():
 BAD = [
     ("attempt_timeout", 0, ValueError, "attempt_timeout must be above 0 seconds, or math.inf for none, got 0"),
     ("attempt_timeout", nan, ValueError, "attempt_timeout must be a number, got nan"),
+    ("stagger", 0.009, ValueError, "stagger must be at least 0.01 seconds (RFC 8305 section 5), got 0.009"),
     ("stagger", "1", TypeError, "stagger must be a number, got '1'"),
     ("stagger", True, TypeError, "stagger must be a number, got True"),
     ("stagger", 0.0099, ValueError, "stagger must be at least 0.01 seconds (RFC 8305 section 5), got 0.0099"),
@@ -58,6 +59,7 @@ def test_the_edges_that_a_policy_takes():
         prohibited="reject", rate=Rate(1), group_max_connections=1, max_connections=1,
     )  # fmt: skip
     assert policy.probe_lease == 5.001
+    assert OutboundPolicy(stagger=0.010, attempt_timeout=0.5).stagger == 0.010
 
 
 @pytest.mark.parametrize(

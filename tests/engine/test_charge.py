@@ -78,6 +78,7 @@ def test_3_a_plan_of_which_every_address_failed_is_exhausted():
 def test_10_trouble_of_this_side_shows_nothing(mine):
     assert trial((None, A, mine)).verdict(every_source=True) == "local"
     assert trial((None, A, mine), (None, B, "address")).verdict(every_source=True) == "local"
+    assert trial((None, A, "address"), (None, B, mine)).verdict(every_source=True) == "local"
     assert trial((ONE, A, mine), (TWO, A, "address")).verdict(every_source=True) == "exhausted"
     assert trial((ONE, A, mine), (TWO, A, "route")).verdict(every_source=True) == "local"
 

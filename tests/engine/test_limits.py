@@ -127,7 +127,7 @@ def test_34_of_two_numbers_the_stricter_stands():
     assert cap.limit == 2
     pace = limits.pace("a", "a", Rate(1, 2.0, burst=5))
     assert limits.pace("a", "a", Rate(1, 3.0, burst=2)) is pace
-    assert (pace.interval, pace.burst) == (3_000_000, 2)
+    assert (pace.name, pace.interval, pace.burst) == ("a", 3_000_000, 2)
     limits.pace("a", "a", Rate(1, 1.0, burst=9))
     assert (pace.interval, pace.burst) == (3_000_000, 2)
 

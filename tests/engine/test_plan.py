@@ -122,6 +122,10 @@ def test_38_addresses_in_cooldown_go_last_the_soonest_first():
     assert plan(candidates, cooling=cooling) == [v4(3, 30), v4(4, 40), v4(2, 20), v4(1, 10)]
 
 
+def test_38_a_cooldown_that_ends_now_has_ended():
+    assert plan([v4(1, 10), v4(2, 20)], cooling={v4(1, 10): 100.0}) == [v4(1, 10), v4(2, 20)]
+
+
 def test_38_when_all_are_in_cooldown_the_soonest_is_tried():
     cooling = {v4(1): 160.0, v4(2): 150.0, v4(3): 170.0}
     assert plan([v4(1), v4(2), v4(3)], cooling=cooling) == [v4(2), v4(1), v4(3)]

@@ -312,6 +312,7 @@ class Admissions(RuleBasedStateMachine):
                 if outcome.until is not None:
                     assert round(outcome.until * MICROSECONDS) == self.due(member)
                 self.turns.refused(member, [] if outcome.cap is None else [outcome.cap])
+        assert not self.turns._asked, "nobody is trying now"
         for name, cap in self.caps.items():
             assert cap.held == len(self.holders(name)) <= cap.limit
         for member, line in self.lines.items():
