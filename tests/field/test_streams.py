@@ -37,7 +37,7 @@ from trio_connect import (
     unix_connect,
     unix_listen,
 )
-from trio_connect._net.sockets import kernel_socket
+from trio_connect._net.sockets import kernel_socket, stream_socket
 from trio_connect._net.sockets.kernel_socket import KernelSocket
 from trio_connect._net.streams.buffer import ReceiveBuffer
 
@@ -540,7 +540,7 @@ async def test_field_15_an_error_without_end_is_no_busy_loop(
 
 def test_field_15_the_list_is_trios() -> None:
     """The list that both kinds of socket share is the one of `trio.SocketListener`."""
-    assert {getattr(errno, name) for name in SKIPPED if hasattr(errno, name)} == kernel_socket.CONNECTION_ERRORS
+    assert {getattr(errno, name) for name in SKIPPED if hasattr(errno, name)} == stream_socket.CONNECTION_ERRORS
 
 
 # --- 16: a success with deadline 0 is a checkpoint --------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tests.support.leaks import no_leaks
 from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.streams import KINDS, Kind, connect_to, listening
 from trio_connect import SocketOptions, TcpListener, TcpStream, UnixListener, tcp_connect, tcp_listen
-from trio_connect._net.sockets import kernel_socket as raw
+from trio_connect._net.sockets import stream_socket
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -279,4 +279,4 @@ async def test_a_connection_whose_stream_cannot_be_made_is_closed(
 
 def test_what_accept_skips_is_never_about_the_listener() -> None:
     for code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EBADF, errno.EINVAL, errno.EAGAIN):
-        assert code not in raw.CONNECTION_ERRORS
+        assert code not in stream_socket.CONNECTION_ERRORS

@@ -14,6 +14,7 @@ import trio
 from trio_connect._engine.spinning import CREDIT
 from trio_connect._net import attempt
 from trio_connect._net.sockets import kernel_socket as raw
+from trio_connect._net.sockets import open as open_module
 
 IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
 
@@ -91,4 +92,5 @@ def script(monkeypatch: pytest.MonkeyPatch, *scripts: list[int], spins: bool = T
         return sock
 
     monkeypatch.setattr(attempt, "new_socket", make)
+    monkeypatch.setattr(open_module, "new_socket", make)
     return given

@@ -13,26 +13,23 @@ import sys
 from functools import lru_cache
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
-
-import trio
+from typing import TYPE_CHECKING, Any, Final, final
 
 from .._endpoint import Endpoint
 from .._engine.spinning import Spinning
 from .._messages import connect_error
 from .._options import DEFAULT_OPTIONS
-from .._text import shown
 from .sockets import options as sockopts
-from .sockets.factory_socket import FactorySocket, LocalFailure
 from .sockets.kernel_socket import KernelSocket, new_socket
+from .sockets.open import open_stream_socket, set_options
 from .sockets.options import DEFAULT_PLAN
+from .sockets.stream_socket import LocalFailure, close_on_error
 
 if TYPE_CHECKING:
     from .._endpoint import SockAddr, Source
     from .._options import SocketOptions
     from .._report import Phase
-
-StreamSocket: TypeAlias = KernelSocket | FactorySocket
+    from .sockets.stream_socket import StreamSocket
 
 PENDING: Final = errno.EALREADY
 """The handshake goes on, or it is over and connect(2) has not been asked again."""
@@ -44,28 +41,6 @@ spinning: Final = Spinning()
 _IP_BIND_ADDRESS_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 _RANGE_LASTS: Final = 1.0  # seconds; reading it takes as long as a connect
 _RANGE_FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
-
-
-def check_socket(sock: object) -> None:
-    """Refuse what cannot be taken over, and leave it as it is.
-
-    Raises:
-      TypeError: not a socket, or one of a subclass of the standard library's: those do more in their methods than the
-        kernel does for the descriptor, an `ssl.SSLSocket` above all. Trio's `from_stdlib_socket` refuses them too.
-    """
-    if type(sock) is not socket.socket and not isinstance(sock, trio.socket.SocketType):
-        hint = (
-            "; for TLS give the plain socket, and put trio.SSLStream over the stream" if hasattr(sock, "unwrap") else ""
-        )
-        raise TypeError(f"from_socket needs a trio.socket or a plain socket.socket, got {shown(sock)}{hint}")
-
-
-def adopt(sock: trio.socket.SocketType | socket.socket) -> StreamSocket:
-    """Return the stream socket over a socket that the caller made and gives away; `check_socket` has let it pass."""
-    if isinstance(sock, socket.socket):
-        sock.setblocking(False)
-        return KernelSocket(sock, shared=True)
-    return FactorySocket(sock)
 
 
 def open_and_begin(
@@ -118,36 +93,25 @@ def open_and_begin(
 
 
 def open_socket(endpoint: Endpoint, source: Source | None, options: SocketOptions, *, factory: bool) -> StreamSocket:
-    """Make a socket for one attempt, with its options set and, where it is the kernel's, bound to its source.
+    """Make a socket for one attempt, with its options set, bound to its source.
 
     Raises:
       LocalFailure: the kernel would not; nothing stays open.
     """
     family = endpoint.family
     phase: Phase = "socket"
-    sock: StreamSocket | None = None
     try:
         bind_address = _bind_address(family, source)
-        sock = FactorySocket.make(family, bind_address) if factory else KernelSocket(new_socket(family))
-        try:
-            sock.set_options(sockopts.connecting(options, family))
-        except OSError:
-            # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
-            if not factory or options is not DEFAULT_OPTIONS:
-                raise
-        if source is not None:
-            phase = "bind"
-            _prepare_source(sock, source)
-            if isinstance(sock, KernelSocket) and bind_address is not None:
-                sock.bind(bind_address)
+        sock = open_stream_socket(family, factory=factory)
+        with close_on_error(sock):
+            set_options(sock, sockopts.connecting(options, family), options)
+            if source is not None:
+                phase = "bind"
+                _prepare_source(sock, source)
+                if bind_address is not None:
+                    sock.bind_to_connect(bind_address)
     except OSError as exc:
-        if sock is not None:
-            sock.close()
         raise LocalFailure.of(exc, phase) from exc
-    except BaseException:
-        if sock is not None:
-            sock.close()
-        raise
     return sock
 
 
@@ -167,7 +131,7 @@ def _prepare_source(sock: StreamSocket, source: Source) -> None:
     if source.port:
         # A fixed local port must be usable again while its last connection is in TIME_WAIT.
         plan.append((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1))
-    elif sys.platform == "linux" and isinstance(sock, KernelSocket):
+    elif sys.platform == "linux" and sock.in_kernel:
         # The port is then chosen by connect(), per destination, ip(7). IPv6 sockets take the option too.
         plan.append((socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1))
     sock.set_options(tuple(plan))

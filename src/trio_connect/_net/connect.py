@@ -33,7 +33,7 @@ from .names.system import SYSTEM_RESOLVER, custom_resolver
 from .names.system_files import policy_table
 from .race.driver import RaceDriver
 from .race.errors import out_of_the_group
-from .sockets.factory_socket import factory_installed
+from .sockets.open import factory_installed
 from .sockets.waiting import Expired, within
 from .streams.byte_stream import TcpStream
 

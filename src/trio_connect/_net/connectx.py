@@ -31,7 +31,8 @@ from .._text import shown
 from .attempt import PENDING, local_ports, open_and_begin, reject_self_connect, spinning
 from .race.driver import RaceDriver
 from .race.opening import opening_after, opening_failed
-from .sockets.factory_socket import LocalFailure, factory_installed
+from .sockets.open import factory_installed
+from .sockets.stream_socket import LocalFailure
 from .sockets.waiting import Expired
 from .streams.byte_stream import TcpStream
 

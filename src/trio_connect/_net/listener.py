@@ -19,10 +19,10 @@ from .._endpoint import Endpoint, EndpointLike, as_endpoint
 from .._messages import call_exceeded, call_late, connect_error, own_words
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import printable, shown
-from .attempt import StreamSocket, adopt, check_socket, load_reports, sockaddr_of
+from .attempt import load_reports, sockaddr_of
 from .sockets import options as sockopts
-from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
-from .sockets.kernel_socket import KernelSocket
+from .sockets.open import adopt, check_socket, open_stream_socket, set_options
+from .sockets.stream_socket import StreamSocket, close_on_error, errno_of
 from .sockets.waiting import Expired
 from .streams.byte_stream import ByteStream, TcpStream
 
@@ -47,38 +47,13 @@ def check_backlog(backlog: object) -> int:
     return min(number, _MAX_BACKLOG)
 
 
-def new_listening_socket(family: int) -> socket.socket:
-    """Make a non-blocking socket of the kind that can accept."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    return sock
-
-
-def set_options(sock: StreamSocket, plan: sockopts.Plan, options: SocketOptions) -> None:
-    """Set the options of a listener, all that were asked for or an error."""
-    try:
-        sock.set_options(plan)
-    except OSError:
-        # A fake may know no options at all; what the caller asked for explicitly must not be dropped in silence.
-        if isinstance(sock, KernelSocket) or options is not DEFAULT_OPTIONS:
-            raise
-
-
-async def bind(sock: StreamSocket, address: Any) -> None:
-    """Bind; a factory's socket knows its address already."""
-    if isinstance(sock, FactorySocket):
-        await sock.bind()
-    else:
-        sock.bind(address)
-
-
 class SocketListener(trio.abc.Listener[S], Generic[S, A]):
     """What `TcpListener` and `UnixListener` have in common."""
 
     __slots__ = ("__weakref__", "_accepting", "_closed", "_name", "_sock")
 
     def __init__(self, sock: StreamSocket, name: A) -> None:
-        if not isinstance(sock, (KernelSocket, FactorySocket)):
+        if not isinstance(sock, StreamSocket):
             raise TypeError(f"{type(self).__name__} is made by listening or from_socket(), not directly")
         self._sock: Final = sock
         self._name = name
@@ -165,11 +140,8 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             raise
         finally:
             self._accepting = False
-        try:
+        with close_on_error(sock):
             return self._stream(sock, name)
-        except BaseException:
-            sock.close()
-            raise
 
     async def aclose(self) -> None:
         """Stop listening; those who connected and were not accepted get RST. Twice is once."""
@@ -270,12 +242,10 @@ async def tcp_listen(
     try:
         address = sockaddr_of(endpoint)
         plan = sockopts.listening(options, family)
-        sock = (
-            FactorySocket.make(family, address) if factory_installed() else KernelSocket(new_listening_socket(family))
-        )
+        sock = open_stream_socket(family, listening=True)
         set_options(sock, plan, options)
         phase = "bind"
-        await bind(sock, address)
+        await sock.bind(address)
         sock.listen(size)
         name = sock.getsockname()
     except OSError as exc:

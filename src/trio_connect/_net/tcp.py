@@ -22,7 +22,8 @@ from .attempt import (
     reject_self_connect,
     spinning,
 )
-from .sockets.factory_socket import LocalFailure, factory_installed
+from .sockets.open import factory_installed
+from .sockets.stream_socket import LocalFailure
 from .sockets.waiting import Expired
 from .streams.byte_stream import TcpStream
 

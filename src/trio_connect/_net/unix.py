@@ -26,15 +26,15 @@ from .._deadline import is_late, to_seconds
 from .._messages import call_exceeded, call_late, connect_error
 from .._text import printable, shown
 from .attempt import PENDING, load_reports
-from .listener import SocketListener, bind, check_backlog, new_listening_socket
-from .sockets.factory_socket import FactorySocket, errno_of, factory_installed
-from .sockets.kernel_socket import KernelSocket, new_socket
+from .listener import SocketListener, check_backlog
+from .sockets.open import open_stream_socket
+from .sockets.stream_socket import errno_of
 from .sockets.waiting import Expired
 from .streams.byte_stream import ByteStream
 
 if TYPE_CHECKING:
     from .._report import Phase
-    from .attempt import StreamSocket
+    from .sockets.stream_socket import StreamSocket
 
 UnixPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -302,7 +302,7 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     sock: StreamSocket | None = None
     try:
         family = unix_family()
-        sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
+        sock = open_stream_socket(family)
         phase = "connect"
         code = await connect_socket(sock, address, until)
         if code:
@@ -402,7 +402,7 @@ def _set_mode_before_bind(sock: StreamSocket, mode: int) -> None:
     two ways were rejected: the umask belongs to all threads of the process, and a chmod after bind leaves a moment
     in which the path has the rights that the umask gives.
     """
-    if sys.platform == "linux" and isinstance(sock, KernelSocket):
+    if sys.platform == "linux" and sock.in_kernel:
         os.fchmod(sock.fileno(), mode)
 
 
@@ -443,16 +443,13 @@ async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None =
     made: _MadePath | None = None
     try:
         family = unix_family()
-        if factory_installed():
-            sock = FactorySocket.make(family, address)
-        else:
-            sock = KernelSocket(new_listening_socket(family))
+        sock = open_stream_socket(family, listening=True)
         phase = "bind"
         if too_long(address):
             raise OSError(errno.ENAMETOOLONG, "")
         if mode is not None:
             _set_mode_before_bind(sock, mode)
-        await bind(sock, address)
+        await sock.bind(address)
         made = _MadePath.find(address)
         if mode is not None:
             _set_mode_after_bind(address, mode)

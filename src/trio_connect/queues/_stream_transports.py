@@ -21,10 +21,10 @@ from .._net.attempt import (
     sockaddr_of,
     spinning,
 )
-from .._net.listener import TcpListener, new_listening_socket, set_options
+from .._net.listener import TcpListener
 from .._net.sockets import options as sockopts
-from .._net.sockets.factory_socket import FactorySocket, LocalFailure, errno_of, factory_installed
-from .._net.sockets.kernel_socket import KernelSocket, new_socket
+from .._net.sockets.open import factory_installed, open_stream_socket, set_options
+from .._net.sockets.stream_socket import LocalFailure, close_on_error, errno_of
 from .._net.sockets.waiting import Expired
 from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
@@ -40,7 +40,7 @@ from .._report import EMPTY_REPORT
 from ._transport import Cancellable, StreamTransport, check_family, show
 
 if TYPE_CHECKING:
-    from .._net.attempt import StreamSocket
+    from .._net.sockets.stream_socket import StreamSocket
 
 
 @final
@@ -62,12 +62,9 @@ class TcpTransport(StreamTransport[TcpStream]):
     def _open(self, target: Endpoint) -> StreamSocket:
         family = target.family
         plan = sockopts.listening(self._options, family)
-        sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
-        try:
+        sock = open_stream_socket(family, listening=True)
+        with close_on_error(sock):
             set_options(sock, plan, self._options)
-        except BaseException:
-            sock.close()
-            raise
         return sock
 
     @staticmethod
@@ -140,8 +137,7 @@ class UnixTransport(StreamTransport[UnixStream]):
         return check_path(value)
 
     def _open(self, target: str | bytes) -> StreamSocket:  # noqa: ARG002
-        family = unix_family()
-        return FactorySocket.make(family) if factory_installed() else KernelSocket(new_listening_socket(family))
+        return open_stream_socket(unix_family(), listening=True)
 
     @staticmethod
     def _address(name: Any) -> str | bytes:
@@ -164,8 +160,7 @@ class UnixTransport(StreamTransport[UnixStream]):
         sock = self._sock
         if sock is None:
             try:
-                family = unix_family()
-                sock = FactorySocket.make(family) if factory_installed() else KernelSocket(new_socket(family))
+                sock = open_stream_socket(unix_family())
             except OSError as exc:
                 elapsed = current_time() - started
                 raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None

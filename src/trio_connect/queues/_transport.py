@@ -16,8 +16,7 @@ from trio import current_time
 from .._endpoint import Endpoint
 from .._messages import connect_error, own_words, strerror
 from .._net.listener import TcpListener
-from .._net.sockets.factory_socket import errno_of
-from .._net.sockets.kernel_socket import KernelSocket
+from .._net.sockets.stream_socket import close_on_error, errno_of
 from .._net.streams.byte_stream import TcpStream
 from .._net.unix import (
     UnixListener,
@@ -29,7 +28,7 @@ from ._states import Kind
 from ._values import Address
 
 if TYPE_CHECKING:
-    from .._net.attempt import StreamSocket
+    from .._net.sockets.stream_socket import StreamSocket
     from .._report import Phase
 
 S = TypeVar("S", TcpStream, UnixStream)
@@ -170,27 +169,18 @@ class StreamTransport(Transport, Generic[S]):
     async def bind(self, target: Any) -> None:
         started = current_time()
         phase: Phase = "socket"
-        sock: StreamSocket | None = None
         try:
             address = self._bind_address(target)
             sock = self._open(target)
-            phase = "bind"
-            if isinstance(sock, KernelSocket):
-                sock.bind(address)
-            else:
-                await sock.trio_socket().bind(address)
-            self._listener = self._wrap(sock, target)
+            with close_on_error(sock):
+                phase = "bind"
+                await sock.bind(address)
+                self._listener = self._wrap(sock, target)
         except OSError as exc:
-            if sock is not None:
-                sock.close()
             where = target if isinstance(target, Endpoint) else show(target)
             raise connect_error(
                 errno_of(exc), phase, where, "this machine", current_time() - started, own_words(exc)
             ) from None
-        except BaseException:
-            if sock is not None:
-                sock.close()
-            raise
         self._sock = sock
 
     def listen(self, backlog: int) -> None:

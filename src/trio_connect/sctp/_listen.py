@@ -12,7 +12,7 @@ from .._check import check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_exceeded, call_late
-from .._net.sockets.kernel_socket import CONNECTION_ERRORS
+from .._net.sockets.stream_socket import CONNECTION_ERRORS
 from .._net.sockets.waiting import Expired, park
 from .._report import EMPTY_REPORT
 from ._association import Association, SctpObserver, Teller, check_ppid

@@ -13,7 +13,7 @@ from socket import SOCK_DGRAM
 from ..._endpoint import Endpoint, Source
 from ..._engine.order import SourceAddress
 from ..attempt import sockaddr_of
-from ..sockets.kernel_socket import bind_to_interface
+from ..sockets.stream_socket import bind_to_interface
 from .system_files import SHORTAGE
 
 __all__ = ["look_up_route", "look_up_routes"]

@@ -9,8 +9,8 @@ import attrs
 from trio import current_time
 
 from ..._messages import connect_error, local_reason
-from ..attempt import PENDING, StreamSocket, describe_source, open_and_begin, reject_self_connect
-from ..sockets.factory_socket import LocalFailure
+from ..attempt import PENDING, describe_source, open_and_begin, reject_self_connect
+from ..sockets.stream_socket import LocalFailure, StreamSocket
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint, Source

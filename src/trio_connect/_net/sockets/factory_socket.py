@@ -14,11 +14,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, enable_ki_protection
+from trio.lowlevel import cancel_shielded_checkpoint
 
-from ..._messages import own_words
-from .kernel_socket import LINGER_ABORT, PEER_BUFFER, SHORT_READS, bind_to_interface, skip_connection_errors
-from .options import refused
+from .stream_socket import PEER_BUFFER, SHORT_READS, LocalFailure, StreamSocket, errno_of, skip_connection_errors
 from .waiting import Expired, within
 
 if TYPE_CHECKING:
@@ -26,8 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from ..._report import Phase
-    from .kernel_socket import Ancillary
+    from .stream_socket import Ancillary
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -39,62 +36,22 @@ _LARGEST_READ: Final = 1 << 18
 _SHARE: Final = 1 << 17
 
 
-class LocalFailure(Exception):
-    """An attempt ended before anything could leave this machine."""
-
-    def __init__(self, code: int, phase: Phase, detail: str = "") -> None:
-        super().__init__(code, phase, detail)
-        self.code = code
-        self.phase: Phase = phase
-        self.detail = detail
-        """What the errno does not say, such as which socket option was refused."""
-
-    @classmethod
-    def of(cls, error: OSError, phase: Phase) -> LocalFailure:
-        """Return the failure that an error of the system means."""
-        return cls(errno_of(error), phase, own_words(error))
-
-
-@enable_ki_protection
-def factory_installed() -> bool:
-    """Say whether this run has a socket factory of its own.
-
-    Trio offers no other way to ask than to replace it; a KeyboardInterrupt between the two calls would leave the
-    run without its factory, hence the protection.
-    """
-    factory = trio.socket.set_custom_socket_factory(None)
-    if factory is None:
-        return False
-    trio.socket.set_custom_socket_factory(factory)
-    return True
-
-
-def errno_of(exc: OSError) -> int:
-    """Return an exception's errno; fakes may raise an OSError without one."""
-    return exc.errno or errno.EIO
-
-
 @final
-class FactorySocket:
+class FactorySocket(StreamSocket):
     """Whatever the run's socket factory made."""
 
-    __slots__ = ("_bind_address", "_scopes", "_sock", "lost")
+    __slots__ = ("_bind_address", "_scopes")
 
+    in_kernel = False
+    _sock: trio.socket.SocketType
     # Closing such a socket wakes whoever waits on it, if the object is as Trio's own; nothing else could.
-    shared: Final = False
+    shared = False
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = sock
         self._bind_address: Any = None
         self._scopes: set[trio.CancelScope] = set()
         self.lost = 0
-
-    @classmethod
-    def make(cls, family: int, bind_address: Any = None) -> FactorySocket:
-        """Have the run's factory make a stream socket, to be bound as soon as it connects or listens."""
-        sock = cls(trio.socket.socket(family, socket.SOCK_STREAM))
-        sock._bind_address = bind_address
-        return sock
 
     # ------------------------------------------------------------------ connecting
 
@@ -107,14 +64,15 @@ class FactorySocket:
         return errno.EALREADY
 
     async def finish(self, address: Any, until: float) -> int:
-        """Bind to the address this socket was made for, connect: 0, or the error.
+        """Bind to the address of `bind_to_connect`, if any, and connect: 0, or the error.
 
         Raises:
           Expired: `until` came first.
           LocalFailure: it could not be bound.
         """
         try:
-            await self.bind()
+            if self._bind_address is not None:
+                await self._sock.bind(self._bind_address)
         except OSError as exc:
             raise LocalFailure.of(exc, "bind") from exc
         try:
@@ -129,14 +87,13 @@ class FactorySocket:
                 return errno.EAGAIN if exc.errno == errno.ENOTCONN else errno_of(exc)
         return 0
 
-    async def bind(self) -> None:
-        """Bind to the address this socket was made for, if any."""
-        if self._bind_address is not None:
-            await self._sock.bind(self._bind_address)
+    def bind_to_connect(self, address: Any) -> None:
+        """Bind to a local address when `finish` begins: here that is a coroutine."""
+        self._bind_address = address
 
-    def listen(self, backlog: int) -> None:
-        """Start listening."""
-        self._sock.listen(backlog)
+    async def bind(self, address: Any) -> None:
+        """Bind to a local address."""
+        await self._sock.bind(address)
 
     # ------------------------------------------------------------------ moving bytes
 
@@ -193,10 +150,6 @@ class FactorySocket:
 
     # ------------------------------------------------------------------ ending
 
-    def shutdown_write(self) -> None:
-        """Send FIN once what was sent before has gone."""
-        self._sock.shutdown(socket.SHUT_WR)
-
     async def discard(self) -> None:
         """Throw away what has been received, without waiting for the peer; see the other socket."""
         limit = short = 0
@@ -232,47 +185,7 @@ class FactorySocket:
         """Close."""
         self._sock.close()
 
-    def abort(self) -> None:
-        """Close with RST."""
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ABORT)
-        except OSError:
-            pass
-        self._sock.close()
-
     # ------------------------------------------------------------------ the rest
-
-    def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
-        """Set socket options."""
-        for level, option, value in plan:
-            try:
-                self._sock.setsockopt(level, option, value)
-            except OSError as exc:
-                raise refused(exc, level, option) from exc
-
-    def bind_to_interface(self, name: str) -> None:
-        """Send through one interface only."""
-        bind_to_interface(self._sock, name)
-
-    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
-        """Set one socket option."""
-        self._sock.setsockopt(level, option, value)
-
-    def getsockopt(self, level: int, option: int, size: int) -> int | bytes:
-        """Return one socket option: an int for size 0."""
-        return self._sock.getsockopt(level, option, size) if size else self._sock.getsockopt(level, option)
-
-    def getsockname(self) -> Any:
-        """Return the local address."""
-        return self._sock.getsockname()
-
-    def getpeername(self) -> Any:
-        """Return the remote address."""
-        return self._sock.getpeername()
-
-    def fileno(self) -> int:
-        """Return the descriptor, -1 once closed."""
-        return self._sock.fileno()
 
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""

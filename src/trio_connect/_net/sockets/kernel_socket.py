@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 import sys
 from errno import EALREADY
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 if sys.platform != "win32":
     import fcntl
@@ -29,7 +28,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .options import refused
+from .stream_socket import PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
 from .waiting import Expired, one_pass, park
 
 if TYPE_CHECKING:
@@ -37,17 +36,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-T = TypeVar("T")
+    from .stream_socket import Ancillary
 
-Ancillary: TypeAlias = "tuple[int, int, Buffer]"
-"""Level, type and data of a control message, cmsg(3)."""
+T = TypeVar("T")
 
 # The C base class: `socket.socket` on top of it converts family and type to enums, 1 us for every connection.
 CSocket: Final = socket.SocketType
-LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 # Plain ints: an enum's member costs a look into a module and a conversion.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
-_SO_LINGER: Final = int(socket.SO_LINGER)
 _SO_ERROR: Final = int(socket.SO_ERROR)
 _SO_RCVBUF: Final = int(socket.SO_RCVBUF)
 # What one pass of a discard reads. All discards of the process share the buffer, whose content nobody looks at. It is
@@ -55,30 +51,10 @@ _SO_RCVBUF: Final = int(socket.SO_RCVBUF)
 _SCRATCH: Final = bytearray(1 << 17)
 # More than this without a pass of the loop and other tasks would notice.
 FAIR_SHARE: Final = 1 << 20
-# The peer's send buffer, which nobody can ask for: four times what Linux tunes itself to, tcp_wmem in tcp(7).
-PEER_BUFFER: Final = 16 << 20
-# So many passes of a discard may find less than a full share, or a peer that trickles could keep us for long.
-SHORT_READS: Final = 256
-
-# netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
-_IP_BOUND_IF: Final = 25
-_IPV6_BOUND_IF: Final = 125
-
 _PENDING: Final = frozenset(
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR, errno.EWOULDBLOCK} if sys.platform == "win32" else
     # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
-)  # fmt: skip
-# accept(2), "Error handling": Linux passes errors that are already pending on the new connection as an error from
-# accept(), which is to be tried again; EPERM says that firewall rules forbid the connection. The list is the one of
-# trio.SocketListener, whose source gives the reason of each.
-CONNECTION_ERRORS: Final = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
-        "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "ETIMEDOUT", "ECONNRESET",
-    )
-    if hasattr(errno, name)
 )  # fmt: skip
 
 
@@ -97,59 +73,19 @@ else:
         return sock
 
 
-def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: str) -> None:
-    """Send through one interface only: SO_BINDTODEVICE, socket(7), or IP_BOUND_IF on macOS.
-
-    Raises:
-      OSError: ENODEV, there is no such interface; ENOPROTOOPT, this platform cannot.
-    """
-    if sys.platform == "linux":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
-    elif sys.platform == "darwin":
-        try:
-            index = socket.if_nametoindex(name)
-        except OSError as exc:
-            raise OSError(errno.ENODEV, f"no interface {name!r}") from exc
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_BOUND_IF, index)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_BOUND_IF, index)
-    else:
-        raise OSError(errno.ENOPROTOOPT, "this platform cannot bind a socket to an interface")
-
-
-async def skip_connection_errors(accept: Callable[[], Awaitable[T]], until: float) -> T:
-    """Accept, and accept again where the error is one of the connection and not of the listener.
-
-    Each error has had its pass of the loop: one that never ends, such as a rule for this process, must not block it.
-
-    Raises:
-      Expired: `until` came, and there were only errors.
-    """
-    last = False
-    while True:
-        try:
-            return await accept()
-        except OSError as exc:
-            if exc.errno not in CONNECTION_ERRORS:
-                raise
-            if last:
-                raise Expired from None
-            last = current_time() >= until
-
-
 @final
-class KernelSocket:
+class KernelSocket(StreamSocket):
     """A non-blocking kernel socket under Trio's public wait functions."""
 
-    __slots__ = ("_sock", "lost", "shared")
+    __slots__ = ("shared",)
+
+    in_kernel = True
+    _sock: socket.SocketType
 
     def __init__(self, sock: socket.SocketType, *, shared: bool = False) -> None:
         self._sock = sock
-        # The errno that broke the connection, 0 while it lives. Linux tells it once.
         self.lost = 0
-        # Whether somebody else has the socket or its descriptor, and so may wait on it when we close it. close(2)
-        # wakes nobody, and epoll forgets the descriptor in silence.
+        # close(2) wakes nobody, and epoll forgets the descriptor in silence.
         self.shared = shared
 
     # ------------------------------------------------------------------ connecting
@@ -332,10 +268,6 @@ class KernelSocket:
 
     # ------------------------------------------------------------------ ending
 
-    def shutdown_write(self) -> None:
-        """Send FIN once what was sent before has gone."""
-        self._sock.shutdown(socket.SHUT_WR)
-
     async def discard(self) -> None:
         """Throw away what has been received, without waiting for the peer.
 
@@ -385,59 +317,15 @@ class KernelSocket:
             self.wake()
         self._sock.close()
 
-    def abort(self) -> None:
-        """Close with RST."""
-        try:
-            self._sock.setsockopt(_SOL_SOCKET, _SO_LINGER, LINGER_ABORT)
-        except OSError:
-            pass
-        self.close()
-
     # ------------------------------------------------------------------ the rest
 
-    def set_options(self, plan: tuple[tuple[int, int, int], ...]) -> None:
-        """Set socket options."""
-        for level, option, value in plan:
-            try:
-                self._sock.setsockopt(level, option, value)
-            except OSError as exc:
-                raise refused(exc, level, option) from exc
-
-    def bind(self, address: Any) -> None:
-        """Bind to a local address."""
+    def bind_to_connect(self, address: Any) -> None:
+        """Bind to a local address now."""
         self._sock.bind(address)
 
-    def listen(self, backlog: int) -> None:
-        """Start listening."""
-        self._sock.listen(backlog)
-
-    def bind_to_interface(self, name: str) -> None:
-        """Send through one interface only.
-
-        Raises:
-          OSError: there is no such interface, or this platform cannot.
-        """
-        bind_to_interface(self._sock, name)
-
-    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
-        """Set one socket option."""
-        self._sock.setsockopt(level, option, value)
-
-    def getsockopt(self, level: int, option: int, size: int) -> int | bytes:
-        """Return one socket option: an int for size 0."""
-        return self._sock.getsockopt(level, option, size) if size else self._sock.getsockopt(level, option)
-
-    def getsockname(self) -> Any:
-        """Return the local address."""
-        return self._sock.getsockname()
-
-    def getpeername(self) -> Any:
-        """Return the remote address."""
-        return self._sock.getpeername()
-
-    def fileno(self) -> int:
-        """Return the descriptor, -1 once closed."""
-        return self._sock.fileno()
+    async def bind(self, address: Any) -> None:
+        """Bind to a local address."""
+        self._sock.bind(address)
 
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""

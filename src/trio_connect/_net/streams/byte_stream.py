@@ -16,7 +16,7 @@ from ..._check import check_range
 from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
 from ..._text import printable, shown
-from ..attempt import adopt, check_socket
+from ..sockets.open import adopt, check_socket
 from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf

@@ -14,12 +14,11 @@ from trio.lowlevel import checkpoint
 from ..._errors import DeadlineExceeded
 from ..._messages import call_exceeded, call_late, strerror
 from ..._text import printable
-from ..sockets.factory_socket import FactorySocket
 from ..sockets.kernel_socket import KernelSocket
+from ..sockets.stream_socket import StreamSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
 
 if TYPE_CHECKING:
-    from ..attempt import StreamSocket
     from ..race.reports import Recorded
 
 A = TypeVar("A")
@@ -57,7 +56,7 @@ class StreamState(Generic[A]):
     _draining: bool
 
     def __init__(self, sock: StreamSocket, peer: A, report: Recorded = None) -> None:
-        if sock.__class__ is not KernelSocket and not isinstance(sock, FactorySocket):
+        if sock.__class__ is not KernelSocket and not isinstance(sock, StreamSocket):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._sock = sock
         self._buffer = EMPTY_BUFFER
