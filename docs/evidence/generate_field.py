@@ -33,7 +33,7 @@ NAMES: Final = {
     6: ("A name in the hosts file was asked of DNS too, `gai.conf` was ignored, and nothing put IPv4 first.",
         "The hosts file alone answers for its names. `gai.conf` orders, and so does `RacePolicy.first_family`."),
     7: ("With a search list, the addresses of one relative name came from two hosts.",
-        "Both families come from one candidate of the list. `localhost` is loopback and asks nobody."),
+        "Both families come from one candidate of the list. `localhost` is loopback, and no server is asked."),
     8: ("A lookup that failed beside attempts that failed was named nowhere.", "The text names it."),
     9: ("An answer of 4,000 addresses blocked the loop for 0.3 s, and an endless iterable filled the memory.",
         "Reading stops at the cap on candidates, before the kernel is asked for routes."),
@@ -60,7 +60,7 @@ STREAMS: Final = {
          "A candidate that met exhaustion of this machine is tried again when an attempt ends."),
     20: ("`open_queue_set` wrapped the exception of its body in a group when a cancel came in the same pass.",
          "It comes out as it is."),
-    21: ("The mode of a unix-domain socket could be set only after it was there for everybody.",
+    21: ("The mode of a unix-domain socket could be set only after every process could reach it.",
          "`unix_listen(path, mode=...)` sets it from the first moment; a relative path is removed also after a chdir."),
 }  # fmt: skip
 ESTABLISH: Final = {
@@ -101,7 +101,7 @@ PACKAGE: Final = {
          "It imports the library when `vnet` is asked for, and our frames are hidden."),
     37: ("`make demo` ended in a traceback when its output was cut short, and internal methods had public names.",
          "It ends in silence. `__version__`, short signatures, and no public name without a promise."),
-    38: ("The README began with what few want.", "It begins with the purpose, and with the call that everybody wants."),
+    38: ("The README began with what few want.", "It begins with the purpose, and with the call that most want."),
     39: ("Five tests failed now and then, under load above all.",
          "Each fixture has an address of its own and is ready when it says so; sizes come from the kernel's limits."),
     40: ("Faults that were put into the shells by hand went unnoticed.",

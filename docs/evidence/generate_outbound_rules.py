@@ -48,7 +48,7 @@ INVARIANTS: Final[dict[str, list[str]]] = {
         "With all sources suspended the caller is told the earliest end.",
         "Running out of descriptors never opens a circuit.",
         "A prohibited address is never dialled; `skip` goes on with the others, `reject` condemns.",
-        "A source never reaches an address of another family, and that is no failure.",
+        "A source never reaches an address of another family, and that is not a failure.",
     ],
     "Opening and probing": [
         "While open, no socket is made.",
