@@ -273,7 +273,7 @@ def test_public_names_say_that_they_are_trio_connects():
     assert said == dict.fromkeys(said, "trio_connect")
 
 
-@pytest.mark.parametrize("name", ["libdill", "queues", "testing"])
+@pytest.mark.parametrize("name", ["libdill", "momentum", "outbound", "queues", "testing"])
 def test_subpackages_load_on_first_use(name):
     """As an attribute of the package, without an import statement of their own; and not before."""
     code = (

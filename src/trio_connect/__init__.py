@@ -23,6 +23,7 @@ from ._options import SocketOptions as SocketOptions
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
+    from . import momentum as momentum
     from . import outbound as outbound
     from . import queues as queues
     from . import testing as testing
@@ -117,7 +118,7 @@ __version__ = "0.1.0.dev0"
 
 # Who makes single connects pays for nothing else: races, listeners, names and front doors are loaded when they are
 # first asked for (PEP 562).
-_SUBPACKAGES: _typing.Final = frozenset({"libdill", "outbound", "queues", "testing"})
+_SUBPACKAGES: _typing.Final = frozenset({"libdill", "momentum", "outbound", "queues", "testing"})
 _LATER: _typing.Final = {
     "Answer": "_answer",
     "Lookup": "_answer",

@@ -1,0 +1,295 @@
+"""Momentum's `initiate_connection` over `trio_connect.outbound`: connections by callback.
+
+Momentum opens a connection for a (domain, binding) pair, and never for a message. A program written for it can be
+transliterated line by line: the domain record is a `Destination`, the binding is a `Source`, and what Momentum returns
+as a code with action flags is an exception: the decision. The counting that Momentum leaves to its caller
+(MX_Failures_To_Delay) has been done by then.
+
+Each connection is a task of the outbound's block, so nothing outlives the block. A new program reads better with
+`Destination.connect`: there the callbacks are the lines after it.
+
+What differs and why is on the documentation page "Momentum".
+"""
+
+# This layer starts its calls synchronously and from one source alone, which the outbound's own methods do not. So it
+# goes through the same parts as they do, in the same order, as a friend of them.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import ETIMEDOUT
+from math import inf
+from typing import Any, NoReturn, TypeAlias, final
+
+import trio
+from trio import current_effective_deadline, current_time
+from trio.lowlevel import checkpoint_if_cancelled
+
+from . import ConnectFailed, DeadlineExceeded, Source
+from ._deadline import NO_DEADLINE
+from ._text import shown
+from .outbound import Connection, Destination, DestinationDelayed, Outbound, RetryAt, SourceSuspended
+from .outbound._running import Run
+from .outbound._shared import SourceState
+from .outbound._state import Admission, DestinationState, Refusal
+
+__all__ = ["Callback", "ConnectionHandle", "initiate_connection"]
+
+Callback: TypeAlias = "Callable[[ConnectionHandle, Any], object]"
+"""Called with the handle and the caller's `user_data`. It must not block; what it returns is ignored.
+
+An exception that leaves it ends the outbound's block, as that of any background task does.
+"""
+
+
+@final
+class ConnectionHandle:
+    """A connection that was initiated. Made by `initiate_connection`."""
+
+    destination: Destination
+    """Whom it is to."""
+    source: Source | None
+    """The source that was asked for; None for any."""
+    user_data: Any
+    """What the caller gave along."""
+    connection: Connection[None] | None
+    """The connection, from `finish_connect` on. It holds its place under every limit until `close`."""
+    error: Exception | None
+    """Why there is no connection, from either callback on.
+
+    A `DestinationFailed` when something was tried, else a `NotAdmitted`. The `decision` of both says what to do, and
+    its `until` when. Another exception is one that a resolver or the caller's own function for candidates raised.
+    """
+
+    def __init__(
+        self, dest: Destination, source: Source | None, finish: Callback, timeout: Callback, user_data: Any
+    ) -> None:
+        self.destination = dest
+        self.source = source
+        self.user_data = user_data
+        self.connection = None
+        self.error = None
+        self._finish = finish
+        self._timeout = timeout
+        self._scope = trio.CancelScope()
+        self._is_told = False
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            state = "failed"
+        elif self.connection is not None:
+            state = "connected"
+        else:
+            state = "given up" if self._scope.cancel_called else "connecting"
+        return f"<trio_connect.momentum.ConnectionHandle to {self.destination.name}, {state}>"
+
+    def cancel(self) -> None:
+        """Give up a connect that is under way: no callback comes, and nothing is counted.
+
+        After a callback there is nothing to give up, and this does nothing.
+        """
+        if not self._is_told:
+            self._scope.cancel("the handle was cancelled")
+
+    def close(self) -> None:
+        """Close the connection and give back its places, or give up what is under way. May be called again.
+
+        The stream is closed when the outbound's task has run. To wait for that, or to send the end of the stream first,
+        close `connection.stream` before.
+        """
+        self._scope.cancel("the handle was closed")
+
+    async def _run(self, start: _Start, admission: Admission | None) -> None:
+        failure: Exception | None = None
+        with self._scope:
+            try:
+                try:
+                    run, connection = await start.connect(admission)
+                except Exception as exc:  # noqa: BLE001 - there is nobody else to raise it to
+                    failure = exc
+                else:
+                    try:
+                        async with connection.stream:
+                            self._tell(self._finish, connection=connection)
+                            await trio.sleep_forever()
+                    finally:
+                        run.close()
+            finally:
+                start.destination._leave()
+            assert failure is not None, "a connection ends by a cancel alone"
+            # All places are free again, so that the callback can initiate the next connection.
+            self._tell(self._timeout if _is_timeout(failure) else self._finish, error=failure)
+
+    def _tell(
+        self, callback: Callback, *, connection: Connection[None] | None = None, error: Exception | None = None
+    ) -> None:
+        # A cancel does not take back what a task has woken up with.
+        if current_effective_deadline() > -inf:
+            self._is_told = True
+            self.connection = connection
+            self.error = error
+            callback(self, self.user_data)
+
+
+def _is_timeout(error: Exception) -> bool:
+    # At the end of connect_timeout an attempt may be under way, which has no errno then.
+    return isinstance(error, ConnectFailed) and (
+        error.errno == ETIMEDOUT or any(isinstance(each, DeadlineExceeded) for each in error.errors)
+    )
+
+
+@final
+class _Start:
+    """What `Destination.connect` does before and around a `Run`, for one call that never waits for admission."""
+
+    __slots__ = ("_only", "_state", "_waiting", "destination")
+
+    def __init__(self, dest: Destination, only: SourceState | None) -> None:
+        self.destination = dest
+        self._state: DestinationState = dest._state
+        self._waiting = dest._waiting
+        self._only = only
+
+    def admit_now(self) -> Admission | None:
+        """Admit the call; None when its addresses have to be looked up first.
+
+        Raises:
+          NotAdmitted: it may not go on.
+        """
+        moment = current_time()
+        wait = self._state.circuit.wait(moment)
+        if wait is not None and wait.known:
+            # Nothing needs to be looked up for this answer.
+            self._refuse(Refusal(DestinationDelayed, "has failed too often", wait.until, known=True))
+        return None if self._state.found.expires <= moment else self._admit()
+
+    async def connect(self, admission: Admission | None) -> tuple[Run, Connection[None]]:
+        """Connect, and return what is to be closed at the end; hold nothing when it fails.
+
+        Raises:
+          NotAdmitted: see `Destination.try_connect`.
+          DestinationFailed: see `Destination.try_connect`.
+        """
+        try:
+            await checkpoint_if_cancelled()
+            if admission is None:
+                find = self.destination._find
+                assert find is not None, "checked when the call began"
+                if self._state.found.expires <= current_time():
+                    await self.destination._look_up(find, inf)
+                admission = self._admit()
+        except BaseException as exc:
+            if admission is not None:
+                self._waiting.abandon(self._state, admission, type(exc).__name__)
+            raise
+        run = Run(self._waiting, self._state, admission, NO_DEADLINE, None)
+        if self._only is not None:
+            # No other source may take over what is left of the plan. To the run they look as if they were full. They
+            # may have had a route, so a missing one from here proves nothing against the destination.
+            run._tried = list(self._state.shared.sources)
+            run._full = True
+        try:
+            stream, _, candidate = await run.connect()
+        except BaseException as exc:
+            self._waiting.end(self._state, admission, "ended by its caller")
+            run.close()
+            if self._only is not None and isinstance(exc, ConnectFailed):
+                self._raise_if_suspended(self._only, exc)
+            raise
+        return run, Connection(stream, None, candidate, run)
+
+    def _admit(self) -> Admission:
+        state, moment = self._state, current_time()
+        before = state.health()
+        waiting = self._waiting.turns.waiting(state)
+        outcome: Admission | Refusal
+        wait = state.circuit.wait(moment)
+        if waiting:
+            timer = moment if state.last_refusal is None else state.last_refusal.timer
+            outcome = Refusal(RetryAt, f"{waiting} calls wait already", timer)
+        elif self._only is None:
+            outcome = state.admit(moment, connects=True)
+        elif wait is not None:
+            cause = "has failed too often" if wait.known else "is being tried by another call"
+            outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
+        else:
+            outcome = state._admit_from(self._only, moment, connects=True)
+        if isinstance(outcome, Refusal):
+            self._refuse(outcome)
+        state.tell("admitted", before, source=outcome.source)
+        return outcome
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        self._state.tell("refused", self._state.health(), refusal.cause)
+        raise self._state.decision(refusal, inf)
+
+    def _raise_if_suspended(self, source: SourceState, failure: ConnectFailed) -> None:
+        # The run takes the other sources for alternatives. For this call there are none.
+        _, refusal = self._state.usable_families(source, current_time())
+        if refusal is not None and refusal.kind is SourceSuspended:
+            raise self._state.decision(refusal, inf) from failure
+
+
+def initiate_connection(
+    out: Outbound,
+    dest: Destination,
+    source: Source | None,
+    finish_connect: Callback,
+    timeout_func: Callback,
+    user_data: Any,
+) -> ConnectionHandle:
+    """Initiate a connection, and call back once: `finish_connect` or `timeout_func`, never both, never here.
+
+    Never waits for admission: a limit that is used up is a decision at once. Where the addresses of a destination are
+    not known, or too old, they are looked up first. What is decided after that is an error of the handle, and so is
+    every failure of a connect that is under way.
+
+    The connection is closed by `ConnectionHandle.close`, and when the outbound's block is left. No callback comes then.
+
+    Args:
+      out: the outbound, in whose block the connection lives.
+      dest: whom to connect to, with all its addresses: the domain record.
+      source: the source to connect from, one of the outbound's: the binding. None for any that may be used.
+      finish_connect: called with the handle and `user_data` when it is connected, or has failed in another way than by
+        time: `handle.connection` or `handle.error` is set.
+      timeout_func: called with the handle and `user_data` when it failed by time, be it that of its attempts or
+        `connect_timeout`: `handle.error` is set.
+      user_data: the caller's own.
+
+    Returns:
+      The handle.
+
+    Raises:
+      NotAdmitted: it cannot be started now, and nothing was; the subclass and `until` say what to do.
+      RuntimeError: the outbound's block has been left.
+      TypeError: an argument has the wrong type.
+      ValueError: the outbound does not have this destination or this source, or the destination has no candidates.
+    """
+    for what, value, kind in (("out", out, Outbound), ("dest", dest, Destination)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{what} must be {kind.__name__}, got {shown(value)}")
+    if source is not None and not isinstance(source, Source):
+        raise TypeError(f"source must be a Source or None, got {shown(source)}")
+    for what, callback in (("finish_connect", finish_connect), ("timeout_func", timeout_func)):
+        if not callable(callback):
+            raise TypeError(f"{what} must be callable, got {shown(callback)}")
+    if dest._waiting is not out._waiting:
+        raise ValueError(f"destination {dest.name} belongs to another outbound")
+    if dest._find is None:
+        raise ValueError(f"destination {dest.name} has no candidates: it gives permits only")
+    only = None if source is None else dest._state.shared.source_state(source)
+    handle = ConnectionHandle(dest, source, finish_connect, timeout_func, user_data)
+    start = _Start(dest, only)
+    dest._enter()
+    admission = None
+    try:
+        admission = start.admit_now()
+        out._lookups._nursery.start_soon(handle._run, start, admission, name=f"initiate_connection to {dest.name}")
+    except BaseException as exc:
+        if admission is not None:
+            dest._waiting.abandon(dest._state, admission, type(exc).__name__)
+        dest._leave()
+        raise
+    return handle
