@@ -80,7 +80,8 @@ def test_docstrings_are_complete():
 
 
 def test_what_is_left_out_is_seen():
-    def bare(a: int) -> int: ...
+    def bare(a: int) -> int:
+        return a
 
     def half(a: int, b: int) -> int:
         """Add.
@@ -88,6 +89,7 @@ def test_what_is_left_out_is_seen():
         Args:
             a: one.
         """
+        return a + b
 
     def whole(a: int, *b: int, **c: int) -> int:
         """Add.
@@ -98,6 +100,7 @@ def test_what_is_left_out_is_seen():
         Returns:
           The sum.
         """
+        return a + sum(b) + sum(c.values())
 
     assert list(gaps(bare)) == ["no docstring"]
     assert list(gaps(half)) == ["Args: indented by two", "no word about a", "no word about b", "no Returns"]

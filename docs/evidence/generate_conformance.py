@@ -129,6 +129,7 @@ NOT_YET: Final = {
     48: f"{HISTORY}, which alone knows round-trip times",
     49: f"{HISTORY}: today no delay depends on anything, a session to resume included",
     62: "there is no HTTP here; whoever speaks it passes `connectx` the endpoints that Alt-Svc names",
+    **dict.fromkeys((64, 65), f"{ANSWERS}, so nothing takes an endpoint back"),
     66: f"{HISTORY}, without which no attempt has an expected time",
     84: "comes with `trio_connect.outbound`, which owns what several connects to one destination share",
 }

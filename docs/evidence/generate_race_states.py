@@ -7,14 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from trio_connect._engine.race_table import (
-    ATTEMPT_DECISIONS,
-    ATTEMPT_FACTS,
-    ILLEGAL,
-    LATE,
-    RACE_DECISIONS,
-    RACE_FACTS,
-)
+from trio_connect._engine.facts import ILLEGAL, LATE
+from trio_connect._engine.race_table import ATTEMPT_DECISIONS, ATTEMPT_FACTS, RACE_DECISIONS, RACE_FACTS
 
 PAGE: Final = Path(__file__).with_name("race-states.md")
 

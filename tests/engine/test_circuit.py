@@ -19,7 +19,7 @@ from tests.engine.circuit_model import POLICIES, Pair, walk
 from tests.support import LONG
 from trio_connect._engine import circuit as circuit_module
 from trio_connect._engine.circuit import CIRCUIT_DECISIONS, CIRCUIT_FACTS, TICKET_FACTS, Circuit, Health, Ticket, Wait
-from trio_connect._engine.race_table import ILLEGAL, LATE, IllegalFact
+from trio_connect._engine.facts import ILLEGAL, LATE, IllegalFact
 from trio_connect._outbound_values import Backoff, OutboundPolicy
 
 EVEN = Backoff(jitter=0.0)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine.circuit_model import POLICIES, walk
 from trio_connect._engine import circuit as circuit_module
-from trio_connect._engine.race_table import IllegalFact
+from trio_connect._engine.facts import IllegalFact
 
 # Each of these was made on purpose. If the model does not notice one of them, it holds less than it says.
 MUTATIONS = {

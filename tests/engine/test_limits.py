@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_connect._engine.facts import IllegalFact
 from trio_connect._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace, Share
-from trio_connect._engine.race_table import IllegalFact
 from trio_connect._outbound_values import MICROSECONDS, Rate
 
 

@@ -15,20 +15,18 @@ import pytest
 
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine import race as race_module
+from trio_connect._engine.facts import ILLEGAL, LATE, IllegalFact
 from trio_connect._engine.race import MAX_RACED, Race
 from trio_connect._engine.race_schedule import Schedule
 from trio_connect._engine.race_table import (
     ATTEMPT_DECISIONS,
     ATTEMPT_FACTS,
-    ILLEGAL,
-    LATE,
     RACE_DECISIONS,
     RACE_FACTS,
     Abandon,
     Candidate,
     Command,
     Exhausted,
-    IllegalFact,
     Start,
     Won,
 )
@@ -572,44 +570,6 @@ def test_line_63_the_complete_list_is_sorted_with_those_started_in_it():
     assert race.tick(0.25) == [Start(1, A, "delay")]
 
 
-def test_line_64_a_candidate_that_was_started_stays_when_it_is_removed():
-    race = at_0(A, B)
-    race.remove([A])
-    assert race.tick(0.0) == []
-    assert race.succeeded(0, 0.1) == [Won(0)]
-
-
-def test_line_65_a_candidate_that_waits_is_never_started_when_it_is_removed():
-    race = at_0(A, B, C)
-    race.remove([B])
-    assert race.tick(0.25) == [Start(1, C, "delay")]
-    refused(race, 0, 0.3)
-    assert refused(race, 1, 0.3) == [Exhausted()]
-    assert [(row.endpoint, row.outcome) for row in race.records()] == [
-        (A[1], "failed"),
-        (C[1], "failed"),
-        (B[1], "not tried"),
-    ]
-
-
-def test_line_65_removing_the_last_that_waits_can_end_the_race():
-    race = at_0(A, B)
-    assert refused(race, 0, 0.001) == []
-    race.remove([B])
-    assert race.deadline == -inf
-    assert race.tick(0.001) == [Exhausted()]
-
-
-def test_a_candidate_that_was_removed_can_come_back():
-    race = at_0(A, B, C, more=True)
-    race.remove([B, F])
-    race.add([B], 0.1)
-    assert race.tick(0.25) == [Start(1, C, "delay")]
-    assert race.tick(0.5) == [Start(2, B, "delay")]
-    race.cancel(0.5)
-    assert len(race.records()) == 3
-
-
 def test_duplicates_count_once_and_keep_the_first_place():
     race = Race(DEFAULT_POLICY, 0.0, [A, B, A, peer("192.0.2.2")], more=True)
     race.tick(0.0)
@@ -637,14 +597,6 @@ def test_line_81_a_candidate_without_a_usable_source_is_reported_as_skipped():
     race.tick(0.0)
     assert refused(race, 0, 0.1) == [Exhausted()]
     assert race.records()[1] == Attempt(endpoint=V6[1], outcome="skipped")
-
-
-def test_a_candidate_that_was_removed_can_be_skipped():
-    race = at_0(A, B, more=True)
-    race.remove([B])
-    race.skip([B])
-    race.cancel(0.0)
-    assert outcomes(race) == ["cancelled", "skipped"]
 
 
 def test_the_first_candidate_may_come_after_the_race_began():
@@ -871,7 +823,6 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
     race.skip([unreachable])
     race.add([E, late], 1000.5)
     race.no_more()
-    race.remove([E])
     assert race.tick(1000.75) == [Start(3, won, "delay")]
     assert race.tick(1000.875) == [Abandon(1, "attempt_timeout"), Start(4, D, "failure")]
     race.succeeded(3, 1001.0)
@@ -908,9 +859,9 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
         ),
         Attempt(endpoint=won[1], source=here, cause="delay", started=0.75, ended=1.0, outcome="won"),
         Attempt(endpoint=D[1], cause="failure", started=0.875, ended=1.0, outcome="lost", beaten_by=won[1]),
+        Attempt(endpoint=E[1], outcome="not tried"),
         Attempt(endpoint=late[1], source=here, outcome="not tried"),
         Attempt(endpoint=unreachable[1], source=here, outcome="skipped"),
-        Attempt(endpoint=E[1], outcome="not tried"),
     )
 
 
@@ -944,7 +895,9 @@ def snapshot(race: Race) -> dict[str, Any]:
 
 
 def race_in(state: str) -> Race:
-    race = Race(DEFAULT_POLICY, 0.0, [A, B], more=state != "closed")
+    # Exhausted is a race whose every candidate was started.
+    candidates = [A] if state == "exhausted" else [A, B]
+    race = Race(DEFAULT_POLICY, 0.0, candidates, more=state != "closed")
     race.tick(0.0)
     match state:
         case "won":
@@ -952,7 +905,6 @@ def race_in(state: str) -> Race:
         case "cancelled":
             race.cancel(0.1)
         case "exhausted":
-            race.remove([B])
             race.no_more()
             refused(race, 0, 0.1)
     assert race.state == state
@@ -962,7 +914,6 @@ def race_in(state: str) -> Race:
 TELL_RACE = {
     "add": lambda race: race.add([C], 0.2),
     "skip": lambda race: race.skip([C]),
-    "remove": lambda race: race.remove([B]),
     "replace_order": lambda race: race.replace_order([B]),
     "no_more": lambda race: race.no_more(),
     "tick": lambda race: race.tick(0.2),
@@ -1100,10 +1051,9 @@ def test_an_order_that_leaves_one_out_is_illegal():
 
 
 def test_an_order_may_name_what_was_set_aside():
-    race = at_0(A, B, C, D, more=True)
-    race.remove([D])
+    race = at_0(A, B, C, more=True)
     race.skip([V6])
-    race.replace_order([D, V6, C, C, A, B])
+    race.replace_order([V6, C, C, A, B])
     assert race.tick(0.25) == [Start(1, C, "delay")]
     assert race.tick(0.5) == [Start(2, B, "delay")]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.support import LONG
+from trio_connect._engine.facts import IllegalFact
 from trio_connect._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace, Share
-from trio_connect._engine.race_table import IllegalFact
 from trio_connect._engine.turns import Turns
 from trio_connect._outbound_values import MICROSECONDS
 

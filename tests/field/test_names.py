@@ -29,7 +29,7 @@ from trio_connect import (
     tcp_listen,
     unix_connect,
 )
-from trio_connect._engine.order import Knowledge, SourceAddress, interleave, order
+from trio_connect._engine.order import Knowledge, interleave, order
 from trio_connect._net.names import route
 from trio_connect.testing import VirtualNetwork
 
@@ -52,8 +52,8 @@ def test_field_05_an_ipv4_mapped_address_takes_a_turn_of_ipv4(first_family):
 def test_field_05_the_longest_prefix_is_no_matter_for_mapped_addresses():
     """Rule 9 leaves mapped addresses in the order given, as it does IPv4 addresses."""
     near, far = Endpoint("::ffff:192.0.2.9", 443), Endpoint("::ffff:203.0.113.9", 443)
-    source = SourceAddress("::ffff:192.0.2.8")
-    assert order([[far, near]], Knowledge(sources={near: source, far: source})) == (far, near)
+    source = "::ffff:192.0.2.8"
+    assert order([far, near], Knowledge(sources={near: source, far: source})) == (far, near)
 
 
 # ---------------------------------------------------------------------- first_family
@@ -320,7 +320,7 @@ async def test_field_07_a_relative_name_goes_to_one_host(monkeypatch, tmp_path):
 async def test_field_06_the_policy_table_of_the_system_orders(monkeypatch, tmp_path):
     """A line in /etc/gai.conf puts IPv4 first."""
     etc = Etc(tmp_path, monkeypatch)
-    monkeypatch.setattr(route, "look_up_route", lambda endpoint, _source=None: SourceAddress(endpoint.host))
+    monkeypatch.setattr(route, "look_up_route", lambda endpoint, _source=None: endpoint.host)
     both = [(V4, 443), (V6, 443)]
     assert [endpoint.host for endpoint in order_endpoints(both)] == [V6, V4]
     etc.write(gai="precedence ::ffff:0:0/96 100\n")

@@ -42,14 +42,14 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 
-from .race_table import ILLEGAL, LATE, IllegalFact
+from .facts import ILLEGAL, LATE, IllegalFact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from random import Random
 
     from .._outbound_values import OutboundPolicy
-    from .race_table import Illegal, Late
+    from .facts import Illegal, Late
 
 __all__ = ["CIRCUIT_DECISIONS", "CIRCUIT_FACTS", "TICKET_FACTS", "Circuit", "Health", "Ticket", "Wait"]
 

@@ -47,24 +47,17 @@ from typing import Final, Literal, TypeAlias, final
 
 from .._answer import LookupKind
 from .._text import shown
+from .facts import ILLEGAL, LATE, Illegal, IllegalFact, Late
 
-__all__ = ["GATE_FACTS", "QUESTION_FACTS", "Gate", "IllegalFact"]
+__all__ = ["GATE_FACTS", "QUESTION_FACTS", "Gate"]
 
 IPV6_FIRST: Final[tuple[LookupKind, ...]] = ("AAAA", "A")
 IPV4_FIRST: Final[tuple[LookupKind, ...]] = ("A", "AAAA")
 """The first of these that was asked is the preferred family's question."""
 
 
-class IllegalFact(RuntimeError):
-    """The driver said what cannot be: a bug of ours, never of a resolver or a user. The gate is as it was before."""
-
-
 Judge: TypeAlias = Literal["judge"]
-Late: TypeAlias = Literal["late"]
-Illegal: TypeAlias = Literal["illegal"]
 JUDGE: Final = "judge"
-LATE: Final = "late"
-ILLEGAL: Final = "illegal"
 
 GateState: TypeAlias = Literal["asking", "waiting", "open", "empty", "cancelled"]
 GateFact: TypeAlias = Literal["asked", "answered", "failed", "tick", "cancel"]
@@ -104,7 +97,7 @@ class Gate:
       ValueError: the delay is negative or not a number.
     """
 
-    __slots__ = ("_delay", "_errors", "_first_positive", "_known", "_opened_at", "_preference", "_questions", "_state")
+    __slots__ = ("_delay", "_first_positive", "_known", "_preference", "_questions", "_state")
 
     def __init__(self, resolution_delay: float, *, ipv4_first: bool = False) -> None:
         if isnan(resolution_delay) or resolution_delay < 0:
@@ -114,9 +107,7 @@ class Gate:
         self._state: GateState = "asking"
         self._questions: dict[LookupKind, QuestionState] = {}
         self._known: dict[LookupKind, tuple[str, ...]] = {}
-        self._errors: dict[LookupKind, OSError] = {}
         self._first_positive: float | None = None
-        self._opened_at: float | None = None
 
     # ------------------------------------------------------------------ what follows
 
@@ -129,11 +120,6 @@ class Gate:
     def open(self) -> bool:
         """Whether connecting may begin."""
         return self._state == "open"
-
-    @property
-    def opened_at(self) -> float | None:
-        """When the gate opened; None when it has not."""
-        return self._opened_at
 
     @property
     def deadline(self) -> float:
@@ -157,11 +143,6 @@ class Gate:
         """The addresses by question, in the order the questions were asked; questions without any are left out."""
         return MappingProxyType({kind: self._known[kind] for kind in self._questions if kind in self._known})
 
-    @property
-    def errors(self) -> Mapping[LookupKind, OSError]:
-        """The errors by question."""
-        return MappingProxyType(self._errors)
-
     # ------------------------------------------------------------------ facts
 
     def asked(self, kind: LookupKind) -> None:
@@ -181,12 +162,11 @@ class Gate:
                 self._first_positive = now
         self._move("answered", now)
 
-    def failed(self, kind: LookupKind, error: OSError, now: float) -> None:
-        """Say that there will be no answer. It counts as a negative one, and is kept for the report."""
+    def failed(self, kind: LookupKind, now: float) -> None:
+        """Say that there will be no answer. It counts as a negative one."""
         if self._check_gate("failed") is None:
             return
         self._questions[kind] = self._check_question(kind, "failed")
-        self._errors[kind] = error
         self._move("failed", now)
 
     def tick(self, now: float) -> None:
@@ -219,8 +199,6 @@ class Gate:
         entry = GATE_FACTS[self._state][fact]
         if entry == JUDGE:
             self._state = self._judge(now)
-            if self._state == "open":
-                self._opened_at = now
 
     def _judge(self, now: float) -> GateState:
         if self._first_positive is None:

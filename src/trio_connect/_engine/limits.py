@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from .._outbound_values import MICROSECONDS
-from .race_table import IllegalFact
+from .facts import IllegalFact
 
 if TYPE_CHECKING:
     from .._outbound_values import Rate

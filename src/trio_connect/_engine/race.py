@@ -18,7 +18,7 @@ attempt or the delay, starts it again, before all that wait. Its row in the repo
 
 Who may say what:
 
-- Whoever finds candidates says `add`, `skip` (known, but there is no source to reach it from), `remove`,
+- Whoever finds candidates says `add`, `skip` (known, but there is no source to reach it from),
   `replace_order` and `no_more`. These only change the list, so that a caller who sorts can add and order in one step;
   what follows from them comes out of the next `tick`. What is known about candidates is best told first: a failure
   starts the first of those that are there.
@@ -51,18 +51,16 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from .._report import Attempt
+from .facts import ILLEGAL, LATE, IllegalFact
 from .race_schedule import Schedule
 from .race_table import (
     ATTEMPT_FACTS,
-    ILLEGAL,
-    LATE,
     RACE_FACTS,
     RESOURCES_RAN_OUT,
     Abandon,
     Candidate,
     Command,
     Exhausted,
-    IllegalFact,
     Start,
     Won,
 )
@@ -128,13 +126,13 @@ class Race:
     """
 
     __slots__ = (
-        "_aside",
         "_latest",
         "_limit",
         "_live",
         "_origin",
         "_raced",
         "_schedule",
+        "_skipped",
         "_starved",
         "_timeout",
         "_tries",
@@ -150,7 +148,7 @@ class Race:
         self.state: RaceState = "open" if more else "closed"
         self._waiting: dict[Candidate, None] = dict.fromkeys(candidates)
         self._raced: set[Candidate] = set()
-        self._aside: dict[Candidate, Outcome] = {}
+        self._skipped: dict[Candidate, None] = {}
         self._tries: list[_Try] = []
         # In order of start, so the first one is the next to time out.
         self._live: dict[int, _Try] = {}
@@ -179,10 +177,8 @@ class Race:
             return
         nobody_waited = not self._waiting and not self._starved
         for candidate in candidates:
-            if candidate in self._raced or self._aside.get(candidate) == "skipped":
-                continue
-            self._aside.pop(candidate, None)
-            self._waiting.setdefault(candidate)
+            if candidate not in self._raced and candidate not in self._skipped:
+                self._waiting.setdefault(candidate)
         if nobody_waited and self._waiting:
             # Of two facts in one instant neither is first: idle is who ended before now.
             idle = not self._live and all(row.ended != now for row in self._tries)
@@ -194,16 +190,7 @@ class Race:
             return
         for candidate in candidates:
             if candidate not in self._raced and candidate not in self._waiting:
-                self._aside[candidate] = "skipped"
-
-    def remove(self, candidates: Iterable[Candidate]) -> None:
-        """Forget candidates that wait. One that was started is left alone."""
-        if not self._takes("remove"):
-            return
-        for candidate in candidates:
-            if candidate in self._waiting:
-                del self._waiting[candidate]
-                self._aside[candidate] = "not tried"
+                self._skipped[candidate] = None
 
     def replace_order(self, candidates: Iterable[Candidate]) -> None:
         """Put those that wait into this order.
@@ -219,7 +206,7 @@ class Race:
             return
         order = dict.fromkeys(candidates)
         for candidate in order:
-            if candidate not in self._waiting and candidate not in self._raced and candidate not in self._aside:
+            if candidate not in self._waiting and candidate not in self._raced and candidate not in self._skipped:
                 raise IllegalFact(f"replace_order: {candidate!r} was never added")
         waiting = {candidate: None for candidate in order if candidate in self._waiting}
         if len(waiting) != len(self._waiting):
@@ -344,7 +331,7 @@ class Race:
             for row in self._tries
         ]
         rows += [Attempt(source=c[0], endpoint=c[1], outcome="not tried") for c in self._waiting]
-        rows += [Attempt(source=c[0], endpoint=c[1], outcome=outcome) for c, outcome in self._aside.items()]
+        rows += [Attempt(source=c[0], endpoint=c[1], outcome="skipped") for c in self._skipped]
         return tuple(rows)
 
     def _takes(self, fact: RaceFact) -> bool:

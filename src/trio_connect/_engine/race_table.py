@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 
+from .facts import ILLEGAL, LATE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .._endpoint import Endpoint, Source
     from .._report import Cause
+    from .facts import Illegal, Late
 
-__all__ = ["Abandon", "Candidate", "Command", "Exhausted", "IllegalFact", "Start", "Won"]
+__all__ = ["Abandon", "Candidate", "Command", "Exhausted", "Start", "Won"]
 
 Candidate: TypeAlias = "tuple[Source | None, Endpoint]"
 """What one attempt tries: from where (None for anywhere), and to where."""
@@ -58,15 +61,6 @@ class Exhausted:
 Command: TypeAlias = Start | Abandon | Won | Exhausted
 
 
-class IllegalFact(RuntimeError):
-    """The driver said what cannot be: a bug of ours, never of a peer or a user. The race is as it was before."""
-
-
-Late: TypeAlias = Literal["late"]
-Illegal: TypeAlias = Literal["illegal"]
-LATE: Final = "late"
-ILLEGAL: Final = "illegal"
-
 AttemptState: TypeAlias = Literal[
     "waiting", "connecting", "starved", "establishing", "won", "lost", "failed", "timed out", "cancelled"
 ]
@@ -101,13 +95,12 @@ ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
 """What becomes of an attempt by a command of the race: `Start`, or `Abandon` with its reason."""
 
 RaceState: TypeAlias = Literal["open", "closed", "won", "exhausted", "cancelled"]
-RaceFact: TypeAlias = Literal["add", "skip", "remove", "replace_order", "no_more", "tick", "cancel"]
+RaceFact: TypeAlias = Literal["add", "skip", "replace_order", "no_more", "tick", "cancel"]
 
 RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illegal]]] = {
     "open": {
         "add": "open",
         "skip": "open",
-        "remove": "open",
         "replace_order": "open",
         "no_more": "closed",
         "tick": "open",
@@ -116,7 +109,6 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
     "closed": {
         "add": ILLEGAL,
         "skip": ILLEGAL,
-        "remove": "closed",
         "replace_order": "closed",
         "no_more": ILLEGAL,
         "tick": "closed",
@@ -126,7 +118,6 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
         over: {
             "add": LATE,
             "skip": LATE,
-            "remove": LATE,
             "replace_order": LATE,
             "no_more": LATE,
             "tick": LATE,

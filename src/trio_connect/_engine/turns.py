@@ -20,7 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
-from .race_table import IllegalFact
+from .facts import IllegalFact
 
 if TYPE_CHECKING:
     from .limits import Cap

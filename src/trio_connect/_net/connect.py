@@ -56,7 +56,7 @@ def _in_order(
     routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
     known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
     return order(
-        [everything],
+        everything,
         known,
         preferred_family_count=policy.preferred_family_count,
         first_family=None if policy.first_family == "system" else policy.first_family,

@@ -7,7 +7,6 @@ from socket import AF_INET, AF_INET6, SOCK_DGRAM
 import pytest
 
 from trio_connect._endpoint import Endpoint, Source
-from trio_connect._engine.order import SourceAddress
 from trio_connect._net.names import route
 from trio_connect._net.names.route import look_up_route, look_up_routes
 
@@ -74,7 +73,7 @@ def kernel(monkeypatch):
 
 def test_the_source_is_that_of_a_connected_datagram_socket(kernel):
     kernel.sources["2001:db8::1"] = "2001:db8::9"
-    assert look_up_route(V6) == SourceAddress("2001:db8::9")
+    assert look_up_route(V6) == "2001:db8::9"
     assert kernel.log == [("socket", AF_INET6, SOCK_DGRAM), ("connect", ("2001:db8::1", 443, 0, 0))]
 
 
@@ -95,7 +94,7 @@ def test_a_shortage_here_makes_the_source_unknown(kernel, code):
     kernel.sources["2001:db8::1"] = "2001:db8::9"
     with pytest.raises(OSError, match="no socket"):
         look_up_route(V4)
-    assert look_up_routes([V4, V6]) == {V6: SourceAddress("2001:db8::9")}
+    assert look_up_routes([V4, V6]) == {V6: "2001:db8::9"}
 
 
 def test_a_port_is_only_made_up_where_there_is_none(kernel):
@@ -124,16 +123,16 @@ def test_a_source_binds_first_without_its_port(kernel):
     kernel.sources["192.0.2.1"] = "192.0.2.9"
     kernel.sources["2001:db8::1"] = "2001:db8::9"
     source = Source(ipv4="192.0.2.77", port=5000)
-    assert look_up_route(V4, source) == SourceAddress("192.0.2.77")
+    assert look_up_route(V4, source) == "192.0.2.77"
     assert ("bind", ("192.0.2.77", 0)) in kernel.log
-    assert look_up_route(V6, Source()) == SourceAddress("2001:db8::9")
+    assert look_up_route(V6, Source()) == "2001:db8::9"
 
 
 def test_a_source_sends_through_its_interface(kernel, monkeypatch):
     interfaces = []
     monkeypatch.setattr(route, "bind_to_interface", lambda _sock, name: interfaces.append(name))
     kernel.sources["192.0.2.1"] = "192.0.2.9"
-    assert look_up_route(V4, Source(interface="eth7")) == SourceAddress("192.0.2.9")
+    assert look_up_route(V4, Source(interface="eth7")) == "192.0.2.9"
     assert interfaces == ["eth7"]
 
 
@@ -141,8 +140,8 @@ def test_the_first_source_that_serves_an_endpoint_counts(kernel):
     kernel.sources["192.0.2.1"] = kernel.sources["2001:db8::1"] = "unused"
     sources = [Source(ipv4="192.0.2.7"), Source(ipv4="192.0.2.8", ipv6="2001:db8::8")]
     assert look_up_routes([V6, V4], iter(sources)) == {
-        V6: SourceAddress("2001:db8::8"),
-        V4: SourceAddress("192.0.2.7"),
+        V6: "2001:db8::8",
+        V4: "192.0.2.7",
     }
 
 
@@ -156,7 +155,7 @@ def test_on_a_real_kernel_loopback_is_its_own_source_and_nothing_is_sent():
         receiver.bind(("127.0.0.1", 0))
         receiver.setblocking(False)
         endpoint = Endpoint("127.0.0.1", receiver.getsockname()[1])
-        assert look_up_routes([endpoint]) == {endpoint: SourceAddress("127.0.0.1")}
+        assert look_up_routes([endpoint]) == {endpoint: "127.0.0.1"}
         with pytest.raises(BlockingIOError):
             receiver.recv(1)
     # An address that is not ours cannot be bound, so nothing can start there.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import math
 import signal
 import socket
 import ssl
@@ -26,18 +25,15 @@ from trio_connect import (
     AttemptStarted,
     ConnectFailed,
     DeadlineExceeded,
-    Endpoint,
     EstablishFailed,
     RacePolicy,
     ResolveFailed,
-    SocketOptions,
     TcpStream,
     connectx,
     now,
     tcp_listen,
 )
 from trio_connect._net.race import driver as race_driver
-from trio_connect._policy import DEFAULT_POLICY
 
 SOON = RacePolicy(attempt_delay=0.010)
 
@@ -540,33 +536,6 @@ async def test_what_a_loser_raises_too_late_is_freed_without_the_collector():
             if collecting:
                 gc.enable()
     assert [ref() for ref in gone] == [None]
-
-
-# --- a list that changes ----------------------------------------------------------------------------------------------
-
-
-@virtual
-async def test_line_64_and_65_what_is_removed_is_left_alone_when_it_runs_and_never_started_when_it_waits(net):
-    good(net, "192.0.2.1", rtt=0.4)
-    good(net, "192.0.2.2", "192.0.2.3")
-    hosts = [Endpoint(f"192.0.2.{n}", 443) for n in (1, 2, 3)]
-    driver = race_driver.RaceDriver(
-        DEFAULT_POLICY, [(None, host) for host in hosts], until=math.inf, started=trio.current_time(), more=True,
-        options=SocketOptions(), factory=True, establish=None, observer=None, target="",
-    )  # fmt: skip
-
-    async def feed(_nursery: trio.Nursery) -> None:
-        await trio.sleep(0.1)
-        driver.race.remove([(None, hosts[0]), (None, hosts[1]), (None, hosts[2])])
-        driver.race.no_more()
-
-    stream, _ = await driver.run(feed)
-    assert rows(stream.report) == [
-        ("192.0.2.1", "first", 0, 400, "won"),
-        ("192.0.2.2", None, None, None, "not tried"),
-        ("192.0.2.3", None, None, None, "not tried"),
-    ]
-    stream.abort()
 
 
 # --- through a factory ------------------------------------------------------------------------------------------------

@@ -203,5 +203,5 @@ class Lookups:
             if answer is not None:
                 self.gate.answered(kind, answer.addresses, now)
             elif error is not None:
-                self.gate.failed(kind, error, now)
+                self.gate.failed(kind, now)
             self._lot.unpark_all()

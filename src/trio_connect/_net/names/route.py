@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from socket import SOCK_DGRAM
 
 from ..._endpoint import Endpoint, Source
-from ..._engine.order import SourceAddress
 from ..attempt import sockaddr_of
 from ..sockets.stream_socket import bind_to_interface
 from .system_files import SHORTAGE
@@ -19,8 +18,8 @@ from .system_files import SHORTAGE
 __all__ = ["look_up_route", "look_up_routes"]
 
 
-def look_up_route(endpoint: Endpoint, source: Source | None = None) -> SourceAddress | None:
-    """Return the source address towards an endpoint, or None when there is no way to reach it from here.
+def look_up_route(endpoint: Endpoint, source: Source | None = None) -> str | None:
+    """Return the source address towards an endpoint, numeric, or None when there is no way to reach it from here.
 
     Never waits and sends no packet. A policy route that tells TCP from UDP (``ip rule ... ipproto tcp``) is missed.
 
@@ -43,16 +42,14 @@ def look_up_route(endpoint: Endpoint, source: Source | None = None) -> SourceAdd
                 # RFC 863, discard: macOS refuses to connect even a UDP socket to port 0.
                 endpoint = Endpoint(endpoint.host, 9, endpoint.scope_id, endpoint.flowinfo)
             sock.connect(sockaddr_of(endpoint))
-            return SourceAddress(sock.getsockname()[0])
+            return str(sock.getsockname()[0])
     except OSError as exc:
         if exc.errno in SHORTAGE:
             raise
         return None
 
 
-def look_up_routes(
-    endpoints: Iterable[Endpoint], sources: Iterable[Source] = ()
-) -> dict[Endpoint, SourceAddress | None]:
+def look_up_routes(endpoints: Iterable[Endpoint], sources: Iterable[Source] = ()) -> dict[Endpoint, str | None]:
     """Return the source address towards each endpoint, for `Knowledge`.
 
     Not to be called in a run with a socket factory or hostname resolver of its own: there the kernel knows nothing
@@ -63,7 +60,7 @@ def look_up_routes(
       sources: where connections may start, in the order they are tried: the first that serves an endpoint counts.
     """
     sources = tuple(sources)
-    routes: dict[Endpoint, SourceAddress | None] = {}
+    routes: dict[Endpoint, str | None] = {}
     for endpoint in endpoints:
         source = next((source for source in sources if source.serves(endpoint.family)), None)
         if source is None and sources:
