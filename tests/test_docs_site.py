@@ -116,6 +116,13 @@ def test_guides_name_targets_that_exist(guide):
     assert set(re.findall(r"\bmake ([a-z][\w-]+)", "\n".join(code_of((ROOT / guide).read_text())))) <= targets
 
 
+def test_contributing_names_tables_that_exist():
+    sources = "".join(path.read_text() for folder in ("src", "tests", "docs") for path in (ROOT / folder).rglob("*.py"))
+    tables = set(re.findall(r"`(_?[A-Z][A-Z_]+[A-Z])`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert {"DOORS", "LINES", "NOT_EMITTED"} <= tables
+    assert [name for name in sorted(tables) if not re.search(rf"^{name}\b", sources, re.MULTILINE)] == []
+
+
 def code_of(text: str) -> list[str]:
     return [*re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL), *re.findall(r"`([^`\n]+)`", text)]
 
