@@ -221,6 +221,9 @@ def test_who_was_not_asked_does_not_answer():
     with pytest.raises(IllegalFact, match="refused: 'a' was not asked"):
         turns.refused("a", [])
     assert turns.next() == ("a", 1)
+    turns.refused("a", [])
+    with pytest.raises(IllegalFact, match="refused: 'a' was not asked"):
+        turns.refused("a", [])
 
 
 def test_who_does_not_wait_does_not_leave():
