@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
     from ._answer import Lookup as Lookup
     from ._answer import MailRecord as MailRecord
     from ._answer import SrvRecord as SrvRecord
+    from ._filter import NetworkFilter as NetworkFilter
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
     from ._net.connect import resolve as resolve
@@ -81,6 +82,7 @@ __all__ = [
     "LookupStarted",
     "MailRecord",
     "MailResolver",
+    "NetworkFilter",
     "Observer",
     "RaceFinished",
     "RaceOptions",
@@ -124,6 +126,7 @@ _LATER: _typing.Final = {
     "Lookup": "_answer",
     "MailRecord": "_answer",
     "SrvRecord": "_answer",
+    "NetworkFilter": "_filter",
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",
