@@ -59,6 +59,16 @@ def test_links_out_of_docs_lead_to_the_copies_in_the_site():
     assert site["relinked"]("[a](docs/index.md) [b](#f)", ROOT, "project/x.md") == "[a](../index.md) [b](#f)"
 
 
+def test_names_in_docstrings_link_to_their_entries():
+    names = {"trio_connect": ["now", "connect"], "trio_connect.libdill": ["now"]}
+    text = "<code>now</code> <code>connect()</code> <code>other</code> <code>a.now</code>"
+    assert site["linked_names"](text, "trio_connect.libdill", names) == (
+        '<a href="#trio_connect.libdill.now"><code>now</code></a>'
+        ' <a href="trio_connect.html#trio_connect.connect"><code>connect()</code></a>'
+        " <code>other</code> <code>a.now</code>"
+    )
+
+
 # --- the checker of the built site ------------------------------------------------------------------------------------
 
 PAGE = '<h1 id="top">x</h1> <a href="other.html#there">y</a> <a href="#top">z</a> <link rel="stylesheet" href="s.css">'

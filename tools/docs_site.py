@@ -191,3 +191,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.generated_by is not None:
         return markdown
     return relinked(markdown, (DOCS / uri).parent, uri)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs names them
+    """Turn the public names in the docstrings of a module's page into links to their entries."""
+    names = public_names()
+    module = page.file.src_uri.removeprefix("reference/").removesuffix(".md")
+    return linked_names(html, module, names) if module in names else html
+
+
+def linked_names(html: str, module: str, names: dict[str, list[str]]) -> str:
+    """Return a module's page with each ``<code>name</code>`` linked, to its own module's entry where it has one."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        for candidate in (module, "trio_connect"):
+            if name in names.get(candidate, ()):
+                page = "" if candidate == module else f"{candidate}.html"
+                return f'<a href="{page}#{candidate}.{name}">{match[0]}</a>'
+        return match[0]
+
+    return re.sub(r"<code>(\w+)(?:\(\))?</code>", link, html)
