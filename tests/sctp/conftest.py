@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trio
+import trio.testing
 
+from tests.sctp.fakenet import FakeNet
 from tests.sctp.guestnet import GuestNet, guest_net
 from tests.sctp.nets import Net
+from trio_connect.testing import SctpNetwork
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +30,23 @@ def kernel(guest: GuestNet) -> Iterator[GuestNet]:
     assert guest.associations() == []
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=pytest.mark.sctp)])
-def net(request: pytest.FixtureRequest) -> Net:
-    """Two hosts, on the fake or in the guest."""
-    made: Any = request.getfixturevalue(request.param)
-    assert isinstance(made, Net)
-    return made
+@pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.sctp)])
+def where(request: pytest.FixtureRequest) -> str:
+    """Where a test of behaviour runs."""
+    return str(request.param)
 
 
 @pytest.fixture
-def clock(request: pytest.FixtureRequest, net: Net) -> object:
-    """The clock of the fake's run."""
-    return None
+def clock(where: str) -> trio.testing.MockClock | None:
+    """The clock of the run: virtual time for the fake."""
+    return trio.testing.MockClock(autojump_threshold=0) if where == "fake" else None
+
+
+@pytest.fixture
+async def net(request: pytest.FixtureRequest, where: str) -> AsyncIterator[Net]:
+    """Two hosts, on the fake or in the guest."""
+    if where == "kernel":
+        yield request.getfixturevalue("kernel")
+    else:
+        with SctpNetwork() as network:
+            yield FakeNet(network)

@@ -15,6 +15,8 @@ from ._host import Handler as Handler
 from ._host import Host as Host
 from ._network import VirtualNetwork as VirtualNetwork
 from ._run import run as run
+from ._sctp_network import SctpHost as SctpHost
+from ._sctp_network import SctpNetwork as SctpNetwork
 from ._trace import Connection as Connection
 from ._trace import NameLookup as NameLookup
 from ._trace import Trace as Trace
@@ -28,6 +30,8 @@ __all__ = [
     "NotOnVirtualNetwork",
     "NotVirtualTime",
     "RealSocketUsed",
+    "SctpHost",
+    "SctpNetwork",
     "Trace",
     "TraceEvent",
     "UnknownHost",
