@@ -329,6 +329,20 @@ async def test_failover_while_sending(net: Net, clock: object) -> None:
         await client.aclose()
 
 
+async def test_a_message_that_is_not_delivered_in_its_time_is_dropped_and_holds_up_no_other(
+    net: Net, clock: object
+) -> None:
+    async with net.pair(tuning=FAST) as (client, server):
+        net.cut(0)
+        net.cut(1)
+        await client.send(b"stale", ttl=0.1)
+        await client.send(b"fresh")
+        await trio.sleep(0.3)
+        net.heal(0)
+        net.heal(1)
+        assert (await server.receive(now() + 5000)).data == b"fresh"
+
+
 async def test_the_primary_path_can_be_chosen_among_those_of_the_peer(net: Net, clock: object) -> None:
     async with net.pair() as (client, _):
         client.set_primary(net.peers()[1])
@@ -413,6 +427,20 @@ async def test_a_peer_that_vanishes_holds_up_no_close(net: Net, clock: object) -
         await client.aclose()
         assert 0.3 <= trio.current_time() - started < 0.5
         await net.no_association(of_server=False)
+        await server.abort()
+
+
+async def test_a_peer_that_does_not_answer_any_more_is_a_time_out_and_no_reset(net: Net, clock: object) -> None:
+    async with net.pair(tuning=FAST) as (client, server):
+        net.cut(0)
+        net.cut(1)
+        await client.send(b"never comes")
+        with pytest.raises(TimeoutError, match="is lost: the peer cannot be reached any more") as caught:
+            await client.receive(now() + 10_000)
+        assert not isinstance(caught.value, DeadlineExceeded)
+        assert caught.value.errno == errno.ETIMEDOUT
+        with pytest.raises(OSError, match="cannot be reached any more"):
+            client.paths()
         await server.abort()
 
 
