@@ -15,7 +15,7 @@ from ._host import Handler as Handler
 from ._host import Host as Host
 from ._network import VirtualNetwork as VirtualNetwork
 from ._run import run as run
-from ._sctp_network import SctpHost as SctpHost
+from ._sctp_host import SctpHost as SctpHost
 from ._sctp_network import SctpNetwork as SctpNetwork
 from ._trace import Connection as Connection
 from ._trace import NameLookup as NameLookup

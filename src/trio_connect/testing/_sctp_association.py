@@ -10,16 +10,13 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import attrs
 
 from .. import Endpoint, sctp
-from ._sctp_network import SctpHost, SctpNetwork, os_error
+from ._sctp_host import Fabric, Listening, SctpHost, os_error
 from ._timeline import Timer
-
-if TYPE_CHECKING:
-    from ._sctp_socket import FakeSctpSocket
 
 State: TypeAlias = Literal["connecting", "echoed", "up", "dead"]
 PathState: TypeAlias = Literal["active", "potentially failed", "inactive", "unconfirmed"]
@@ -85,11 +82,32 @@ class _Chunk:
     timer: Timer | None = None
 
 
+class Reader(Protocol):
+    """A socket, as its end of the association knows it."""
+
+    unread: int
+
+    def tell(self, event: sctp.AssociationEvent | sctp.PathEvent) -> None:
+        """Have the next reader know of something."""
+
+    def put(self, data: bytes, info: sctp.ReceiveInfo) -> None:
+        """Receive a message."""
+
+    def fail(self, code: int) -> None:
+        """Have the reader who has read everything else get an error, once; after it comes the end."""
+
+    def end(self) -> None:
+        """Have the reader who has read everything else come to the end."""
+
+    def changed(self) -> None:
+        """Let those go on for whom it is worth another try."""
+
+
 class End:
     """One end. Its socket may be closed while it still sends what it has to."""
 
     def __init__(
-        self, net: SctpNetwork, host: SctpHost, sock: FakeSctpSocket, local: tuple[str, ...], port: int, timers: Timers
+        self, net: Fabric, host: SctpHost, sock: Reader, local: tuple[str, ...], port: int, timers: Timers
     ) -> None:
         self.net, self.host, self.socket = net, host, sock
         self.local, self.port, self.timers = local, port, timers
@@ -144,7 +162,7 @@ class End:
         else:
             self.net.carry(host, (to,), source, lambda *_: self._acknowledged(listener, to, source, given))
 
-    def _acknowledged(self, listener: FakeSctpSocket, to: str, source: str, given: tuple[str, ...]) -> None:
+    def _acknowledged(self, listener: Listening, to: str, source: str, given: tuple[str, ...]) -> None:
         if self.state != "connecting":
             return
         self.state = "echoed"
@@ -322,7 +340,7 @@ class End:
     def make_room(self) -> None:
         """Take what was held up, now that something was read."""
         while self._held and self.state == "up" and self.socket.unread < BUFFER:
-            self._take(*self._held.popleft())
+            self.arrived(*self._held.popleft())
 
     def _take(self, chunk: _Chunk, source: str, acknowledge: Callable[[], None]) -> None:
         chunk.has_arrived = True

@@ -13,7 +13,7 @@ import trio
 
 from .. import Endpoint, sctp
 from ._sctp_association import PIECE, End, Timers
-from ._sctp_network import SctpNetwork, os_error
+from ._sctp_host import Fabric, os_error
 
 _ESTABLISHED = 4  # enum sctp_sstat_state
 _SERVER_STREAMS = 10  # what Linux asks for when nobody says otherwise
@@ -31,7 +31,7 @@ class _Waiter:
 class FakeSctpSocket(sctp.SctpSocket):
     """A one-to-one socket on a host of an `SctpNetwork`."""
 
-    def __init__(self, net: SctpNetwork, family: AddressFamily) -> None:
+    def __init__(self, net: Fabric, family: AddressFamily) -> None:
         self._net = net
         self._family = family
         self._local: tuple[str, ...] = ()
