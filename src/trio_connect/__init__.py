@@ -17,7 +17,7 @@ from ._errors import DeadlineExceeded as DeadlineExceeded
 from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
 from ._errors import ResolveFailed as ResolveFailed
-from ._net.streams.byte_stream import TcpStream as TcpStream
+from ._net.streams.tcp_stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._options import SocketOptions as SocketOptions
 
@@ -37,17 +37,17 @@ if _typing.TYPE_CHECKING:
     from ._net.connect import resolve as resolve
     from ._net.connectx import RaceOptions as RaceOptions
     from ._net.connectx import connectx as connectx
-    from ._net.listener import TcpListener as TcpListener
-    from ._net.listener import tcp_listen as tcp_listen
+    from ._net.listeners.tcp_listener import TcpListener as TcpListener
+    from ._net.listeners.tcp_listener import tcp_listen as tcp_listen
+    from ._net.listeners.unix_listener import UnixListener as UnixListener
+    from ._net.listeners.unix_listener import unix_listen as unix_listen
     from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver
     from ._net.names.resolve import SrvResolver as SrvResolver
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
-    from ._net.unix import UnixListener as UnixListener
-    from ._net.unix import UnixStream as UnixStream
+    from ._net.streams.unix_stream import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
-    from ._net.unix import unix_listen as unix_listen
     from ._policy import RacePolicy as RacePolicy
     from ._render import TimelineRow as TimelineRow
     from ._render import draw_timeline as draw_timeline
@@ -132,17 +132,17 @@ _LATER: _typing.Final = {
     "resolve": "_net.connect",
     "RaceOptions": "_net.connectx",
     "connectx": "_net.connectx",
-    "TcpListener": "_net.listener",
-    "tcp_listen": "_net.listener",
+    "TcpListener": "_net.listeners.tcp_listener",
+    "tcp_listen": "_net.listeners.tcp_listener",
     "MailResolver": "_net.names.resolve",
     "Resolver": "_net.names.resolve",
     "SrvResolver": "_net.names.resolve",
     "StaticResolver": "_net.names.resolve",
     "SystemResolver": "_net.names.system",
-    "UnixListener": "_net.unix",
-    "UnixStream": "_net.unix",
+    "UnixListener": "_net.listeners.unix_listener",
+    "UnixStream": "_net.streams.unix_stream",
     "unix_connect": "_net.unix",
-    "unix_listen": "_net.unix",
+    "unix_listen": "_net.listeners.unix_listener",
     "RacePolicy": "_policy",
     "TimelineRow": "_render",
     "draw_timeline": "_render",

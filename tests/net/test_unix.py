@@ -17,7 +17,7 @@ from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from trio_connect import DeadlineExceeded, UnixListener, UnixStream, now, unix_connect, unix_listen
-from trio_connect._net import unix
+from trio_connect._net.listeners.unix_listener import listen_on_path
 from trio_connect._net.sockets.kernel_socket import KernelSocket
 
 
@@ -257,7 +257,7 @@ async def test_closing_removes_no_successors_path(sockets: Sockets, tmp_path: Pa
         await (await unix_connect(path)).aclose()
         path.unlink()
         await second.aclose()
-        kept = await unix.listen_on_path(path, None, remove=False)
+        kept = await listen_on_path(path, None, remove=False)
         await kept.aclose()
         assert path.exists()
 

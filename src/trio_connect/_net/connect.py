@@ -35,7 +35,7 @@ from .race.driver import RaceDriver
 from .race.errors import out_of_the_group
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired, within
-from .streams.byte_stream import TcpStream
+from .streams.tcp_stream import TcpStream
 
 T = TypeVar("T")
 

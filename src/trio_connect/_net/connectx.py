@@ -34,7 +34,7 @@ from .race.opening import opening_after, opening_failed
 from .sockets.open import factory_installed
 from .sockets.stream_socket import LocalFailure
 from .sockets.waiting import Expired
-from .streams.byte_stream import TcpStream
+from .streams.tcp_stream import TcpStream
 
 if TYPE_CHECKING:
     from .._trace import Observer

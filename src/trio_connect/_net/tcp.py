@@ -25,7 +25,7 @@ from .attempt import (
 from .sockets.open import factory_installed
 from .sockets.stream_socket import LocalFailure
 from .sockets.waiting import Expired
-from .streams.byte_stream import TcpStream
+from .streams.tcp_stream import TcpStream
 
 
 @enable_ki_protection  # costs nothing, and Ctrl-C cannot come between a socket and what would close it

@@ -16,9 +16,10 @@ from .._check import check_int
 from .._deadline import IMMEDIATE, LEAST_DEADLINE, to_seconds
 from .._deadline import check_deadline as check_any_deadline
 from .._errors import IncompleteRead
-from .._net.listener import TcpListener
-from .._net.streams.byte_stream import TcpStream
-from .._net.unix import UnixListener, UnixStream
+from .._net.listeners.tcp_listener import TcpListener
+from .._net.listeners.unix_listener import UnixListener
+from .._net.streams.tcp_stream import TcpStream
+from .._net.streams.unix_stream import UnixStream
 from .._text import shown
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from .._net import unix
-from .._net.unix import UnixListener, UnixStream
+from .._net.listeners.unix_listener import UnixListener, listen_on_path
+from .._net.streams.unix_stream import UnixStream
 from .._text import shown
 from ._handles import IpcConnection, IpcListening, add, check_deadline, check_not_null, failure, find, refuse
 from ._sockets import accept, check_backlog, close, done, wrap
 
 if TYPE_CHECKING:
-    from .._net.unix import UnixPath
+    from .._net.sockets.unix_path import UnixPath
 
 # Windows has none.
 _FAMILIES: Final[tuple[int, ...]] = tuple(int(getattr(socket, name)) for name in ("AF_UNIX",) if hasattr(socket, name))
@@ -67,7 +68,7 @@ async def ipc_listen(path: UnixPath, backlog: int) -> int:
     """
     check_not_null(path, "the path")
     try:
-        listener = await unix.listen_on_path(path, check_backlog(backlog), remove=False)
+        listener = await listen_on_path(path, check_backlog(backlog), remove=False)
     except ValueError as exc:
         raise failure(errno.EINVAL, str(exc)) from None
     return add(IpcListening(listener))

@@ -6,10 +6,10 @@ import errno
 import socket
 from typing import Final
 
-from .._net import listener as listening
 from .._net import tcp
-from .._net.listener import TcpListener
-from .._net.streams.byte_stream import TcpStream
+from .._net.listeners import tcp_listener
+from .._net.listeners.tcp_listener import TcpListener
+from .._net.streams.tcp_stream import TcpStream
 from ._addresses import check_ipaddr, endpoint_of, ipaddr
 from ._handles import TcpConnection, TcpListening, add, check_deadline, failure, find
 from ._sockets import accept, check_backlog, close, done, wrap
@@ -61,7 +61,7 @@ async def tcp_listen(addr: ipaddr, backlog: int) -> int:
     libdill: tcp_listen(3).
     """
     endpoint = endpoint_of(addr)
-    listener = await listening.tcp_listen(endpoint, backlog=check_backlog(backlog))
+    listener = await tcp_listener.tcp_listen(endpoint, backlog=check_backlog(backlog))
     addr.endpoint = listener.endpoint
     return add(TcpListening(listener))
 

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from .._endpoint import Endpoint, EndpointLike
-from .._net.unix import UnixPath
+from .._net.sockets.unix_path import UnixPath
 from ._states import State
 from ._values import Address, Closed, Completion, Connected, Op, Popped, Pushed
 

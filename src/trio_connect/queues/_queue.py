@@ -16,9 +16,9 @@ from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_late
 from .._net.connectx import RaceOptions, connectx
-from .._net.listener import check_backlog
+from .._net.listeners.socket_listener import check_backlog
 from .._net.race.reports import late_connect
-from .._net.unix import UnixPath
+from .._net.sockets.unix_path import UnixPath
 from .._text import shown
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken

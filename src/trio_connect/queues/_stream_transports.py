@@ -21,20 +21,17 @@ from .._net.attempt import (
     sockaddr_of,
     spinning,
 )
-from .._net.listener import TcpListener
+from .._net.listeners.bound_path import BoundPath
+from .._net.listeners.tcp_listener import TcpListener
+from .._net.listeners.unix_listener import UnixListener
 from .._net.sockets import options as sockopts
 from .._net.sockets.open import factory_installed, open_stream_socket, set_options
 from .._net.sockets.stream_socket import LocalFailure, close_on_error, errno_of
+from .._net.sockets.unix_path import check_path, too_long, unix_family
 from .._net.sockets.waiting import Expired
-from .._net.streams.byte_stream import TcpStream
-from .._net.unix import (
-    UnixListener,
-    UnixStream,
-    check_path,
-    connect_socket,
-    too_long,
-    unix_family,
-)
+from .._net.streams.tcp_stream import TcpStream
+from .._net.streams.unix_stream import UnixStream
+from .._net.unix import connect_socket
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._report import EMPTY_REPORT
 from ._transport import Cancellable, StreamTransport, check_family, show
@@ -150,9 +147,7 @@ class UnixTransport(StreamTransport[UnixStream]):
 
     def _wrap(self, sock: StreamSocket, target: str | bytes) -> UnixListener:
         self._local = target
-        listener = UnixListener(sock, target)
-        listener._own_path()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        return listener
+        return UnixListener(sock, target, BoundPath.find(target))
 
     async def _connect(self, target: str | bytes, until: float, operation: Cancellable) -> UnixStream | None:
         started = current_time()

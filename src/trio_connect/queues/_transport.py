@@ -15,14 +15,12 @@ from trio import current_time
 
 from .._endpoint import Endpoint
 from .._messages import connect_error, own_words, strerror
-from .._net.listener import TcpListener
+from .._net.listeners.tcp_listener import TcpListener
+from .._net.listeners.unix_listener import UnixListener
 from .._net.sockets.stream_socket import close_on_error, errno_of
-from .._net.streams.byte_stream import TcpStream
-from .._net.unix import (
-    UnixListener,
-    UnixStream,
-    show_path,
-)
+from .._net.sockets.unix_path import show_path
+from .._net.streams.tcp_stream import TcpStream
+from .._net.streams.unix_stream import UnixStream
 from .._report import EMPTY_REPORT, ConnectReport
 from ._states import Kind
 from ._values import Address

@@ -34,7 +34,7 @@ from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from ..attempt import PENDING, describe_source, poll
 from ..sockets.waiting import PASSES, park
-from ..streams.byte_stream import TcpStream
+from ..streams.tcp_stream import TcpStream
 from .errors import out_of_the_group
 from .opening import NOT_EMITTED, Failure, Opening, open_attempt
 from .tasks import (

@@ -19,7 +19,7 @@ from ..._messages import local_reason, reason_of
 from ..._text import shown
 from ..attempt import attempt_error, finish
 from ..sockets.stream_socket import LocalFailure, StreamSocket
-from ..streams.byte_stream import TcpStream
+from ..streams.tcp_stream import TcpStream
 from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
 
 if TYPE_CHECKING:

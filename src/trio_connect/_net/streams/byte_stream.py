@@ -6,7 +6,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import trio
 from trio import current_time
@@ -14,7 +14,6 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from ..._check import check_range
 from ..._deadline import to_seconds
-from ..._endpoint import Endpoint, as_endpoint
 from ..._text import printable, shown
 from ..sockets.open import adopt, check_socket
 from ..sockets.waiting import Expired
@@ -288,21 +287,3 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
                 # Whoever was on its way when it was woken may have parked again, and close(2) wakes nobody.
                 self._sock.wake()
             self._sock.close()
-
-
-@final
-class TcpStream(ByteStream[Endpoint]):
-    """A TCP connection: a `trio.abc.HalfCloseableStream` with deadlines, exact reads and honest closing.
-
-    Made by `tcp_connect`, `TcpListener.accept` or `TcpStream.from_socket`.
-    """
-
-    __slots__ = ()
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family in (socket.AF_INET, socket.AF_INET6)
-
-    @staticmethod
-    def _address(name: Any) -> Endpoint:
-        return as_endpoint(tuple(name))

@@ -1,35 +1,29 @@
-"""Listening sockets, for TCP and unix-domain streams alike."""
+"""`SocketListener`: what `TcpListener` and `UnixListener` have in common."""
 
 from __future__ import annotations
 
 import errno
 import socket
-import sys
 from abc import abstractmethod
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
-from .._check import check_int
-from .._deadline import to_seconds
-from .._endpoint import Endpoint, EndpointLike, as_endpoint
-from .._messages import call_exceeded, call_late, connect_error, own_words
-from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from .._text import printable, shown
-from .attempt import load_reports, sockaddr_of
-from .sockets import options as sockopts
-from .sockets.open import adopt, check_socket, open_stream_socket, set_options
-from .sockets.stream_socket import StreamSocket, close_on_error, errno_of
-from .sockets.waiting import Expired
-from .streams.byte_stream import ByteStream, TcpStream
+from ..._check import check_int
+from ..._deadline import to_seconds
+from ..._messages import call_exceeded, call_late
+from ..._text import printable, shown
+from ..sockets.open import adopt, check_socket
+from ..sockets.stream_socket import StreamSocket, close_on_error
+from ..sockets.waiting import Expired
+from ..streams.byte_stream import ByteStream
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from .._report import Phase
 
 A = TypeVar("A")
 S = TypeVar("S", bound="ByteStream[Any]", covariant=True)  # noqa: PLC0105
@@ -172,90 +166,3 @@ def _is_listening(sock: trio.socket.SocketType | socket.socket) -> bool:
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except OSError:
         return True  # macOS has no such option: the first accept will tell
-
-
-@final
-class TcpListener(SocketListener[TcpStream, Endpoint]):
-    """A listening TCP socket: a `trio.abc.Listener` whose accepts have deadlines. Made by `tcp_listen`."""
-
-    __slots__ = ("_options",)
-
-    def __init__(self, sock: StreamSocket, name: Endpoint, options: SocketOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(sock, name)
-        self._options = options
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it listens, with the port that was chosen."""
-        return self._name
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family in (socket.AF_INET, socket.AF_INET6)
-
-    @staticmethod
-    def _address(name: Any) -> Endpoint:
-        return as_endpoint(tuple(name))
-
-    def _stream(self, sock: StreamSocket, name: Any) -> TcpStream:
-        if sys.platform != "linux":  # where accepted sockets inherit the listener's options, tcp(7)
-            try:
-                sock.set_options(sockopts.accepted(self._options))
-            except OSError:
-                pass  # the connection is already gone; the first receive or send will say so
-        return TcpStream(sock, self._address(name))
-
-
-async def tcp_listen(
-    endpoint: EndpointLike, *, backlog: int | None = None, options: SocketOptions = DEFAULT_OPTIONS
-) -> TcpListener:
-    """Listen on one numeric address. A checkpoint; never waits.
-
-    The address can be bound again at once after a restart (SO_REUSEADDR). ``::`` takes IPv4 too unless
-    `SocketOptions.v6only` is set.
-
-    Args:
-      endpoint: where to listen; port 0 asks for any free port, which the listener's `endpoint` then has.
-      backlog: how many connections may wait to be accepted, see listen(2); None for as many as the system allows.
-      options: set on the listener; accepted connections have them too.
-
-    Returns:
-      The listener.
-
-    Raises:
-      OSError: EADDRINUSE, another socket listens there; EADDRNOTAVAIL, the address is not of this machine; EACCES, the
-        port needs more rights; ENODEV, the zone names no interface; EMFILE and kin. The text begins with "local:".
-      TypeError: an argument has the wrong type.
-      ValueError: the endpoint is a name or malformed, or the backlog is negative.
-
-    See bind(2), listen(2) and ip(7).
-    """
-    endpoint = as_endpoint(endpoint)
-    size = check_backlog(backlog)
-    check_options(options)
-    load_reports()
-    await checkpoint()
-    started = current_time()
-    family = endpoint.family
-    phase: Phase = "socket"
-    sock: StreamSocket | None = None
-    try:
-        address = sockaddr_of(endpoint)
-        plan = sockopts.listening(options, family)
-        sock = open_stream_socket(family, listening=True)
-        set_options(sock, plan, options)
-        phase = "bind"
-        await sock.bind(address)
-        sock.listen(size)
-        name = sock.getsockname()
-    except OSError as exc:
-        if sock is not None:
-            sock.close()
-        raise connect_error(
-            errno_of(exc), phase, endpoint, "this machine", current_time() - started, own_words(exc)
-        ) from None
-    except BaseException:
-        if sock is not None:
-            sock.close()
-        raise
-    return TcpListener(sock, as_endpoint(tuple(name)), options)

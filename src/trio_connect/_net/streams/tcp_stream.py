@@ -1,0 +1,29 @@
+"""`TcpStream`: a byte stream whose addresses are endpoints."""
+
+from __future__ import annotations
+
+from socket import AF_INET, AF_INET6
+from typing import Any, final
+
+from ..._endpoint import Endpoint, as_endpoint
+from .byte_stream import ByteStream
+
+__all__ = ["TcpStream"]
+
+
+@final
+class TcpStream(ByteStream[Endpoint]):
+    """A TCP connection: a `trio.abc.HalfCloseableStream` with deadlines, exact reads and honest closing.
+
+    Made by `tcp_connect`, `TcpListener.accept` or `TcpStream.from_socket`.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def _is_family(family: int) -> bool:
+        return family in (AF_INET, AF_INET6)
+
+    @staticmethod
+    def _address(name: Any) -> Endpoint:
+        return as_endpoint(tuple(name))
