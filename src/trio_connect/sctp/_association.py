@@ -484,7 +484,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
 def _payload(data: object) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data must be bytes, bytearray or memoryview, got {type(data).__name__}")
-    payload = bytes(data)
+    payload = bytes(data)  # pyright: ignore[reportUnknownArgumentType] - a memoryview of anything
     if not payload:
         raise ValueError("data must not be empty: SCTP has no message without data, RFC 9260 section 3.3.1")
     return payload

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import socket
 import sys
 
-from . import _wire as wire
+from .._messages import strerror
+from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
 from ._values import Availability
 
 _LOAD = "load it with: modprobe sctp (on Debian and Ubuntu it may be in the package linux-modules-extra-$(uname -r))"
@@ -38,7 +40,7 @@ def availability() -> Availability:
                     reason="the kernel cannot sign SCTP's cookies: load the module with: modprobe hmac "
                     "(or set net.sctp.cookie_hmac_alg=none)",
                 )
-            return Availability(ok=False, reason=f"SCTP sockets cannot listen here: {exc.strerror}")
+            return Availability(ok=False, reason=f"SCTP sockets cannot listen here: {strerror(exc.errno or errno.EIO)}")
     return Availability(ok=True)
 
 
@@ -48,8 +50,8 @@ def _why(exc: OSError) -> str:
             f"this process may not make SCTP sockets ({exc.strerror}): a policy such as SELinux or seccomp forbids it"
         )
     if exc.errno not in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT):
-        return f"no SCTP socket can be made: {exc.strerror}"
-    release = os.uname().release
+        return f"no SCTP socket can be made: {strerror(exc.errno or errno.EIO)}"
+    release = platform.release()
     if os.path.exists("/proc/net/sctp"):
         return f"the kernel {release} has SCTP, but not for this family of addresses"
     folder = f"/lib/modules/{release}"

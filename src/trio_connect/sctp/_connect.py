@@ -29,7 +29,7 @@ from .._net.sockets.waiting import park
 from .._report import Attempt, Cause, ConnectReport, Outcome
 from .._text import shown
 from .._trace import RaceFinished
-from . import _wire as wire
+from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
 from ._association import Association, SctpObserver, Teller, check_ppid
 from ._availability import availability
 from ._socket import SctpSocket, factory_installed, family_of, open_socket

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
@@ -21,7 +22,7 @@ import attrs
 import trio
 
 from .._endpoint import Endpoint
-from . import _wire as wire
+from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
 from ._values import Path, SctpTuning
 from ._wire import Notification, ReceiveInfo, Status
 
@@ -264,6 +265,8 @@ class KernelSctpSocket(SctpSocket):
         Raises:
           OSError: EPROTONOSUPPORT or ESOCKTNOSUPPORT, the kernel has no SCTP.
         """
+        if sys.platform != "linux":  # FreeBSD has SCTP as well, with other numbers for its options
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
         sock = socket.socket(family, socket.SOCK_STREAM, wire.SOL_SCTP)
         made = cls(sock)
         try:
@@ -351,12 +354,16 @@ class KernelSctpSocket(SctpSocket):
         self._set_path_parameters(tuning)
 
     def receive(self) -> Piece | Notification:
+        if sys.platform == "win32":  # `make` has refused; the socket module has no such names there
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
         data, control, flags, _ = self._sock.recvmsg(65536, wire.RCVINFO_SPACE)
         if flags & wire.MSG_NOTIFICATION:
             return wire.unpack_notification(data)
         return Piece(data, bool(flags & socket.MSG_EOR), wire.unpack_receive(control))
 
     def send(self, data: bytes, *, stream: int, ppid: int, unordered: bool, ttl: int | None) -> None:
+        if sys.platform == "win32":  # `make` has refused; the socket module has no such names there
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
         control = wire.pack_send(stream=stream, ppid=ppid, unordered=unordered, ttl=ttl)
         self._sock.sendmsg([data], control, socket.MSG_NOSIGNAL)
 

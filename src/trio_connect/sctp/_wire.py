@@ -377,11 +377,13 @@ def unpack_notification(data: bytes) -> Notification:
     kind, _, _ = _unpack(_NOTIFICATION, data)
     at = _NOTIFICATION.size
     if kind == ASSOC_CHANGE:
-        state, error, outbound, inbound, _ = _unpack(_ASSOC_CHANGE, data, at)
-        if state < len(_ASSOC_STATES):
+        change: int
+        change, error, outbound, inbound, _ = _unpack(_ASSOC_CHANGE, data, at)
+        if change < len(_ASSOC_STATES):
             # The cause code is passed on as it stands in the ABORT chunk.
-            return AssociationEvent(_ASSOC_STATES[state], int.from_bytes(error, "big"), outbound, inbound)
+            return AssociationEvent(_ASSOC_STATES[change], int.from_bytes(error, "big"), outbound, inbound)
     elif kind == PEER_ADDR_CHANGE:
+        state: int
         storage, state, _, _ = _unpack(_PADDR_CHANGE, data, at)
         if 0 <= state < len(_PATH_CHANGES):
             return PathEvent(unpack_address(storage)[0], _PATH_CHANGES[state])

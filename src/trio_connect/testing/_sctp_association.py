@@ -158,9 +158,9 @@ class End:
     def _init_arrived(self, host: SctpHost, source: str, to: str, given: tuple[str, ...]) -> None:
         listener = host.listeners.get((to, self.peer_port))
         if listener is None or listener.is_full():
-            self.net.carry(host, (to,), source, lambda *_: self._cannot_start(errno.ECONNREFUSED))
+            self.net.send(host, (to,), source, lambda: self._cannot_start(errno.ECONNREFUSED))
         else:
-            self.net.carry(host, (to,), source, lambda *_: self._acknowledged(listener, to, source, given))
+            self.net.send(host, (to,), source, lambda: self._acknowledged(listener, to, source, given))
 
     def _acknowledged(self, listener: Listening, to: str, source: str, given: tuple[str, ...]) -> None:
         if self.state != "connecting":
@@ -171,10 +171,10 @@ class End:
         def arrived(host: SctpHost, _: str) -> None:
             if not made:
                 if listener.is_closed or listener.is_full():
-                    self.net.carry(host, (to,), source, lambda *_: self._cannot_start(errno.ECONNREFUSED))
+                    self.net.send(host, (to,), source, lambda: self._cannot_start(errno.ECONNREFUSED))
                     return
                 made.append(listener.admit(self, source))
-            self.net.carry(host, (to,), source, lambda *_: self._up(made[0], to, given))
+            self.net.send(host, (to,), source, lambda: self._up(made[0], to, given))
 
         def cookie() -> None:
             if self.state == "echoed":
@@ -262,7 +262,7 @@ class End:
 
         def reached(_: SctpHost, source: str) -> None:
             if peer.state == "dead" and not peer.is_finished:
-                self.net.carry(peer.host, peer.local, source, lambda *_: self.lost(errno.ECONNRESET, 0))
+                self.net.send(peer.host, peer.local, source, lambda: self.lost(errno.ECONNRESET, 0))
             else:
                 arrive(peer, source)
 
@@ -328,7 +328,7 @@ class End:
     def arrived(self, chunk: _Chunk, source: str, acknowledge: Callable[[], None]) -> None:
         """Take a chunk, and let the sender know."""
         if self.state != "up" or chunk.has_arrived:
-            self.net.carry(self.host, self.local, source, lambda *_: acknowledge())
+            self.net.send(self.host, self.local, source, acknowledge)
         elif self.socket.unread < BUFFER:
             self._take(chunk, source, acknowledge)
         else:
@@ -344,7 +344,7 @@ class End:
 
     def _take(self, chunk: _Chunk, source: str, acknowledge: Callable[[], None]) -> None:
         chunk.has_arrived = True
-        self.net.carry(self.host, self.local, source, lambda *_: acknowledge())
+        self.net.send(self.host, self.local, source, acknowledge)
         if chunk.info.unordered:
             self._deliver(chunk)
             return
@@ -388,7 +388,7 @@ class End:
         timer = way.heartbeat = self.net.later(way.rto, unanswered)
         self._packet(
             way.address,
-            lambda peer, source: self.net.carry(peer.host, peer.local, source, lambda *_: answered()),
+            lambda peer, source: self.net.send(peer.host, peer.local, source, answered),
         )
 
     # ------------------------------------------------------------------ the end
@@ -426,7 +426,7 @@ class End:
             self.socket.changed()
             self._go_on()
         elif is_answer and peer is not None:
-            self.net.carry(self.host, self.local, source, lambda *_: peer.finish())
+            self.net.send(self.host, self.local, source, peer.finish)
             self.finish()
 
     def finish(self) -> None:
@@ -442,7 +442,7 @@ class End:
         peer = self.peer
         if self.state == "up" and peer is not None:
             to = self._best().address
-            self.net.carry(self.host, self.local, to, lambda *_: peer.lost(errno.ECONNRESET, _USER_ABORT))
+            self.net.send(self.host, self.local, to, lambda: peer.lost(errno.ECONNRESET, _USER_ABORT))
         self._die()
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ class Looking(Protocol):
 
     def look(self) -> None:
         """Notice that paths were cut or healed."""
+        ...
 
 
 class Listening(Protocol):
@@ -35,9 +36,11 @@ class Listening(Protocol):
 
     def is_full(self) -> bool:
         """Say whether as many associations wait to be accepted as may."""
+        ...
 
     def admit(self, client: Any, source: str) -> Any:
         """Make this end of an association that a client has begun."""
+        ...
 
 
 class SctpHost:
@@ -112,6 +115,10 @@ class Fabric:
     def carries(self, source: str | None, to: str) -> bool:
         """Say whether a packet arrives now."""
         return source is not None and to in self.hosts and not self.down & {source, to}
+
+    def send(self, sender: SctpHost, local: tuple[str, ...], to: str, action: Callable[[], None]) -> None:
+        """Send a packet that does something when it arrives."""
+        self.carry(sender, local, to, lambda _host, _source: action())
 
     def carry(self, sender: SctpHost, local: tuple[str, ...], to: str, arrive: Callable[[SctpHost, str], None]) -> None:
         """Send a packet. It arrives with the host that it reached and the address it came from, or not at all."""
