@@ -487,7 +487,8 @@ async def test_the_kernels_own_timeout_is_told_from_our_deadline():
         other.listen()
         raw.connect(other.getsockname())
         client = dill.tcp_fromfd(raw.detach())
-        from trio_connect.libdill._handles import TcpConnection, look_up
+        from trio_connect.libdill._handles import look_up
+        from trio_connect.libdill._kinds import TcpConnection
 
         thing = look_up(client)
         assert isinstance(thing, TcpConnection)

@@ -9,6 +9,7 @@ What differs and why is on the documentation page "libdill".
 """
 
 from .._deadline import now as now
+from .._relabel import relabel as _relabel
 from ._addresses import IPADDR_IPV4 as IPADDR_IPV4
 from ._addresses import IPADDR_IPV6 as IPADDR_IPV6
 from ._addresses import IPADDR_MAXSTRLEN as IPADDR_MAXSTRLEN
@@ -102,7 +103,5 @@ __all__ = [
     "tcp_listener_fromfd",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        _value.__module__ = __name__
+for _name in __all__:
+    _relabel(globals()[_name], __name__)

@@ -12,7 +12,7 @@ import attrs
 from .._check import check_int
 from .._endpoint import Endpoint
 from .._text import shown
-from ._handles import check_not_null, failure
+from ._failures import check_not_null, failure
 from ._interfaces import interface_address
 
 IPADDR_IPV4: Final = 1

@@ -10,7 +10,9 @@ import attrs
 
 from .._check import SIZE_LIMIT, check_int
 from .._text import shown
-from ._handles import IpcConnection, TcpConnection, check_deadline, failure, find, refuse
+from ._failures import check_deadline, failure, refuse
+from ._handles import find
+from ._kinds import IpcConnection, TcpConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

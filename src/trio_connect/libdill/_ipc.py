@@ -10,7 +10,9 @@ from .._net import unix
 from .._net.listeners.unix_listener import UnixListener, listen_on_path
 from .._net.streams.unix_stream import UnixStream
 from .._text import shown
-from ._handles import IpcConnection, IpcListening, add, check_deadline, check_not_null, failure, find, refuse
+from ._failures import check_deadline, check_not_null, failure, refuse
+from ._handles import add, find
+from ._kinds import IpcConnection, IpcListening
 from ._sockets import accept, check_backlog, close, done, wrap
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from .._net.names.system import SYSTEM_RESOLVER, SystemLookup
 from .._net.sockets.waiting import Expired, within
 from .._text import printable, shown
 from ._addresses import check_ipaddr, check_mode, check_name, check_port, ipaddr, literal
-from ._handles import check_deadline, check_not_null, failure
+from ._failures import check_deadline, check_not_null, failure
 
 if TYPE_CHECKING:
     from socket import AddressFamily

@@ -12,7 +12,9 @@ import trio
 from trio.lowlevel import checkpoint, notify_closing
 
 from .._check import check_int
-from ._handles import Connection, Listening, check_deadline, failure, refuse, remove
+from ._failures import check_deadline, failure, refuse
+from ._handles import remove
+from ._kinds import Connection, Listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -11,7 +11,9 @@ from .._net.listeners import tcp_listener
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.streams.tcp_stream import TcpStream
 from ._addresses import check_ipaddr, endpoint_of, ipaddr
-from ._handles import TcpConnection, TcpListening, add, check_deadline, failure, find
+from ._failures import check_deadline, failure
+from ._handles import add, find
+from ._kinds import TcpConnection, TcpListening
 from ._sockets import accept, check_backlog, close, done, wrap
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)

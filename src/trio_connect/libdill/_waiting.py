@@ -18,7 +18,7 @@ from .._deadline import to_seconds
 from .._messages import call_exceeded
 from .._net.sockets.waiting import park
 from .._text import shown
-from ._handles import check_deadline, failure, refuse
+from ._failures import check_deadline, failure, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
