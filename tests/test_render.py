@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_connect import TimelineRow, draw_timeline
-from trio_connect._render import SIGNS, Ending, cut_end, cut_middle, duration
+from trio_connect._render import SIGNS, Ending, cut_end, cut_middle
 
 TIMES = st.floats(0, 1e6)
 ROWS = st.builds(
@@ -48,17 +48,6 @@ def test_cuts_keep_what_fits(text: str, most: int) -> None:
     head, tail = middle[: (most - 2) // 2], middle[-((most - 3) // 2) :]
     assert text.startswith(head)
     assert text.endswith(tail)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"), (0.00004, "0.04 ms"), (0.00123, "1.2 ms"), (0.005, "5 ms"), (0.0126, "13 ms"), (0.25, "250 ms"),
-        (9.999, "9999 ms"), (10.04, "10.0 s"), (3600, "3600.0 s"),
-    ],
-)  # fmt: skip
-def test_times_have_two_or_three_digits(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_details_are_left_out_from_the_last_on_where_there_is_no_room() -> None:

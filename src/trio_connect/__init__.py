@@ -20,6 +20,7 @@ from ._errors import ResolveFailed as ResolveFailed
 from ._net.streams.tcp_stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._options import SocketOptions as SocketOptions
+from ._relabel import relabel as _relabel
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
@@ -159,14 +160,9 @@ _LATER: _typing.Final = {
 }
 
 
-def _call_it_ours(value: object) -> None:
-    """Have reprs, tracebacks and pickles say where users import a name from."""
-    if getattr(value, "__module__", "").startswith(f"{__name__}._"):
-        value.__module__ = __name__
-
-
-for _value in [globals()[_name] for _name in __all__ if _name not in _LATER]:
-    _call_it_ours(_value)
+for _name in __all__:
+    if _name not in _LATER:
+        _relabel(globals()[_name], __name__)
 
 if not _typing.TYPE_CHECKING:
 
@@ -176,7 +172,7 @@ if not _typing.TYPE_CHECKING:
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(_import_module(f"{__name__}.{_LATER[name]}"), name)
-        _call_it_ours(value)
+        _relabel(value, __name__)
         globals()[name] = value
         return value
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from ._check import check_float, check_range
+from ._durations import microseconds
 from ._repr import changed_repr
 from ._text import shown
 
@@ -70,10 +71,6 @@ class Answer:
             raise ValueError(f"a name that does not exist has no addresses, got {shown(self.addresses)}")
 
 
-def _us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1e6)
-
-
 @attrs.frozen(kw_only=True, repr=False)
 class Lookup:
     """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
@@ -99,10 +96,10 @@ class Lookup:
         return {
             "host": self.host,
             "kind": self.kind,
-            "started_us": _us(self.started),
-            "ended_us": _us(self.ended),
+            "started_us": microseconds(self.started),
+            "ended_us": microseconds(self.ended),
             "addresses": None if answer is None else list(answer.addresses),
-            "ttl_us": None if answer is None else _us(answer.ttl),
+            "ttl_us": None if answer is None else microseconds(answer.ttl),
             "name_exists": None if answer is None else answer.name_exists,
             "errno": None if self.error is None else self.error.errno,
             "error": None if self.error is None else str(self.error),

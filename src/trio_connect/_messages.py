@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
+from ._durations import duration, milliseconds
 from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
 from ._text import printable
 
@@ -72,16 +73,6 @@ def one_line(text: str) -> str:
     joined = " ".join(text[: _LONGEST_REASON * 4].split())
     is_whole = len(joined) <= _LONGEST_REASON and len(text) <= _LONGEST_REASON * 4
     return printable(joined if is_whole else f"{joined[: _LONGEST_REASON - 3]}...")
-
-
-def milliseconds(seconds: float) -> str:
-    """Return the duration of an attempt for a message."""
-    return f"{seconds * 1000:.1f} ms"
-
-
-def duration(seconds: float) -> str:
-    """Return the duration of a whole call for a message."""
-    return f"{seconds:.2f} s" if seconds >= 1 else milliseconds(seconds)
 
 
 def is_local(code: int, phase: Phase) -> bool:

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias, cast
 import attrs
 
 from ._check import check_int
+from ._durations import short_duration
 from ._text import shown
 
 __all__ = ["TimelineRow", "draw_timeline"]
@@ -77,7 +78,7 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
     check_width(width)
     rows = _checked(rows)
     end = max((at for row in rows for at in (row.started, row.ended) if at is not None), default=0.0)
-    starts = max((len(duration(row.started)) for row in rows if row.started is not None), default=0)
+    starts = max((len(short_duration(row.started)) for row in rows if row.started is not None), default=0)
     label = min(max((len(row.label) for row in rows), default=0), width * 3 // 10)
     # Between the three columns stand two spaces each; a bar ends with its sign.
     room = width - label - 4
@@ -91,7 +92,7 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
         for row in rows
     ]
     if end:
-        lines.insert(0, f"{'':{label}}  0{duration(end):>{bar - 1}}")
+        lines.insert(0, f"{'':{label}}  0{short_duration(end):>{bar - 1}}")
     if legend:
         lines += _legend(rows, width)
     return "\n".join(lines)
@@ -126,16 +127,6 @@ def cut_end(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: max(most - 3, 0)]}..."[: max(most, 0)]
 
 
-def duration(seconds: float) -> str:
-    """Return a time for a picture, where two or three digits are enough."""
-    value = seconds * 1000
-    if value >= 10_000:
-        return f"{seconds:.1f} s"
-    if value >= 10:
-        return f"{value:.0f} ms"
-    return f"{round(value, 1 if value >= 1 else 2):g} ms"
-
-
 def _legend(rows: Sequence[TimelineRow], width: int) -> list[str]:
     there = {row.ending for row in rows if row.started is not None}
     lines: list[str] = []
@@ -161,8 +152,8 @@ def _bar(row: TimelineRow, end: float, width: int) -> str:
 def _words(row: TimelineRow, starts: int, width: int, details: tuple[str, ...]) -> str:
     if row.started is None:
         return cut_end(row.text, width)
-    head = f"at {duration(row.started):>{starts}}: "
-    took = "" if row.ended is None or row.ended == row.started else f" after {duration(row.ended - row.started)}"
+    head = f"at {short_duration(row.started):>{starts}}: "
+    took = "" if row.ended is None or row.ended == row.started else f" after {short_duration(row.ended - row.started)}"
     # How long it took is never cut: a reason may be long, and its beginning says the most.
     text = cut_end(row.text, width - len(head) - len(took))
     words = cut_end(f"{head}{text}{took}", width)

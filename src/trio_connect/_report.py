@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
+from ._durations import microseconds, short_duration
 from ._endpoint import Endpoint, Source
-from ._render import Ending, TimelineRow, cut_middle, draw_timeline, duration
+from ._render import Ending, TimelineRow, cut_middle, draw_timeline
 from ._repr import changed_repr
 from ._text import printable
 
@@ -27,10 +28,6 @@ Outcome: TypeAlias = Literal["won", "lost", "failed", "timed out", "skipped", "n
 """How an attempt ended."""
 
 SCHEMA_VERSION: Final = 1
-
-
-def _us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1e6)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -75,8 +72,8 @@ class Attempt:
             "endpoint": str(self.endpoint),
             "source": None if self.source is None else str(self.source),
             "cause": self.cause,
-            "started_us": _us(self.started),
-            "ended_us": _us(self.ended),
+            "started_us": microseconds(self.started),
+            "ended_us": microseconds(self.ended),
             "phase": self.phase,
             "outcome": self.outcome,
             "errno": self.errno,
@@ -148,18 +145,18 @@ class ConnectReport:
     def _result(self, width: int) -> str:
         winner = self.winner
         if winner is None:
-            return f"no connection after {duration(self.elapsed)}"
+            return f"no connection after {short_duration(self.elapsed)}"
         others = len(self.tried) - 1
         waste = f", {others} other attempt{'' if others == 1 else 's'}" if others > 0 else ""
-        tail = f" in {duration(self.elapsed)}{waste}"
+        tail = f" in {short_duration(self.elapsed)}{waste}"
         return f"connected to {cut_middle(str(winner.endpoint), width - len('connected to ') - len(tail))}{tail}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-safe data: versioned, times in whole microseconds, null for not measured."""
         return {
             "version": SCHEMA_VERSION,
-            "started_at_us": _us(self.started_at),
-            "elapsed_us": _us(self.elapsed),
+            "started_at_us": microseconds(self.started_at),
+            "elapsed_us": microseconds(self.elapsed),
             "lookups": [lookup.to_dict() for lookup in self.lookups],
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "winner": next((i for i, attempt in enumerate(self.attempts) if attempt.outcome == "won"), None),

@@ -10,6 +10,7 @@ from .._outbound_values import Backoff as Backoff
 from .._outbound_values import Candidate as Candidate
 from .._outbound_values import OutboundPolicy as OutboundPolicy
 from .._outbound_values import Rate as Rate
+from .._relabel import relabel as _relabel
 from ._decisions import DestinationDelayed as DestinationDelayed
 from ._decisions import DestinationFailed as DestinationFailed
 from ._decisions import DestinationRejected as DestinationRejected
@@ -61,7 +62,5 @@ __all__ = [
     "open_outbound",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith((f"{__name__}._", "trio_connect._")):
-        _value.__module__ = __name__
+for _name in __all__:
+    _relabel(globals()[_name], __name__, f"{__name__}._", "trio_connect._")

@@ -4,6 +4,7 @@ For scanners, health checkers, crawlers, and whatever mixes many kinds of operat
 connection in a nursery is simpler when each connection leads its own life; see the documentation.
 """
 
+from .._relabel import relabel as _relabel
 from ._interface import Accepted as Accepted
 from ._interface import Failed as Failed
 from ._interface import IOQueue as IOQueue
@@ -38,7 +39,5 @@ __all__ = [
     "open_queue_set",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        _value.__module__ = __name__
+for _name in __all__:
+    _relabel(globals()[_name], __name__)

@@ -4,6 +4,7 @@ What `sctp_connectx` of FreeBSD and Linux does, from Trio: cancellable, with dea
 place of three seconds. Whether it can be used here, `availability` says.
 """
 
+from .._relabel import relabel as _relabel
 from ._association import Association as Association
 from ._association import SctpObserver as SctpObserver
 from ._availability import availability as availability
@@ -44,7 +45,5 @@ __all__ = [
     "set_socket_factory",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        _value.__module__ = __name__
+for _name in __all__:
+    _relabel(globals()[_name], __name__)

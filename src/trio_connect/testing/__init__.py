@@ -42,7 +42,8 @@ __all__ = [
     "run",
 ]
 
-# What users see in reprs and tracebacks is where they import it from.
+# What users see in reprs and tracebacks is where they import it from. The package has a helper for this, which is not
+# public, and this folder uses public names only.
 for _value in [globals()[_name] for _name in __all__]:
     if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
         _value.__module__ = __name__

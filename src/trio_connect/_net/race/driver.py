@@ -27,9 +27,10 @@ from trio.lowlevel import (
     wait_writable,
 )
 
+from ..._durations import milliseconds
 from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
-from ..._messages import milliseconds, race_exceeded, race_late
+from ..._messages import race_exceeded, race_late
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
 from ..attempt import PENDING, describe_source, poll

@@ -1,0 +1,34 @@
+"""Public names say that they are of the package that users import them from."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_connect._relabel import relabel
+
+
+def made(module: str) -> type[object]:
+    return type("Made", (), {"__module__": module})
+
+
+def test_what_a_private_module_of_the_package_has_is_the_packages() -> None:
+    value = made("trio_connect.queues._set")
+    relabel(value, "trio_connect.queues")
+    assert value.__module__ == "trio_connect.queues"
+
+
+@pytest.mark.parametrize("module", ["trio_connect", "trio_connect._policy", "trio_connect.queues", "trio"])
+def test_what_another_package_has_stays_its_own(module: str) -> None:
+    value = made(module)
+    relabel(value, "trio_connect.queues")
+    assert value.__module__ == module
+
+
+def test_a_package_may_have_modules_elsewhere() -> None:
+    value = made("trio_connect._outbound_values")
+    relabel(value, "trio_connect.outbound", "trio_connect.outbound._", "trio_connect._")
+    assert value.__module__ == "trio_connect.outbound"
+
+
+def test_what_knows_no_module_is_left_alone() -> None:
+    relabel(1, "trio_connect")
