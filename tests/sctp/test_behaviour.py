@@ -568,6 +568,12 @@ async def test_a_connect_that_is_cancelled_at_any_step_leaves_nothing(net: Net, 
                 await association.abort()
 
             await sweep(connect, rounds=1, counters=counters)
+
+    async def listen() -> None:
+        async with net.listening():
+            pass
+
+    await sweep(listen, rounds=1, modes=("before", "deadline"), counters=counters)
     await net.no_association(of_server=False)
 
 

@@ -50,6 +50,40 @@ async def test_an_icmp_error_of_a_losing_path_stands_in_so_error_of_an_associati
             assert [each.outcome for each in client.report.attempts] == ["lost", "won"]
 
 
+async def answer_protocol_unreachable(kernel: GuestNet, host: str) -> None:
+    """Answer SCTP as a machine without it does. The server has it, so what it sends from this address is dropped."""
+    kernel.server.ip("route add blackhole default table 77", f"rule add from {host} ipproto sctp table 77")
+    with kernel.server.inside():
+        incoming = socket.socket(socket.AF_INET, socket.SOCK_RAW, wire.SOL_SCTP)
+        outgoing = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with incoming, outgoing:
+        incoming.setblocking(False)
+        outgoing.bind((host, 0))
+        while True:
+            await trio.lowlevel.wait_readable(incoming)
+            packet, (peer, _) = incoming.recvfrom(2048)
+            if socket.inet_ntoa(packet[16:20]) == host:
+                # RFC 792: type 3, code 2, and the beginning of the packet.
+                body = struct.pack("!BBHI", 3, 2, 0, 0) + packet[:60]
+                total = sum(struct.unpack("!34H", body))
+                total = (total & 0xFFFF) + (total >> 16)
+                checksum = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+                outgoing.sendto(body[:2] + checksum + body[4:], (peer, 0))
+
+
+async def test_a_host_without_sctp_is_dropped_like_one_that_refuses(kernel: GuestNet) -> None:
+    async with kernel.listening(), trio.open_nursery() as nursery:
+        nursery.start_soon(answer_protocol_unreachable, kernel, kernel.closed_hosts[0])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        started = trio.current_time()
+        async with await kernel.connected(kernel.closed_hosts[0], kernel.server_hosts[1]) as client:
+            assert trio.current_time() - started < 0.15
+            first, second = client.report.attempts
+            assert (first.outcome, first.errno, second.outcome) == ("failed", errno.ENOPROTOOPT, "won")
+        kernel.server.ip(f"rule del from {kernel.closed_hosts[0]} ipproto sctp table 77")
+        nursery.cancel_scope.cancel()
+
+
 async def test_ipv6_beside_ipv4(kernel: GuestNet) -> None:
     # IPv4 first: to who came over IPv6 the kernel lists no private IPv4 address (net.sctp.addr_scope_policy).
     peers = kernel.peers(kernel.server_hosts[1], "fd00:0::2")
