@@ -31,6 +31,7 @@ from trio_connect import (
 )
 from trio_connect._net import attempt
 from trio_connect._net.sockets.kernel_socket import new_socket
+from trio_connect._net.sockets.local_ports import local_ports
 
 PAGE = Path(__file__).parent.parent / "docs" / "evidence" / "regressions.md"
 
@@ -112,7 +113,7 @@ async def test_finding_4_also_when_the_kernel_chose_the_port(
     monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily
 ) -> None:
     host = faults.LOOPBACK[family]
-    port = next(port for port in attempt.local_ports() if is_free(host, port))
+    port = next(port for port in local_ports() if is_free(host, port))
 
     def narrowed(family: int) -> Any:
         sock = new_socket(family)

@@ -36,7 +36,6 @@ if _typing.TYPE_CHECKING:
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
     from ._net.connect import resolve as resolve
-    from ._net.connectx import RaceOptions as RaceOptions
     from ._net.connectx import connectx as connectx
     from ._net.listeners.tcp_listener import TcpListener as TcpListener
     from ._net.listeners.tcp_listener import tcp_listen as tcp_listen
@@ -47,6 +46,7 @@ if _typing.TYPE_CHECKING:
     from ._net.names.resolve import SrvResolver as SrvResolver
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
+    from ._net.race.plan import RaceOptions as RaceOptions
     from ._net.streams.unix_stream import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
     from ._policy import RacePolicy as RacePolicy
@@ -131,7 +131,7 @@ _LATER: _typing.Final = {
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",
-    "RaceOptions": "_net.connectx",
+    "RaceOptions": "_net.race.plan",
     "connectx": "_net.connectx",
     "TcpListener": "_net.listeners.tcp_listener",
     "tcp_listen": "_net.listeners.tcp_listener",

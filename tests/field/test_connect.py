@@ -35,8 +35,8 @@ from trio_connect import (
     connectx,
     now,
 )
-from trio_connect._net import attempt
 from trio_connect._net.race import driver as race_driver
+from trio_connect._net.sockets import local_ports
 from trio_connect.queues import open_queue_set
 from trio_connect.testing import VirtualNetwork
 
@@ -45,19 +45,19 @@ def test_field_03_the_range_of_local_ports_is_read_again(monkeypatch: pytest.Mon
     """A change of ip_local_port_range in a running program is seen within a second, so no self-connect is missed."""
     file = tmp_path / "ip_local_port_range"
     time = 1000.0
-    monkeypatch.setattr(attempt, "_RANGE_FILE", str(file))
-    monkeypatch.setattr(attempt, "monotonic", lambda: time)
+    monkeypatch.setattr(local_ports, "_FILE", str(file))
+    monkeypatch.setattr(local_ports, "monotonic", lambda: time)
     file.write_text("32768\t60999\n")
-    attempt.forget_local_ports()
+    local_ports.forget_local_ports()
     try:
-        assert attempt.local_ports() == range(32768, 61000)
+        assert local_ports.local_ports() == range(32768, 61000)
         file.write_text("20000\t20001\n")
         time += 0.999
-        assert attempt.local_ports() == range(32768, 61000), "it is not read for every connect"
+        assert local_ports.local_ports() == range(32768, 61000), "it is not read for every connect"
         time += 0.001
-        assert attempt.local_ports() == range(20000, 20002)
+        assert local_ports.local_ports() == range(20000, 20002)
     finally:
-        attempt.forget_local_ports()
+        local_ports.forget_local_ports()
 
 
 FAST = SocketOptions(fast_open=True)
@@ -184,13 +184,13 @@ async def test_field_09_a_list_is_reported_as_a_whole(vnet: VirtualNetwork, auto
 async def test_field_02_nothing_of_a_race_is_built_before_the_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handshake that must be waited for costs connectx no more than tcp_connect, until the next start is due."""
     built: list[object] = []
-    init = race_driver.RaceDriver.__init__
+    init = race_driver._Driver.__init__
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> None:
         built.append(self)
         init(self, *args, **kwargs)
 
-    monkeypatch.setattr(race_driver.RaceDriver, "__init__", counted)
+    monkeypatch.setattr(race_driver._Driver, "__init__", counted)
     async with no_leaks():
         with faults.black_hole() as hole, faults.black_hole() as other:
             with trio.move_on_after(0.05) as scope:

@@ -37,8 +37,8 @@ from trio_connect import (
     unix_connect,
 )
 from trio_connect import libdill as dill
-from trio_connect._net import attempt
 from trio_connect._net.sockets.kernel_socket import FAIR_SHARE, KernelSocket
+from trio_connect._net.sockets.local_ports import local_ports
 from trio_connect.queues import open_queue_set
 from trio_connect.queues._stream_transports import _source_of
 from trio_connect.testing import VirtualNetwork, echo
@@ -127,7 +127,7 @@ async def test_field_40_an_error_at_once_is_a_checkpoint() -> None:
 
 async def test_field_40_a_connection_of_a_fixed_source_port_with_itself_is_refused(sockets: Sockets) -> None:
     """Also where the kernel would never choose that port by itself."""
-    host, port = faults.own_host(), attempt.local_ports().start - 1
+    host, port = faults.own_host(), local_ports().start - 1
     async with no_leaks(counters=sockets.counters):
         with pytest.raises(ConnectionRefusedError, match="refused after"):
             await tcp_connect((host, port), source=Source(ipv4=host, port=port))

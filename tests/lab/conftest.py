@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lab.netlab import Host, NotPermitted, cable
-from trio_connect._net import attempt
+from trio_connect._net.sockets.local_ports import forget_local_ports
 
 _reasons: dict[str, int] = {}
 
@@ -27,11 +27,11 @@ def network() -> Iterator[tuple[Host, Host]]:
         _reasons[str(exc)] = _reasons.get(str(exc), 0) + 1
         pytest.skip(str(exc))
     # What the kernel picks ports from belongs to the namespace.
-    attempt.forget_local_ports()
+    forget_local_ports()
     with client, Host() as server:
         # Or the kernel keeps back some of the errors that it is to send.
         server.sysctl("net.ipv4.icmp_ratelimit", 0)
         server.sysctl("net.ipv6.icmp.ratelimit", 0)
         cable(client, server)
         yield client, server
-    attempt.forget_local_ports()
+    forget_local_ports()

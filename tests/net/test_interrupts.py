@@ -19,9 +19,7 @@ from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
 from trio_connect import RacePolicy, TcpStream, connectx, now, tcp_connect
-from trio_connect._net.race import driver as race_driver
-from trio_connect._net.race import tasks as race_tasks
-from trio_connect._net.race.tasks import LiveAttempt
+from trio_connect._net.race import attempts
 
 OURS = str(Path(trio_connect.__file__).parent)
 pytestmark = pytest.mark.usefixtures("interruptible")
@@ -133,11 +131,13 @@ def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(
 
     followed: list[str] = []
 
-    async def follow(attempt: LiveAttempt, *rest: Any) -> None:
-        followed.append(str(attempt.endpoint))
-        await race_tasks.follow(attempt, *rest)
+    run_attempt = attempts.run_attempt
 
-    monkeypatch.setattr(race_driver, "follow", follow)
+    async def noted(running: attempts.RunningAttempt, *rest: Any) -> None:
+        followed.append(str(running.endpoint))
+        await run_attempt(running, *rest)
+
+    monkeypatch.setattr(attempts, "run_attempt", noted)
     heard = sweep(two_silent_and_one_answering, connect, stride)
     assert len(heard) > 10 * FEW / stride
     assert all(heard)

@@ -24,6 +24,7 @@ from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._engine.spinning import CREDIT, PROBE
 from trio_connect._net import attempt
+from trio_connect._net.sockets import address, local_ports
 from trio_connect._net.sockets import kernel_socket as raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -529,7 +530,7 @@ async def test_a_connection_comes_from_its_source(sockets: Sockets, host: str, s
         if source.interface:
             assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
         if sockets.name == "kernel" and source.address(listener.endpoint.family):
-            assert stream.getsockopt(socket.IPPROTO_IP, attempt._IP_BIND_ADDRESS_NO_PORT) == 1
+            assert stream.getsockopt(socket.IPPROTO_IP, address._IP_BIND_ADDRESS_NO_PORT) == 1
         await accepted.aclose()
 
 
@@ -607,12 +608,12 @@ async def test_a_fake_may_have_no_names() -> None:
 
 
 def test_the_range_of_local_ports_is_read_or_assumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    read = attempt._read_local_ports
+    read = local_ports._read
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     ports = read()
     assert [port for port in (low - 1, low, high, high + 1) if port in ports] == [low, high]
-    monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "missing"))
+    monkeypatch.setattr(local_ports, "_FILE", str(tmp_path / "missing"))
     assert read() == range(1, 65536)
     (tmp_path / "garbage").write_text("x")
-    monkeypatch.setattr(attempt, "_RANGE_FILE", str(tmp_path / "garbage"))
+    monkeypatch.setattr(local_ports, "_FILE", str(tmp_path / "garbage"))
     assert read() == range(1, 65536)

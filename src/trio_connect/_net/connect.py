@@ -9,33 +9,38 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from socket import AF_INET
-from typing import Any, Final, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, final, overload
 
 import trio
 from trio import current_time
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._answer import Lookup, LookupKind
+from .._answer import Lookup
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
 from .._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families
-from .._messages import call_exceeded, call_late, race_failed, resolve_failed
+from .._messages import call_exceeded, call_late, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
 from .._text import printable, shown
 from .._trace import LookupFinished, LookupStarted, Observer
-from .connectx import RaceOptions, check_fast_open, check_race_options, connectx, pair_up
+from .connectx import connectx
 from .names.lookup import Lookups
 from .names.resolve import Resolver, check_host, numeric
 from .names.route import look_up_routes
 from .names.system import SYSTEM_RESOLVER, custom_resolver
 from .names.system_files import policy_table
-from .race.driver import RaceDriver
+from .race.candidates import Offers, pair_up
+from .race.driver import run_race
 from .race.errors import out_of_the_group
+from .race.plan import RaceOptions, RacePlan, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired, within
 from .streams.tcp_stream import TcpStream
+
+if TYPE_CHECKING:
+    from .race.reports import Pair
 
 T = TypeVar("T")
 
@@ -249,17 +254,11 @@ async def connect(
             establish=establish,
         )  # fmt: skip
     check_fast_open(options, establish)
-    call = _ConnectByName(host, port, resolver or SYSTEM_RESOLVER, policy, sources)
-    driver = call.driver = RaceDriver(
-        policy, [], until=until, started=call.started, more=True, options=options, factory=factory_installed(),
-        establish=establish, observer=observer, target=call.what, lookups=lambda: call.lookups.records,
+    plan = RacePlan(
+        policy=policy, sources=sources, options=options, establish=establish, observer=observer,
+        until=until, started=current_time(), factory=factory_installed(), target=f"{host}:{port}",
     )  # fmt: skip
-    value, report = await driver.run(call.feed)
-    if report is not None:
-        if any(attempt.started is not None for attempt in report.attempts):
-            raise race_failed(call.what, report, driver.errors)
-        raise resolve_failed(host, report)
-    return value
+    return await run_race(plan, candidates=_AddressesOfName(host, port, resolver or SYSTEM_RESOLVER, plan))
 
 
 @lru_cache(maxsize=1024)
@@ -268,56 +267,52 @@ def _literal(host: str, port: int) -> Endpoint | None:
     return None if numeric(host) is None else Endpoint(host, port)
 
 
-class _ConnectByName:
-    """One call: its lookups feed its race."""
+@final
+class _AddressesOfName:
+    """The addresses of one name, as candidates of a race."""
 
-    driver: RaceDriver
-
-    def __init__(self, host: str, port: int, resolver: Resolver, policy: RacePolicy, sources: Sequence[Source]) -> None:
-        self.started = current_time()
-        self.what = f"{host}:{port}"
+    def __init__(self, host: str, port: int, resolver: Resolver, plan: RacePlan) -> None:
+        self._host = host
         self._port = port
-        self._policy = policy
-        self._sources = sources
+        self._resolver = resolver
+        self._plan = plan
         self._ask_kernel = _kernel_knows()
         self._endpoints: dict[str, Endpoint] = {}
-        self.lookups = Lookups(
+        self._lookups: Lookups | None = None
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """Those that have ended; once the race is over, all of them."""
+        return () if self._lookups is None else self._lookups.records
+
+    async def run(self, race: Offers, nursery: trio.Nursery) -> None:
+        """Run the lookups in the race's nursery, and offer what they find, sorted."""
+        plan = self._plan
+        host, origin = self._host, plan.started
+        lookups = self._lookups = Lookups(
             host,
-            served_families(sources),
-            resolver,
-            resolution_delay=policy.resolution_delay,
-            ipv4_first=policy.first_family == AF_INET,
-            on_start=self._lookup_started,
-            on_end=self._lookup_finished,
-            origin=self.started,
+            served_families(plan.sources),
+            self._resolver,
+            resolution_delay=plan.policy.resolution_delay,
+            ipv4_first=plan.policy.first_family == AF_INET,
+            on_start=lambda kind, at: race.notify(LookupStarted, host, kind, origin + at),
+            on_end=lambda lookup: race.notify(LookupFinished, lookup, origin + lookup.ended),
+            origin=origin,
         )
+        lookups.start(nursery)
+        while await lookups.more():
+            pairs = self._in_order(lookups.addresses)
+            race.offer(pairs, order=pairs)
 
-    async def feed(self, nursery: trio.Nursery) -> None:
-        """Run the lookups in the race's nursery, and put what they find into the race."""
-        self.lookups.start(nursery)
-        while await self.lookups.more():
-            self._put_in_order()
-        self.driver.race.no_more()
-
-    def _put_in_order(self) -> None:
+    def _in_order(self, addresses: Sequence[str]) -> list[Pair]:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
-        for address in self.lookups.addresses:
+        for address in addresses:
             if address not in self._endpoints:
                 self._endpoints[address] = Endpoint(address, self._port)
-        endpoints = [self._endpoints[address] for address in self.lookups.addresses]
+        endpoints = [self._endpoints[address] for address in addresses]
         # All of them can be reached: nothing was asked of a family that no source has, and answers are kept by family.
-        in_order = _in_order(endpoints, self._sources, self._policy, ask_kernel=self._ask_kernel)
-        pairs, _ = pair_up(in_order, self._sources)
-        race = self.driver.race
-        race.add(pairs, current_time())
-        race.replace_order(pairs)
-        self.driver.wake()
-
-    def _lookup_started(self, kind: LookupKind, at: float) -> None:
-        self.driver.notify(LookupStarted, self.lookups.host, kind, self.started + at)
-
-    def _lookup_finished(self, lookup: Lookup) -> None:
-        self.driver.notify(LookupFinished, lookup, self.started + lookup.ended)
+        sources = self._plan.sources
+        return pair_up(_in_order(endpoints, sources, self._plan.policy, ask_kernel=self._ask_kernel), sources)[0]
 
 
 def check_resolver(resolver: object) -> None:

@@ -9,21 +9,10 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from .._deadline import to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_connectable
-from .._engine.spinning import CREDIT
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._text import shown
-from .attempt import (
-    PENDING,
-    attempt_error,
-    describe_source,
-    load_reports,
-    local_ports,
-    open_and_begin,
-    reject_self_connect,
-    spinning,
-)
+from .attempt import PENDING, Attempt, load_reports
 from .sockets.open import factory_installed
-from .sockets.stream_socket import LocalFailure
 from .sockets.waiting import Expired
 from .streams.tcp_stream import TcpStream
 
@@ -77,46 +66,28 @@ async def tcp_connect(
         from .race.reports import late_connect
 
         raise late_connect(endpoint, source, until)
-    sock = None
+    attempt = Attempt(endpoint, source, started)
     try:
         factory = factory_installed()
-        sock, address, code = open_and_begin(endpoint, source, options, factory=factory)
-        if code != PENDING:
-            await cancel_shielded_checkpoint()
-        elif not factory:  # whose connects are coroutines and take their own passes
-            # Both calls mostly spared: with credit the answer is known, and success with all of it teaches nothing.
-            if until > started and (spinning.credit or spinning.is_worthwhile()):
-                await cancel_shielded_checkpoint()
-                code = sock.poll(address)
-                if code == PENDING or spinning.credit != CREDIT:
-                    spinning.learn(enough=code != PENDING)
-            elif (code := sock.poll(address)) != PENDING:
-                await cancel_shielded_checkpoint()
+        code = attempt.begin(options, factory=factory)
+        if code == PENDING and not factory:  # whose connects are coroutines and take their own passes
+            code = await attempt.first_poll(may_spin=until > started)
         if code == PENDING:
-            code = await sock.finish(address, until)
-        # What settle asks first, mostly without its call.
-        if code == 0 and (endpoint.port in local_ports() or source is not None or factory):
-            code = reject_self_connect(code, sock, endpoint, source)
+            code = await attempt.finish(until)
+        elif not attempt.yielded:  # a loop of retries would starve every other task
+            await cancel_shielded_checkpoint()
         if code:
-            raise attempt_error(code, "connect", sock, endpoint, source, current_time() - started)
-        return TcpStream(sock, endpoint, (((source, endpoint),), (), started, current_time()))
-    except LocalFailure as exc:
-        if sock is not None:
-            sock.close()
-        # Nothing has been waited for yet, and a loop of retries would starve every other task.
-        await cancel_shielded_checkpoint()
-        error = attempt_error(exc.code, exc.phase, None, endpoint, source, current_time() - started, exc.detail)
-        raise error from None
+            raise attempt.error(code)
+        assert attempt.sock is not None
+        return TcpStream(attempt.sock, endpoint, (((source, endpoint),), (), started, current_time()))
     except Expired:
-        assert sock is not None
-        source_text = describe_source(sock, endpoint, source)
-        sock.close()
+        origin = attempt.origin()
+        attempt.close()
         from .race.reports import deadline_exceeded
 
-        raise deadline_exceeded(endpoint, source, source_text, started) from None
-    except BaseException:
-        if sock is not None:
-            sock.close()
+        raise deadline_exceeded(endpoint, source, origin, started) from None
+    except BaseException:  # written out, for a context manager costs a twentieth of a connect
+        attempt.close()
         raise
 
 

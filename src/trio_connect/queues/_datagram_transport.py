@@ -9,7 +9,7 @@ from trio import current_time
 
 from .._endpoint import Endpoint, as_endpoint, check_connectable
 from .._messages import connect_error
-from .._net.attempt import sockaddr_of
+from .._net.sockets.address import sockaddr_of
 from .._net.sockets.datagram import DatagramSocket
 from .._net.sockets.stream_socket import errno_of
 from ._transport import Cancellable, Transport, check_family, error, show

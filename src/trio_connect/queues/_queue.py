@@ -15,8 +15,9 @@ from .._check import check_int
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_late
-from .._net.connectx import RaceOptions, connectx
+from .._net.connectx import connectx
 from .._net.listeners.socket_listener import check_backlog
+from .._net.race.plan import RaceOptions
 from .._net.race.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
 from .._text import shown

@@ -14,7 +14,8 @@ from trio.lowlevel import checkpoint
 from .._check import check_int, check_size
 from .._deadline import NO_DEADLINE, check_deadline, to_seconds
 from .._endpoint import EndpointLike
-from .._net.connectx import RaceOptions, check_fast_open, check_race_options, checked, pair_up
+from .._net.race.candidates import checked, pair_up
+from .._net.race.plan import RaceOptions, check_fast_open, check_race_options
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
 from .._text import shown

@@ -6,27 +6,17 @@ import errno
 from typing import TYPE_CHECKING, Any, cast, final
 
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint
 
 from .._endpoint import Endpoint, Source, as_endpoint, check_connectable
 from .._messages import call_exceeded, connect_error
-from .._net.attempt import (
-    PENDING,
-    attempt_error,
-    begin,
-    describe_source,
-    finish,
-    open_socket,
-    poll,
-    sockaddr_of,
-    spinning,
-)
+from .._net.attempt import PENDING, Attempt
 from .._net.listeners.bound_path import BoundPath
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
 from .._net.sockets import options as sockopts
+from .._net.sockets.address import sockaddr_of
 from .._net.sockets.open import factory_installed, open_stream_socket, set_options
-from .._net.sockets.stream_socket import LocalFailure, close_on_error, errno_of
+from .._net.sockets.stream_socket import close_on_error, errno_of
 from .._net.sockets.unix_path import check_path, too_long, unix_family
 from .._net.sockets.waiting import Expired
 from .._net.streams.tcp_stream import TcpStream
@@ -76,38 +66,34 @@ class TcpTransport(StreamTransport[TcpStream]):
         return TcpListener(sock, name, self._options)
 
     async def _connect(self, target: Endpoint, until: float, operation: Cancellable) -> TcpStream | None:
-        source = None if self._sock is None else _source_of(cast("Endpoint", self.local))
         started = current_time()
+        bound = self._sock
+        source = None if bound is None else _source_of(cast("Endpoint", self.local))
+        attempt = Attempt(target, source, started)
         try:
-            sock = self._sock
-            if sock is None:
-                factory = factory_installed()
-                self._sock = sock = open_socket(target, None, self._options, factory=factory)
-            code = begin(sock, target, source)
-            if code == PENDING:
-                if spins := until > started and spinning.is_worthwhile():
-                    await cancel_shielded_checkpoint()
-                    if operation.cancelled:
-                        return None
-                code = poll(sock, target, source)
-                if spins:
-                    spinning.learn(enough=code != PENDING)
+            if bound is None:
+                code = attempt.begin(self._options, factory=factory_installed())
+            else:
+                code = attempt.begin_over(bound)
+        finally:
+            self._sock = sock = attempt.sock
+        try:
+            if code == PENDING and sock is not None and sock.in_kernel:
+                code = await attempt.first_poll(may_spin=until > started, operation=operation)
+                if operation.cancelled:
+                    return None
             if code == PENDING:
                 with operation.scope():
-                    code = await finish(sock, target, source, until)
+                    code = await attempt.finish(until)
                 if code == PENDING:
                     return None
-        except LocalFailure as exc:
-            raise attempt_error(
-                exc.code, exc.phase, None, target, source, current_time() - started, exc.detail
-            ) from None
         except Expired:
             from .._net.race.reports import deadline_exceeded
 
-            source_text = describe_source(self._sock, target, source)
-            raise deadline_exceeded(target, source, source_text, started) from None
+            raise deadline_exceeded(target, source, attempt.origin(), started) from None
         if code:
-            raise attempt_error(code, "connect", sock, target, source, current_time() - started)
+            raise attempt.error(code)
+        assert sock is not None
         return TcpStream(sock, target, (((source, target),), (), started, current_time()))
 
     def adopt(self, stream: TcpStream) -> None:

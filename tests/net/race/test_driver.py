@@ -478,7 +478,7 @@ async def test_without_an_observer_or_establish_a_race_that_was_not_run_makes_no
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a driver was made")
 
-    monkeypatch.setattr(race_driver.RaceDriver, "__init__", refuse)
+    monkeypatch.setattr(race_driver._Driver, "__init__", refuse)
     async with faults.echoing() as peer:
         stream = await connectx([peer.address.pair, ("192.0.2.1", 1)])
         assert outcomes(stream.report) == ["won", "not tried"]

@@ -13,7 +13,7 @@ from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._net import connectx as module
-from trio_connect._net.race import opening
+from trio_connect._net.attempt import Attempt
 from trio_connect._net.sockets.kernel_socket import KernelSocket
 
 AWAY = [("192.0.2.1", 443), ("192.0.2.2", 443)]
@@ -38,7 +38,7 @@ async def interrupt_pass() -> None:
         (KernelSocket, "begin", interrupt),
         (module, "cancel_shielded_checkpoint", interrupt_pass),
         (KernelSocket, "poll", interrupt),
-        (module, "reject_self_connect", interrupt),
+        (Attempt, "_reject_self_connect", interrupt),
         (module, "TcpStream", interrupt),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -76,7 +76,7 @@ async def test_now_or_never_hears_a_refusal_and_goes_on():
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(KernelSocket, "begin"), (KernelSocket, "poll"), (opening, "reject_self_connect")],
+    [(KernelSocket, "begin"), (KernelSocket, "poll"), (Attempt, "_reject_self_connect")],
     ids=["begin", "poll", "reject_self_connect"],
 )
 async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monkeypatch, where, name):
@@ -93,7 +93,7 @@ async def test_an_interrupt_in_any_step_of_a_later_start_closes_its_socket(monke
     with faults.refusing() as nobody:
         async with faults.echoing() as peer:
             monkeypatch.setattr(where, name, interrupt_the_second)
-            if where is opening:  # the first attempt is checked by connectx itself
+            if where is Attempt:  # the first attempt was refused, and so is not asked about itself
                 calls = 1
             async with no_leaks():
                 with pytest.raises(Interruption):

@@ -12,8 +12,9 @@ from trio.lowlevel import checkpoint
 from ..._endpoint import Endpoint, EndpointLike, as_endpoint
 from ..._messages import connect_error, own_words
 from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from ..attempt import load_reports, sockaddr_of
+from ..attempt import load_reports
 from ..sockets import options as sockopts
+from ..sockets.address import sockaddr_of
 from ..sockets.open import open_stream_socket, set_options
 from ..sockets.stream_socket import StreamSocket, errno_of
 from ..streams.tcp_stream import TcpStream

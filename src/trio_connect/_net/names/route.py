@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from socket import SOCK_DGRAM
 
 from ..._endpoint import Endpoint, Source
-from ..attempt import sockaddr_of
+from ..sockets.address import sockaddr_of
 from ..sockets.stream_socket import bind_to_interface
 from .system_files import SHORTAGE
 

@@ -1,20 +1,18 @@
-"""Does what `_engine.race` decides: opens sockets, waits for them, closes them, keeps the time.
+"""The driver of a race: tells `_engine.race` what happened, executes its commands, keeps the time.
 
 While a single attempt is pending and TCP is all that is wanted, nothing but one scope exists. From the second pending
-attempt on there is a nursery with a task for each (`race_tasks`), and one who steers: it tells the engine all facts of
-one instant together and carries out its commands. It alone closes sockets, so that none is closed twice and none by
-nobody.
+attempt on there is a nursery with a task for each. The driver's own task collects everything that happened at one
+instant, passes it to the engine and executes its commands. Only this task closes sockets, so each is closed exactly
+once.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, final
+from typing import TYPE_CHECKING, Any, ParamSpec, final
 
 import trio
 from trio import current_time
@@ -22,7 +20,6 @@ from trio.lowlevel import (
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
-    disable_ki_protection,
     enable_ki_protection,
     wait_writable,
 )
@@ -30,147 +27,104 @@ from trio.lowlevel import (
 from ..._durations import milliseconds
 from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
-from ..._messages import race_exceeded, race_late
+from ..._messages import race_exceeded, race_failed, race_late, resolve_failed
 from ..._report import ConnectReport, Outcome, Phase
-from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, Observer, RaceFinished, TraceEvent
-from ..attempt import PENDING, describe_source, poll
+from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, RaceFinished
+from ..attempt import PENDING, Attempt
+from ..sockets.stream_socket import close_on_error
 from ..sockets.waiting import PASSES, park
-from ..streams.tcp_stream import TcpStream
-from .errors import out_of_the_group
-from .opening import NOT_EMITTED, Failure, Opening, open_attempt
-from .tasks import (
-    Connected,
-    Establish,
-    Established,
-    Fact,
-    Failed,
-    Feed,
-    LiveAttempt,
-    Mailbox,
-    follow,
-    result_of,
-    run_feed,
-)
+from .attempts import RunningAttempt, RunningAttempts
+from .errors import out_of_the_group, without_cancellation
+from .mailbox import Connected, Established, Fact, Failed, Mailbox
+from .telling import Teller
 
 if TYPE_CHECKING:
-    from ..._answer import Lookup
-    from ..._endpoint import Endpoint, Source
-    from ..._options import SocketOptions
-    from ..._policy import RacePolicy
+    from collections.abc import Callable, Sequence
+
+    from ..._trace import TraceEvent
+    from .candidates import Candidates
+    from .plan import RacePlan
+    from .reports import Pair
 
 P = ParamSpec("P")
 
-# Seconds: longer than a factory's object takes to fail by itself, and shorter than most networks take to answer.
-_AT_ONCE: Final = 0.001
 
-_log: Final = logging.getLogger("trio_connect")
+@enable_ki_protection
+async def run_race(
+    plan: RacePlan,
+    pairs: Sequence[Pair] = (),
+    skipped: Sequence[Pair] = (),
+    *,
+    first: tuple[Attempt, int] | None = None,
+    candidates: Candidates | None = None,
+) -> Any:
+    """Run a race to its end.
 
+    Args:
+      plan: what was asked for.
+      pairs: the candidates that are known from the start.
+      skipped: candidates that cannot be tried, for the report.
+      first: the attempt on the first of `pairs` where it has begun already, when the call did, and what is known of it:
+        `PENDING` when it was waited for until the race's first deadline, else its errno; then it is closed.
+      candidates: brings others while the race runs, or None.
 
-@disable_ki_protection  # Ctrl-C must reach an observer that does not return
-def _call(observer: Observer, event: TraceEvent) -> None:
-    observer(event)
+    Returns:
+      The winner's stream, or what establish returned for it. The stream has its report.
+
+    Raises:
+      ConnectFailed: there is no winner.
+      ResolveFailed: the lookups of `candidates` found nothing to try.
+      DeadlineExceeded: the deadline came first.
+      BaseException: what establish or candidates raised, other than the failure of an attempt, as it is.
+    """
+    return await _Driver(plan, pairs, skipped, first, candidates).run()
 
 
 @final
-class RaceDriver:
-    """One race from its first attempt to its end.
-
-    Args:
-      policy: for the engine.
-      candidates: those that are known from the start.
-      until: the caller's deadline, in Trio time.
-      started: when the call began, in Trio time.
-      more: whether `feed` will bring others.
-      options: set on each socket.
-      factory: whether sockets come from the run's factory.
-      establish: the caller's own test of a connection, or None.
-      observer: told what happens, or None.
-      target: a name and port for messages, or "" when the endpoints are all there is to name.
-      skipped: candidates that cannot be tried, for the report.
-      lookups: returns the lookups for the report.
-    """
+class _Driver:
+    """One race from its first attempt to its end; `Offers` for its candidates."""
 
     def __init__(
         self,
-        policy: RacePolicy,
-        candidates: list[tuple[Source | None, Endpoint]],
-        *,
-        until: float,
-        started: float,
-        more: bool,
-        options: SocketOptions,
-        factory: bool,
-        establish: Establish | None,
-        observer: Observer | None,
-        target: str,
-        skipped: Iterable[tuple[Source | None, Endpoint]] = (),
-        lookups: Callable[[], tuple[Lookup, ...]] = tuple,
+        plan: RacePlan,
+        pairs: Sequence[Pair],
+        skipped: Sequence[Pair],
+        first: tuple[Attempt, int] | None,
+        candidates: Candidates | None,
     ) -> None:
         # Opened first, because a closed list takes no more, not even those that are only to be reported.
-        self.race = Race(policy, started, candidates, more=True)
-        self.race.skip(skipped)
-        if not more:
-            self.race.no_more()
-        self._adopted: Opening | None = None
-        self._waited = False
-        self._until = until
-        self._started = started
-        self._now_or_never = until == -inf
-        self._late = -inf < until <= started
-        self._options = options
-        self._factory = factory
-        self._establish = establish
-        self._observer = observer
-        self._target = target
-        self._lookups = lookups
-        self._untold: deque[TraceEvent] = deque()
-        self._errors: dict[int, Exception | Failure] = {}
-        self._live: dict[int, LiveAttempt] = {}
+        self._race = Race(plan.policy, plan.started, pairs, more=True)
+        if skipped:
+            self._race.skip(skipped)
+        if candidates is None:
+            self._race.no_more()
+        self._plan = plan
+        self._first = first
+        self._waited = first is not None and first[1] == PENDING
+        self._candidates = candidates
+        self._teller = Teller(plan.observer, plan.target)
         self._mailbox = Mailbox()
-        self._nursery: trio.Nursery | None = None
-        self._winner: LiveAttempt | None = None
+        self._attempts = RunningAttempts(self._mailbox, plan.establish)
+        self._winner: RunningAttempt | None = None
         self._value: Any = None
         self._exhausted = self._expired = self._parked = False
 
-    def adopt(self, opening: Opening | None, *, waited: bool) -> None:
-        """Take over the first attempt's opening, made before there was a driver.
-
-        Args:
-          opening: None when there is none.
-          waited: whether it was pending, was waited for until the race's first deadline, and is pending still.
-        """
-        self._adopted = opening
-        self._waited = waited
-
     # ------------------------------------------------------------------ the call
 
-    @enable_ki_protection
-    async def run(self, feed: Feed | None = None) -> tuple[Any, ConnectReport | None]:
-        """Run the race.
-
-        Args:
-          feed: run beside the race to add candidates; it says `Race.no_more` in the end. It gets the race's nursery.
-
-        Returns:
-          The winner's stream, or what establish returned for it, and None; or None and the report, when there is no
-          winner. The stream has its report.
-
-        Raises:
-          DeadlineExceeded: the deadline came first.
-          BaseException: what establish or feed raised, other than the failure of an attempt, as it is.
-        """
+    async def run(self) -> Any:
+        plan = self._plan
         try:
-            if self._adopted is None:
+            if self._first is None:
                 await checkpoint_if_cancelled()
-            if self._late:
+            if plan.is_late:
                 await checkpoint()
             else:
-                await self._race(feed)
-            self._give_up(keep=self._winner)
+                await self._run()
+            self._cancel_all(keep=self._winner)
             if self._mailbox.crash is not None:
                 raise self._mailbox.crash
         except BaseException:
-            self._give_up()
+            self._cancel_all()
             self._finish()
             raise
         finally:
@@ -179,126 +133,129 @@ class RaceDriver:
         winner, self._winner = self._winner, None
         value, self._value = self._value, None
         if winner is None:
-            report = self._finish()
-            if self._late:
-                raise race_late(self._target, report, self._started - self._until)
-            if self._expired:
-                raise race_exceeded(self._target, report)
-            return None, report
-        stream = winner.stream
-        if stream is None:
-            stream = value = TcpStream(winner.sock, winner.endpoint)
-        if self._observer is None:
+            raise self._failure(self._finish())
+        stream = winner.open_stream()
+        winner.stream = None
+        if plan.establish is None:
+            value = stream
+        if plan.observer is None:
             stream._set_report(partial(self._make_report, current_time()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
             try:
                 stream._set_report(self._finish())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             except BaseException:  # the observer's: nobody will get the winner
-                self._close(winner)
+                winner.stream = stream
+                self._attempts.close(winner)
                 raise
-        return value, None
+        return value
 
-    async def _race(self, feed: Feed | None) -> None:
-        self._carry_out(self.race.tick(self._started), self._started)
-        self._tell()
-        if feed is None and self._establish is None and not self._factory:
+    async def _run(self) -> None:
+        self._execute(self._race.tick(self._plan.started), self._plan.started)
+        self._teller.tell()
+        if self._candidates is None and self._can_poll:
             await self._watch_one()
-        if feed is not None or not self._is_over():
-            await self._watch_all(feed)
+        if self._candidates is not None or not self._is_over():
+            await self._watch_all()
         elif not self._parked:
             await cancel_shielded_checkpoint()
 
-    @property
-    def errors(self) -> list[Exception]:
-        """The errors of the attempts, in the order of their starts."""
-        in_order = (self._errors[attempt] for attempt in sorted(self._errors))
-        return [error.to_error() if isinstance(error, Failure) else error for error in in_order]
-
-    def wake(self) -> None:
-        """Have the race look at its list again: candidates have come, or no more will."""
-        self._mailbox.wake()
-
-    def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Tell the observer, if there is one that has not raised yet."""
-        self._note(kind, *args, **kwargs)
-        self._tell()
-
-    def _note(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have the observer told once everything is closed that is to be: an observer may raise what it likes."""
-        if self._observer is not None:
-            self._untold.append(kind(*args, **kwargs))
-
-    def _tell(self) -> None:
-        while self._observer is not None and self._untold:
-            try:
-                _call(self._observer, self._untold.popleft())
-            except Exception:  # noqa: BLE001 - whatever it is, it must not break a connect
-                _log.exception(
-                    "an observer raised and is told no more of the connect to %s", self._target or "many endpoints"
-                )
-                self._observer = None
+    def _failure(self, report: ConnectReport) -> Exception:
+        plan = self._plan
+        if plan.is_late:
+            return race_late(plan.target, report, plan.started - plan.until)
+        if self._expired:
+            return race_exceeded(plan.target, report)
+        if report.lookups and not report.tried:
+            return resolve_failed(report.lookups[0].host, report)
+        return race_failed(plan.target, report, self._attempts.in_order())
 
     def _is_over(self) -> bool:
         return self._winner is not None or self._exhausted or self._expired or self._mailbox.crash is not None
 
-    def _give_up(self, keep: LiveAttempt | None = None) -> None:
+    def _cancel_all(self, keep: RunningAttempt | None = None) -> None:
         """Close what is open; nothing after the end of a race."""
         now = current_time()
-        self._carry_out(self.race.cancel(now), now)
-        for attempt in tuple(self._live.values()):  # whatever the engine thinks, if it was interrupted
-            self._close(self._retire(attempt.id))
+        self._execute(self._race.cancel(now), now)
+        self._attempts.stop_all()  # whatever the engine thinks, if it was interrupted
         if self._winner is not None and self._winner is not keep:
-            self._close(self._winner)
+            self._attempts.close(self._winner)
 
     def _finish(self) -> ConnectReport:
         """Make the report, and tell what has not been told yet, the end last."""
         now = current_time()
         report = self._make_report(now)
-        self._note(RaceFinished, report, now)
-        self._tell()
+        self._teller.note(RaceFinished, report, now)
+        self._teller.tell()
         return report
 
     def _make_report(self, ended: float) -> ConnectReport:
+        started = self._plan.started
         return ConnectReport(
-            lookups=self._lookups(),
-            attempts=self.race.records(),
-            started_at=self._started,
-            elapsed=ended - self._started,
+            lookups=() if self._candidates is None else self._candidates.lookups,
+            attempts=self._race.records(),
+            started_at=started,
+            elapsed=ended - started,
         )
+
+    # ------------------------------------------------------------------ candidates
+
+    def offer(
+        self, pairs: Sequence[Pair], skipped: Sequence[Pair] = (), *, order: Sequence[Pair] | None = None
+    ) -> bool:
+        race = self._race
+        race.add(pairs, current_time())
+        if skipped:
+            race.skip(skipped)
+        if order is not None:
+            race.replace_order(order)
+        self._mailbox.wake()
+        return not race.full
+
+    def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
+        self._teller.note(kind, *args, **kwargs)
+        self._teller.tell()
+
+    async def _run_candidates(self, candidates: Candidates, nursery: trio.Nursery) -> None:
+        try:
+            await candidates.run(self, nursery)
+            self._race.no_more()
+        except BaseException as exc:  # noqa: BLE001 - raised by the driver's task, outside of the nursery
+            self._mailbox.crash_with(without_cancellation(exc))
+        else:
+            self._mailbox.wake()  # no more will come: whether that ends the race, only the engine knows
 
     # ------------------------------------------------------------------ waiting
 
     async def _watch_one(self) -> None:
         """Wait without a task, as long as no more than one attempt is pending."""
-        while len(self._live) <= 1 and not self._is_over():
+        live = self._attempts.live
+        while len(live) <= 1 and not self._is_over():
             self._parked = True
-            deadline = min(self.race.deadline, self._until)
+            deadline = min(self._race.deadline, self._plan.until)
             if self._waited:
                 self._waited = False
-            elif self._live:
-                (attempt,) = self._live.values()
-                await park(wait_writable, attempt.sock.fileno(), deadline)
+            elif live:
+                (running,) = live.values()
+                assert running.attempt.sock is not None
+                await park(wait_writable, running.attempt.sock.fileno(), deadline)
             else:  # the floor between two starts has to pass
                 await trio.sleep_until(deadline)
-            self._look()
-            self._digest()
+            self._attempts.poll()
+            self._process()
 
-    async def _watch_all(self, feed: Feed | None) -> None:
+    async def _watch_all(self) -> None:
         """Wait with a task for each pending attempt."""
         error: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 try:
-                    for attempt in self._live.values():
-                        self._spawn(nursery, attempt)
-                    if feed is not None:
-                        nursery.start_soon(run_feed, feed, nursery, self._mailbox)
-                    await self._steer(fed=feed is not None)
+                    self._attempts.spawn_in(nursery)
+                    if self._candidates is not None:
+                        nursery.start_soon(self._run_candidates, self._candidates, nursery)
+                    await self._loop()
                 finally:
                     # Sockets first: a loser that shields itself from cancellation finds its connection gone.
-                    self._nursery = None
-                    self._give_up(keep=self._winner)
+                    self._cancel_all(keep=self._winner)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
             error = out_of_the_group(exc)
@@ -310,29 +267,31 @@ class RaceDriver:
             finally:
                 del error
 
-    async def _steer(self, *, fed: bool) -> None:
-        # Through a factory, with an establish or a resolver, a task needs several passes for what is ready already.
-        stages = fed + self._factory + (self._establish is not None)
+    async def _loop(self) -> None:
+        plan = self._plan
+        # With a factory, an establish or a source of candidates a task needs several passes for what is ready already.
+        stages = (self._candidates is not None) + plan.factory + (plan.establish is not None)
         passes = PASSES * stages if stages else 1
         while not self._is_over():
-            if current_time() < self._until:
+            if current_time() < plan.until:
                 if not self._mailbox.facts:
-                    await self._mailbox.wait(min(self.race.deadline, self._until))
-                if min(self.race.deadline, self._until) <= current_time():
-                    await self._hear_everybody()
+                    await self._mailbox.wait(min(self._race.deadline, plan.until))
+                if min(self._race.deadline, plan.until) <= current_time():
+                    await self._drain_ready()
             elif passes and not self._mailbox.facts:
                 passes -= 1
                 await checkpoint()
-                self._look()
-            self._digest(last=not passes)
+                if self._can_poll:
+                    self._attempts.poll()
+            self._process(last=not passes)
 
-    async def _hear_everybody(self) -> None:
+    async def _drain_ready(self) -> None:
         """Let every task tell what became ready at this instant, before time itself ends or starts anything.
 
         Ready beats expired, and which task the loop happened to run first in this pass must not decide.
         """
-        if self._can_look():
-            self._look()
+        if self._can_poll:
+            self._attempts.poll()
             return
         for _ in range(PASSES):
             if any(map(self._is_success, self._mailbox.facts)):
@@ -340,58 +299,51 @@ class RaceDriver:
             await checkpoint()
 
     def _is_success(self, fact: Fact) -> bool:
-        return isinstance(fact, Established if self._establish is not None else Connected)
+        return isinstance(fact, Established if self._plan.establish is not None else Connected)
 
-    def _can_look(self) -> bool:
-        """Say whether a look at the sockets tells everything that their tasks could tell."""
-        return self._establish is None and not self._factory
+    @property
+    def _can_poll(self) -> bool:
+        """Whether polling the sockets tells everything that their tasks could tell."""
+        return self._plan.establish is None and not self._plan.factory
 
     # ------------------------------------------------------------------ facts in
 
-    def _look(self) -> None:
-        if not self._can_look():
-            return
-        for attempt in self._live.values():
-            code = poll(attempt.sock, attempt.endpoint, attempt.source)
-            if code != PENDING:
-                self._mailbox.tell(result_of(attempt, code))
-
-    def _digest(self, *, last: bool = True) -> None:
+    def _process(self, *, last: bool = True) -> None:
         """Tell the engine everything that became known at this instant, and do what it says."""
         now = current_time()
         for fact in self._mailbox.take():
-            attempt = self._live.get(fact.id)
-            if attempt is None or self._is_over():
+            running = self._attempts.live.get(fact.id)
+            if running is None or self._is_over():
                 continue  # the engine has ended it, and its socket is closed; the task did not know yet
             if isinstance(fact, Failed):
-                self._bury(attempt, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
-                emitted = not self._failed_unsent(fact, now - attempt.started)
-                commands = self.race.failed(
-                    fact.id, now, phase=fact.phase, errno=fact.code, emitted=emitted, reason=fact.reason
+                self._end(running, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
+                commands = self._race.failed(
+                    fact.id, now, phase=fact.phase, errno=fact.code, emitted=fact.emitted, reason=fact.reason
                 )
-            elif isinstance(fact, Established) or self._establish is None:
+            elif isinstance(fact, Established) or self._plan.establish is None:
                 self._value = fact.value if isinstance(fact, Established) else None
-                commands = self.race.succeeded(fact.id, now)
+                commands = self._race.succeeded(fact.id, now)
             else:
-                commands = self._progress(attempt, now)
-            self._carry_out(commands, now)
+                commands = self._progress(running, now)
+            self._execute(commands, now)
         if not self._is_over():
-            if now < self._until or (self._now_or_never and not last):
-                self._carry_out(self.race.tick(now), now)
+            until = self._plan.until
+            if now < until or (until == -inf and not last):
+                self._execute(self._race.tick(now), now)
             elif last:
                 self._expired = True
-        self._tell()
+        self._teller.tell()
 
-    def _failed_unsent(self, fact: Failed, elapsed: float) -> bool:
-        """Say whether an attempt that had been pending failed before it sent anything."""
-        if fact.phase in ("socket", "bind"):
-            return True
-        # Through a factory every attempt is pending at first. What fails at once there failed inside connect(2).
-        return self._factory and fact.phase == "connect" and fact.code in NOT_EMITTED and elapsed < _AT_ONCE
+    def _progress(self, running: RunningAttempt, now: float) -> list[Command]:
+        running.attempt.phase = "establish"
+        self._teller.note(AttemptConnected, running.id, running.endpoint, now)
+        return self._race.progressed(running.id, now)
 
     # ------------------------------------------------------------------ commands out
 
-    def _carry_out(self, commands: list[Command], now: float) -> None:
+    def _execute(self, commands: list[Command], now: float) -> None:
+        if not commands:
+            return
         queue = deque(commands)
         while queue:
             command = queue.popleft()
@@ -400,66 +352,62 @@ class RaceDriver:
             elif isinstance(command, Abandon):
                 self._abandon(command, now)
             elif isinstance(command, Won):
-                winner = self._winner = self._retire(command.id)
-                phase: Phase = "connect" if self._establish is None else "establish"
-                self._note(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
+                winner = self._winner = self._attempts.take(command.id)
+                phase: Phase = "connect" if self._plan.establish is None else "establish"
+                self._teller.note(AttemptFinished, winner.id, winner.endpoint, "won", phase, None, now)
             else:
                 self._exhausted = True
 
     def _start(self, start: Start) -> list[Command]:
+        plan = self._plan
         source, endpoint = start.candidate
-        # An adopted attempt began before the pass of the loop that connectx gave it.
-        began = current_time() if self._adopted is None else self._started
-        self._note(AttemptStarted, start.id, endpoint, source, start.cause, began)
-        opening, self._adopted = self._adopted, None
-        self._errors.pop(start.id, None)  # of a try for which this machine had no descriptor
-        if opening is None:
-            opening = open_attempt(endpoint, source, self._options, began, factory=self._factory)
+        first, self._first = self._first, None
+        # The attempt that has begun already began when the call did, before the pass of the loop that it was given.
+        began = current_time() if first is None else plan.started
+        self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began)
+        self._attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
+        if first is None:
+            attempt = Attempt(endpoint, source, began)
+            with close_on_error(attempt):
+                code = attempt.begin_and_poll(plan.options, factory=plan.factory)
+                if code not in (0, PENDING):
+                    attempt.close()
+        else:
+            attempt, code = first
         now = current_time()
-        if opening[0] is None:
-            failed = opening[1]
-            self._errors[start.id] = failed
-            self._note(AttemptFinished, start.id, endpoint, "failed", failed.phase, failed.code, now, failed.reason)
-            return self.race.failed(
-                start.id, now, phase=failed.phase, errno=failed.code, emitted=failed.emitted, reason=failed.reason
-            )
-        sock, code = opening
-        attempt = LiveAttempt(start.id, source, endpoint, sock, began)
-        self._live[start.id] = attempt
-        commands: list[Command] = []
-        if not code:
-            if self._establish is None:
-                return self.race.succeeded(start.id, now)
-            attempt.connected = True
-            commands = self._progress(attempt, now)
-        if self._nursery is not None:
-            self._spawn(self._nursery, attempt)
-        return commands
-
-    def _progress(self, attempt: LiveAttempt, now: float) -> list[Command]:
-        attempt.phase = "establish"
-        self._note(AttemptConnected, attempt.id, attempt.endpoint, now)
-        return self.race.progressed(attempt.id, now)
+        if code not in (0, PENDING):
+            # Its text is made when somebody asks: a race that is won never needs it.
+            self._attempts.errors[start.id] = partial(attempt.error, code, now - began)
+            phase, reason = attempt.phase, attempt.reason(code)
+            self._teller.note(AttemptFinished, start.id, endpoint, "failed", phase, code, now, reason)
+            emitted = attempt.may_have_sent(code)
+            return self._race.failed(start.id, now, phase=phase, errno=code, emitted=emitted, reason=reason)
+        running = self._attempts.start(start.id, attempt, connected=not code)
+        if code:
+            return []
+        if plan.establish is None:
+            return self._race.succeeded(start.id, now)
+        return self._progress(running, now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
-        attempt = self._live.get(abandon.id)
-        if attempt is None:
+        running = self._attempts.live.get(abandon.id)
+        if running is None:
             return  # it had already ended; what a late success had open was closed with its attempt
+        attempt = running.attempt
         phase = attempt.phase
         if abandon.reason == "attempt_timeout":
-            source = describe_source(attempt.sock, attempt.endpoint, attempt.source)
             elapsed = milliseconds(now - attempt.started)
             doing = "connect to" if phase == "connect" else "establish with"
-            text = f"{doing} {attempt.endpoint} from {source} took longer than attempt_timeout, {elapsed}"
+            text = f"{doing} {attempt.endpoint} from {attempt.origin()} took longer than attempt_timeout, {elapsed}"
             error = TimeoutError(errno.ETIMEDOUT, text)
-            self._bury(attempt, phase, "timed out", errno.ETIMEDOUT, error, TIMED_OUT, now)
+            self._end(running, phase, "timed out", errno.ETIMEDOUT, error, TIMED_OUT, now)
         else:
             outcome: Outcome = "cancelled" if abandon.reason == "cancelled" else "lost"
-            self._bury(attempt, phase, outcome, None, None, None, now)
+            self._end(running, phase, outcome, None, None, None, now)
 
-    def _bury(
+    def _end(
         self,
-        attempt: LiveAttempt,
+        running: RunningAttempt,
         phase: Phase,
         outcome: Outcome,
         code: int | None,
@@ -467,34 +415,5 @@ class RaceDriver:
         reason: str | None,
         now: float,
     ) -> None:
-        self._close(self._retire(attempt.id))
-        if error is not None:
-            self._errors[attempt.id] = error
-        self._note(AttemptFinished, attempt.id, attempt.endpoint, outcome, phase, code, now, reason)
-
-    def _retire(self, attempt_id: int) -> LiveAttempt:
-        attempt = self._live.pop(attempt_id)
-        attempt.over = True
-        return attempt
-
-    def _close(self, attempt: LiveAttempt) -> None:
-        # Every other socket is to be closed as well, whatever the object of a factory does.
-        try:
-            if attempt.stream is not None:
-                attempt.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            else:
-                if attempt.scope is not None:
-                    attempt.sock.wake()
-                attempt.sock.close()
-        except Exception:  # noqa: BLE001 - whatever it is, it is no news of the race
-            _log.exception("a socket of the connect to %s could not be closed", attempt.endpoint)
-        except BaseException as exc:  # noqa: BLE001 - raised when everything is closed
-            self._mailbox.crash_with(exc)
-        finally:
-            if attempt.scope is not None:
-                attempt.scope.cancel()
-
-    def _spawn(self, nursery: trio.Nursery, attempt: LiveAttempt) -> None:
-        attempt.scope = scope = trio.CancelScope()
-        name = f"connect to {attempt.endpoint}"
-        nursery.start_soon(follow, attempt, scope, self._mailbox, self._establish, name=name)
+        self._attempts.stop(running.id, error)
+        self._teller.note(AttemptFinished, running.id, running.endpoint, outcome, phase, code, now, reason)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import enable_ki_protection
+from trio.socket import set_custom_socket_factory
 
 from ..._options import DEFAULT_OPTIONS
 from ..._text import shown
@@ -26,10 +27,10 @@ def factory_installed() -> bool:
     Trio offers no other way to ask than to replace it; a KeyboardInterrupt between the two calls would leave the
     run without its factory, hence the protection.
     """
-    factory = trio.socket.set_custom_socket_factory(None)
+    factory = set_custom_socket_factory(None)
     if factory is None:
         return False
-    trio.socket.set_custom_socket_factory(factory)
+    set_custom_socket_factory(factory)
     return True
 
 

@@ -1,0 +1,193 @@
+"""The attempts of a race that are under way: their sockets and their tasks. Nothing here decides.
+
+Each pending attempt has a task from the moment that the race has a nursery. Only the driver's task closes sockets, so
+each is closed exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+from inspect import isawaitable
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import trio
+
+from ..._messages import reason_of
+from ..._text import shown
+from ..attempt import PENDING, Attempt
+from ..streams.tcp_stream import TcpStream
+from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
+from .mailbox import Connected, Established, Fact, Failed, Mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..._endpoint import Endpoint
+    from .plan import Establish
+
+_log: Final = logging.getLogger("trio_connect")
+
+
+@attrs.define(eq=False)
+class RunningAttempt:
+    """An attempt that the race waits for, or that has just won it."""
+
+    id: int
+    attempt: Attempt
+    connected: bool = False
+    stream: TcpStream | None = None
+    scope: trio.CancelScope | None = None
+    over: bool = False
+    """Whether the race has no more use for its news: it was ended, or has won."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it goes."""
+        return self.attempt.endpoint
+
+    def is_over(self) -> bool:
+        """Return `over`. A method, because to a type checker an attribute keeps its value across an await."""
+        return self.over
+
+    def open_stream(self) -> TcpStream:
+        """Return the stream over its socket, made when it is first needed."""
+        if self.stream is None:
+            assert self.attempt.sock is not None
+            self.stream = TcpStream(self.attempt.sock, self.attempt.endpoint)
+        return self.stream
+
+
+def _result_of(running: RunningAttempt, code: int) -> Fact:
+    if not code:
+        return Connected(running.id)
+    attempt = running.attempt
+    # The error is made now: it names the local address, which a closed socket has forgotten.
+    return Failed(
+        running.id, attempt.phase, code, attempt.error(code), attempt.reason(code), attempt.may_have_sent(code)
+    )
+
+
+@final
+class RunningAttempts:
+    """Those that are alive, by their ids, in the order of their starts.
+
+    Args:
+      mailbox: where their tasks tell what they find out.
+      establish: the caller's own test of a connection, or None.
+    """
+
+    def __init__(self, mailbox: Mailbox, establish: Establish | None) -> None:
+        self.live: dict[int, RunningAttempt] = {}
+        self.errors: dict[int, Exception | Callable[[], Exception]] = {}
+        """What each attempt that failed raises."""
+        self._mailbox = mailbox
+        self._establish = establish
+        self._nursery: trio.Nursery | None = None
+
+    def start(self, attempt_id: int, attempt: Attempt, *, connected: bool) -> RunningAttempt:
+        """Take over an attempt that has begun, and follow it in a task if there is a nursery."""
+        running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, connected)
+        if self._nursery is not None and (not connected or self._establish is not None):
+            self._spawn(self._nursery, running)
+        return running
+
+    def spawn_in(self, nursery: trio.Nursery) -> None:
+        """Give each attempt a task, now and from now on."""
+        self._nursery = nursery
+        for running in self.live.values():
+            self._spawn(nursery, running)
+
+    def poll(self) -> None:
+        """Ask each socket what its task could tell, and tell it."""
+        for running in self.live.values():
+            code = running.attempt.poll()
+            if code != PENDING:
+                self._mailbox.tell(_result_of(running, code))
+
+    def take(self, attempt_id: int) -> RunningAttempt:
+        """Return one that the race has no more use for, its socket open."""
+        running = self.live.pop(attempt_id)
+        running.over = True
+        return running
+
+    def stop(self, attempt_id: int, error: Exception | Callable[[], Exception] | None = None) -> None:
+        """End one: close its socket, and remember what it raises."""
+        self.close(self.take(attempt_id))
+        if error is not None:
+            self.errors[attempt_id] = error
+
+    def stop_all(self) -> None:
+        """End every attempt, and start no more tasks."""
+        self._nursery = None
+        for attempt_id in tuple(self.live):
+            self.stop(attempt_id)
+
+    def close(self, running: RunningAttempt) -> None:
+        """Close one that was taken, and end its task; its socket first, so that a shielded task finds it gone."""
+        # Every other socket is to be closed as well, whatever the object of a factory does.
+        try:
+            if running.stream is not None:
+                running.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            else:
+                if running.scope is not None and running.attempt.sock is not None:
+                    running.attempt.sock.wake()
+                running.attempt.close()
+        except Exception:  # noqa: BLE001 - whatever it is, it is no news of the race
+            _log.exception("a socket of the connect to %s could not be closed", running.endpoint)
+        except BaseException as exc:  # noqa: BLE001 - raised when everything is closed
+            self._mailbox.crash_with(exc)
+        finally:
+            if running.scope is not None:
+                running.scope.cancel()
+
+    def in_order(self) -> list[Exception]:
+        """Return what the failed attempts raise, in the order of their starts."""
+        errors = (self.errors[attempt_id] for attempt_id in sorted(self.errors))
+        return [error if isinstance(error, Exception) else error() for error in errors]
+
+    def _spawn(self, nursery: trio.Nursery, running: RunningAttempt) -> None:
+        running.scope = scope = trio.CancelScope()
+        name = f"connect to {running.endpoint}"
+        nursery.start_soon(run_attempt, running, scope, self._mailbox, self._establish, name=name)
+
+
+async def run_attempt(
+    running: RunningAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None
+) -> None:
+    """Wait for an attempt to connect, run the caller's establish on it, and tell what came of each."""
+    if running.is_over():
+        return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
+    with scope:
+        try:
+            if not running.connected:
+                code = await running.attempt.finish(inf)
+                if running.is_over():
+                    return
+                mailbox.tell(_result_of(running, code))
+                if code:
+                    return
+                running.connected = True
+            if establish is not None:
+                mailbox.tell(Established(running.id, await _establish(establish, running.open_stream())))
+        except BaseException as exc:  # noqa: BLE001 - told to the driver, to be raised outside of the nursery
+            _tell_error(running, without_cancellation(exc), mailbox)
+
+
+async def _establish(establish: Establish, stream: TcpStream) -> Any:
+    """Run the caller's establish: what it returned, or the stream where that was None."""
+    awaitable = establish(stream)
+    if not isawaitable(awaitable):
+        raise TypeError(f"establish must be an async function, got {shown(establish)}, which returned {awaitable!r}")
+    value = await awaitable
+    return stream if value is None else value
+
+
+def _tell_error(running: RunningAttempt, exc: BaseException, mailbox: Mailbox) -> None:
+    if fails_an_attempt(exc):
+        reason = reason_of(exc)
+        exc.add_note(f"while establishing over {running.endpoint}")
+        mailbox.tell(Failed(running.id, "establish", errno_of_establish(exc), exc, reason, True))
+    elif not running.is_over() or not comes_of_closing(exc):
+        mailbox.crash_with(exc)

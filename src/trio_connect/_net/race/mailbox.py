@@ -1,0 +1,101 @@
+"""What the tasks of a race have found out and nobody has acted on yet.
+
+The driver's own task collects everything that happened at one instant, passes it to the engine and executes its
+commands, so that which task Trio's loop ran first makes no difference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import attrs
+import trio
+from trio import current_time
+
+if TYPE_CHECKING:
+    from ..._report import Phase
+
+
+@attrs.frozen
+class Connected:
+    """TCP is up."""
+
+    id: int
+
+
+@attrs.frozen
+class Established:
+    """The caller's establish has returned."""
+
+    id: int
+    value: Any
+
+
+@attrs.frozen
+class Failed:
+    """The attempt has failed."""
+
+    id: int
+    phase: Phase
+    code: int | None
+    error: Exception
+    reason: str
+    emitted: bool
+    """Whether a packet may have left this machine."""
+
+
+Fact: TypeAlias = Connected | Established | Failed
+
+
+# The order in which the facts of one instant are told: progress puts off a start that a failure would make, and a
+# success makes it needless.
+_ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
+
+
+@final
+class Mailbox:
+    """The facts, what ended the race if something did, and whoever waits for either."""
+
+    __slots__ = ("_lot", "crash", "facts")
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.crash: BaseException | None = None
+        """What ends the whole race, because it is not the failure of an attempt."""
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def tell(self, fact: Fact) -> None:
+        """Put a fact in."""
+        self.facts.append(fact)
+        self.wake()
+
+    def crash_with(self, exc: BaseException) -> None:
+        """Put in what ends the race.
+
+        Keep the first exception; later ones may be its consequences. An interrupt replaces an ordinary exception.
+        """
+        if self.crash is None or (isinstance(self.crash, Exception) and not isinstance(exc, Exception)):
+            self.crash = exc
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the driver's loop go round once."""
+        self._lot.unpark_all()
+
+    async def wait(self, deadline: float) -> None:
+        """Wait to be woken, until a deadline in Trio time at most."""
+        if deadline > current_time():
+            with trio.CancelScope(deadline=deadline):
+                await self._lot.park()
+
+    def discard(self) -> None:
+        """Forget what nobody will ask for: exceptions that hold the frames of tasks, which hold this."""
+        self.facts = []
+        self.crash = None
+
+    def take(self) -> list[Fact]:
+        """Empty it, and return what was in it, in the order in which the facts of one instant are told."""
+        facts, self.facts = self.facts, []
+        if len(facts) > 1:
+            facts.sort(key=lambda fact: _ORDER.index(type(fact)))
+        return facts

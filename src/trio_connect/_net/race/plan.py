@@ -1,0 +1,102 @@
+"""What a race is to do: the options that every racing call takes, checked here alone, and fixed in a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
+
+import attrs
+
+from ..._endpoint import Source
+from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
+from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
+from ..._text import shown
+
+if TYPE_CHECKING:
+    from ..._trace import Observer
+    from ..streams.tcp_stream import TcpStream
+
+Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
+
+
+class RaceOptions(TypedDict, total=False):
+    """The keyword arguments that `connectx`, `connect` and what is built on them have in common."""
+
+    policy: RacePolicy
+    """How the race is run."""
+    sources: Sequence[Source]
+    """Where connections may start, best first. Each endpoint is tried from each source that has its family."""
+    observer: Observer | None
+    """Called with each `TraceEvent`."""
+    options: SocketOptions
+    """What to set on each socket before it connects."""
+
+
+@attrs.frozen(kw_only=True)
+class RacePlan:
+    """One race, as it was asked for. All of it has been checked."""
+
+    policy: RacePolicy
+    sources: Sequence[Source]
+    options: SocketOptions
+    establish: Establish | None
+    observer: Observer | None
+    until: float
+    """The caller's deadline, in Trio time."""
+    started: float
+    """When the call began, in Trio time."""
+    factory: bool
+    """Whether sockets come from the run's factory."""
+    target: str = ""
+    """A name and port for messages, "" when the endpoints are all there is to name."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the call began at or after its deadline, so that nothing is tried."""
+        return -inf < self.until <= self.started
+
+
+def check_race_options(policy: object, sources: object, observer: object, options: object, establish: object) -> None:
+    """Refuse what cannot be the arguments of a race.
+
+    Raises:
+      TypeError: one has the wrong type.
+      ValueError: a field of the policy or of the options is out of range.
+    """
+    if policy is not DEFAULT_POLICY:
+        check_policy(policy)
+    if sources != ():
+        _check_sources(sources)
+    if options is not DEFAULT_OPTIONS:
+        check_options(options)
+    if observer is not None and not callable(observer):
+        raise TypeError(f"observer must be callable or None, got {shown(observer)}")
+    if establish is not None and not callable(establish):
+        raise TypeError(f"establish must be callable or None, got {shown(establish)}")
+
+
+def _check_sources(sources: object) -> None:
+    if isinstance(sources, Source) or not isinstance(sources, Iterable):
+        raise TypeError(f"sources must be a sequence of Source, got {shown(sources)}")
+    for item in cast("Iterable[object]", sources):
+        if not isinstance(item, Source):
+            raise TypeError(f"sources must be a sequence of Source, got {shown(item)} in it")
+
+
+def check_fast_open(options: SocketOptions, establish: Establish | None, *, candidates: float = inf) -> None:
+    """Refuse a race that its first candidate would always win, for with a cookie connect(2) succeeds unanswered.
+
+    Args:
+      options: of the race.
+      establish: the caller's own test of a connection, for which somebody has to answer.
+      candidates: how many there are; infinite where that is not known.
+
+    Raises:
+      ValueError: it is such a race.
+    """
+    if options.fast_open and establish is None and candidates > 1:
+        raise ValueError(
+            "fast_open cannot be raced: such a connect succeeds before anybody has answered (RFC 7413); "
+            "give it an establish, or one numeric endpoint"
+        )
