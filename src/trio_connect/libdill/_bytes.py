@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._check import SIZE_LIMIT, check_int
+from .._deadline import to_seconds
+from .._net.streams.receiving import receive_without_reading_ahead
 from .._text import shown
 from ._failures import check_deadline, failure, refuse
 from ._handles import find
@@ -226,14 +228,12 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
             if view is not None and view.readonly:
                 raise TypeError("receiving needs a writable buffer")
             views.append(view)
-        data: bytes | bytearray
         with connection.incoming:
             if len(views) == 1 and views[0] is not None and (exact or total > _READ_AHEAD):
                 await stream.receive_into(views[0], deadline)
                 return 0
             if exact:
-                data = bytearray(total)
-                await stream.receive_into(data, deadline)
+                data = await receive_without_reading_ahead(stream, total, to_seconds(deadline))
             else:
                 data = await stream.receive_exactly(total, deadline)
         start = 0

@@ -20,7 +20,7 @@ from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
-from .state import Patience
+from .state import turns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -191,7 +191,6 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         if -inf < until <= started:
             await self.aclose()
             await self._refuse_late("graceful close", until)
-        patience = Patience(until)
         self._leave()
         self._draining = True
         try:
@@ -202,7 +201,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
                 self._sock.wake()
             self._receiving = True
             self._shutdown_write("graceful close")
-            while not patience.is_over():
+            for _ in turns(until):
                 data = await self._sock.receive(RECEIVE_SIZE, until)
                 if not self._draining:
                     self._raise_closed()

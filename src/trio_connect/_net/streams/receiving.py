@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -22,9 +22,11 @@ from ..._deadline import is_late, to_seconds
 from ..._errors import IncompleteRead
 from ..._text import printable, shown
 from ..sockets.waiting import Expired
-from .state import Patience, StreamState
+from .state import StreamState, turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 A = TypeVar("A")
@@ -96,16 +98,7 @@ class ReceivingHalf(StreamState[A]):
         self._check_can_receive()
         if until != inf and is_late(until):
             await self._refuse_late("receive", until)
-        buffered = len(self._buffer) >= n
-        if buffered:
-            await checkpoint_if_cancelled()
-        else:
-            await self._fill_to(n, until)
-        data = self._buffer.take(n)
-        assert data is not None
-        if buffered:  # each read has passed through the loop
-            await cancel_shielded_checkpoint()
-        return data
+        return await self._receive_exactly(n, until)
 
     async def receive_into(self, buffer: Buffer, deadline: int = -1) -> None:
         """Fill a whole buffer.
@@ -165,25 +158,21 @@ class ReceivingHalf(StreamState[A]):
         started = current_time()
         if -inf < until <= started:
             await self._refuse_late("receive", until)
-        patience = Patience(until)
-        size = RECEIVE_SIZE
         end = max_bytes + len(delimiter)
-        while True:
+        found = -1
+
+        def missing() -> int:
+            nonlocal found
             found = self._buffer.find(delimiter, end)
-            if found < 0 and len(self._buffer) >= end:
-                await checkpoint()
-                text = f"no {delimiter!r} within {max_bytes} bytes from {self._peer}"
-                raise OSError(errno.EMSGSIZE, text)
-            if found >= 0:
-                break
-            if patience.is_over():
-                raise self._exceeded("receive", started, len(self._buffer))
-            data = await self._receive(size, until, started)
-            if not data:
-                raise self._incomplete(None, f"{delimiter!r}")
-            self._own_buffer().add(data)
-            size = _next_size(size, len(data))
-        buffered = not patience.tried
+            return 0 if found >= 0 or len(self._buffer) >= end else 1
+
+        buffered = not missing()
+        if not buffered:
+            await self._read(missing, until, None, repr(delimiter))
+        if found < 0:
+            await checkpoint()
+            text = f"no {delimiter!r} within {max_bytes} bytes from {self._peer}"
+            raise OSError(errno.EMSGSIZE, text)
         if buffered:
             await checkpoint_if_cancelled()
         line = self._buffer.take_up_to(found)
@@ -258,19 +247,40 @@ class ReceivingHalf(StreamState[A]):
             self._check_end("receive")
         return data
 
-    async def _fill_to(self, n: int, until: float) -> None:
-        """Read until `n` bytes are buffered, or more when they have come."""
+    async def _receive_exactly(self, n: int, until: float, *, ahead: bool = True) -> bytes:
+        buffered = len(self._buffer) >= n
+        if buffered:
+            await checkpoint_if_cancelled()
+        else:
+            await self._read(lambda: n - len(self._buffer), until, n, f"{n} bytes", ahead=ahead)
+        data = self._buffer.take_up_to(n)
+        if buffered:  # each read has passed through the loop
+            await cancel_shielded_checkpoint()
+        return data
+
+    async def _read(
+        self, missing: Callable[[], int], until: float, expected: int | None, what: str, *, ahead: bool = True
+    ) -> None:
+        """Read into the buffer, once at least, until nothing is missing.
+
+        Args:
+          missing: says how many bytes are, at least.
+          until: the deadline, in Trio time.
+          expected: how many bytes were asked for, where a number was.
+          what: the same in words, for the error at the end of the stream.
+          ahead: whether more may be read than is missing, when it has come.
+        """
         started = current_time()
-        patience = Patience(until)
         size = RECEIVE_SIZE
-        while len(self._buffer) < n:
-            if patience.is_over():
-                raise self._exceeded("receive", started, len(self._buffer))
-            data = await self._receive(size, until, started)
+        for _ in turns(until):
+            data = await self._receive(size if ahead else min(size, missing()), until, started)
             if not data:
-                raise self._incomplete(n, f"{n} bytes")
+                raise self._incomplete(expected, what)
             self._own_buffer().add(data)
+            if missing() <= 0:
+                return
             size = _next_size(size, len(data))
+        raise self._exceeded("receive", started, len(self._buffer))
 
     async def _fill_target(self, view: memoryview, until: float) -> None:
         """Fill a buffer without a detour; whatever ends this early keeps the bytes."""
@@ -281,20 +291,19 @@ class ReceivingHalf(StreamState[A]):
             await cancel_shielded_checkpoint()
             return
         started = current_time()
-        patience = Patience(until)
         # What is buffered stays there until the rest has come: a caller that polls must not pay for it each time.
         count = buffered
         self._receiving = True
         try:
-            while count < len(view):
-                if patience.is_over():
-                    raise Expired
+            for _ in turns(until):
                 got = await self._sock.receive_into(view[count:], until)
                 if self._closed:
                     self._raise_closed()
-                if not got:
-                    break
                 count += got
+                if not got or count == len(view):
+                    break
+            else:
+                raise Expired
         except Expired:
             raise self._exceeded("receive", started, count) from None
         except OSError as exc:
@@ -313,3 +322,24 @@ class ReceivingHalf(StreamState[A]):
         available = len(self._buffer)
         text = f"{printable(str(self._peer))} ended the stream before {what}; {available} bytes came and stay buffered"
         return IncompleteRead(text, expected=expected, available=available)
+
+
+async def receive_without_reading_ahead(stream: ReceivingHalf[Any], n: int, until: float) -> bytes:
+    """Receive exactly `n` bytes, and leave in the kernel what comes after them.
+
+    For streams where a descriptor may ride on any byte. No method, because users have `ReceivingHalf.receive_into`,
+    which needs memory for all of it before anything has come.
+
+    Args:
+      stream: where from.
+      n: how many bytes.
+      until: the deadline, in Trio time.
+
+    Returns:
+      The bytes.
+
+    Raises:
+      DeadlineExceeded: as `ReceivingHalf.receive_exactly`, and so are the others.
+    """
+    stream._check_can_receive()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+    return await stream._receive_exactly(n, until, ahead=False)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - likewise

@@ -17,7 +17,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._deadline import to_seconds
 from ..._text import shown
 from ..sockets.waiting import Expired
-from .state import Patience, StreamState
+from .state import StreamState, turns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,25 +60,25 @@ class SendingHalf(StreamState[A]):
                 view.release()
             await self._refuse_late("send", until)
         self._sending = True
-        patience = Patience(until)
         total = sum(map(len, views))
         sent = 0
         try:
             if not total:
                 await checkpoint()
-            while sent < total:
-                if patience.is_over():
-                    raise Expired
+                return
+            for _ in turns(until):
                 count = await (
                     self._sock.send(views[0], until)
                     if len(views) == 1
                     else self._sock.send_buffers(views[:_IOV_MAX], until)
                 )
                 sent += count
-                if sent < total:
-                    if self._closed:
-                        self._raise_closed()
-                    _consume(views, count)
+                if sent == total:
+                    return
+                if self._closed:
+                    self._raise_closed()
+                _consume(views, count)
+            raise Expired
         except Expired:
             raise self._exceeded("send", started, sent) from None
         except OSError as exc:

@@ -19,6 +19,8 @@ from ..sockets.stream_socket import StreamSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..race.reports import Recorded
 
 A = TypeVar("A")
@@ -129,20 +131,9 @@ class StreamState(Generic[A]):
         return call_exceeded(self._described(what), elapsed, transferred=transferred)
 
 
-class Patience:
-    """How often a call of several steps may go on: always once, and after its deadline once more."""
-
-    __slots__ = ("_last", "_until", "tried")
-
-    def __init__(self, until: float) -> None:
-        self._until = until
-        self._last = self.tried = False
-
-    def is_over(self) -> bool:
-        """Ask before each step."""
-        if self._last:
-            return True
-        if self.tried and self._until != inf and current_time() >= self._until:
-            self._last = True
-        self.tried = True
-        return False
+def turns(until: float) -> Iterator[None]:
+    """Count the steps of a call of several: one at least, and one more after `until`, a point in Trio time."""
+    yield
+    while until == inf or current_time() < until:
+        yield
+    yield
