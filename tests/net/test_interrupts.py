@@ -28,11 +28,14 @@ FEW = 20
 
 
 @contextmanager
-def interrupt_at(line: int, seen: list[int]) -> Iterator[None]:
-    """Raise SIGINT before the package executes its n-th line from here on; count them in `seen`."""
+def interrupt_at(line: int, seen: list[int], files: str = OURS) -> Iterator[None]:
+    """Raise SIGINT before the package executes its n-th line from here on; count them in `seen`.
+
+    Only lines of files count whose path begins with `files`.
+    """
 
     def trace(frame: FrameType, event: str, _arg: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(OURS):
+        if not frame.f_code.co_filename.startswith(files):
             return None
         if event == "line":
             seen[0] += 1
@@ -61,15 +64,18 @@ async def answering() -> Any:
         yield peer.address.pair
 
 
-def sweep(peer: Any, connect: Any, stride: int = 1) -> list[bool]:
-    """Interrupt the connect at each of its lines in turn, or at every `stride`-th, and return whether it was heard."""
+def sweep(peer: Any, connect: Any, stride: int = 1, files: str = OURS) -> list[bool]:
+    """Interrupt the connect at each of its lines in turn, or at every `stride`-th, and return whether it was heard.
+
+    With `files`, only at lines of files whose path begins with that.
+    """
     heard: list[bool] = []
 
     async def main(line: int) -> int:
         async with peer() as where, no_leaks():
             stream, seen = None, [0]
             try:
-                with interrupt_at(line, seen), suppress(OSError):
+                with interrupt_at(line, seen, files), suppress(OSError):
                     stream = await connect(where)
                 # What came too late for the call comes at the next checkpoint.
                 await trio.lowlevel.checkpoint()
@@ -142,6 +148,15 @@ def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(
     assert len(heard) > 10 * FEW / stride
     assert all(heard)
     assert len(set(followed)) >= 2
+
+
+def test_an_interrupt_at_any_line_around_an_establish_leaves_no_coroutine_that_was_never_awaited() -> None:
+    async def connect(pair: tuple[str, int]) -> TcpStream:
+        return await connectx([pair], establish=take_turns)
+
+    heard = sweep(answering, connect, files=attempts.__file__)
+    assert len(heard) > FEW
+    assert all(heard)
 
 
 def test_an_iterable_and_an_observer_that_never_return_can_be_interrupted() -> None:

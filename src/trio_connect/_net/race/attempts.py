@@ -7,12 +7,13 @@ each is closed exactly once.
 from __future__ import annotations
 
 import logging
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ..._messages import reason_of
 from ..._text import shown
@@ -22,7 +23,7 @@ from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, with
 from .mailbox import Connected, Established, Fact, Failed, Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ..._endpoint import Endpoint
     from .plan import Establish
@@ -175,13 +176,29 @@ async def run_attempt(
             _tell_error(running, without_cancellation(exc), mailbox)
 
 
+@enable_ki_protection  # Ctrl-C must not come between the call and its await; what the caller gave us is not protected
 async def _establish(establish: Establish, stream: TcpStream) -> Any:
     """Run the caller's establish: what it returned, or the stream where that was None."""
-    awaitable = establish(stream)
+    awaitable = _call(establish, stream)
     if not isawaitable(awaitable):
         raise TypeError(f"establish must be an async function, got {shown(establish)}, which returned {awaitable!r}")
-    value = await awaitable
+    try:
+        value = await _wait_for(awaitable)
+    finally:
+        # An interrupt before its first step leaves a coroutine that nobody awaits; one that has ended stays as it is.
+        if iscoroutine(awaitable):
+            awaitable.close()
     return stream if value is None else value
+
+
+@disable_ki_protection
+def _call(establish: Establish, stream: TcpStream) -> Awaitable[Any]:
+    return establish(stream)
+
+
+@disable_ki_protection
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _tell_error(running: RunningAttempt, exc: BaseException, mailbox: Mailbox) -> None:
