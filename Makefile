@@ -90,7 +90,7 @@ lab: $(VENV)/.test
 
 # Exit status 77 is run.py's "no guest here". One process: the guest has one processor.
 sctp: $(VENV)/.test
-	@$(PY) tests/sctp/guest/run.py $(PY) -m pytest -p no:cacheprovider -p no:xdist -m sctp $(ARGS) tests/sctp || { \
+	@$(PY) -m tests.sctp.guest.run $(PY) -m pytest -p no:cacheprovider -p no:xdist -m sctp $(ARGS) tests/sctp || { \
 	  status=$$?; \
 	  test $$status -eq 77 || exit $$status; \
 	  echo "NOT RUN: make sctp: this machine cannot start a guest with SCTP (the reason is above)"; \

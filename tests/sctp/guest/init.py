@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-# hmac: listen(2) of SCTP signs its cookies with it, and nothing loads it by itself (ENOSYS).
-MODULES: Final = ("hmac", "ipv6", "sctp", "sctp_diag", "dummy", "veth", "sch_netem")
+# Nothing loads the first two by itself: crc32c_generic sums SCTP's packets, where it is a module, and hmac signs the
+# cookies of its listen(2), which says ENOSYS without.
+MODULES: Final = ("crc32c_generic", "hmac", "ipv6", "sctp", "sctp_diag", "dummy", "veth", "sch_netem")
 # finit_module(2) has no wrapper in libc.
 FINIT_MODULE: Final = {"x86_64": 313, "aarch64": 273}
 TEMPORARY: Final = "/run/tmp"
