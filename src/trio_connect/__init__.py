@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:
     from ._answer import Lookup as Lookup
     from ._answer import MailRecord as MailRecord
     from ._answer import SrvRecord as SrvRecord
+    from ._filter import AddressFilter as AddressFilter
     from ._filter import NetworkFilter as NetworkFilter
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
@@ -66,6 +67,7 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "IMMEDIATE",
     "NO_DEADLINE",
+    "AddressFilter",
     "Answer",
     "Attempt",
     "AttemptConnected",
@@ -127,6 +129,7 @@ _LATER: _typing.Final = {
     "Lookup": "_answer",
     "MailRecord": "_answer",
     "SrvRecord": "_answer",
+    "AddressFilter": "_filter",
     "NetworkFilter": "_filter",
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",

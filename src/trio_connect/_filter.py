@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from socket import AF_INET
 from typing import Final, TypeAlias, cast, final
@@ -25,12 +25,15 @@ from ._endpoint import Endpoint
 from ._special_purpose import ALLOCATED, METADATA_SERVICES, NOT_UNICAST, SPECIAL_PURPOSE, Block
 from ._text import shown
 
-__all__ = ["NetworkFilter", "NetworkLike"]
+__all__ = ["AddressFilter", "NetworkFilter", "NetworkLike"]
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 NetworkLike: TypeAlias = str | IPAddress | IPNetwork
 """A network (``"10.0.0.0/8"``, ``"fc00::/7"``) or a single address, as text or as an object of `ipaddress`."""
+
+AddressFilter: TypeAlias = Callable[[Endpoint], bool]
+"""Says of an endpoint whether a connection may go there; a `NetworkFilter` is one."""
 
 _IPV4: Final = 1 << 128
 _32_BITS: Final = (1 << 32) - 1

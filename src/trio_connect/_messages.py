@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from ._endpoint import Endpoint
     from ._report import Attempt, ConnectReport, Phase
 
+NO_SOURCE: Final = "no source of its family"
+"""The reason of an attempt that was skipped because no source has an address of its family."""
+
+NOT_ALLOWED: Final = "not allowed by the address filter"
+"""How the reason of an attempt begins that was skipped because the caller's filter refused its endpoint."""
+
 _WORDS: Final = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -32,6 +38,9 @@ _WORDS: Final = {
 
 _MOST_NAMED: Final = 4
 """How many endpoints, or reasons of one kind, a message lists; the report has them all."""
+
+_MOST_REFUSED: Final = 64
+"""How many endpoints are named when none was allowed: as many as one race would try."""
 
 _LONGEST_REASON: Final = 200
 """How many characters of what a peer or a library said are passed on."""
@@ -259,13 +268,18 @@ def agreed_errno(attempts: Sequence[Attempt]) -> int | None:
     return max(codes, key=codes.count)
 
 
+def is_refused(attempt: Attempt) -> bool:
+    """Say whether an attempt was skipped because the caller's filter refused its endpoint."""
+    return attempt.outcome == "skipped" and attempt.reason is not None and attempt.reason.startswith(NOT_ALLOWED)
+
+
 def _is_local_failure(attempt: Attempt) -> bool:
     return attempt.errno is not None and attempt.outcome == "failed" and is_local(attempt.errno, attempt.phase)
 
 
 def _kind(attempt: Attempt) -> str:
     if attempt.outcome == "skipped":
-        return "skipped, no source of its family"
+        return NOT_ALLOWED if is_refused(attempt) else f"skipped, {attempt.reason}"
     if attempt.errno is None or attempt.outcome == "timed out":
         return "not established" if attempt.outcome == "failed" else attempt.outcome
     if is_local(attempt.errno, attempt.phase):
@@ -352,8 +366,10 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
       errors: one for each attempt that was started, in that order.
     """
     attempts = report.attempts
-    counts = _counts(attempts)
     started = sum(attempt.started is not None for attempt in attempts)
+    if not started and any(map(is_refused, attempts)):
+        return _nothing_allowed(target, report)
+    counts = _counts(attempts)
     where = _where(target, attempts)
     tries = "the only attempt" if started == 1 else f"all {started} attempts" if started else "no attempt could be made"
     code = agreed_errno(attempts)
@@ -374,6 +390,21 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         for note in dict.fromkeys(note for each in errors for note in getattr(each, "__notes__", ())):
             error.add_note(note)
     return error
+
+
+def _nothing_allowed(target: str, report: ConnectReport) -> ConnectFailed:
+    """Return the error for a race in which the caller's filter has left nothing to try.
+
+    It names every address that a race would have tried. A name server may have sent thousands.
+    """
+    refused = [attempt for attempt in report.attempts if is_refused(attempt)]
+    others = [attempt for attempt in report.attempts if not is_refused(attempt)]
+    told = [f"{attempt.endpoint}{(attempt.reason or '').removeprefix(NOT_ALLOWED)}" for attempt in refused]
+    where = f" to {printable(target)}" if target else ""
+    beyond = f" and {len(told) - _MOST_REFUSED} more" if len(told) > _MOST_REFUSED else ""
+    text = f"no attempt could be made{where}: {NOT_ALLOWED}: {', '.join(told[:_MOST_REFUSED])}{beyond}"
+    more = "; ".join(filter(None, (_counts(others), _failed_lookups(report))))
+    return ConnectFailed(errno.EACCES, f"{text}; {more}" if more else text, report=report, errors=())
 
 
 def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:

@@ -43,7 +43,7 @@ class Attempt:
       phase: how far it came: "socket", "bind", "connect" or "establish".
       outcome: how it ended, such as "won", "failed" or "cancelled" (by the deadline or a scope).
       errno: the error of a failed attempt.
-      reason: why it failed, in one line.
+      reason: why it failed or was skipped, in one line.
       beaten_by: who won while this one was still trying.
     """
 
@@ -60,7 +60,8 @@ class Attempt:
     errno: int | None = None
     """The error of a failed attempt; ETIMEDOUT when `attempt_timeout` ended it."""
     reason: str | None = None
-    """Why it failed, in one line: the kernel's words, or what `errno` cannot say, such as "certificate has expired"."""
+    """Why it failed, in one line: the kernel's words, or what `errno` cannot say, such as "certificate has expired".
+    Of one that was skipped: why it was not tried, such as "not allowed by the address filter: ..."."""
     beaten_by: Endpoint | None = None
     """Who won while this one was still trying."""
 
@@ -191,7 +192,7 @@ def _lookup_row(lookup: Lookup) -> TimelineRow:
 def _attempt_row(attempt: Attempt, elapsed: float) -> TimelineRow:
     label = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
     if attempt.started is None:
-        return TimelineRow(label=label, text=attempt.outcome)
+        return TimelineRow(label=label, text=": ".join(filter(None, (attempt.outcome, attempt.reason))))
     text: str = attempt.outcome
     if attempt.outcome == "failed":
         code = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"

@@ -574,7 +574,7 @@ def test_duplicates_count_once_and_keep_the_first_place():
     race = Race(DEFAULT_POLICY, 0.0, [A, B, A, peer("192.0.2.2")], more=True)
     race.tick(0.0)
     race.add([A, C, B, C], 0.0)
-    race.skip([A, B, C])
+    race.skip(dict.fromkeys([A, B, C], "no"))
     assert race.tick(0.25) == [Start(1, B, "delay")]
     assert race.tick(0.5) == [Start(2, C, "delay")]
     race.cancel(0.5)
@@ -591,12 +591,13 @@ def test_one_endpoint_from_two_sources_is_two_candidates():
 
 def test_line_81_a_candidate_without_a_usable_source_is_reported_as_skipped():
     race = Race(DEFAULT_POLICY, 0.0, [A], more=True)
-    race.skip([V6])
+    race.skip({V6: "no source of its family"})
+    race.skip({V6: "another reason"})
     race.add([V6], 0.0)
     race.no_more()
     race.tick(0.0)
     assert refused(race, 0, 0.1) == [Exhausted()]
-    assert race.records()[1] == Attempt(endpoint=V6[1], outcome="skipped")
+    assert race.records()[1] == Attempt(endpoint=V6[1], outcome="skipped", reason="no source of its family")
 
 
 def test_the_first_candidate_may_come_after_the_race_began():
@@ -820,7 +821,7 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
     refused(race, 0, 1000.125)
     race.tick(1000.375)
     race.progressed(2, 1000.5)
-    race.skip([unreachable])
+    race.skip({unreachable: "not allowed"})
     race.add([E, late], 1000.5)
     race.no_more()
     assert race.tick(1000.75) == [Start(3, won, "delay")]
@@ -861,7 +862,7 @@ def test_line_78_the_report_has_each_candidate_once_with_all_that_is_known():
         Attempt(endpoint=D[1], cause="failure", started=0.875, ended=1.0, outcome="lost", beaten_by=won[1]),
         Attempt(endpoint=E[1], outcome="not tried"),
         Attempt(endpoint=late[1], source=here, outcome="not tried"),
-        Attempt(endpoint=unreachable[1], source=here, outcome="skipped"),
+        Attempt(endpoint=unreachable[1], source=here, outcome="skipped", reason="not allowed"),
     )
 
 
@@ -913,7 +914,7 @@ def race_in(state: str) -> Race:
 
 TELL_RACE = {
     "add": lambda race: race.add([C], 0.2),
-    "skip": lambda race: race.skip([C]),
+    "skip": lambda race: race.skip({C: "no"}),
     "replace_order": lambda race: race.replace_order([B]),
     "no_more": lambda race: race.no_more(),
     "tick": lambda race: race.tick(0.2),
@@ -1052,7 +1053,7 @@ def test_an_order_that_leaves_one_out_is_illegal():
 
 def test_an_order_may_name_what_was_set_aside():
     race = at_0(A, B, C, more=True)
-    race.skip([V6])
+    race.skip({V6: "no"})
     race.replace_order([V6, C, C, A, B])
     assert race.tick(0.25) == [Start(1, C, "delay")]
     assert race.tick(0.5) == [Start(2, B, "delay")]

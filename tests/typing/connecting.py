@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import assert_type
 
-from trio_connect import Attempt, ConnectFailed, Endpoint, TcpStream, connect, connectx
+from trio_connect import (
+    AddressFilter,
+    Attempt,
+    ConnectFailed,
+    Endpoint,
+    NetworkFilter,
+    RaceOptions,
+    TcpStream,
+    connect,
+    connectx,
+)
 
 
 async def greeting(stream: TcpStream) -> bytes:
@@ -25,6 +35,23 @@ async def results(endpoints: Sequence[Endpoint]) -> None:
     assert_type(await connect("api.test", 443, establish=greeting), bytes)
     assert_type(await connect("api.test", 443, establish=check), TcpStream)
     await connectx(endpoints, establish=not_async)  # type: ignore[arg-type]
+
+
+def allow(endpoint: Endpoint) -> bool:
+    return endpoint.port == 443
+
+
+async def allow_later(endpoint: Endpoint) -> bool:
+    return endpoint.port == 443
+
+
+async def filters(endpoints: Sequence[Endpoint]) -> None:
+    chosen: AddressFilter = NetworkFilter.public_only()
+    assert_type(chosen(endpoints[0]), bool)
+    options = RaceOptions(address_filter=allow)
+    assert_type(await connectx(endpoints, **options), TcpStream)
+    assert_type(await connect("api.test", 443, address_filter=chosen), TcpStream)
+    await connectx(endpoints, address_filter=allow_later)  # type: ignore[arg-type]
 
 
 async def errors(endpoints: Sequence[Endpoint]) -> None:

@@ -18,7 +18,7 @@ attempt or the delay, starts it again, before all that wait. Its row in the repo
 
 Who may say what:
 
-- Whoever finds candidates says `add`, `skip` (known, but there is no source to reach it from),
+- Whoever finds candidates says `add`, `skip` (known, but no source reaches it, or the caller's filter refuses it),
   `replace_order` and `no_more`. These only change the list, so that a caller who sorts can add and order in one step;
   what follows from them comes out of the next `tick`. What is known about candidates is best told first: a failure
   starts the first of those that are there.
@@ -66,7 +66,7 @@ from .race_table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from .._endpoint import Endpoint
     from .._policy import RacePolicy
@@ -148,7 +148,7 @@ class Race:
         self.state: RaceState = "open" if more else "closed"
         self._waiting: dict[Candidate, None] = dict.fromkeys(candidates)
         self._raced: set[Candidate] = set()
-        self._skipped: dict[Candidate, None] = {}
+        self._skipped: dict[Candidate, str] = {}
         self._tries: list[_Try] = []
         # In order of start, so the first one is the next to time out.
         self._live: dict[int, _Try] = {}
@@ -184,13 +184,17 @@ class Race:
             idle = not self._live and all(row.ended != now for row in self._tries)
             self._schedule.arrived(now, idle=idle)
 
-    def skip(self, candidates: Iterable[Candidate]) -> None:
-        """Report candidates that cannot be tried, because no source serves them. One that is known stays as it is."""
+    def skip(self, candidates: Mapping[Candidate, str]) -> None:
+        """Report candidates that are not to be tried. One that is known stays as it is.
+
+        Args:
+          candidates: why not, in one line for each.
+        """
         if not self._takes("skip"):
             return
-        for candidate in candidates:
+        for candidate, reason in candidates.items():
             if candidate not in self._raced and candidate not in self._waiting:
-                self._skipped[candidate] = None
+                self._skipped.setdefault(candidate, reason)
 
     def replace_order(self, candidates: Iterable[Candidate]) -> None:
         """Put those that wait into this order.
@@ -331,7 +335,9 @@ class Race:
             for row in self._tries
         ]
         rows += [Attempt(source=c[0], endpoint=c[1], outcome="not tried") for c in self._waiting]
-        rows += [Attempt(source=c[0], endpoint=c[1], outcome="skipped") for c in self._skipped]
+        rows += [
+            Attempt(source=c[0], endpoint=c[1], outcome="skipped", reason=reason) for c, reason in self._skipped.items()
+        ]
         return tuple(rows)
 
     def _takes(self, fact: RaceFact) -> bool:

@@ -31,7 +31,7 @@ from .names.resolve import Resolver, check_host, numeric
 from .names.route import look_up_routes
 from .names.system import SYSTEM_RESOLVER, custom_resolver
 from .names.system_files import policy_table
-from .race.candidates import Offers, pair_up
+from .race.candidates import Offers, Refusals, pair_up
 from .race.driver import run_race
 from .race.errors import out_of_the_group
 from .race.plan import RaceOptions, RacePlan, check_fast_open, check_race_options
@@ -40,6 +40,7 @@ from .sockets.waiting import Expired, within
 from .streams.tcp_stream import TcpStream
 
 if TYPE_CHECKING:
+    from .._filter import AddressFilter
     from .race.reports import Pair
 
 T = TypeVar("T")
@@ -204,6 +205,7 @@ async def connect(
     resolver: Resolver | None = None,
     policy: RacePolicy = DEFAULT_POLICY,
     sources: Sequence[Source] = (),
+    address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
     establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
@@ -221,6 +223,8 @@ async def connect(
       resolver: whom to ask; None for the system, or the hostname resolver that this run has installed.
       policy: how lookups and race are run.
       sources: where connections may start, best first. A family that none of them has is not looked up.
+      address_filter: asked once for each address that a lookup finds, late ones too, and for a numeric host, however it
+        is spelled; see `connectx`.
       observer: called with each `TraceEvent` as it happens.
       options: set on each socket before it connects.
       establish: the caller's own test of a connection, see `connectx`.
@@ -230,9 +234,10 @@ async def connect(
 
     Raises:
       ResolveFailed: the name has no address that could be tried; `report` has the lookups, the text names each.
-      ConnectFailed: every attempt failed, see `connectx`. (`ResolveFailed` is one too.)
+      ConnectFailed: every attempt failed, or `address_filter` allowed nothing (errno EACCES), see `connectx`.
+        (`ResolveFailed` is one too.)
       DeadlineExceeded: the deadline came first; `report` has what was done by then.
-      TypeError: an argument has the wrong type, or `establish` is not async.
+      TypeError: an argument has the wrong type, `establish` is not async, or `address_filter` is.
       ValueError: the host is no possible name, the port is out of range, the options ask for `fast_open` for a name
         without an `establish`, or the deadline is below -1.
 
@@ -246,19 +251,20 @@ async def connect(
     if check_port(port) == 0:
         raise ValueError(f"cannot connect to port 0 of {printable(host)}: a port is 1 to 65535")
     until = to_seconds(deadline)
-    check_race_options(policy, sources, observer, options, establish)
+    check_race_options(policy, sources, address_filter, observer, options, establish)
     check_resolver(resolver)
     if literal is not None:
         return await connectx(
-            (literal,), deadline, policy=policy, sources=sources, observer=observer, options=options,
-            establish=establish,
+            (literal,), deadline, policy=policy, sources=sources, address_filter=address_filter, observer=observer,
+            options=options, establish=establish,
         )  # fmt: skip
     check_fast_open(options, establish)
     plan = RacePlan(
         policy=policy, sources=sources, options=options, establish=establish, observer=observer,
         until=until, started=current_time(), factory=factory_installed(), target=f"{host}:{port}",
     )  # fmt: skip
-    return await run_race(plan, candidates=_AddressesOfName(host, port, resolver or SYSTEM_RESOLVER, plan))
+    refusals = None if address_filter is None else Refusals(address_filter)
+    return await run_race(plan, candidates=_AddressesOfName(host, port, resolver or SYSTEM_RESOLVER, plan, refusals))
 
 
 @lru_cache(maxsize=1024)
@@ -271,12 +277,13 @@ def _literal(host: str, port: int) -> Endpoint | None:
 class _AddressesOfName:
     """The addresses of one name, as candidates of a race."""
 
-    def __init__(self, host: str, port: int, resolver: Resolver, plan: RacePlan) -> None:
+    def __init__(self, host: str, port: int, resolver: Resolver, plan: RacePlan, refusals: Refusals | None) -> None:
         self._host = host
         self._port = port
         self._resolver = resolver
         self._plan = plan
         self._ask_kernel = _kernel_knows()
+        self._refusals = refusals
         self._endpoints: dict[str, Endpoint] = {}
         self._lookups: Lookups | None = None
 
@@ -301,18 +308,21 @@ class _AddressesOfName:
         )
         lookups.start(nursery)
         while await lookups.more():
-            pairs = self._in_order(lookups.addresses)
-            race.offer(pairs, order=pairs)
+            pairs, refused = self._in_order(lookups.addresses)
+            race.offer(pairs, refused, order=pairs)
 
-    def _in_order(self, addresses: Sequence[str]) -> list[Pair]:
+    def _in_order(self, addresses: Sequence[str]) -> tuple[list[Pair], dict[Pair, str]]:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
         for address in addresses:
             if address not in self._endpoints:
                 self._endpoints[address] = Endpoint(address, self._port)
-        endpoints = [self._endpoints[address] for address in addresses]
+        # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
+        allowed, refused = pair_up((self._endpoints[address] for address in addresses), (), self._refusals)
         # All of them can be reached: nothing was asked of a family that no source has, and answers are kept by family.
         sources = self._plan.sources
-        return pair_up(_in_order(endpoints, sources, self._plan.policy, ask_kernel=self._ask_kernel), sources)[0]
+        endpoints = (endpoint for _, endpoint in allowed)
+        ordered = _in_order(endpoints, sources, self._plan.policy, ask_kernel=self._ask_kernel)
+        return pair_up(ordered, sources, None)[0], refused
 
 
 def check_resolver(resolver: object) -> None:

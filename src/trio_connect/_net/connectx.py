@@ -16,7 +16,7 @@ from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
 from .attempt import PENDING, Attempt
-from .race.candidates import EndpointsToCome, checked, pair_up
+from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
 from .race.plan import RaceOptions, RacePlan, check_fast_open, check_race_options
 from .sockets.open import factory_installed
@@ -25,6 +25,7 @@ from .streams.tcp_stream import TcpStream
 
 if TYPE_CHECKING:
     from .._endpoint import EndpointLike, Source
+    from .._filter import AddressFilter
     from .._trace import Observer
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ async def connectx(
     *,
     policy: RacePolicy = DEFAULT_POLICY,
     sources: Sequence[Source] = (),
+    address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
     establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
@@ -86,6 +88,8 @@ async def connectx(
       policy: how the race is run.
       sources: where connections may start, best first. Each endpoint is tried from each source that has an address of
         its family, before the next endpoint; one that no source serves is reported as skipped.
+      address_filter: asked once for each endpoint, before any packet; true allows it. One that it refuses is reported
+        as skipped, with the reason, and all others are raced. What it raises is raised from here.
       observer: called with each `TraceEvent` as it happens.
       options: set on each socket before it connects.
       establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
@@ -99,9 +103,10 @@ async def connectx(
 
     Raises:
       ConnectFailed: every attempt failed. An `OSError` with the errno that they agree on, or of the one that came
-        furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these.
+        furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these. With errno
+        EACCES: `address_filter` allowed nothing.
       DeadlineExceeded: the deadline came first; `report` has what was tried.
-      TypeError: an argument has the wrong type, or `establish` is not async.
+      TypeError: an argument has the wrong type, `establish` is not async, or `address_filter` is.
       ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
         be several and no `establish`, or the deadline is below -1.
 
@@ -109,16 +114,25 @@ async def connectx(
     """
     until = to_seconds(deadline)
     plain = observer is None and establish is None
-    if not plain or policy is not DEFAULT_POLICY or options is not DEFAULT_OPTIONS or sources != ():
-        check_race_options(policy, sources, observer, options, establish)
+    if (
+        not plain
+        or policy is not DEFAULT_POLICY
+        or options is not DEFAULT_OPTIONS
+        or sources != ()
+        or address_filter is not None
+    ):
+        check_race_options(policy, sources, address_filter, observer, options, establish)
+    refusals = None if address_filter is None else Refusals(address_filter)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
         check_fast_open(options, establish)
         plan = RacePlan(
             policy=policy, sources=sources, options=options, establish=establish, observer=observer,
             until=until, started=current_time(), factory=factory_installed(),
         )  # fmt: skip
-        return await run_race(plan, candidates=EndpointsToCome(cast("AsyncIterable[EndpointLike]", endpoints), sources))
-    pairs, skipped = pair_up(checked(endpoints, sources), sources)  # pyright: ignore[reportArgumentType]
+        to_come = EndpointsToCome(cast("AsyncIterable[EndpointLike]", endpoints), sources, refusals)
+        return await run_race(plan, candidates=to_come)
+    listed = checked(endpoints, sources, refusals)  # pyright: ignore[reportArgumentType]
+    pairs, skipped = pair_up(listed, sources, refusals)
     if not pairs and not skipped:
         raise ValueError("connectx needs at least one endpoint, got none")
     if options is not DEFAULT_OPTIONS and len(pairs) > 1:

@@ -79,7 +79,7 @@ async def tcp_connect(
         if code:
             raise attempt.error(code)
         assert attempt.sock is not None
-        return TcpStream(attempt.sock, endpoint, (((source, endpoint),), (), started, current_time()))
+        return TcpStream(attempt.sock, endpoint, (((source, endpoint),), {}, started, current_time()))
     except Expired:
         origin = attempt.origin()
         attempt.close()

@@ -165,6 +165,7 @@ class QueueSet:
         check_race_options(
             options.get("policy", DEFAULT_POLICY),
             options.get("sources", ()),
+            options.get("address_filter"),
             options.get("observer"),
             options.get("options", DEFAULT_OPTIONS),
             None,
@@ -176,7 +177,8 @@ class QueueSet:
             endpoints = checked(endpoints)
             if not endpoints:
                 raise ValueError("connectx needs at least one endpoint, got none")
-            pairs, _ = pair_up(endpoints, options.get("sources", ()))
+            # The filter is the race's to ask, once for each endpoint.
+            pairs, _ = pair_up(endpoints, options.get("sources", ()), None)
             candidates = float(len(set(pairs)))
         else:
             candidates = inf

@@ -94,7 +94,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         if code:
             raise attempt.error(code)
         assert sock is not None
-        return TcpStream(sock, target, (((source, target),), (), started, current_time()))
+        return TcpStream(sock, target, (((source, target),), {}, started, current_time()))
 
     def adopt(self, stream: TcpStream) -> None:
         """Own a connection that somebody else made."""

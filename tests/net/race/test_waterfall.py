@@ -57,7 +57,7 @@ async def test_a_race_with_every_outcome(net):
     192.0.2.5:4...92.0.2.254         ==~  at 630 ms: lost after 240 ms
     192.0.2.6:4...92.0.2.254           *  at 850 ms: won after 20 ms
     192.0.2.7:4...92.0.2.254              not tried
-    [2001:db8::1]:443                     skipped
+    [2001:db8::1]:443                     skipped: no source of its family
     connected to 192.0.2.6:443 in 870 ms, 5 other attempts
     """)  # fmt: skip
 
@@ -126,7 +126,7 @@ async def test_races_without_a_winner(net):
     with pytest.raises(ConnectFailed) as skipped:
         await connectx(at("192.0.2.2"), sources=[Source(ipv6="2001:db8::fe")])
     reads(skipped.value.report, """
-    192.0.2.2:443                                            skipped
+    192.0.2.2:443                                   skipped: no source of its family
     no connection after 0 ms
     """)  # fmt: skip
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, final
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, cast, final
 
 from trio.lowlevel import disable_ki_protection
 
 from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
 from ..._engine.race import MAX_RACED
+from ..._messages import NO_SOURCE, NOT_ALLOWED
 from ..._text import shown
 
 if TYPE_CHECKING:
@@ -17,26 +18,25 @@ if TYPE_CHECKING:
 
     from ..._answer import Lookup
     from ..._endpoint import Source
+    from ..._filter import AddressFilter, NetworkFilter
     from ..._trace import TraceEvent
     from .reports import Pair
 
 P = ParamSpec("P")
 
 MOST_READ: Final = 4096
-"""So many items are read of an iterable that yields duplicates, or what no source can reach: it may have no end."""
+"""So many items are read of an iterable that yields duplicates, or what cannot be tried: it may have no end."""
 
 
 class Offers(Protocol):
     """The race, as a source of candidates sees it."""
 
-    def offer(
-        self, pairs: Sequence[Pair], skipped: Sequence[Pair] = (), *, order: Sequence[Pair] | None = None
-    ) -> bool:
+    def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
         """Bring candidates, all that are known in this instant in one call.
 
         Args:
           pairs: to try, after those that wait. One that is known keeps its place.
-          skipped: for the report only, because no source has their family.
+          skipped: for the report only, each with the reason.
           order: every candidate that waits in the order to try them in, as RFC 8305 section 3 asks for when answers
             come late; those that do not wait any more may be among them.
 
@@ -68,14 +68,57 @@ class Candidates(Protocol):
 
 
 @final
+class Refusals:
+    """What the caller's filter says in one call: it is asked once for each endpoint.
+
+    Args:
+      address_filter: checked before.
+    """
+
+    def __init__(self, address_filter: AddressFilter) -> None:
+        # Loaded for those who filter only.
+        from ..._filter import NetworkFilter
+
+        self._filter = address_filter
+        self._explains = isinstance(address_filter, NetworkFilter)
+        self._said: dict[Endpoint, str | None] = {}
+
+    def of(self, endpoint: Endpoint) -> str | None:
+        """Return why an endpoint is refused, for the report; None when it is allowed.
+
+        Raises:
+          TypeError: the filter is async after all.
+          BaseException: what the filter raised, as it is.
+        """
+        if endpoint not in self._said:
+            self._said[endpoint] = self._ask(endpoint)
+        return self._said[endpoint]
+
+    @disable_ki_protection  # the caller's filter may block
+    def _ask(self, endpoint: Endpoint) -> str | None:
+        if self._explains:
+            why = cast("NetworkFilter", self._filter).refusal(endpoint)
+            return None if why is None else f"{NOT_ALLOWED}: {why}"
+        verdict: object = self._filter(endpoint)
+        if hasattr(verdict, "__await__"):
+            if isinstance(verdict, Coroutine):
+                verdict.close()  # one that is dropped without it warns
+            raise TypeError(f"address_filter must not be async, but {shown(self._filter)} returned an awaitable")
+        return None if verdict else NOT_ALLOWED
+
+
+@final
 class EndpointsToCome:
     """The endpoints of an async iterable."""
 
     lookups = ()
 
-    def __init__(self, endpoints: AsyncIterable[EndpointLike], sources: Sequence[Source]) -> None:
+    def __init__(
+        self, endpoints: AsyncIterable[EndpointLike], sources: Sequence[Source], refusals: Refusals | None
+    ) -> None:
         self._endpoints = endpoints
         self._sources = sources
+        self._refusals = refusals
 
     async def run(self, race: Offers, _nursery: trio.Nursery) -> None:
         """Offer each endpoint as it comes.
@@ -88,7 +131,7 @@ class EndpointsToCome:
         try:
             async for item in iterator:
                 read += 1
-                if not race.offer(*pair_up(checked((item,)), self._sources)) or read == MOST_READ:
+                if not race.offer(*pair_up(checked((item,)), self._sources, self._refusals)) or read == MOST_READ:
                     break
         finally:
             # What a generator holds open is to be closed here and now, not by a garbage collector.
@@ -100,7 +143,9 @@ class EndpointsToCome:
 
 
 @disable_ki_protection  # the caller's iterable may block
-def checked(endpoints: Iterable[EndpointLike], sources: Sequence[Source] = ()) -> list[Endpoint]:
+def checked(
+    endpoints: Iterable[EndpointLike], sources: Sequence[Source] = (), refusals: Refusals | None = None
+) -> list[Endpoint]:
     """Return endpoints that can be connected to, or say what is wrong with them.
 
     A collection is taken as a whole. Of an iterator, which may have no end, no more is read than one race can try.
@@ -108,11 +153,13 @@ def checked(endpoints: Iterable[EndpointLike], sources: Sequence[Source] = ()) -
     if isinstance(endpoints, (str, bytes, Endpoint)) or not hasattr(endpoints, "__iter__"):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
     if not hasattr(endpoints, "__len__"):
-        return list(_read(endpoints, sources))
+        return list(_read(endpoints, sources, refusals))
     return [item if isinstance(item, Endpoint) and item.port else _connectable(item) for item in endpoints]
 
 
-def _read(endpoints: Iterable[EndpointLike], sources: Sequence[Source]) -> Iterator[Endpoint]:
+def _read(
+    endpoints: Iterable[EndpointLike], sources: Sequence[Source], refusals: Refusals | None
+) -> Iterator[Endpoint]:
     seen: set[Endpoint] = set()
     usable = 0
     for item in islice(endpoints, MOST_READ):
@@ -120,7 +167,8 @@ def _read(endpoints: Iterable[EndpointLike], sources: Sequence[Source]) -> Itera
         if endpoint not in seen:
             seen.add(endpoint)
             yield endpoint
-            usable += not sources or any(source.serves(endpoint.family) for source in sources)
+            reachable = not sources or any(source.serves(endpoint.family) for source in sources)
+            usable += reachable and (refusals is None or refusals.of(endpoint) is None)
             if usable == MAX_RACED:
                 return
 
@@ -132,19 +180,25 @@ def _connectable(item: EndpointLike) -> Endpoint:
     return endpoint
 
 
-def pair_up(endpoints: Iterable[Endpoint], sources: Sequence[Source]) -> tuple[list[Pair], list[Pair]]:
-    """Return what to try, and what cannot be because no source has its family.
+def pair_up(
+    endpoints: Iterable[Endpoint], sources: Sequence[Source], refusals: Refusals | None
+) -> tuple[list[Pair], dict[Pair, str]]:
+    """Return what to try, and what not to try, with the reasons.
 
     The endpoint comes before the source in rank: the caller's order of endpoints is kept, and a dead uplink costs one
     delay, not one for each endpoint.
     """
+    skipped: dict[Pair, str] = {}
+    if refusals is not None:
+        judged = [(endpoint, refusals.of(endpoint)) for endpoint in endpoints]
+        endpoints = [endpoint for endpoint, why in judged if why is None]
+        skipped = {(None, endpoint): why for endpoint, why in judged if why is not None}
     if not sources:
-        return [(None, endpoint) for endpoint in endpoints], []
+        return [(None, endpoint) for endpoint in endpoints], skipped
     pairs: list[Pair] = []
-    skipped: list[Pair] = []
     for endpoint in endpoints:
         usable: list[Pair] = [(source, endpoint) for source in sources if source.serves(endpoint.family)]
         pairs += usable
         if not usable:
-            skipped.append((None, endpoint))
+            skipped[None, endpoint] = NO_SOURCE
     return pairs, skipped

@@ -27,7 +27,7 @@ from trio.lowlevel import (
 from ..._durations import milliseconds
 from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
-from ..._messages import race_exceeded, race_failed, race_late, resolve_failed
+from ..._messages import is_refused, race_exceeded, race_failed, race_late, resolve_failed
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, RaceFinished
 from ..attempt import PENDING, Attempt
@@ -39,7 +39,7 @@ from .mailbox import Connected, Established, Fact, Failed, Mailbox
 from .telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..._trace import TraceEvent
     from .candidates import Candidates
@@ -53,7 +53,7 @@ P = ParamSpec("P")
 async def run_race(
     plan: RacePlan,
     pairs: Sequence[Pair] = (),
-    skipped: Sequence[Pair] = (),
+    skipped: Mapping[Pair, str] | None = None,
     *,
     first: tuple[Attempt, int] | None = None,
     candidates: Candidates | None = None,
@@ -63,7 +63,7 @@ async def run_race(
     Args:
       plan: what was asked for.
       pairs: the candidates that are known from the start.
-      skipped: candidates that cannot be tried, for the report.
+      skipped: what is not to be tried, with the reasons, for the report.
       first: the attempt on the first of `pairs` where it has begun already, when the call did, and what is known of it:
         `PENDING` when it was waited for until the race's first deadline, else its errno; then it is closed.
       candidates: brings others while the race runs, or None.
@@ -77,7 +77,7 @@ async def run_race(
       DeadlineExceeded: the deadline came first.
       BaseException: what establish or candidates raised, other than the failure of an attempt, as it is.
     """
-    return await _Driver(plan, pairs, skipped, first, candidates).run()
+    return await _Driver(plan, pairs, skipped or {}, first, candidates).run()
 
 
 @final
@@ -88,7 +88,7 @@ class _Driver:
         self,
         plan: RacePlan,
         pairs: Sequence[Pair],
-        skipped: Sequence[Pair],
+        skipped: Mapping[Pair, str],
         first: tuple[Attempt, int] | None,
         candidates: Candidates | None,
     ) -> None:
@@ -165,7 +165,7 @@ class _Driver:
             return race_late(plan.target, report, plan.started - plan.until)
         if self._expired:
             return race_exceeded(plan.target, report)
-        if report.lookups and not report.tried:
+        if report.lookups and not report.tried and not any(map(is_refused, report.attempts)):
             return resolve_failed(report.lookups[0].host, report)
         return race_failed(plan.target, report, self._attempts.in_order())
 
@@ -199,9 +199,7 @@ class _Driver:
 
     # ------------------------------------------------------------------ candidates
 
-    def offer(
-        self, pairs: Sequence[Pair], skipped: Sequence[Pair] = (), *, order: Sequence[Pair] | None = None
-    ) -> bool:
+    def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
         race = self._race
         race.add(pairs, current_time())
         if skipped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
@@ -14,6 +15,7 @@ from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from ..._text import shown
 
 if TYPE_CHECKING:
+    from ..._filter import AddressFilter
     from ..._trace import Observer
     from ..streams.tcp_stream import TcpStream
 
@@ -27,6 +29,8 @@ class RaceOptions(TypedDict, total=False):
     """How the race is run."""
     sources: Sequence[Source]
     """Where connections may start, best first. Each endpoint is tried from each source that has its family."""
+    address_filter: AddressFilter | None
+    """Says of each endpoint whether a connection may go there, such as `NetworkFilter.public_only()`."""
     observer: Observer | None
     """Called with each `TraceEvent`."""
     options: SocketOptions
@@ -57,7 +61,9 @@ class RacePlan:
         return -inf < self.until <= self.started
 
 
-def check_race_options(policy: object, sources: object, observer: object, options: object, establish: object) -> None:
+def check_race_options(
+    policy: object, sources: object, address_filter: object, observer: object, options: object, establish: object
+) -> None:
     """Refuse what cannot be the arguments of a race.
 
     Raises:
@@ -68,6 +74,8 @@ def check_race_options(policy: object, sources: object, observer: object, option
         check_policy(policy)
     if sources != ():
         _check_sources(sources)
+    if address_filter is not None:
+        _check_address_filter(address_filter)
     if options is not DEFAULT_OPTIONS:
         check_options(options)
     if observer is not None and not callable(observer):
@@ -82,6 +90,14 @@ def _check_sources(sources: object) -> None:
     for item in cast("Iterable[object]", sources):
         if not isinstance(item, Source):
             raise TypeError(f"sources must be a sequence of Source, got {shown(item)} in it")
+
+
+def _check_address_filter(address_filter: object) -> None:
+    if not callable(address_filter):
+        raise TypeError(f"address_filter must be callable or None, got {shown(address_filter)}")
+    if iscoroutinefunction(address_filter) or iscoroutinefunction(type(address_filter).__call__):
+        # What an async function returns is true, so that taken for an answer it would allow everything.
+        raise TypeError(f"address_filter must not be async, got {shown(address_filter)}")
 
 
 def check_fast_open(options: SocketOptions, establish: Establish | None, *, candidates: float = inf) -> None:

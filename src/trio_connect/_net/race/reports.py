@@ -6,7 +6,7 @@ long to define as everything that a plain connect needs, so this module is loade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from trio import current_time
@@ -17,8 +17,8 @@ from ..._messages import call_exceeded, call_late
 from ..._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
-Facts: TypeAlias = "tuple[Sequence[Pair], Sequence[Pair], float, float]"
-"""The candidates, of which the first won without a race; those that were skipped; start and end in Trio time."""
+Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float]"
+"""The candidates, of which the first won without a race; what was skipped, and why; start and end in Trio time."""
 
 Recorded: TypeAlias = "ConnectReport | Facts | Callable[[], ConnectReport] | None"
 """What a stream keeps of how it was made: a report, or what one can be made of; None for an accepted connection."""
@@ -40,7 +40,10 @@ def _won_alone(facts: Facts) -> ConnectReport:
     attempts = [
         Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="won"),
         *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in others),
-        *(Attempt(endpoint=endpoint, source=source, outcome="skipped") for source, endpoint in dict.fromkeys(skipped)),
+        *(
+            Attempt(endpoint=endpoint, source=source, outcome="skipped", reason=reason)
+            for (source, endpoint), reason in skipped.items()
+        ),
     ]
     return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed)
 
