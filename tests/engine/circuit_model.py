@@ -30,6 +30,11 @@ class Model:
     """("failure" | "opening" | "success" | "recovery" | "reset" | "due", time); openings with their end as the time."""
     passes: list[Pass] = attrs.field(factory=list)
 
+    @property
+    def lease(self) -> float:
+        """How long a limited ticket holds its place. One number: adding its parts one by one rounds otherwise."""
+        return self.policy.connect_timeout + 5
+
     def since_success(self, what: str) -> list[float]:
         found: list[float] = []
         for word, time in reversed(self.history):
@@ -73,8 +78,7 @@ class Model:
 
     def out(self, now: float) -> list[Pass]:
         """The limited tickets that hold a place."""
-        lease = self.policy.connect_timeout + 5
-        return [each for each in self.passes if each.limited and not each.spoke and now < each.given + lease]
+        return [each for each in self.passes if each.limited and not each.spoke and now < each.given + self.lease]
 
     def health(self) -> tuple[str, int, int, float, int]:
         openings = self.since_success("opening")
@@ -90,7 +94,7 @@ class Model:
             places = self.policy.probe_limit
         out = self.out(now)
         if len(out) >= places:
-            return (min(each.given for each in out) + self.policy.connect_timeout + 5, False)
+            return (min(each.given for each in out) + self.lease, False)
         if state == "open":
             self.history.append(("due", now))
         granted = Pass(now, self.era, limited=places < inf)
@@ -199,7 +203,7 @@ class Pair:
         if self.circuit.until > self.now:
             self.now = self.circuit.until
         elif out:
-            self.now = min(each.given for each in out) + self.policy.connect_timeout + 5
+            self.now = min(each.given for each in out) + self.model.lease
 
 
 def walk(module: ModuleType, policy: OutboundPolicy, seed: int, steps: int) -> None:
