@@ -348,9 +348,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
 
 TestCircuitMachine = CircuitMachine.TestCase
-TestCircuitMachine.settings = settings(
-    max_examples=300 if LONG else 30, stateful_step_count=80 if LONG else 40, deadline=None
-)
+TestCircuitMachine.settings = settings(max_examples=300 if LONG else 30, stateful_step_count=80 if LONG else 40)
 
 
 def test_a_ticket_is_not_a_value():

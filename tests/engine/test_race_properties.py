@@ -382,7 +382,7 @@ class Driver:
         return self.outcome
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(plan=plans, seed=st.integers(0, 2**16))
 def test_the_race_does_what_the_oracle_says(plan: Plan, seed: int):
     told = Driver(plan, seed).run()
@@ -392,14 +392,14 @@ def test_the_race_does_what_the_oracle_says(plan: Plan, seed: int):
     assert told.before_the_end() == wanted.before_the_end()
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(plan=plans, seeds=st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)))
 def test_the_order_of_facts_in_one_instant_changes_nothing(plan: Plan, seeds: tuple[int, int]):
     one, other = (Driver(plan, seed).run() for seed in seeds)
     assert (one.how, one.ended, one.before_the_end()) == (other.how, other.ended, other.before_the_end())
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(plan=plans, seed=st.integers(0, 2**16))
 def test_promises_that_need_no_oracle(plan: Plan, seed: int):
     driver = Driver(plan, seed)
@@ -449,7 +449,7 @@ few_sockets = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(plan=few_sockets, seed=st.integers(0, 2**16))
 def test_field_19_the_race_does_what_the_oracle_says_with_few_sockets(plan: Plan, seed: int):
     driver = Driver(plan, seed)

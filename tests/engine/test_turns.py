@@ -368,6 +368,4 @@ class Admissions(RuleBasedStateMachine):
 
 
 TestAdmissions = Admissions.TestCase
-TestAdmissions.settings = settings(
-    max_examples=500 if LONG else 60, stateful_step_count=100 if LONG else 50, deadline=None
-)
+TestAdmissions.settings = settings(max_examples=500 if LONG else 60, stateful_step_count=100 if LONG else 50)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_connect.testing import VirtualNetwork, echo, run
@@ -14,7 +14,6 @@ A = "192.0.2.1"
 seconds = st.floats(0, 2, allow_nan=False)
 
 
-@settings(deadline=None)  # how long an example takes says something about the machine only
 @given(
     rtt=seconds,
     jitter=seconds,
@@ -72,7 +71,6 @@ def test_bytes_arrive_in_order_and_complete_whatever_the_network_is_like(
     run(main, seed=seed)
 
 
-@settings(deadline=None)
 @given(
     fates=st.lists(
         st.tuples(st.sampled_from(["listen", "refuse", "blackhole", "reset"]), st.floats(0, 1)), min_size=1, max_size=8

@@ -394,7 +394,7 @@ _FAILURE_AND_HANDSHAKE = Plan(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(plan=plans)
 @example(plan=_COINCIDENCE)
 @example(plan=_FAILURE_AND_HANDSHAKE)
@@ -405,7 +405,7 @@ def test_the_driver_does_what_the_oracle_says(plan: Plan):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(plan=plans)
 def test_the_driver_does_what_the_oracle_says_two_thousand_times(plan: Plan):
     compare(plan)
@@ -417,7 +417,7 @@ few_sockets = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plan=few_sockets)
 def test_field_19_the_driver_does_what_the_oracle_says_with_few_sockets(plan: Plan):
     """Out of descriptors, a race goes on as those that it has come back."""
