@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import pytest
 import trio
@@ -224,3 +225,140 @@ async def test_litellm_when_all_are_in_cooldown_somebody_is_still_tried(vnet, au
         for host in hosts:
             host.recover()
         await connects(dest, now() + 100)
+
+
+# More of the same systems, by the number of the report.
+
+
+async def test_ats_13169_a_single_address_is_delayed_too(vnet, autojump_clock):
+    """12846, 12880: the test for "down" was inverted, and a host with one address was never down."""
+    refusing(vnet, "192.0.2.1")
+    async with opened(rules(failures_to_delay=2)) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        for _ in range(2):
+            await fails(dest)
+        made = len(starts(vnet))
+        for _ in range(20):
+            assert isinstance(await fails(dest, now() + 100), DestinationDelayed)
+        assert len(starts(vnet)) == made
+
+
+@pytest.mark.parametrize("silence", ["no answer at all", "connects, and then nothing"])
+async def test_ats_11907_a_timeout_counts_like_a_refusal(vnet, autojump_clock, silence):
+    if silence == "no answer at all":
+        silent(vnet, "192.0.2.1")
+    else:
+        good(vnet, "192.0.2.1")
+
+    async def greeting(stream: TcpStream) -> None:
+        await stream.receive_until(b"\r\n", 100)
+
+    async with opened(rules(failures_to_delay=2, attempt_timeout=3.0)) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        assert isinstance(await fails(dest, establish=greeting), RequeueOne)
+        assert isinstance(await fails(dest, establish=greeting), DestinationDelayed)
+
+
+async def test_ats_13474_a_probe_that_connects_and_hears_nothing_restores_nothing(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+
+    async def greeting(stream: TcpStream) -> None:
+        await stream.receive_until(b"\r\n", 100)
+
+    async with opened(rules(failures_to_delay=3, attempt_timeout=3.0)) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        for _ in range(3):
+            await fails(dest, establish=greeting)
+        for openings in (1, 2, 3, 4):
+            assert (dest.snapshot().state, dest.snapshot().openings) == ("open", openings)
+            await until_due(dest)
+            await fails(dest, establish=greeting)
+
+
+async def test_ats_5914_the_one_address_that_works_is_always_found(vnet, autojump_clock):
+    addresses = [f"192.0.2.{n}" for n in range(1, 5)]
+    refusing(vnet, *addresses[:3])
+    good(vnet, addresses[3])
+    for seed in range(10):
+        async with opened(seed=seed) as out:
+            dest = out.destination("a", candidates=at(*addresses))
+            for _ in range(10):
+                assert (await connects(dest)).candidate.endpoint.host == addresses[3]
+
+
+@pytest.mark.parametrize("seconds", [(1.0, 60.0), (60.0, 1.0)])
+async def test_litellm_40130_of_two_times_to_stay_away_the_later_one_counts(vnet, autojump_clock, seconds):
+    good(vnet, "192.0.2.1")
+    async with opened() as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        async with dest.connect() as one, dest.connect() as other:
+            for connection, each in zip((one, other), seconds, strict=True):
+                connection.overloaded(each)
+        asked = now()
+        decision = await fails(dest, now() + 100)
+        assert decision.until == pytest.approx(asked + 60_000, abs=1)
+
+
+async def test_litellm_12037_the_time_that_the_peer_says_comes_before_the_policys(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    for seconds in (0.25, 3600.0):
+        async with opened(rules(source_suspension=60.0)) as out:
+            dest = out.destination("a", candidates=at("192.0.2.1"))
+            async with dest.permit() as permit:
+                permit.overloaded(seconds)
+            decision = await fails(dest, now() + 100)
+            assert decision.until == pytest.approx(now() + seconds * 1000, abs=1)
+
+
+async def test_litellm_3646_who_may_wait_is_served_when_the_first_is_back_and_hears_no_error(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    async with opened(sources=[NEAR, FAR]) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        for source, seconds in ((NEAR, 30), (FAR, 20)):
+            dest.suspend(now() + seconds * 1000, source)
+        begun = trio.current_time()
+        assert (await connects(dest, now() + 60_000)).source == FAR
+        assert trio.current_time() - begun == pytest.approx(20, abs=0.1)
+
+
+async def test_kumomta_593_what_is_told_is_when_it_will_be_let_in(vnet, autojump_clock):
+    """There the time of a throttle was dropped, and everything checked again within a minute."""
+    good(vnet, "192.0.2.1")
+    async with opened(rules(rate=Rate(1, 3600.0))) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        await connects(dest)
+        decision = await fails(dest, now() + 100)
+        assert decision.until == pytest.approx(now() + 3_600_000, abs=100)
+        await trio.sleep(decision.seconds - 0.002)
+        assert isinstance(await fails(dest, now() + 1), RetryAt)
+        await trio.sleep(0.003)
+        await connects(dest, now() + 100)
+
+
+async def test_kumomta_116_a_place_that_is_free_is_used_at_once(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    async with opened(rules(max_connections=1)) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        began: list[float] = []
+
+        async def deliver() -> None:
+            async with dest.connect():
+                began.append(trio.current_time())
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(deliver)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(began)]
+        assert gaps == pytest.approx([1.02] * 4, abs=0.001)
+
+
+async def test_kumomta_a_throttle_of_a_long_period_is_not_exceeded(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    async with opened(rules(rate=Rate(500, per=86_400))) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        with trio.move_on_after(86_400):
+            while True:
+                await connects(dest)
+        # One burst of one, and then one every 172.8 s.
+        assert len(starts(vnet)) in (500, 501)
