@@ -104,8 +104,10 @@ class Endpoint:
     def __init__(self, host: str, port: int, scope_id: int | str = 0, flowinfo: int = 0) -> None:
         address = _parse_host(host, "host")
         port = check_port(port)
-        scope = _check_scope(scope_id)
-        flowinfo = int(check_range(flowinfo, "flowinfo", 0, _MAX_FLOWINFO))
+        # Nearly every address has neither, and whoever connects to a name makes an endpoint of each answer.
+        scope = 0 if scope_id.__class__ is int and not scope_id else _check_scope(scope_id)
+        if flowinfo.__class__ is not int or flowinfo:
+            flowinfo = int(check_range(flowinfo, "flowinfo", 0, _MAX_FLOWINFO))
         sockaddr: SockAddr
         if isinstance(address, ipaddress.IPv4Address):
             if scope or flowinfo:

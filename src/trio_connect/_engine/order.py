@@ -88,6 +88,8 @@ def _rank(endpoint: Endpoint, known: Knowledge) -> _Rank:
 
 def _apply_rule_9(tied: Sequence[Endpoint], known: Knowledge) -> Iterable[Endpoint]:
     """Return endpoints that no earlier rule tells apart, the longest matching prefix first in each family."""
+    if len(tied) == 1:
+        return tied
 
     def matching_prefix(endpoint: Endpoint) -> int:
         source = known.sources[endpoint]

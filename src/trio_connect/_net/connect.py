@@ -302,8 +302,12 @@ class _AddressesOfName:
             self._resolver,
             resolution_delay=plan.policy.resolution_delay,
             ipv4_first=plan.policy.first_family == AF_INET,
-            on_start=lambda kind, at: race.notify(LookupStarted, host, kind, origin + at),
-            on_end=lambda lookup: race.notify(LookupFinished, lookup, origin + lookup.ended),
+            on_start=None
+            if plan.observer is None
+            else lambda kind, at: race.notify(LookupStarted, host, kind, origin + at),
+            on_end=None
+            if plan.observer is None
+            else lambda lookup: race.notify(LookupFinished, lookup, origin + lookup.ended),
             origin=origin,
         )
         lookups.start(nursery)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from itertools import chain
 from math import inf
 from socket import AddressFamily
 from typing import final
@@ -43,10 +44,6 @@ def _without_frames(error: OSError) -> OSError:
     return error
 
 
-def _no_hook(*_args: object) -> None:
-    return
-
-
 @final
 class Lookups:
     """The questions about one name and what has become of them.
@@ -67,11 +64,13 @@ class Lookups:
     __slots__ = (
         "_addresses",
         "_crash",
+        "_found",
         "_lot",
         "_on_end",
         "_on_start",
         "_records",
         "_seen",
+        "addresses",
         "families",
         "gate",
         "host",
@@ -86,8 +85,8 @@ class Lookups:
         *,
         resolution_delay: float,
         ipv4_first: bool = False,
-        on_start: Callable[[LookupKind, float], None] = _no_hook,
-        on_end: Callable[[Lookup], None] = _no_hook,
+        on_start: Callable[[LookupKind, float], None] | None = None,
+        on_end: Callable[[Lookup], None] | None = None,
         origin: float | None = None,
     ) -> None:
         self.host = host
@@ -104,13 +103,11 @@ class Lookups:
         self._on_end = on_end
         self._records: dict[LookupKind, Lookup] = {}
         self._crash: Exception | None = None
+        self._found: dict[AddressFamily, tuple[str, ...]] = {}
+        self.addresses: tuple[str, ...] = ()
+        """Every address known by now, in the order the families were asked for."""
         self._seen = 0
         self._lot = ParkingLot()
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Every address known by now, in the order the families were asked for."""
-        return tuple(address for found in self.gate.known.values() for address in found)
 
     @property
     def records(self) -> tuple[Lookup, ...]:
@@ -140,8 +137,9 @@ class Lookups:
             if self._crash is not None:
                 raise self._crash
             if self.gate.open and len(self.addresses) > self._seen:
-                self._seen = len(self.addresses)
+                # What comes in this pass is of the same instant, and sorted together with the rest.
                 await cancel_shielded_checkpoint()
+                self._seen = len(self.addresses)
                 return True
             if not self.gate.pending or self.gate.state == "cancelled":
                 await cancel_shielded_checkpoint()
@@ -169,7 +167,8 @@ class Lookups:
         family = self.families[index]
         kind = KIND_OF_FAMILY[family]
         started = trio.current_time()
-        self._on_start(kind, started - self.origin)
+        if self._on_start is not None:
+            self._on_start(kind, started - self.origin)
         answer: Answer | None = None
         error: OSError | None = None
         try:
@@ -199,8 +198,11 @@ class Lookups:
                 error=error,
             )
             self._records[kind] = record
-            self._on_end(record)
+            if self._on_end is not None:
+                self._on_end(record)
             if answer is not None:
+                self._found[family] = answer.addresses
+                self.addresses = tuple(chain.from_iterable(self._found.get(each, ()) for each in self.families))
                 self.gate.answered(kind, answer.addresses, now)
             elif error is not None:
                 self.gate.failed(kind, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Any, Final, Protocol, TypeVar, cast, final, runtime_checkable
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MAX_HOST_BYTES: Final = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length and the root
+_REMEMBERED: Final = 64  # characters: most names are shorter, and a longer one is no reason to keep memory
 MAX_LABEL_BYTES: Final = 63  # RFC 1035 section 2.3.4
 
 
@@ -112,6 +114,17 @@ def check_host(host: object) -> str:
     """
     if not isinstance(host, str):
         raise TypeError(f"a host is a str with a name or a numeric address, got {shown(host)}")
+    return host if len(host) <= _REMEMBERED and _is_host(host) else _check_host(host)
+
+
+@lru_cache(maxsize=1024)
+def _is_host(host: str) -> bool:
+    """Return True for a host that `check_host` has passed: a program connects to the same few over and over."""
+    _check_host(host)
+    return True
+
+
+def _check_host(host: str) -> str:
     if not host:
         raise ValueError("no host: a host is a name or a numeric address, got an empty text")
     if numeric(host) is not None:
@@ -179,6 +192,7 @@ def _key(host: str) -> bytes:
 
 
 _R = TypeVar("_R", MailRecord, SrvRecord)
+_NO_SUCH_NAME: Final = Answer(name_exists=False)
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -216,7 +230,7 @@ class StaticResolver:
       ValueError: a name is malformed, numeric or there twice, or an address is not numeric.
     """
 
-    __slots__ = ("_answers", "_mx", "_srv")
+    __slots__ = ("_answers", "_as_given", "_mx", "_srv")
 
     def __init__(
         self,
@@ -229,16 +243,18 @@ class StaticResolver:
         self._srv = _records(srv, "srv", SrvRecord)
         if not isinstance(hosts, Mapping):
             raise TypeError(f"hosts must be a mapping of names to addresses, got {shown(hosts)}")
-        self._answers: dict[bytes, Answer] = {}
+        self._answers: dict[bytes, dict[AddressFamily, Answer]] = {}
+        self._as_given: dict[str, dict[AddressFamily, Answer]] = {}
         for host, addresses in hosts.items():
             if numeric(check_host(host)) is not None:
                 raise ValueError(f"a numeric host is its own answer and cannot have another, got {shown(host)}")
-            if _key(host) in self._answers:
+            key = _key(host)
+            if key in self._answers:
                 raise ValueError(f"hosts names {shown(host)} twice: case and a trailing dot do not count")
             answer = Answer((addresses,) if isinstance(addresses, str) else tuple(addresses))
-            for family in (AF_INET, AF_INET6):
-                cleaned(answer, family)
-            self._answers[_key(host)] = answer
+            self._answers[key] = self._as_given[host] = {
+                family: cleaned(answer, family) for family in (AF_INET6, AF_INET)
+            }
 
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         """Return the addresses of one family, see `Resolver`.
@@ -253,10 +269,15 @@ class StaticResolver:
         Raises:
           ValueError: see `check_host`.
         """
-        address = numeric(check_host(host))
-        answer = self._answers.get(_key(host)) if address is None else Answer((address,))
+        answers = self._as_given.get(host) if host.__class__ is str else None
+        if answers is None:
+            address = numeric(check_host(host))
+            if address is not None:
+                await checkpoint()
+                return cleaned(Answer((address,)), family)
+            answers = self._answers.get(_key(host))
         await checkpoint()
-        return Answer(name_exists=False) if answer is None else cleaned(answer, family)
+        return _NO_SUCH_NAME if answers is None else answers[family]
 
     async def mx(self, domain: str, /) -> Sequence[MailRecord]:
         """Return the mail hosts of a domain, see `MailResolver`.

@@ -118,9 +118,9 @@ class _Driver:
                 await checkpoint_if_cancelled()
             if plan.is_late:
                 await checkpoint()
+                self._cancel_all()
             else:
                 await self._run()
-            self._cancel_all(keep=self._winner)
             if self._mailbox.crash is not None:
                 raise self._mailbox.crash
         except BaseException:
@@ -156,8 +156,10 @@ class _Driver:
             await self._watch_one()
         if self._candidates is not None or not self._is_over():
             await self._watch_all()
-        elif not self._parked:
-            await cancel_shielded_checkpoint()
+        else:
+            if not self._parked:
+                await cancel_shielded_checkpoint()
+            self._cancel_all(keep=self._winner)
 
     def _failure(self, report: ConnectReport) -> Exception:
         plan = self._plan
