@@ -477,6 +477,23 @@ async def test_closing_wakes_who_waits(net: Net, clock: object) -> None:
         await server.aclose()
 
 
+async def test_closing_wakes_who_waits_at_once_and_not_when_the_peer_has_answered(net: Net, clock: object) -> None:
+    async with net.pair(tuning=sctp.SctpTuning(shutdown=0.5)) as (client, server), trio.open_nursery() as nursery:
+        net.cut(0)
+        net.cut(1)
+        started = trio.current_time()
+
+        @nursery.start_soon
+        async def _() -> None:
+            with pytest.raises(trio.ClosedResourceError, match="was closed here"):
+                await client.receive()
+            assert trio.current_time() - started < 0.3
+
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.aclose()
+        await server.abort()
+
+
 async def test_closing_wakes_senders_too(net: Net, clock: object) -> None:
     async with net.pair(tuning=sctp.SctpTuning(shutdown=0.1)) as (client, server):
 
