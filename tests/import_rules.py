@@ -234,6 +234,39 @@ def circles(src: Path) -> list[str]:
     return [f"{name}: in a circle with {', '.join(sorted(others & needs.keys()))}" for name, others in needs.items()]
 
 
+@attrs.frozen
+class Shape:
+    """How the parts of a folder, its files and its folders, stand on one another."""
+
+    parts: int
+    arrows: int
+    """Pairs of parts of which one imports the other."""
+    layers: int
+    """The length of the longest chain."""
+    circle: tuple[str, ...]
+    """The parts that cannot be put into layers."""
+
+
+def shape_of(src: Path, folder: str) -> Shape:
+    """The parts of a folder of the package, each folder in it counted as one."""
+    modules = read_tree(src)
+    prefix = f"{PACKAGE}.{folder}."
+    needs: dict[str, set[str]] = {}
+    for module in modules.values():
+        if not module.name.startswith(prefix):
+            continue
+        part = module.name.removeprefix(prefix).split(".")[0]
+        targets = {target for item in imports_of(module) for target in _targets(modules, module, item)[:1]}
+        others = {name.removeprefix(prefix).split(".")[0] for name in targets if name.startswith(prefix)}
+        needs.setdefault(part, set()).update(others - {part})
+    parts, arrows, layers = len(needs), sum(map(len, needs.values())), 0
+    while lowest := [part for part, others in needs.items() if not others & needs.keys()]:
+        layers += 1
+        for part in lowest:
+            del needs[part]
+    return Shape(parts, arrows, layers, tuple(sorted(needs)))
+
+
 def violations(src: Path) -> list[str]:
     """Every breach of the import rules in the package under `src`, one line of text each."""
     modules = read_tree(src)

@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 import trio_connect
-from tests.import_rules import DOORS, OPTIONAL, OUTSIDERS, circles, private_uses_of_trio, uses_of_sleep, violations
+from tests.import_rules import (
+    DOORS,
+    OPTIONAL,
+    OUTSIDERS,
+    Shape,
+    circles,
+    private_uses_of_trio,
+    shape_of,
+    uses_of_sleep,
+    violations,
+)
 from tests.support.pace import least
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +191,29 @@ def test_checker_sees_circles(tmp_path, name, text):
         "trio_connect._engine.order: in a circle with trio_connect._engine.race",
         "trio_connect._engine.race: in a circle with trio_connect._engine.order",
     ]
+
+
+def test_the_folders_of_net_stand_on_one_another_in_layers():
+    shape = shape_of(SRC, "_net")
+    print(shape)  # with -s: how the folder has grown
+    assert shape.circle == ()
+
+
+def test_checker_sees_folders_that_need_one_another_although_no_two_modules_do(tmp_path):
+    tree = {
+        "_net/__init__.py": "",
+        "_net/race/__init__.py": "",
+        "_net/race/driver.py": "from ..streams import tcp\n",
+        "_net/race/reports.py": "",
+        "_net/streams/__init__.py": "",
+        "_net/streams/tcp.py": "def f():\n    from ..race import reports\n",
+        "_net/connect.py": "from .race.driver import x\nfrom .race import reports\n",
+    }
+    src = build(tmp_path, tree)
+    assert circles(src) == []
+    assert shape_of(src, "_net") == Shape(parts=3, arrows=3, layers=0, circle=("connect", "race", "streams"))
+    (src / "trio_connect/_net/streams/tcp.py").write_text("")
+    assert shape_of(src, "_net") == Shape(parts=3, arrows=2, layers=3, circle=())
 
 
 def test_optional_dependencies_are_all_known():

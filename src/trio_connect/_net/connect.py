@@ -41,7 +41,7 @@ from .streams.tcp_stream import TcpStream
 
 if TYPE_CHECKING:
     from .._filter import AddressFilter
-    from .race.reports import Pair
+    from .reports import Pair
 
 T = TypeVar("T")
 

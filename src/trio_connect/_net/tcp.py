@@ -63,7 +63,7 @@ async def tcp_connect(
     started = current_time()
     if until <= started and until != -inf:
         await checkpoint()
-        from .race.reports import late_connect
+        from .reports import late_connect
 
         raise late_connect(endpoint, source, until)
     attempt = Attempt(endpoint, source, started)
@@ -83,7 +83,7 @@ async def tcp_connect(
     except Expired:
         origin = attempt.origin()
         attempt.close()
-        from .race.reports import deadline_exceeded
+        from .reports import deadline_exceeded
 
         raise deadline_exceeded(endpoint, source, origin, started) from None
     except BaseException:  # written out, for a context manager costs a twentieth of a connect

@@ -18,7 +18,7 @@ from .._messages import call_late
 from .._net.connectx import connectx
 from .._net.listeners.socket_listener import check_backlog
 from .._net.race.plan import RaceOptions
-from .._net.race.reports import late_connect
+from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
 from .._text import shown
 from ._datagram_transport import DatagramTransport

@@ -88,7 +88,7 @@ class TcpTransport(StreamTransport[TcpStream]):
                 if code == PENDING:
                     return None
         except Expired:
-            from .._net.race.reports import deadline_exceeded
+            from .._net.reports import deadline_exceeded
 
             raise deadline_exceeded(target, source, attempt.origin(), started) from None
         if code:

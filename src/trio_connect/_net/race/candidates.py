@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..._endpoint import Source
     from ..._filter import AddressFilter, NetworkFilter
     from ..._trace import TraceEvent
-    from .reports import Pair
+    from ..reports import Pair
 
 P = ParamSpec("P")
 

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..._trace import TraceEvent
+    from ..reports import Pair
     from .candidates import Candidates
     from .plan import RacePlan
-    from .reports import Pair
 
 P = ParamSpec("P")
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 from ..._text import shown
@@ -36,17 +37,23 @@ def duplicate(fd: int) -> int:
 
 def pack(fd: int) -> list[tuple[int, int, bytes]]:
     """Return the ancillary data that carries one descriptor."""
+    if sys.platform == "win32":
+        raise NotImplementedError  # who asks has refused it
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))]
 
 
 def room_for_one() -> int:
     """Return the size of a buffer for one descriptor."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     # CMSG_LEN: the padding that CMSG_SPACE adds has room for another descriptor.
     return socket.CMSG_LEN(_INT.size)
 
 
 def unpack(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
     """Return the descriptors that came; whoever asked owns them."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     return [
         fd
         for level, kind, content in ancillary

@@ -95,7 +95,7 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
     @property
     def report(self) -> ConnectReport:
         """How this connection was made; empty for an accepted one."""
-        from ..race.reports import report_of
+        from ..reports import report_of
 
         self._report = report = report_of(self._report)
         return report

@@ -21,7 +21,7 @@ from .buffer import EMPTY_BUFFER, ReceiveBuffer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..race.reports import Recorded
+    from ..reports import Recorded
 
 A = TypeVar("A")
 

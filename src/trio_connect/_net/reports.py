@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 from trio import current_time
 
-from ..._endpoint import Endpoint, Source
-from ..._errors import DeadlineExceeded
-from ..._messages import call_exceeded, call_late
-from ..._report import EMPTY_REPORT, Attempt, ConnectReport
+from .._endpoint import Endpoint, Source
+from .._errors import DeadlineExceeded
+from .._messages import call_exceeded, call_late
+from .._report import EMPTY_REPORT, Attempt, ConnectReport
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
 Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float]"
