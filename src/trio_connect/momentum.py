@@ -27,7 +27,7 @@ import trio
 from trio import current_effective_deadline, current_time
 from trio.lowlevel import checkpoint_if_cancelled
 
-from . import ConnectFailed, DeadlineExceeded, Source
+from . import ConnectFailed, Source
 from ._deadline import NO_DEADLINE
 from ._text import shown
 from .outbound import Connection, Destination, DestinationDelayed, Outbound, RetryAt, SourceSuspended
@@ -120,7 +120,8 @@ class ConnectionHandle:
                 start.destination._leave()
             assert failure is not None, "a connection ends by a cancel alone"
             # All places are free again, so that the callback can initiate the next connection.
-            self._tell(self._timeout if _is_timeout(failure) else self._finish, error=failure)
+            timed_out = isinstance(failure, ConnectFailed) and failure.errno == ETIMEDOUT
+            self._tell(self._timeout if timed_out else self._finish, error=failure)
 
     def _tell(
         self, callback: Callback, *, connection: Connection[None] | None = None, error: Exception | None = None
@@ -131,13 +132,6 @@ class ConnectionHandle:
             self.connection = connection
             self.error = error
             callback(self, self.user_data)
-
-
-def _is_timeout(error: Exception) -> bool:
-    # At the end of connect_timeout an attempt may be under way, which has no errno then.
-    return isinstance(error, ConnectFailed) and (
-        error.errno == ETIMEDOUT or any(isinstance(each, DeadlineExceeded) for each in error.errors)
-    )
 
 
 @final
@@ -255,7 +249,7 @@ def initiate_connection(
       finish_connect: called with the handle and `user_data` when it is connected, or has failed in another way than by
         time: `handle.connection` or `handle.error` is set.
       timeout_func: called with the handle and `user_data` when it failed by time, be it that of its attempts or
-        `connect_timeout`: `handle.error` is set.
+        `connect_timeout`: `handle.error` has the errno ETIMEDOUT.
       user_data: the caller's own.
 
     Returns:

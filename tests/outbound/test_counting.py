@@ -192,9 +192,15 @@ async def test_7_our_own_timeouts_count(vnet, autojump_clock):
     async with opened(rules(attempt_timeout=50.0, connect_timeout=3.0)) as out:
         dest = out.destination("a", candidates=at("192.0.2.1", "192.0.2.2"))
         began = trio.current_time()
-        decision = await fails(dest, now() + 60_000)
+        with pytest.raises(DestinationFailed, match=r"all 2 attempts .* \(timed out: 2\)") as caught:
+            await connects(dest, now() + 60_000)
         assert trio.current_time() - began == pytest.approx(3.0)
-        assert isinstance(decision, RequeueOne)
+        assert isinstance(caught.value.decision, RequeueOne)
+        assert caught.value.errno == errno.ETIMEDOUT
+        assert caught.value.report is not None
+        assert {(row.outcome, row.reason) for row in caught.value.report.attempts} == {
+            ("timed out", "took longer than connect_timeout")
+        }
         assert (dest.snapshot().failures, len(dest.snapshot().addresses)) == (1, 2)
 
 

@@ -8,6 +8,7 @@ destination, or not at all: `_engine.charge` says which.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from errno import ETIMEDOUT
 from math import ceil
 from typing import Any, Final, NoReturn, final
 
@@ -21,7 +22,6 @@ from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
 from .._messages import first_leaf, race_failed
 from .._outbound_values import Candidate
-from .._report import Outcome
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
 from ._decisions import DestinationDelayed, DestinationFailed, NotAdmitted, Overloaded, RequeueOne, RetryAt
 from ._state import Admission, DestinationState, Refusal
@@ -194,15 +194,14 @@ class Run:
 
     def _note(self, report: ConnectReport, *, timed_out: bool = False) -> None:
         """Charge each attempt, dated when it ended, and not when the call began."""
+        if timed_out:
+            # The time of the plan was up, and with it that of what was still under way.
+            report = attrs.evolve(report, attempts=tuple(map(_timed_out, report.attempts)))
         self._reports.append(report)
         for attempt in report.attempts:
-            if attempt.ended is None:
-                continue
-            outcome: Outcome = attempt.outcome
-            if timed_out and outcome == "cancelled":
-                # The time of the plan was up, and with it that of what was still under way.
-                outcome = "timed out"
-            self._charge(attempt, charge(attempt.phase, outcome, attempt.errno), report.started_at + attempt.ended)
+            if attempt.ended is not None:
+                charged = charge(attempt.phase, attempt.outcome, attempt.errno)
+                self._charge(attempt, charged, report.started_at + attempt.ended)
 
     def _charge(self, attempt: Attempt, charged: Charge, at: float) -> None:
         state, source, endpoint = self._state, self.admission.source, attempt.endpoint
@@ -332,6 +331,12 @@ class Run:
         return ConnectReport(
             attempts=tuple(attempts), started_at=first.started_at, elapsed=current_time() - first.started_at
         )
+
+
+def _timed_out(attempt: Attempt) -> Attempt:
+    if attempt.outcome != "cancelled":
+        return attempt
+    return attrs.evolve(attempt, outcome="timed out", errno=ETIMEDOUT, reason="took longer than connect_timeout")
 
 
 class _NotNow(Exception):
