@@ -2,6 +2,7 @@ import sys
 
 from hypothesis import HealthCheck, settings
 
+from tests.support import multipath
 from tests.support.sockets import sockets
 
 __all__ = ["sockets"]
@@ -14,3 +15,7 @@ collect_ignore = [] if sys.platform == "linux" else ["test_support.py"]
 # minute goes into looking for a smaller one. What has to be fast has a test marked `alone`.
 settings.register_profile("wall clocks do not count", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wall clocks do not count")
+
+# Before any test module imports the public names.
+if multipath.SWITCHED_ON:
+    multipath.ask_for_multipath()

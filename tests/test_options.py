@@ -12,7 +12,7 @@ from trio_connect._options import DEFAULT_OPTIONS, check_options
 
 SECONDS = ["keepalive_idle", "keepalive_interval", "user_timeout"]
 COUNTS = ["keepalive_count", "notsent_lowat", "send_buffer", "receive_buffer"]
-FLAGS = ["nodelay", "reuse_port", "fast_open"]
+FLAGS = ["nodelay", "reuse_port", "fast_open", "multipath"]
 
 
 NAMES = [*SECONDS, *COUNTS, *FLAGS, "v6only"]

@@ -8,7 +8,7 @@ import json
 import attrs
 import pytest
 
-from trio_connect import Answer, Attempt, ConnectReport, Endpoint, Lookup, Source
+from trio_connect import Answer, Attempt, ConnectReport, Endpoint, Lookup, Multipath, Source
 
 FIRST = Endpoint("2001:db8::1", 443)
 SECOND = Endpoint("192.0.2.1", 443)
@@ -41,6 +41,7 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
         "endpoint": "[2001:db8::1]:443", "source": "2001:db8::9", "cause": "first", "started_us": 0,
         "ended_us": 250_000, "phase": "connect", "outcome": "failed", "errno": errno.ECONNREFUSED,
         "error": "ECONNREFUSED", "reason": "connection refused", "beaten_by": None,
+        "plain": False,
     }  # fmt: skip
     assert (won["source"], won["errno"], won["error"]) == (None, None, None)
     assert lost["beaten_by"] == "192.0.2.1:443"
@@ -50,6 +51,19 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
         None,
         "99999",
     )
+
+
+def test_what_was_got_of_multipath_tcp_is_in_the_data_and_a_plain_attempt_is_told_from_the_others() -> None:
+    first = Attempt(endpoint=SECOND, cause="first", started=0.0, ended=0.3, outcome="lost", beaten_by=SECOND)
+    plain = Attempt(endpoint=SECOND, cause="delay", started=0.25, ended=0.3, outcome="won", plain=True)
+    report = ConnectReport(attempts=(first, plain), elapsed=0.3)
+    data = report.to_dict()
+    assert [row["plain"] for row in data["attempts"]] == [False, True]
+    assert data["multipath"] is None
+    rows = report.draw(width=100).splitlines()
+    assert rows[1].startswith("192.0.2.1:443  ")
+    assert rows[2].startswith("192.0.2.1:443 (plain TCP)  ")
+    assert attrs.evolve(report, multipath=Multipath(subflows=2)).to_dict()["multipath"] == {"subflows": 2}
 
 
 def test_an_empty_report_has_data_too() -> None:

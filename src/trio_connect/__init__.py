@@ -34,6 +34,7 @@ if _typing.TYPE_CHECKING:
     from ._answer import SrvRecord as SrvRecord
     from ._filter import AddressFilter as AddressFilter
     from ._filter import NetworkFilter as NetworkFilter
+    from ._multipath import Multipath as Multipath
     from ._net.connect import connect as connect
     from ._net.connect import order_endpoints as order_endpoints
     from ._net.connect import resolve as resolve
@@ -85,6 +86,7 @@ __all__ = [
     "LookupStarted",
     "MailRecord",
     "MailResolver",
+    "Multipath",
     "NetworkFilter",
     "Observer",
     "RaceFinished",
@@ -131,6 +133,7 @@ _LATER: _typing.Final = {
     "SrvRecord": "_answer",
     "AddressFilter": "_filter",
     "NetworkFilter": "_filter",
+    "Multipath": "_multipath",
     "connect": "_net.connect",
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",

@@ -71,6 +71,10 @@ class SocketOptions:
         (TCP_FASTOPEN_CONNECT and TCP_FASTOPEN, RFC 7413). With a cookie, a connect returns before the peer
         answered, and a refusal arrives at the first send: so a race over several candidates needs an `establish`
         with it.
+      multipath: ask for Multipath TCP (RFC 8684, IPPROTO_MPTCP), which uses several paths for one connection and
+        survives the loss of one. A peer, a path or a system without it makes a plain TCP connection;
+        `TcpStream.multipath` says what was got. Where an MPTCP socket refuses one of the other options, connecting
+        fails with an error that names it: Linux 6.18 refuses `user_timeout`.
 
     Raises:
       TypeError: a value has the wrong type.
@@ -88,6 +92,7 @@ class SocketOptions:
     v6only: bool | None = attrs.field(default=None, validator=_flag)
     reuse_port: bool = attrs.field(default=False, validator=[_not_none, _flag])
     fast_open: bool = attrs.field(default=False, validator=[_not_none, _flag])
+    multipath: bool = attrs.field(default=False, validator=[_not_none, _flag])
     __repr__ = changed_repr
 
 

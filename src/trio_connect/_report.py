@@ -15,6 +15,7 @@ from ._text import printable
 
 if TYPE_CHECKING:
     from ._answer import Lookup
+    from ._multipath import Multipath
 
 __all__ = ["Attempt", "Cause", "ConnectReport", "Outcome", "Phase"]
 
@@ -45,6 +46,7 @@ class Attempt:
       errno: the error of a failed attempt.
       reason: why it failed or was skipped, in one line.
       beaten_by: who won while this one was still trying.
+      plain: whether it is the one plain TCP attempt of a race whose others ask for MPTCP.
     """
 
     endpoint: Endpoint
@@ -64,6 +66,8 @@ class Attempt:
     Of one that was skipped: why it was not tried, such as "not allowed by the address filter: ..."."""
     beaten_by: Endpoint | None = None
     """Who won while this one was still trying."""
+    plain: bool = False
+    """Whether it is the one plain TCP attempt of a race whose others ask for MPTCP, see `SocketOptions.multipath`."""
 
     __repr__ = changed_repr
 
@@ -81,6 +85,7 @@ class Attempt:
             "error": None if self.errno is None else errorcode.get(self.errno, str(self.errno)),
             "reason": self.reason,
             "beaten_by": None if self.beaten_by is None else str(self.beaten_by),
+            "plain": self.plain,
         }
 
 
@@ -93,6 +98,7 @@ class ConnectReport:
       attempts: every candidate once, those that were started first; empty for accepted streams.
       started_at: seconds on Trio's clock, the origin of every other time here.
       elapsed: seconds from the start to the result.
+      multipath: what the connection had of Multipath TCP when it was made; None for plain TCP.
     """
 
     lookups: tuple[Lookup, ...] = ()
@@ -103,6 +109,8 @@ class ConnectReport:
     """Seconds on Trio's clock; the origin of every other time here."""
     elapsed: float = 0.0
     """Seconds from the start to the result."""
+    multipath: Multipath | None = None
+    """What the connection had of Multipath TCP when it was made; None for plain TCP, or without a connection."""
 
     __repr__ = changed_repr
 
@@ -160,6 +168,7 @@ class ConnectReport:
             "elapsed_us": microseconds(self.elapsed),
             "lookups": [lookup.to_dict() for lookup in self.lookups],
             "attempts": [attempt.to_dict() for attempt in self.attempts],
+            "multipath": None if self.multipath is None else {"subflows": self.multipath.subflows},
             "winner": next((i for i, attempt in enumerate(self.attempts) if attempt.outcome == "won"), None),
         }
 
@@ -191,6 +200,8 @@ def _lookup_row(lookup: Lookup) -> TimelineRow:
 
 def _attempt_row(attempt: Attempt, elapsed: float) -> TimelineRow:
     label = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
+    if attempt.plain:
+        label += " (plain TCP)"
     if attempt.started is None:
         return TimelineRow(label=label, text=": ".join(filter(None, (attempt.outcome, attempt.reason))))
     text: str = attempt.outcome

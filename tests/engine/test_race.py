@@ -879,6 +879,130 @@ def test_the_report_waits_for_the_end():
         race.records()
 
 
+# MPTCP: one plain TCP attempt at the end of the list
+
+
+def multipath_at_0(*candidates: Candidate, more: bool = False, **policy: Any) -> Race:
+    race = Race(RacePolicy(**policy), 0.0, candidates, more=more, multipath=True)
+    assert race.tick(0.0) == [Start(0, candidates[0], "first")]
+    return race
+
+
+def option_refused(race: Race, attempt: int, now: float, code: int = errno.ENOPROTOOPT) -> list[Command]:
+    return race.failed(attempt, now, phase="socket", errno=code, emitted=False, reason="refuses TCP_X")
+
+
+def test_mptcp_the_best_endpoint_gets_one_plain_attempt_one_delay_after_the_last():
+    race = multipath_at_0(A, B)
+    quiet(race, 0.25)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    quiet(race, 0.5)
+    assert race.tick(0.5) == [Start(2, A, "delay", plain=True)]
+    quiet(race, 10.0)
+    assert race.succeeded(2, 0.52) == [Abandon(0, "lost"), Abandon(1, "lost"), Won(2)]
+    assert [(row.endpoint, row.outcome, row.plain) for row in race.records()] == [
+        (A[1], "lost", False),
+        (B[1], "lost", False),
+        (A[1], "won", True),
+    ]
+
+
+def test_mptcp_a_plain_attempt_is_raced_and_does_not_end_the_others():
+    race = multipath_at_0(A)
+    assert race.tick(0.25) == [Start(1, A, "delay", plain=True)]
+    assert race.succeeded(0, 0.26) == [Abandon(1, "lost"), Won(0)]
+
+
+@pytest.mark.parametrize("code", [errno.ENOPROTOOPT, errno.EOPNOTSUPP])
+def test_mptcp_an_option_that_is_refused_makes_the_plain_attempt_at_once(code: int):
+    race = multipath_at_0(A, B)
+    assert option_refused(race, 0, 0.0, code) == [Start(1, B, "failure")]
+    assert option_refused(race, 1, 0.0, code) == [Start(2, A, "failure", plain=True)]
+    assert race.succeeded(2, 0.01) == [Won(2)]
+    assert race.records()[0].reason == "refuses TCP_X"
+
+
+def test_mptcp_the_plain_attempt_goes_where_nobody_has_answered():
+    race = multipath_at_0(A, B, C)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert refused(race, 0, 0.375) == [Start(2, C, "failure")]
+    assert race.progressed(2, 0.5) == []
+    quiet(race, 0.75)  # C's handshake took 125 ms
+    assert race.tick(0.75) == [Start(3, B, "delay", plain=True)]
+
+
+def test_mptcp_who_was_answered_gets_no_plain_attempt():
+    race = multipath_at_0(A, B)
+    assert refused(race, 0, 0.1) == [Start(1, B, "failure")]
+    assert refused(race, 1, 0.2) == [Exhausted()]
+    race = multipath_at_0(A)
+    assert race.progressed(0, 0.1) == []
+    assert race.deadline == 10.0
+    assert race.failed(0, 0.2, phase="establish", errno=errno.ENOPROTOOPT) == [Exhausted()]
+    race = multipath_at_0(A)
+    race.progressed(0, 0.1)
+    assert race.failed(0, 0.2, phase="establish", errno=errno.ETIMEDOUT) == [Exhausted()]
+    race = multipath_at_0(A)
+    assert unsent(race, 0, 0.0) == [Exhausted()]
+
+
+def test_mptcp_the_kernels_own_giving_up_and_attempt_timeout_are_no_answers():
+    race = multipath_at_0(A, attempt_delay=5.0)
+    assert race.failed(0, 1.0, phase="connect", errno=errno.ETIMEDOUT) == [Start(1, A, "failure", plain=True)]
+    race = multipath_at_0(A, attempt_delay=inf, attempt_timeout=2.0)
+    assert race.tick(2.0) == [Abandon(0, "attempt_timeout"), Start(1, A, "failure", plain=True)]
+    assert refused(race, 1, 2.1) == [Exhausted()]
+
+
+def test_mptcp_a_plain_attempt_that_fails_is_not_repeated():
+    race = multipath_at_0(A)
+    assert race.tick(0.25) == [Start(1, A, "delay", plain=True)]
+    assert refused(race, 1, 0.3) == []
+    assert race.deadline == 10.0
+    assert refused(race, 0, 0.4) == [Exhausted()]
+
+
+def test_mptcp_the_plain_attempt_keeps_to_the_limit_and_to_the_floor():
+    race = multipath_at_0(A, max_in_flight=1)
+    assert race.deadline == 10.0
+    assert race.tick(10.0) == [Abandon(0, "attempt_timeout"), Start(1, A, "slot", plain=True)]
+    race = multipath_at_0(A, B, attempt_delay=1.0)
+    assert refused(race, 0, 0.1) == [Start(1, B, "failure")]
+    assert race.failed(1, 0.102, phase="connect", errno=errno.ETIMEDOUT) == []
+    quiet(race, 0.1 + MIN_ATTEMPT_DELAY)
+
+
+def test_mptcp_candidates_that_come_late_go_before_the_plain_attempt_and_after_it():
+    race = multipath_at_0(A, more=True)
+    race.add([B], 0.1)
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.tick(0.5) == [Start(2, A, "delay", plain=True)]
+    race.add([C], 0.6)
+    assert race.deadline == 0.75
+    assert race.tick(0.75) == [Start(3, C, "delay")]
+    race.no_more()
+    quiet(race, 10.0)
+
+
+def test_mptcp_the_plain_attempt_comes_after_as_many_as_one_race_tries():
+    candidates = [peer(f"192.0.2.{n}") for n in range(1, MAX_RACED + 3)]
+    race = multipath_at_0(*candidates, max_in_flight=100, attempt_timeout=inf)
+    for n in range(1, MAX_RACED):
+        assert race.tick(race.deadline) == [Start(n, candidates[n], "delay")]
+    assert race.tick(race.deadline) == [Start(MAX_RACED, candidates[0], "delay", plain=True)]
+    assert race.deadline == inf
+
+
+def test_mptcp_a_system_without_it_needs_no_plain_attempt():
+    race = multipath_at_0(A, more=True)
+    race.no_multipath()
+    race.no_multipath()
+    race.no_more()
+    quiet(race, 10.0)
+    race = at_0(A)
+    quiet(race, 10.0)
+
+
 # Every pair of state and fact
 
 
@@ -917,6 +1041,7 @@ TELL_RACE = {
     "skip": lambda race: race.skip({C: "no"}),
     "replace_order": lambda race: race.replace_order([B]),
     "no_more": lambda race: race.no_more(),
+    "no_multipath": lambda race: race.no_multipath(),
     "tick": lambda race: race.tick(0.2),
     "cancel": lambda race: race.cancel(0.2),
 }

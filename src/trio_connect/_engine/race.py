@@ -40,13 +40,19 @@ Every pair of state and fact is in `race_table`. A pair that makes no sense rais
 **When** the next candidate is started is `race_schedule`'s decision: by the attempt delay, or sooner when an attempt
 fails. The race asks it whenever a candidate waits, a slot is free and time has passed or a fact has come.
 
+**MPTCP.** When the attempts ask for it, the best endpoint gets one more attempt, over plain TCP, at the end of the
+list: a middlebox may drop a SYN that has the option, and an MPTCP socket may refuse another option that was asked for.
+The plain attempt starts when a start is due and no candidate waits, also while more may come. It goes where the first
+attempt went that nobody has answered. A refusal by the peer is an answer: a race in which every peer refused ends
+without a plain attempt.
+
 An attempt that may still succeed is never ended because another is to start. That is why the limit on attempts in
 flight makes the next one wait, and why ``attempt_timeout`` exists: so that black holes cannot hold every slot for ever.
 """
 
 from __future__ import annotations
 
-from errno import ETIMEDOUT
+from errno import ENOPROTOOPT, EOPNOTSUPP, ETIMEDOUT
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -83,6 +89,9 @@ section 4 asks to limit the number of children; 64 starts at the default delay l
 TIMED_OUT: Final = "took longer than attempt_timeout"
 """The reason of an attempt that this ended."""
 
+_OPTION_REFUSED: Final = frozenset({ENOPROTOOPT, EOPNOTSUPP})
+"""What setsockopt(2) says of an option that an MPTCP socket does not have."""
+
 
 def _is_loopback(endpoint: Endpoint) -> bool:
     # RFC 1122 section 3.2.1.3 (g) and RFC 4291 section 2.5.3. The text is normalised.
@@ -93,13 +102,14 @@ def _is_loopback(endpoint: Endpoint) -> bool:
 class _Try:
     """One attempt: what the report will say of it, and what the schedule needs."""
 
-    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "reason", "started", "state")
+    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "plain", "reason", "started", "state")
 
     ended: float
     """Not there while the attempt is alive."""
 
-    def __init__(self, candidate: Candidate, cause: Cause, started: float) -> None:
+    def __init__(self, candidate: Candidate, cause: Cause, started: float, *, plain: bool = False) -> None:
         self.candidate = candidate
+        self.plain = plain
         self.begin(cause, started)
 
     def begin(self, cause: Cause, started: float) -> None:
@@ -110,6 +120,13 @@ class _Try:
         self.phase: Phase = "connect"
         self.errno: int | None = None
         self.reason: str | None = None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether no peer has been heard from, so that it may be MPTCP that is not let through."""
+        if self.state in ("failed", "timed out") and self.errno != ETIMEDOUT:
+            return self.phase == "socket" and self.errno in _OPTION_REFUSED
+        return self.phase == "connect"
 
 
 class Race:
@@ -123,6 +140,7 @@ class Race:
       now: when the race began, in seconds on any clock; the origin of the times in `records`.
       candidates: those known from the start, in the order to try them in. Of duplicates the first counts.
       more: whether others may come; if so, somebody has to say `no_more` in the end.
+      multipath: whether the attempts ask for MPTCP, so that one over plain TCP is to follow.
     """
 
     __slots__ = (
@@ -130,6 +148,7 @@ class Race:
         "_limit",
         "_live",
         "_origin",
+        "_plain_is_due",
         "_raced",
         "_schedule",
         "_skipped",
@@ -140,7 +159,15 @@ class Race:
         "state",
     )
 
-    def __init__(self, policy: RacePolicy, now: float, candidates: Iterable[Candidate] = (), *, more: bool) -> None:
+    def __init__(
+        self,
+        policy: RacePolicy,
+        now: float,
+        candidates: Iterable[Candidate] = (),
+        *,
+        more: bool,
+        multipath: bool = False,
+    ) -> None:
         self._schedule = Schedule(policy.attempt_delay, now)
         self._timeout = policy.attempt_timeout
         self._limit = policy.max_in_flight
@@ -154,6 +181,7 @@ class Race:
         self._live: dict[int, _Try] = {}
         self._starved: dict[int, _Try] = {}
         self._latest = -1
+        self._plain_is_due = multipath
 
     @property
     def deadline(self) -> float:
@@ -175,7 +203,7 @@ class Race:
         """Take more candidates, at the end of the list. One that is known keeps its place."""
         if not self._takes("add"):
             return
-        nobody_waited = not self._waiting and not self._starved
+        nobody_waited = not self._waiting and not self._starved and self._plain() is None
         for candidate in candidates:
             if candidate not in self._raced and candidate not in self._skipped:
                 self._waiting.setdefault(candidate)
@@ -221,6 +249,11 @@ class Race:
         """Learn that no more candidates will come."""
         if self._takes("no_more"):
             self.state = "closed"
+
+    def no_multipath(self) -> None:
+        """Learn that this system has no MPTCP: all attempts are plain TCP, so none has to follow. Twice is once."""
+        if self._takes("no_multipath"):
+            self._plain_is_due = False
 
     # Facts about time and attempts: they return what is to be done, an end of the race always last.
 
@@ -331,6 +364,7 @@ class Race:
                 errno=row.errno,
                 reason=row.reason,
                 beaten_by=winner if row.state == "lost" else None,
+                plain=row.plain,
             )
             for row in self._tries
         ]
@@ -360,11 +394,21 @@ class Race:
         return row
 
     def _can_start(self) -> bool:
-        somebody = self._starved or (self._waiting and len(self._tries) < MAX_RACED)
-        return bool(somebody) and len(self._live) < self._limit
+        if len(self._live) >= self._limit:
+            return False
+        return bool(self._starved) or self._has_waiting() or self._plain() is not None
+
+    def _has_waiting(self) -> bool:
+        return bool(self._waiting) and len(self._tries) < MAX_RACED
+
+    def _plain(self) -> Candidate | None:
+        """Return what the plain attempt would try, if it is still to be made."""
+        if not self._plain_is_due:
+            return None
+        return next((row.candidate for row in self._tries if row.is_unanswered), None)
 
     def _is_exhausted(self) -> bool:
-        if self._live or self._starved:
+        if self._live or self._starved or self._plain() is not None:
             return False
         return len(self._tries) >= MAX_RACED or (self.state == "closed" and not self._waiting)
 
@@ -395,16 +439,21 @@ class Race:
             del self._starved[attempt]
             row.begin(self._schedule.cause, now)
         else:
-            candidate = next(iter(self._waiting))
-            del self._waiting[candidate]
-            self._raced.add(candidate)
-            row = _Try(candidate, self._schedule.cause, now)
+            plain = None if self._has_waiting() else self._plain()
+            if plain is not None:
+                self._plain_is_due = False
+                row = _Try(plain, self._schedule.cause, now, plain=True)
+            else:
+                candidate = next(iter(self._waiting))
+                del self._waiting[candidate]
+                self._raced.add(candidate)
+                row = _Try(candidate, self._schedule.cause, now)
             attempt = len(self._tries)
             self._tries.append(row)
         self._latest = attempt
         self._live[attempt] = row
         self._schedule.started(now, sets_floor=not _is_loopback(row.candidate[1]))
-        return Start(attempt, row.candidate, row.cause)
+        return Start(attempt, row.candidate, row.cause, row.plain)
 
     def _abandon_all(self, now: float, reason: Literal["lost", "cancelled"]) -> list[Command]:
         commands: list[Command] = []

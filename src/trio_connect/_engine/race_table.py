@@ -36,6 +36,8 @@ class Start:
     id: int
     candidate: Candidate
     cause: Cause
+    plain: bool = False
+    """Whether it is to be plain TCP where the others ask for MPTCP."""
 
 
 @attrs.frozen
@@ -95,7 +97,7 @@ ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
 """What becomes of an attempt by a command of the race: `Start`, or `Abandon` with its reason."""
 
 RaceState: TypeAlias = Literal["open", "closed", "won", "exhausted", "cancelled"]
-RaceFact: TypeAlias = Literal["add", "skip", "replace_order", "no_more", "tick", "cancel"]
+RaceFact: TypeAlias = Literal["add", "skip", "replace_order", "no_more", "no_multipath", "tick", "cancel"]
 
 RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illegal]]] = {
     "open": {
@@ -103,6 +105,7 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
         "skip": "open",
         "replace_order": "open",
         "no_more": "closed",
+        "no_multipath": "open",
         "tick": "open",
         "cancel": "cancelled",
     },
@@ -111,6 +114,7 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
         "skip": ILLEGAL,
         "replace_order": "closed",
         "no_more": ILLEGAL,
+        "no_multipath": "closed",
         "tick": "closed",
         "cancel": "cancelled",
     },
@@ -120,6 +124,7 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
             "skip": LATE,
             "replace_order": LATE,
             "no_more": LATE,
+            "no_multipath": LATE,
             "tick": LATE,
             "cancel": LATE,
         }

@@ -25,6 +25,7 @@ from .sockets.stream_socket import LocalFailure, close_on_error, errno_of
 
 if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
+    from .._multipath import Multipath
     from .._options import SocketOptions
     from .._report import Phase
     from .sockets.stream_socket import StreamSocket
@@ -52,6 +53,7 @@ def load_reports() -> object:
     """
     try:
         from . import reports
+        from .sockets import multipath as _  # noqa: F401 - what a report says of MPTCP
     except OSError:  # whoever looks at a report tries again
         return None
     return reports
@@ -161,7 +163,7 @@ class Attempt:
             self._address = sockaddr_of(endpoint)
             source = self.source
             local = None if source is None else source_address(source, endpoint.family)
-            sock = open_stream_socket(endpoint.family, factory=factory)
+            sock = open_stream_socket(endpoint.family, factory=factory, multipath=options.multipath)
             with close_on_error(sock):
                 set_options(sock, connecting(options, endpoint.family), options)
                 if source is not None:
@@ -260,6 +262,18 @@ class Attempt:
         return errno.ECONNREFUSED
 
     # ------------------------------------------------------------------ what came of it
+
+    def asks_for_multipath(self, options: SocketOptions) -> bool:
+        """Say whether its SYN asks for MPTCP, False where this system has none."""
+        return options.multipath and self.sock is not None and self.sock.is_multipath
+
+    def multipath(self, options: SocketOptions) -> Multipath | None:
+        """Return what an attempt that has connected got of MPTCP, None also where nobody asked for it."""
+        if not options.multipath or self.sock is None:
+            return None
+        from .sockets.multipath import multipath_of
+
+        return multipath_of(self.sock)
 
     def may_have_sent(self, code: int) -> bool:
         """Say whether a packet may have left this machine, of an attempt that has just failed."""

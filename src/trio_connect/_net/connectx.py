@@ -91,7 +91,9 @@ async def connectx(
       address_filter: asked once for each endpoint, before any packet; true allows it. One that it refuses is reported
         as skipped, with the reason, and all others are raced. What it raises is raised from here.
       observer: called with each `TraceEvent` as it happens.
-      options: set on each socket before it connects.
+      options: set on each socket before it connects. With `multipath` the best endpoint gets one more attempt, over
+        plain TCP, at the end of the list: some networks drop what asks for MPTCP, and the kernel takes three seconds
+        to give up.
       establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
         returns. What it returns is the result of this call, so it should hold the stream: nobody else will close
         it. None says that the connection is good, and the result is the stream. It fails its attempt, and the race
@@ -154,7 +156,7 @@ async def connectx(
             if code == PENDING:
                 # Nothing else is to be done before the next start is due or the attempt's time is up.
                 alone = policy.attempt_timeout
-                if len(pairs) > 1 and policy.attempt_delay < alone:
+                if policy.attempt_delay < alone and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
                     alone = policy.attempt_delay
                 try:
                     code = await attempt.finish(min(started + alone, until))
@@ -164,7 +166,8 @@ async def connectx(
                 if not attempt.yielded:
                     await cancel_shielded_checkpoint()
                 assert attempt.sock is not None
-                return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time()))
+                multipath = None if options is DEFAULT_OPTIONS else attempt.multipath(options)
+                return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time(), multipath))
         except BaseException:  # written out, for a context manager costs a twentieth of a connect
             attempt.close()
             raise

@@ -79,7 +79,8 @@ async def tcp_connect(
         if code:
             raise attempt.error(code)
         assert attempt.sock is not None
-        return TcpStream(attempt.sock, endpoint, (((source, endpoint),), {}, started, current_time()))
+        multipath = None if options is DEFAULT_OPTIONS else attempt.multipath(options)
+        return TcpStream(attempt.sock, endpoint, (((source, endpoint),), {}, started, current_time(), multipath))
     except Expired:
         origin = attempt.origin()
         attempt.close()

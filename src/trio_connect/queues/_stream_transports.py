@@ -49,7 +49,7 @@ class TcpTransport(StreamTransport[TcpStream]):
     def _open(self, target: Endpoint) -> StreamSocket:
         family = target.family
         plan = sockopts.listening(self._options, family)
-        sock = open_stream_socket(family, listening=True)
+        sock = open_stream_socket(family, listening=True, multipath=self._options.multipath)
         with close_on_error(sock):
             set_options(sock, plan, self._options)
         return sock
@@ -94,7 +94,8 @@ class TcpTransport(StreamTransport[TcpStream]):
         if code:
             raise attempt.error(code)
         assert sock is not None
-        return TcpStream(sock, target, (((source, target),), {}, started, current_time()))
+        multipath = attempt.multipath(self._options)
+        return TcpStream(sock, target, (((source, target),), {}, started, current_time(), multipath))
 
     def adopt(self, stream: TcpStream) -> None:
         """Own a connection that somebody else made."""

@@ -148,5 +148,6 @@ def test_the_empty_report():
     """)  # fmt: skip
     assert ConnectReport().winner is None
     assert ConnectReport().to_dict() == {
-        "version": 1, "started_at_us": 0, "elapsed_us": 0, "lookups": [], "attempts": [], "winner": None,
+        "version": 1, "started_at_us": 0, "elapsed_us": 0, "lookups": [], "attempts": [],
+        "multipath": None, "winner": None,
     }  # fmt: skip

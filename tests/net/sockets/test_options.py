@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from tests.support.leaks import no_leaks
+from tests.support.multipath import IPPROTO_MPTCP, available
 from tests.support.sockets import Sockets
 from trio_connect import SocketOptions, tcp_connect, tcp_listen
 from trio_connect._net.sockets import options as sockopts
@@ -18,6 +19,8 @@ from trio_connect._options import DEFAULT_OPTIONS
 TCP, SOL, V6 = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IPV6
 NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 FAST_OPEN_CONNECT = 30  # linux/tcp.h
+SO_PROTOCOL = getattr(socket, "SO_PROTOCOL", 38)
+PROTOCOL = IPPROTO_MPTCP if available() else TCP
 
 # field, value, level, option, what the kernel says of the connecting end and of the accepted one (None: do not ask)
 CASES: list[tuple[str, Any, int, int, int | None, int | None]] = [
@@ -39,6 +42,7 @@ CASES: list[tuple[str, Any, int, int, int | None, int | None]] = [
     ("v6only", False, V6, socket.IPV6_V6ONLY, 0, None),  # a listener on ::1 is IPv6 only whatever it asked for
     ("reuse_port", True, SOL, socket.SO_REUSEPORT, 1, 1),
     ("fast_open", True, TCP, FAST_OPEN_CONNECT, 1, None),
+    ("multipath", True, SOL, SO_PROTOCOL, PROTOCOL, PROTOCOL),
 ]
 
 

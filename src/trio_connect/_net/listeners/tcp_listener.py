@@ -94,7 +94,7 @@ async def tcp_listen(
     try:
         address = sockaddr_of(endpoint)
         plan = sockopts.listening(options, family)
-        sock = open_stream_socket(family, listening=True)
+        sock = open_stream_socket(family, listening=True, multipath=options.multipath)
         set_options(sock, plan, options)
         phase = "bind"
         await sock.bind(address)

@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, final
 
+import attrs
 import trio
 from trio import current_time
 from trio.lowlevel import (
@@ -41,6 +42,7 @@ from .telling import Teller
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..._multipath import Multipath
     from ..._trace import TraceEvent
     from ..reports import Pair
     from .candidates import Candidates
@@ -93,7 +95,7 @@ class _Driver:
         candidates: Candidates | None,
     ) -> None:
         # Opened first, because a closed list takes no more, not even those that are only to be reported.
-        self._race = Race(plan.policy, plan.started, pairs, more=True)
+        self._race = Race(plan.policy, plan.started, pairs, more=True, multipath=plan.options.multipath)
         if skipped:
             self._race.skip(skipped)
         if candidates is None:
@@ -107,6 +109,7 @@ class _Driver:
         self._attempts = RunningAttempts(self._mailbox, plan.establish)
         self._winner: RunningAttempt | None = None
         self._value: Any = None
+        self._multipath: Multipath | None = None
         self._exhausted = self._expired = self._parked = False
 
     # ------------------------------------------------------------------ the call
@@ -134,6 +137,7 @@ class _Driver:
         value, self._value = self._value, None
         if winner is None:
             raise self._failure(self._finish())
+        self._multipath = winner.attempt.multipath(plan.options)
         stream = winner.open_stream()
         winner.stream = None
         if plan.establish is None:
@@ -197,6 +201,7 @@ class _Driver:
             attempts=self._race.records(),
             started_at=started,
             elapsed=ended - started,
+            multipath=self._multipath,
         )
 
     # ------------------------------------------------------------------ candidates
@@ -369,12 +374,15 @@ class _Driver:
         if first is None:
             attempt = Attempt(endpoint, source, began)
             with close_on_error(attempt):
-                code = attempt.begin_and_poll(plan.options, factory=plan.factory)
+                options = attrs.evolve(plan.options, multipath=False) if start.plain else plan.options
+                code = attempt.begin_and_poll(options, factory=plan.factory)
                 if code not in (0, PENDING):
                     attempt.close()
         else:
             attempt, code = first
         now = current_time()
+        if attempt.sock is not None and not start.plain and not attempt.asks_for_multipath(plan.options):
+            self._race.no_multipath()
         if code not in (0, PENDING):
             # Its text is made when somebody asks: a race that is won never needs it.
             self._attempts.errors[start.id] = partial(attempt.error, code, now - began)

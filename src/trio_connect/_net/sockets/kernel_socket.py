@@ -66,9 +66,9 @@ if sys.platform == "linux":
 
 else:
 
-    def new_socket(family: int) -> socket.SocketType:
+    def new_socket(family: int, *, proto: int = 0) -> socket.SocketType:
         """Make a non-blocking stream socket that children do not inherit."""
-        sock = CSocket(family, socket.SOCK_STREAM)
+        sock = CSocket(family, socket.SOCK_STREAM, proto)
         sock.setblocking(False)
         return sock
 

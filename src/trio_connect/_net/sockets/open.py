@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -13,11 +14,16 @@ from ..._options import DEFAULT_OPTIONS
 from ..._text import shown
 from .factory_socket import FactorySocket
 from .kernel_socket import KernelSocket, new_socket
+from .stream_socket import IPPROTO_MPTCP
 
 if TYPE_CHECKING:
     from ..._options import SocketOptions
     from .options import Plan
     from .stream_socket import StreamSocket
+
+# What socket(2) says of IPPROTO_MPTCP: switched off by net.mptcp.enabled; not built into this system, or unknown to
+# it; a number that Linux before 5.6 finds too large.
+_NO_MULTIPATH: Final = frozenset({errno.ENOPROTOOPT, errno.EPROTONOSUPPORT, errno.EINVAL})
 
 
 @enable_ki_protection
@@ -34,25 +40,40 @@ def factory_installed() -> bool:
     return True
 
 
-def open_stream_socket(family: int, *, listening: bool = False, factory: bool | None = None) -> StreamSocket:
+def open_stream_socket(
+    family: int, *, listening: bool = False, factory: bool | None = None, multipath: bool = False
+) -> StreamSocket:
     """Make a stream socket, by the kernel or by the socket factory of this run.
 
     Args:
       family: the address family.
       listening: whether it is to accept connections.
       factory: whether this run has a socket factory, as `factory_installed` has said; None asks.
+      multipath: whether an MPTCP socket is wanted; where there are none it is a plain one.
 
     Raises:
       OSError: there is none to be had: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAFNOSUPPORT.
     """
-    if factory_installed() if factory is None else factory:
-        return FactorySocket(trio.socket.socket(family, socket.SOCK_STREAM))
-    return KernelSocket(_new_listening_socket(family) if listening else new_socket(family))
+    if factory is None:
+        factory = factory_installed()
+    if multipath:
+        try:
+            return _make(family, IPPROTO_MPTCP, listening=listening, factory=factory)
+        except OSError as exc:
+            if exc.errno not in _NO_MULTIPATH:
+                raise
+    return _make(family, 0, listening=listening, factory=factory)
 
 
-def _new_listening_socket(family: int) -> socket.socket:
+def _make(family: int, proto: int, *, listening: bool, factory: bool) -> StreamSocket:
+    if factory:
+        return FactorySocket(trio.socket.socket(family, socket.SOCK_STREAM, proto))
+    return KernelSocket(_new_listening_socket(family, proto) if listening else new_socket(family, proto=proto))
+
+
+def _new_listening_socket(family: int, proto: int) -> socket.socket:
     """Make a non-blocking socket of the kind that can accept."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, proto)
     sock.setblocking(False)
     return sock
 

@@ -35,19 +35,20 @@ def _constant(name: str) -> int:
     return int(value)
 
 
-def refused(error: OSError, level: int, option: int) -> OSError:
+def refused(error: OSError, level: int, option: int, *, by: str = "the system") -> OSError:
     """Return the error of a setsockopt(2) that failed, with the name of the option.
 
     Args:
       error: what setsockopt raised.
       level: its first argument.
       option: its second argument.
+      by: who refuses it, in words.
     """
     prefix = {_SOL: "SO_", _TCP: "TCP_", int(socket.IPPROTO_IP): "IP_", int(socket.IPPROTO_IPV6): "IPV6_"}.get(level)
     constants = {**vars(socket), **_LINUX}
     names = [name for name, value in constants.items() if prefix and name.startswith(prefix) and value == option]
     name = names[0] if names else f"option {option} of level {level}"
-    return OSError(error.errno or errno.EIO, f"the system refuses {name}")
+    return OSError(error.errno or errno.EIO, f"{by} refuses {name}")
 
 
 def _common(options: SocketOptions) -> Iterator[tuple[int, int, int]]:
@@ -95,7 +96,7 @@ def connecting(options: SocketOptions, family: int) -> Plan:
     Raises:
       OSError: ENOPROTOOPT, the platform has no such option.
     """
-    # The identity check keeps the fast path from hashing eleven fields.
+    # The identity check keeps the fast path from hashing twelve fields.
     return DEFAULT_PLAN if options is DEFAULT_OPTIONS else _cached_connecting(options, family)
 
 

@@ -44,6 +44,8 @@ PEER_BUFFER: Final = 16 << 20
 SHORT_READS: Final = 256
 """So many passes of a discard may find less than a full share, or a peer that trickles could keep us for long."""
 
+# linux/in.h; only Linux builds of the socket module have it.
+IPPROTO_MPTCP: Final = int(getattr(socket, "IPPROTO_MPTCP", 262))
 # netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
 _IP_BOUND_IF: Final = 25
 _IPV6_BOUND_IF: Final = 125
@@ -226,6 +228,14 @@ class StreamSocket(ABC):
 
     # ------------------------------------------------------------------ the rest
 
+    @property
+    def is_multipath(self) -> bool:
+        """Whether it was made as an MPTCP socket. What became of its connection, `multipath.multipath_of` says."""
+        try:
+            return bool(self._sock.proto == IPPROTO_MPTCP)
+        except (AttributeError, NotImplementedError):  # a fake
+            return False
+
     def set_options(self, plan: Plan) -> None:
         """Set socket options.
 
@@ -236,7 +246,8 @@ class StreamSocket(ABC):
             try:
                 self._sock.setsockopt(level, option, value)
             except OSError as exc:
-                raise refused(exc, level, option) from exc
+                who = "an MPTCP socket" if self.is_multipath else "the system"
+                raise refused(exc, level, option, by=who) from exc
 
     def bind_to_interface(self, name: str) -> None:
         """Send through one interface only.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..._endpoint import Endpoint, as_endpoint
 from .byte_stream import ByteStream
+
+if TYPE_CHECKING:
+    from ..._multipath import Multipath
 
 __all__ = ["TcpStream"]
 
@@ -19,6 +22,20 @@ class TcpStream(ByteStream[Endpoint]):
     """
 
     __slots__ = ()
+
+    @property
+    def multipath(self) -> Multipath | None:
+        """What this connection has of Multipath TCP now; None says that it is plain TCP.
+
+        Raises:
+          trio.ClosedResourceError: the stream is closed.
+
+        See RFC 8684 and `SocketOptions.multipath`.
+        """
+        self._check_open()
+        from ..sockets.multipath import multipath_of
+
+        return multipath_of(self._sock)
 
     @staticmethod
     def _is_family(family: int) -> bool:
