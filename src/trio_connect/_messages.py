@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ._durations import duration, milliseconds
 from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
-from ._text import printable
+from ._text import one_line, printable
 
 if TYPE_CHECKING:
     from ._answer import Lookup
@@ -42,8 +42,6 @@ _MOST_NAMED: Final = 4
 _MOST_REFUSED: Final = 64
 """How many endpoints are named when none was allowed: as many as one race would try."""
 
-_LONGEST_REASON: Final = 200
-"""How many characters of what a peer or a library said are passed on."""
 
 _LINK_LOCAL: Final = ("fe8", "fe9", "fea", "feb")
 """How the addresses of fe80::/10 begin, RFC 4291 section 2.5.6."""
@@ -70,18 +68,6 @@ def strerror(code: int) -> str:
 
 def _in_a_sentence(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def one_line(text: str) -> str:
-    """Return text that came from elsewhere as one line that prints: white space joined, the end cut.
-
-    Args:
-      text: what a peer, a caller or a library said.
-    """
-    # Cut first as well: the text may be a megabyte.
-    joined = " ".join(text[: _LONGEST_REASON * 4].split())
-    is_whole = len(joined) <= _LONGEST_REASON and len(text) <= _LONGEST_REASON * 4
-    return printable(joined if is_whole else f"{joined[: _LONGEST_REASON - 3]}...")
 
 
 def is_local(code: int, phase: Phase) -> bool:

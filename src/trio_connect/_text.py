@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["printable", "shown"]
+__all__ = ["one_line", "printable", "shown"]
 
 LONGEST_SHOWN: Final = 300
 """How many characters of one text are shown. A host has at most 254 (RFC 1035 section 3.1), a path in a sockaddr_un 107
 (unix(7)), so these two are whole where they are possible at all."""
+_LONGEST_REASON: Final = 200
+"""How many characters of what a peer or a library said are passed on."""
 
 
 def _cut(text: str) -> str:
@@ -31,6 +33,18 @@ def printable(text: str) -> str:
     if not cut.isprintable():
         cut = "".join(character if character.isprintable() else repr(character)[1:-1] for character in cut)
     return cut if len(text) <= LONGEST_SHOWN else f"{cut} ({len(text)} characters)"
+
+
+def one_line(text: str) -> str:
+    """Return text that came from elsewhere as one line that prints: white space joined, the end cut.
+
+    Args:
+      text: what a peer, a caller or a library said.
+    """
+    # Cut first as well: the text may be a megabyte.
+    joined = " ".join(text[: _LONGEST_REASON * 4].split())
+    is_whole = len(joined) <= _LONGEST_REASON and len(text) <= _LONGEST_REASON * 4
+    return printable(joined if is_whole else f"{joined[: _LONGEST_REASON - 3]}...")
 
 
 def shown(value: object) -> str:

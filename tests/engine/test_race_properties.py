@@ -342,7 +342,7 @@ class Driver:
         while True:
             progressed, ended = self.reports(now, told)
             turns = [*((attempt, "progress") for attempt in progressed), *ended]
-            # `RaceDriver` sorts what it hears of attempts, but not who comes: that is told as soon as somebody comes.
+            # The driver sorts what it hears of attempts, but not who comes: that is told as soon as somebody comes.
             # Where candidates are ranked, arrivals come before ends: who is best depends on who is there.
             last_place = len(progressed) if self.plan.is_sorted else len(turns)
             places = sorted(self.random.randint(0, last_place) for _ in arriving)

@@ -65,6 +65,7 @@ class Cancellable(Protocol):
     @property
     def cancelled(self) -> bool:
         """Whether it was."""
+        ...
 
 
 @final

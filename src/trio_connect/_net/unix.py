@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._deadline import is_late, to_seconds
 from .._messages import call_exceeded, call_late, connect_error
 from .attempt import PENDING, load_reports
 from .sockets.open import open_stream_socket
-from .sockets.stream_socket import errno_of
+from .sockets.stream_socket import close_on_error, errno_of
 from .sockets.unix_path import UnixPath, check_path, show_path, too_long, unix_family
 from .sockets.waiting import Expired
 from .streams.unix_stream import UnixStream
 
 if TYPE_CHECKING:
-    from .._report import Phase
     from .sockets.stream_socket import StreamSocket
 
 __all__ = ["connect_socket", "unix_connect"]
@@ -35,6 +34,7 @@ _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and what would close it
 async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     """Connect to a unix-domain socket.
 
@@ -62,35 +62,23 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     if is_late(until):
         await checkpoint()
         raise call_late(f"connect to {show_path(address)}", started - until)
-    phase: Phase = "socket"
-    sock: StreamSocket | None = None
+    where = show_path(address)
     try:
-        family = unix_family()
-        sock = open_stream_socket(family)
-        phase = "connect"
-        code = await connect_socket(sock, address, until)
-        if code:
-            raise connect_error(code, phase, show_path(address), "this machine", current_time() - started)
-        return UnixStream(sock, address)
-    except Expired:
-        assert sock is not None
-        sock.close()
-        what = f"connect to {show_path(address)}, whose backlog is full,"
-        from .._report import EMPTY_REPORT
-
-        raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
+        sock = open_stream_socket(unix_family())
     except OSError as exc:
-        if sock is not None:
-            sock.close()
-            if phase == "connect":
-                raise
         await cancel_shielded_checkpoint()
-        where = show_path(address)
-        raise connect_error(errno_of(exc), phase, where, "this machine", current_time() - started) from None
-    except BaseException:
-        if sock is not None:
-            sock.close()
-        raise
+        raise connect_error(errno_of(exc), "socket", where, "this machine", current_time() - started) from None
+    with close_on_error(sock):
+        try:
+            code = await connect_socket(sock, address, until)
+        except Expired:
+            what = f"connect to {where}, whose backlog is full,"
+            from .._report import EMPTY_REPORT
+
+            raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
+        if code:
+            raise connect_error(code, "connect", where, "this machine", current_time() - started)
+        return UnixStream(sock, address)
 
 
 async def connect_socket(sock: StreamSocket, address: str | bytes, until: float) -> int:

@@ -307,7 +307,7 @@ class CancelWhoSteers(trio.abc.Instrument):
 
 @pytest.mark.parametrize("attempt", range(5))
 async def test_a_cancel_in_the_pass_of_the_win_does_not_take_the_winner(attempt, sockets: Sockets):
-    # The winner's task tells of its success, and the call is cancelled before the one who steers has run.
+    # The winner's task tells of its success, and the call is cancelled before the driver's loop has run.
     async def establish(stream: TcpStream) -> TcpStream:
         CancelWhoSteers(scope)
         return stream

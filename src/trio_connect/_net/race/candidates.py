@@ -43,9 +43,11 @@ class Offers(Protocol):
         Returns:
           Whether the race takes more: it tries at most `MAX_RACED`.
         """
+        ...
 
     def notify(self, kind: Callable[P, TraceEvent], *args: P.args, **kwargs: P.kwargs) -> None:
         """Tell the observer of the race, if there is one, that this happened."""
+        ...
 
 
 class Candidates(Protocol):
@@ -54,8 +56,9 @@ class Candidates(Protocol):
     @property
     def lookups(self) -> tuple[Lookup, ...]:
         """What was looked up so far, for the report."""
+        ...
 
-    async def run(self, race: Offers, nursery: trio.Nursery) -> None:
+    async def run(self, race: Offers, nursery: trio.Nursery, /) -> None:
         """Offer candidates to the race; when this returns, no more will come.
 
         Args:
@@ -65,6 +68,7 @@ class Candidates(Protocol):
         Raises:
           Exception: it ends the race, and is raised from the call as it is.
         """
+        ...
 
 
 @final

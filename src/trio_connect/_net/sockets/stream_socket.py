@@ -24,7 +24,7 @@ from .options import refused
 from .waiting import Expired
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
     from typing import Self
 
     from typing_extensions import Buffer
@@ -95,7 +95,7 @@ class Closable(Protocol):
 
 
 @contextmanager
-def close_on_error(*sockets: Closable) -> Iterator[None]:
+def close_on_error(*sockets: Closable) -> Generator[None, None, None]:
     """Close these when the block raises anything."""
     try:
         yield
