@@ -326,7 +326,9 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
         what = f"connect to {_where(target, report.attempts)}, whose lookup did not end in time,"
     else:
         what = f"connect to {_where(target, tried or report.attempts)}"
-    counts = _counts(tried) if len(tried) > 1 or any(attempt.outcome == "failed" for attempt in tried) else ""
+    told = [attempt for attempt in report.attempts if attempt.started is not None or is_refused(attempt)]
+    worth_counting = len(told) > 1 or any(attempt.outcome in ("failed", "skipped") for attempt in told)
+    counts = _counts(told) if worth_counting else ""
     detail = "; ".join(filter(None, (counts, _failed_lookups(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
 

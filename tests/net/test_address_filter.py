@@ -265,6 +265,18 @@ async def test_a_call_that_is_late_says_so(net):
         await connectx(at(BAD4), now() - 1, address_filter=INNER)
 
 
+@virtual
+async def test_a_deadline_that_comes_first_tells_what_was_refused(net):
+    dead(net, V4)
+    net.dns("api.test", aaaa=[V6], a=[BAD4], aaaa_delay=5)
+    with pytest.raises(DeadlineExceeded, match=r"whose lookup did not end .*not allowed by the address filter: 1"):
+        await connect("api.test", 443, now() + 1000, address_filter=INNER)
+    with pytest.raises(DeadlineExceeded, match=r"\(cancelled: 1, not allowed by the address filter: 1\)") as caught:
+        await connectx(at(BAD4, V4), now() + 1000, address_filter=INNER)
+    assert caught.value.report is not None
+    assert outcomes(caught.value.report) == ["cancelled", "skipped"]
+
+
 # --- filters that are wrong -------------------------------------------------------------------------------------------
 
 
