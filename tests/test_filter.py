@@ -290,6 +290,12 @@ def test_loopback_of_ipv6_embeds_nothing():
     assert not NetworkFilter(allow=["::2"])(endpoint("::2"))
 
 
+def test_a_zone_makes_no_difference():
+    asked = Endpoint("fe80::1%eth0", 443)
+    assert NetworkFilter(allow=["fe80::/10"])(asked)
+    assert not PUBLIC(asked)
+
+
 def test_networks_come_in_every_form():
     forms = ["10.0.0.0/8", "192.0.2.1", ipaddress.ip_network("fc00::/7"), ipaddress.ip_address("2001:db8::1")]
     judged = NetworkFilter(deny=iter(forms))
