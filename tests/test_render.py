@@ -57,6 +57,11 @@ def test_details_are_left_out_from_the_last_on_where_there_is_no_room() -> None:
     assert draw_timeline([row], 60).endswith("at 0 ms: b after 1000 ms")
 
 
+def test_an_end_as_good_as_at_once_is_an_end() -> None:
+    row = TimelineRow(label="a", text="b", ending="connected", started=0.0, ended=5e-324)
+    assert "=*" in draw_timeline([row])
+
+
 def test_the_legend_explains_the_signs_that_are_there() -> None:
     rows = [TimelineRow(label=ending, text="", ending=ending, started=0.0) for ending in SIGNS]
     picture = draw_timeline(rows, legend=True)

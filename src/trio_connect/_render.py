@@ -140,12 +140,16 @@ def _legend(rows: Sequence[TimelineRow], width: int) -> list[str]:
     return lines
 
 
+def _column(time: float, end: float, width: int) -> int:
+    # Divided first: width / end has no finite value where the end is as good as 0.
+    return round(time / end * (width - 1)) if end else 0
+
+
 def _bar(row: TimelineRow, end: float, width: int) -> str:
     if row.started is None or row.ending is None:
         return ""
-    scale = (width - 1) / end if end else 0.0
-    first = round(row.started * scale)
-    last = max(first, round((end if row.ended is None else row.ended) * scale))
+    first = _column(row.started, end, width)
+    last = max(first, _column(end if row.ended is None else row.ended, end, width))
     return " " * first + "=" * (last - first) + SIGNS[row.ending]
 
 
