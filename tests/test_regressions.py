@@ -39,7 +39,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "evidence" / "regressions.md"
 # --- 1: a full backlog is no connection -------------------------------------------------------------------------------
 
 
-async def test_finding_1_a_full_unix_backlog_is_no_success(sockets: Sockets) -> None:
+async def test_finding_1_a_full_unix_backlog_is_no_success(
+    sockets: Sockets, autojump_clock: trio.testing.MockClock
+) -> None:
     async with no_leaks(counters=sockets.counters):
         with faults.full_unix_backlog() as path:
             # The kernel's answer, which Python's class does not tell from "in progress".

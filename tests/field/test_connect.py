@@ -181,7 +181,9 @@ async def test_field_09_a_list_is_reported_as_a_whole(vnet: VirtualNetwork, auto
     assert [row.outcome for row in caught.value.report.attempts] == ["failed"] * 64 + ["not tried"] * 6
 
 
-async def test_field_02_nothing_of_a_race_is_built_before_the_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_field_02_nothing_of_a_race_is_built_before_the_first_wait(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
     """A handshake that must be waited for costs connectx no more than tcp_connect, until the next start is due."""
     built: list[object] = []
     init = race_driver._Driver.__init__

@@ -23,7 +23,7 @@ import trio.testing
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import PassThroughSocket, Sockets
-from tests.support.streams import KINDS, RECEIVES, Kind, connect_to, listening, pair
+from tests.support.streams import KINDS, RECEIVES, Kind, arrival, connect_to, listening, pair
 from trio_connect import (
     DeadlineExceeded,
     TcpListener,
@@ -64,10 +64,13 @@ def little_memory(limit: int = 4 * MIB) -> Iterator[None]:
 
 @kinds
 @pytest.mark.parametrize("n", [GIB, 1 << 36], ids=["1 GiB", "64 GiB"])
-async def test_field_11_a_large_exact_read_costs_what_came(sockets: Sockets, kind: Kind, n: int) -> None:
+async def test_field_11_a_large_exact_read_costs_what_came(
+    sockets: Sockets, kind: Kind, n: int, autojump_clock: trio.testing.MockClock
+) -> None:
     """A size from the wire costs nothing: with 3 bytes there, memory stays small and the deadline holds."""
     async with no_leaks(counters=sockets.counters), pair(kind) as (near, far):
         await far.send_all(b"abc")
+        await arrival(near.socket)
         with little_memory():
             with pytest.raises(DeadlineExceeded) as caught:
                 await near.receive_exactly(n, now() + 20)
@@ -84,6 +87,7 @@ async def test_field_11_a_buffer_of_the_callers_costs_no_other(sockets: Sockets)
     target = bytearray(64 * MIB)
     async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         await far.send_all(b"abc")
+        await arrival(near.socket)
         with little_memory():
             for _ in range(3):
                 with pytest.raises(DeadlineExceeded) as caught:
@@ -93,11 +97,13 @@ async def test_field_11_a_buffer_of_the_callers_costs_no_other(sockets: Sockets)
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("pieces", ["skip", "list"])
-async def test_field_11_brecv_costs_what_came(kind: Kind, pieces: str) -> None:
+async def test_field_11_brecv_costs_what_came(kind: Kind, pieces: str, autojump_clock: trio.testing.MockClock) -> None:
     """libdill's `brecv` and `brecvl` of 1 GiB cost what has come, and lose nothing."""
     async with no_leaks(), pair(kind) as (near, far):
-        handle = (libdill.tcp_fromfd if kind == "tcp" else libdill.ipc_fromfd)(near.detach().detach())
         await far.send_all(b"abc")
+        sock = near.detach()
+        await arrival(sock)
+        handle = (libdill.tcp_fromfd if kind == "tcp" else libdill.ipc_fromfd)(sock.detach())
         last = libdill.iolist(bytearray(1), 1)
         with little_memory():
             for _ in range(2):

@@ -160,7 +160,7 @@ class TriosOwnFactory(trio.abc.SocketFactory):
         return trio.socket.from_stdlib_socket(socket.socket(*kind))
 
 
-async def test_field_40_a_full_unix_backlog_through_trios_own_sockets() -> None:
+async def test_field_40_a_full_unix_backlog_through_trios_own_sockets(autojump_clock: trio.testing.MockClock) -> None:
     """Trio's socket takes EAGAIN for EINPROGRESS and reports success; that is noticed."""
     previous = trio.socket.set_custom_socket_factory(TriosOwnFactory())
     try:

@@ -60,7 +60,9 @@ async def stuck(kind: Kind, name: str) -> AsyncIterator[Call]:
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_a_deadline_that_comes_too_early(sockets: Sockets, kind: Kind, name: str) -> None:
+async def test_a_deadline_that_comes_too_early(
+    sockets: Sockets, kind: Kind, name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
         # Closing happens once: the last case is what is left for it.
         cases = [lambda: 0, now, lambda: now() - 5, lambda: now() + 30]
@@ -79,7 +81,9 @@ async def test_a_deadline_that_comes_too_early(sockets: Sockets, kind: Kind, nam
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_at_the_same_instant_the_outer_scope_wins(sockets: Sockets, kind: Kind, name: str) -> None:
+async def test_at_the_same_instant_the_outer_scope_wins(
+    sockets: Sockets, kind: Kind, name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
         for ahead in (0.02,) if name in ENDS else (-1, 0, 0.02):
             until = now() + int(ahead * 1000)
@@ -89,9 +93,10 @@ async def test_at_the_same_instant_the_outer_scope_wins(sockets: Sockets, kind: 
 
 
 @pytest.mark.parametrize(("kind", "name"), OPERATIONS)
-async def test_a_scope_moved_later_leaves_ours_holding(sockets: Sockets, kind: Kind, name: str) -> None:
+async def test_a_scope_moved_later_leaves_ours_holding(
+    sockets: Sockets, kind: Kind, name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with no_leaks(counters=sockets.counters), stuck(kind, name) as call:
-        # A fifth of a second, so that a machine which pauses does not reach the scope's deadline before it is moved.
         until = now() + 200
         ended = []
         with trio.CancelScope(deadline=to_seconds(until) - 0.01) as scope:

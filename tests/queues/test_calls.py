@@ -379,7 +379,7 @@ async def test_a_bound_queue_that_fails_to_connect_is_unbound(sockets: Sockets):
 
 
 @pytest.mark.parametrize("bound", [False, True])
-async def test_a_connect_with_a_deadline(sockets: Sockets, bound):
+async def test_a_connect_with_a_deadline(sockets: Sockets, bound, autojump_clock):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             queue = qs.stream()

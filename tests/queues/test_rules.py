@@ -99,7 +99,7 @@ async def test_rule_02_a_waiter_that_is_cancelled_loses_nothing(sockets: Sockets
 # --- 3 and 4: deadlines -----------------------------------------------------------------------------------------------
 
 
-async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(sockets: Sockets):
+async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(sockets: Sockets, autojump_clock):
     async with open_queue_set() as qs:
         switch = Switch(qs)
         tokens = [await switch.token() for _ in range(3)]
@@ -113,7 +113,7 @@ async def test_rule_03_a_wait_that_is_too_late_keeps_every_token(sockets: Socket
             assert (await qs.wait(token)).ok
 
 
-async def test_rule_03_a_connect_that_is_too_late_is_data_and_another_thing(sockets: Sockets):
+async def test_rule_03_a_connect_that_is_too_late_is_data_and_another_thing(sockets: Sockets, autojump_clock):
     with faults.black_hole() as nowhere:
         async with open_queue_set() as qs:
             token = qs.stream().connect(nowhere.pair, now() + 40)

@@ -123,6 +123,16 @@ async def make_clogged_pair(kind: Kind) -> tuple[Stream, Stream]:
     return near, far
 
 
+async def arrival(sock: trio.socket.SocketType) -> None:
+    """Return once there is something to read.
+
+    What was sent over loopback is mostly there when send(2) returns. On a busy machine the kernel may leave it to its
+    thread for soft interrupts, ksoftirqd, which waits for its turn like any other.
+    """
+    while not sock.is_readable():
+        await trio.lowlevel.checkpoint()
+
+
 def random_bytes(size: int) -> bytes:
     return os.urandom(size)
 

@@ -453,7 +453,7 @@ async def test_no_task_and_no_scope_while_the_first_endpoint_answers_inline(monk
                 stream.abort()
 
 
-async def test_one_scope_and_no_task_while_one_attempt_is_pending(monkeypatch):
+async def test_one_scope_and_no_task_while_one_attempt_is_pending(monkeypatch, autojump_clock):
     census = Census(monkeypatch)
     with faults.black_hole() as hole:
         with census:
