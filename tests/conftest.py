@@ -19,3 +19,8 @@ settings.load_profile("wall clocks do not count")
 # Before any test module imports the public names.
 if multipath.SWITCHED_ON:
     multipath.ask_for_multipath()
+
+
+def pytest_collection_modifyitems(items):
+    if multipath.SWITCHED_ON:
+        multipath.mark_differences(items)
