@@ -30,6 +30,7 @@ from tests.support.streams import (
     pair,
 )
 from trio_connect import DeadlineExceeded, SocketOptions, TcpStream, now, tcp_connect, tcp_listen
+from trio_connect._net.sockets import factory_socket, kernel_socket
 
 # More than the kernel takes on both sides together while nobody reads.
 HUGE = bytes(faults.more_than_fits())
@@ -507,6 +508,39 @@ async def test_the_end_of_a_handler_delivers_what_it_sent(sockets: Sockets, unre
         assert (reader.received, reader.error) == (sent, None)
         assert sent > 50_000
         nursery.cancel_scope.cancel()
+
+
+async def test_what_the_kernel_delivers_too_late_for_one_pass_is_discarded_too(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine ksoftirqd brings what the peer's kernel held, and has to get the processor for that.
+    turns = 0
+
+    def deliver() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            peer.send(b"late")
+        if turns == 5:
+            peer.shutdown(socket.SHUT_WR)
+
+    for module in (kernel_socket, factory_socket):
+        monkeypatch.setattr(module, "yield_processor", deliver)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = await tcp_connect(server.getsockname())
+        peer, _ = server.accept()
+        with peer:
+            # More than half of the receive buffer: the peer's kernel may hold more that had no room.
+            unread = 100_000
+            peer.sendall(bytes(unread))
+            while len(await near.socket.recv(unread, socket.MSG_PEEK)) < unread:
+                await trio.lowlevel.checkpoint()
+            await near.send_all(b"reply")
+            await near.aclose()
+            assert turns == 5
+            peer.settimeout(5)
+            assert peer.recv(100) == b"reply"
+            assert peer.recv(100) == b""
 
 
 @kinds

@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint
 
-from .stream_socket import PEER_BUFFER, SHORT_READS, LocalFailure, StreamSocket, errno_of, skip_connection_errors
-from .waiting import Expired, within
+from .stream_socket import (
+    EMPTY_READS,
+    PEER_BUFFER,
+    SHORT_READS,
+    LocalFailure,
+    StreamSocket,
+    errno_of,
+    skip_connection_errors,
+)
+from .waiting import Expired, within, yield_processor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -152,29 +160,39 @@ class FactorySocket(StreamSocket):
 
     async def discard(self) -> None:
         """Throw away what has been received, without waiting for the peer; see the other socket."""
-        limit = short = 0
+        limit = short = empty = allowed_empty = 0
         with trio.CancelScope(shield=True):
             while short < SHORT_READS:
                 try:
                     data = await within(-inf, self._sock.recv, _SHARE)
-                except (Expired, OSError, trio.ClosedResourceError, trio.BusyResourceError):
+                except Expired:
+                    if empty == allowed_empty:
+                        return
+                    empty += 1
+                    short += 1
+                    yield_processor()
+                    continue
+                except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
                     return
                 if not data:
                     return
                 if not limit:
-                    limit = self._receive_limit()
+                    # A fake cannot be asked how much is unread, but that fits its buffer; once more for what follows.
+                    buffer = self._receive_buffer()
+                    limit = PEER_BUFFER + 2 * buffer
+                    allowed_empty = EMPTY_READS if 2 * len(data) >= buffer else 0
+                empty = 0
                 limit -= len(data)
                 if limit <= 0:
                     return
                 short += len(data) < _SHARE
                 await cancel_shielded_checkpoint()
 
-    def _receive_limit(self) -> int:
-        # A fake cannot be asked how much is unread, but that fits its receive buffer; once more for what follows.
+    def _receive_buffer(self) -> int:
         try:
-            return PEER_BUFFER + 2 * self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+            return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         except OSError:
-            return PEER_BUFFER
+            return 0
 
     def wake(self) -> None:
         """Wake every task that waits on this socket with `trio.ClosedResourceError`."""

@@ -28,8 +28,8 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .stream_socket import PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
-from .waiting import Expired, one_pass, park
+from .stream_socket import EMPTY_READS, PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
+from .waiting import Expired, one_pass, park, yield_processor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -275,16 +275,29 @@ class KernelSocket(StreamSocket):
         has not received yet. While the peer's own kernel is still emptying its queue into the room that reading
         makes, each pass of the loop finds more. What was unread, as much again as our receive buffer holds, and the
         peer's send buffer: whatever is beyond these was sent after we began, and a peer that floods is reset.
+
+        Where the receive buffer was full, the peer's kernel had probably no room to send what it holds. A pass that
+        finds nothing then may only be too early, and some more follow.
         """
         limit: float = inf  # asked for when there is something to discard, which is rare
-        short = 0
+        short = empty = allowed_empty = 0
         while limit > 0 and short < SHORT_READS:
+            count = 0
             try:
                 count = self._sock.recv_into(_SCRATCH)
                 if not count:
                     return
                 if limit == inf:
-                    limit = count + self._unread() + self._sock.getsockopt(_SOL_SOCKET, _SO_RCVBUF) + PEER_BUFFER
+                    unread, buffer = count + self._unread(), self._sock.getsockopt(_SOL_SOCKET, _SO_RCVBUF)
+                    limit = unread + buffer + PEER_BUFFER
+                    # At most half of the buffer is lost to bookkeeping, tcp_adv_win_scale in tcp(7).
+                    allowed_empty = EMPTY_READS if 2 * unread >= buffer else 0
+                empty = 0
+            except BlockingIOError:
+                if empty == allowed_empty:
+                    return
+                empty += 1
+                yield_processor()
             except OSError:
                 return
             limit -= count

@@ -44,6 +44,9 @@ PEER_BUFFER: Final = 16 << 20
 SHORT_READS: Final = 256
 """So many passes of a discard may find less than a full share, or a peer that trickles could keep us for long."""
 
+EMPTY_READS: Final = 32
+"""So many passes in a row of a discard may find nothing where the peer's kernel was waiting for room."""
+
 # linux/in.h; only Linux builds of the socket module have it.
 IPPROTO_MPTCP: Final = int(getattr(socket, "IPPROTO_MPTCP", 262))
 # netinet/in.h and netinet6/in6.h of macOS; not in the socket module.

@@ -6,6 +6,8 @@ more after a `False` before it gives up. A deadline that has already passed stil
 
 from __future__ import annotations
 
+import os
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 
@@ -21,6 +23,22 @@ Ts = TypeVarTuple("Ts")
 # A call through a socket factory's objects takes several passes of the loop even when nothing has to be waited for:
 # the child task starts (1), Trio's own socket checks for cancellation (2), retries (3); fakes take a few more.
 PASSES: Final = 8
+
+
+if sys.platform == "win32":
+
+    def yield_processor() -> None:
+        """Do nothing: Windows delivers over loopback without a thread that has to wait for its turn."""
+
+else:
+
+    def yield_processor() -> None:
+        """Let the kernel's threads have their turn on this processor, if they wait for it, sched_yield(2).
+
+        What is sent over loopback is mostly there when send(2) returns. After much of it Linux leaves the rest to
+        ksoftirqd, a thread like any other, and a process that is busy looks before that has run.
+        """
+        os.sched_yield()
 
 
 class Expired(Exception):

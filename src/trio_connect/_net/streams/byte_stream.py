@@ -225,7 +225,8 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
 
         Linux would answer a close with unread input by a reset, which destroys what the peer has not read yet. What
         is discarded is what stood unread, then at most a full receive buffer (SO_RCVBUF) and 16 MiB that the peer's
-        kernel may still have held, 128 KiB in each pass of Trio's loop: a peer that floods is reset.
+        kernel may still have held, 128 KiB in each pass of Trio's loop: a peer that floods is reset. Where the receive
+        buffer was full, some passes more wait for this machine's kernel to deliver, and none for the peer.
         """
         if not self._closed or self._draining:
             self._leave()
