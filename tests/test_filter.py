@@ -305,11 +305,18 @@ def test_networks_come_in_every_form():
 
 
 @pytest.mark.parametrize("length", [32, 40, 48, 56, 64, 96])
-@given(st.ip_addresses(v=4), st.ip_addresses(v=6))
-def test_nat64_prefixes_of_every_length(length, ipv4, around):
+@given(st.ip_addresses(v=4), st.ip_addresses(v=6), st.binary(min_size=9, max_size=9))
+def test_nat64_prefixes_of_every_length(length, ipv4, around, rest):
+    """The reserved bits and those behind the IPv4 address change nothing, for a translator may ignore them."""
     prefix = str(ipaddress.IPv6Network(f"{around}/{length}", strict=False))
-    written = translated(prefix, ipv4)
+    octets = bytearray(translated(prefix, ipv4, rest).packed)
+    if length < 96:
+        octets[8] = rest[-1]
+    judged = NetworkFilter(allow=[ipv4], nat64_prefixes=[prefix])
+    written = ipaddress.IPv6Address(bytes(octets))
     assert not NetworkFilter(deny=[ipv4], nat64_prefixes=[prefix])(endpoint(written))
+    # Unless the prefix is of a kind that carries another IPv4 address as well.
+    assert judged(endpoint(written)) is oracle(written, [str(ipv4)], [], [prefix], public=False)
 
 
 # --- why not ----------------------------------------------------------------------------------------------------------
