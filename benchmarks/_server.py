@@ -8,6 +8,7 @@ Prints one line of JSON, the ports it found between LOWEST and HIGHEST, and serv
   source   sends without end
   lines    likewise, lines of 16 MiB
   drops    likewise, in pieces of 256 bytes, each with a segment of its own
+  multipath  as accept, over MPTCP; absent where this system has none
   full     listens and never accepts, its backlog already full: whoever connects stays pending
 """
 
@@ -26,11 +27,12 @@ BACKLOG = 65535
 SIZE = 1 << 20
 LINE = bytes(16 << 20) + b"\n"
 DROP = 256
+IPPROTO_MPTCP = 262  # linux/in.h
 
 
-def listen(ports: range, backlog: int = BACKLOG) -> socket.socket:
+def listen(ports: range, backlog: int = BACKLOG, proto: int = 0) -> socket.socket:
     for port in ports:
-        sock = socket.socket()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, proto)
         # All addresses of 127.0.0.0/8: a client that spreads over many of them never runs out of local ports.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -107,13 +109,18 @@ def main() -> None:
         os.sched_setaffinity(0, {core})
     ports = range(lowest, highest + 1)
     listeners = {name: listen(ports) for name in ("accept", "echo", "sink", "source", "lines", "drops")}
+    try:
+        listeners["multipath"] = listen(ports, proto=IPPROTO_MPTCP)
+    except OSError:
+        pass
     full = listeners["full"] = listen(ports, 0)
     filler = socket.socket()  # kept: a backlog of 0 has room for one
     filler.connect(("127.0.0.1", full.getsockname()[1]))
     handlers = {"echo": echo, "sink": sink, "source": source, "lines": lines, "drops": drops}
     for name, handler in handlers.items():
         threading.Thread(target=serve, args=(listeners[name], handler), daemon=True).start()
-    threading.Thread(target=accept_and_close, args=(listeners["accept"],), daemon=True).start()
+    for name in listeners.keys() & {"accept", "multipath"}:
+        threading.Thread(target=accept_and_close, args=(listeners[name],), daemon=True).start()
     print(json.dumps({name: sock.getsockname()[1] for name, sock in listeners.items()}), flush=True)
     sys.stdin.read()
     os._exit(0)

@@ -49,7 +49,7 @@ def _not_none(_instance: object, field: attrs.Attribute[Any], value: object) -> 
         raise TypeError(f"{field.name} must be True or False, got None")
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, repr=False, cache_hash=True)  # each connect looks up what they mean
 class SocketOptions:
     """Options set on a socket before it connects or listens. None leaves the kernel's default.
 

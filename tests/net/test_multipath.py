@@ -26,6 +26,8 @@ from trio_connect import (
     tcp_connect,
     tcp_listen,
 )
+from trio_connect._net.sockets.multipath import read_multipath
+from trio_connect._net.sockets.open import adopt
 from trio_connect.queues import open_queue_set
 
 pytestmark = pytest.mark.skipif(
@@ -100,13 +102,12 @@ async def test_before_the_peer_has_answered_nothing_was_got() -> None:
     raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM, multipath.IPPROTO_MPTCP)
     with socket.create_server(("127.0.0.1", 0)) as plain:
         assert raw.getsockopt(socket.IPPROTO_TCP, 43) == 1
-        from trio_connect._net.sockets.multipath import multipath_of
-        from trio_connect._net.sockets.open import adopt
-
-        assert multipath_of(adopt(raw)) is None
+        info = adopt(raw).multipath_info()
+        assert info is not None
+        assert read_multipath(info) is None
         raw.setblocking(True)
         raw.connect(plain.getsockname())
-        assert multipath_of(adopt(raw)) is None
+        assert adopt(raw).multipath_info() is None
     raw.close()
 
 
@@ -242,3 +243,15 @@ async def test_who_refuses_is_not_asked_again_over_plain_tcp(sockets: Sockets) -
         await connectx([endpoint], options=ASKED, policy=RacePolicy(attempt_delay=1.0))
     assert [(row.outcome, row.plain) for row in caught.value.attempts] == [("failed", False)]
     del caught
+
+
+def test_what_older_kernels_say_is_read_too() -> None:
+    key = (2).to_bytes(4, sys.byteorder)
+    whole = bytes([1, *bytes(7)]) + key + bytes(68)
+    assert read_multipath(whole + b"\2") == Multipath(subflows=2)
+    assert read_multipath(whole + b"\1") == Multipath(subflows=1)  # the first one has gone
+    assert read_multipath(whole) == Multipath(subflows=2)  # Linux before 6.5
+    fallen_back = (3).to_bytes(4, sys.byteorder)
+    assert read_multipath(bytes(8) + fallen_back) is None
+    assert read_multipath(bytes(8)) is None
+    assert read_multipath(None) is None

@@ -21,11 +21,10 @@ from .sockets.kernel_socket import KernelSocket, new_socket
 from .sockets.local_ports import local_ports
 from .sockets.open import open_stream_socket, set_options
 from .sockets.options import DEFAULT_PLAN, connecting
-from .sockets.stream_socket import LocalFailure, close_on_error, errno_of
+from .sockets.stream_socket import LocalFailure, errno_of
 
 if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
-    from .._multipath import Multipath
     from .._options import SocketOptions
     from .._report import Phase
     from .sockets.stream_socket import StreamSocket
@@ -53,7 +52,6 @@ def load_reports() -> object:
     """
     try:
         from . import reports
-        from .sockets import multipath as _  # noqa: F401 - what a report says of MPTCP
     except OSError:  # whoever looks at a report tries again
         return None
     return reports
@@ -165,11 +163,14 @@ class Attempt:
             source = self.source
             local = None if source is None else source_address(source, endpoint.family)
             sock = open_stream_socket(endpoint.family, factory=factory, multipath=options.multipath)
-            with close_on_error(sock):
+            try:
                 set_options(sock, connecting(options, endpoint.family), options)
                 if source is not None:
                     phase = "bind"
                     bind_to_source(sock, source, local)
+            except BaseException:  # written out, for a context manager costs a twentieth of a connect
+                sock.close()
+                raise
         except OSError as exc:
             return self._failed(exc, phase)
         self.sock = sock
@@ -268,13 +269,9 @@ class Attempt:
         """Say whether its SYN asks for MPTCP, False where this system has none."""
         return options.multipath and self.sock is not None and self.sock.is_multipath
 
-    def multipath(self, options: SocketOptions) -> Multipath | None:
-        """Return what an attempt that has connected got of MPTCP, None also where nobody asked for it."""
-        if not options.multipath or self.sock is None:
-            return None
-        from .sockets.multipath import multipath_of
-
-        return multipath_of(self.sock)
+    def multipath_info(self, options: SocketOptions) -> bytes | None:
+        """Return what an attempt that has connected got of MPTCP, as bytes: a report reads them when somebody looks."""
+        return self.sock.multipath_info() if options.multipath and self.sock is not None else None
 
     def may_have_sent(self, code: int) -> bool:
         """Say whether a packet may have left this machine, of an attempt that has just failed."""

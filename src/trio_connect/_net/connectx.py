@@ -166,7 +166,7 @@ async def connectx(
                 if not attempt.yielded:
                     await cancel_shielded_checkpoint()
                 assert attempt.sock is not None
-                multipath = None if options is DEFAULT_OPTIONS else attempt.multipath(options)
+                multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
                 return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time(), multipath))
         except BaseException:  # written out, for a context manager costs a twentieth of a connect
             attempt.close()

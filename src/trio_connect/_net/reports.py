@@ -14,13 +14,13 @@ from trio import current_time
 from .._endpoint import Endpoint, Source
 from .._errors import DeadlineExceeded
 from .._messages import call_exceeded, call_late
-from .._multipath import Multipath
 from .._report import EMPTY_REPORT, Attempt, ConnectReport
+from .sockets.multipath import read_multipath
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
-Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float, Multipath | None]"
+Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float, bytes | None]"
 """The candidates, of which the first won without a race; what was skipped, and why; start and end in Trio time; what
-the connection then had of MPTCP."""
+the kernel then said of MPTCP."""
 
 Recorded: TypeAlias = "ConnectReport | Facts | Callable[[], ConnectReport] | None"
 """What a stream keeps of how it was made: a report, or what one can be made of; None for an accepted connection."""
@@ -36,7 +36,7 @@ def report_of(recorded: Recorded) -> ConnectReport:
 
 
 def _won_alone(facts: Facts) -> ConnectReport:
-    pairs, skipped, started, ended, multipath = facts
+    pairs, skipped, started, ended, info = facts
     elapsed = ended - started
     (source, endpoint), *others = dict.fromkeys(pairs)
     attempts = [
@@ -47,7 +47,7 @@ def _won_alone(facts: Facts) -> ConnectReport:
             for (source, endpoint), reason in skipped.items()
         ),
     ]
-    return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed, multipath=multipath)
+    return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed, multipath=read_multipath(info))
 
 
 def late_connect(endpoint: Endpoint, source: Source | None, until: float) -> DeadlineExceeded:

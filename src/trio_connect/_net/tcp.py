@@ -79,7 +79,7 @@ async def tcp_connect(
         if code:
             raise attempt.error(code)
         assert attempt.sock is not None
-        multipath = None if options is DEFAULT_OPTIONS else attempt.multipath(options)
+        multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
         return TcpStream(attempt.sock, endpoint, (((source, endpoint),), {}, started, current_time(), multipath))
     except Expired:
         origin = attempt.origin()

@@ -94,7 +94,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         if code:
             raise attempt.error(code)
         assert sock is not None
-        multipath = attempt.multipath(self._options)
+        multipath = attempt.multipath_info(self._options)
         return TcpStream(sock, target, (((source, target),), {}, started, current_time(), multipath))
 
     def adopt(self, stream: TcpStream) -> None:

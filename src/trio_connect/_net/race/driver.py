@@ -32,6 +32,7 @@ from ..._messages import is_refused, race_exceeded, race_failed, race_late, reso
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, RaceFinished
 from ..attempt import PENDING, Attempt
+from ..sockets.multipath import read_multipath
 from ..sockets.stream_socket import close_on_error
 from ..sockets.waiting import PASSES, park
 from .attempts import RunningAttempt, RunningAttempts
@@ -42,7 +43,6 @@ from .telling import Teller
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..._multipath import Multipath
     from ..._trace import TraceEvent
     from ..reports import Pair
     from .candidates import Candidates
@@ -109,7 +109,7 @@ class _Driver:
         self._attempts = RunningAttempts(self._mailbox, plan.establish)
         self._winner: RunningAttempt | None = None
         self._value: Any = None
-        self._multipath: Multipath | None = None
+        self._multipath_info: bytes | None = None
         self._exhausted = self._expired = self._parked = False
 
     # ------------------------------------------------------------------ the call
@@ -137,7 +137,7 @@ class _Driver:
         value, self._value = self._value, None
         if winner is None:
             raise self._failure(self._finish())
-        self._multipath = winner.attempt.multipath(plan.options)
+        self._multipath_info = winner.attempt.multipath_info(plan.options)
         stream = winner.open_stream()
         winner.stream = None
         if plan.establish is None:
@@ -201,7 +201,7 @@ class _Driver:
             attempts=self._race.records(),
             started_at=started,
             elapsed=ended - started,
-            multipath=self._multipath,
+            multipath=read_multipath(self._multipath_info),
         )
 
     # ------------------------------------------------------------------ candidates

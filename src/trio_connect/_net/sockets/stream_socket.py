@@ -49,6 +49,11 @@ EMPTY_READS: Final = 32
 
 # linux/in.h; only Linux builds of the socket module have it.
 IPPROTO_MPTCP: Final = int(getattr(socket, "IPPROTO_MPTCP", 262))
+# linux/socket.h and linux/mptcp.h.
+_SOL_MPTCP: Final = 284
+_MPTCP_INFO: Final = 1
+# The beginning of struct mptcp_info, up to mptcpi_subflows_total.
+MPTCP_INFO_SIZE: Final = 81
 # netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
 _IP_BOUND_IF: Final = 25
 _IPV6_BOUND_IF: Final = 125
@@ -231,9 +236,17 @@ class StreamSocket(ABC):
 
     # ------------------------------------------------------------------ the rest
 
+    def multipath_info(self) -> bytes | None:
+        """Return what the kernel knows of an MPTCP connection, struct mptcp_info; None for plain TCP."""
+        try:
+            info = self._sock.getsockopt(_SOL_MPTCP, _MPTCP_INFO, MPTCP_INFO_SIZE)
+        except (OSError, NotImplementedError):  # EOPNOTSUPP or ENOPROTOOPT: plain TCP, or fallen back to it
+            return None
+        return info if isinstance(info, bytes) else None
+
     @property
     def is_multipath(self) -> bool:
-        """Whether it was made as an MPTCP socket. What became of its connection, `multipath.multipath_of` says."""
+        """Whether it was made as an MPTCP socket. What became of its connection, `multipath_info` says."""
         try:
             return bool(self._sock.proto == IPPROTO_MPTCP)
         except (AttributeError, NotImplementedError):  # a fake

@@ -33,9 +33,9 @@ class TcpStream(ByteStream[Endpoint]):
         See RFC 8684 and `SocketOptions.multipath`.
         """
         self._check_open()
-        from ..sockets.multipath import multipath_of
+        from ..sockets.multipath import read_multipath
 
-        return multipath_of(self._sock)
+        return read_multipath(self._sock.multipath_info())
 
     @staticmethod
     def _is_family(family: int) -> bool:
