@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.skipif(
     reason="this kernel makes no MPTCP sockets (CONFIG_MPTCP, sysctl net.mptcp.enabled)",
 )
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/multipath.md"
 ASKED = SocketOptions(multipath=True)
 PLAIN = SocketOptions()
 REFUSED = SocketOptions(multipath=True, user_timeout=3.0)
@@ -255,3 +257,21 @@ def test_what_older_kernels_say_is_read_too() -> None:
     assert read_multipath(bytes(8) + fallen_back) is None
     assert read_multipath(bytes(8)) is None
     assert read_multipath(None) is None
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (multipath.NO_USER_TIMEOUT, "`user_timeout` is refused"),
+        (multipath.NO_RESET, "goes on sending after we closed learns of it after 60 seconds"),
+        (multipath.NO_ZONE, "link-local connection has no zone"),
+        (multipath.HEARD_LATE, "comes back inside connect(2) is heard a second later"),
+    ],
+)
+def test_the_page_lists_every_difference(why: object, words: str) -> None:
+    assert set(multipath.DIFFERENCES.values()) == {
+        multipath.NO_USER_TIMEOUT,
+        multipath.NO_RESET,
+        multipath.NO_ZONE,
+    }
+    assert words in PAGE.read_text(encoding="utf-8"), why
