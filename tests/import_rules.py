@@ -310,7 +310,7 @@ def _judge_own(modules: Mapping[str, Module], module: Module, layer: Layer, item
         elif any(part.startswith("_") for part in target.split(".")) or (item.name or "").startswith("_"):
             yield f"imports {target if item.name is None else f'{item.module}.{item.name}'}: only public names here"
         elif item.name and target == item.module and not _is_public(modules[target], item.name):
-            yield f"imports {item.name} from {target}, which does not list it in __all__"
+            yield f"imports {item.name} from {target}, which does not publish it"
         return
     if layer is Layer.DOOR and other is Layer.DOOR:
         if group not in {module.group, OVER_DOOR.get(module.group)}:
@@ -345,8 +345,13 @@ def _judge_foreign(module: Module, layer: Layer, item: Import) -> Iterator[str]:
 
 
 def _is_public(module: Module, name: str) -> bool:
-    listed = _dunder_all(module)
-    return name == "*" or listed is None or name in listed
+    return name == "*" or name in (_dunder_all(module) or _published(module))
+
+
+def _published(module: Module) -> set[str]:
+    """What a package imports under a public name: see `_relabel.publish`."""
+    imports = (node for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom))
+    return {alias.asname for node in imports for alias in node.names if alias.asname == alias.name}
 
 
 def _dunder_all(module: Module) -> set[str] | None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -20,8 +21,11 @@ from tests.import_rules import (
     OPTIONAL,
     OUTSIDERS,
     Shape,
+    When,
     circles,
+    imports_of,
     private_uses_of_trio,
+    read_tree,
     shape_of,
     uses_of_sleep,
     violations,
@@ -46,7 +50,7 @@ def test_every_import_keeps_to_its_layer():
 def build(tmp_path: Path, files: dict[str, str]) -> Path:
     """A small package that keeps every rule, and over it the files that a test wants to see judged."""
     lawful = {
-        "__init__.py": "from ._net.connect import connect\n__all__ = ['connect']\n",
+        "__init__.py": "from ._net.connect import connect as connect\n",
         "_endpoint.py": "import socket\nimport attrs\nFAMILY = socket.AF_INET6\n",
         "_errors.py": "import trio\nfrom ._endpoint import FAMILY\n",
         "_engine/__init__.py": "",
@@ -123,7 +127,7 @@ def test_checker_passes_a_lawful_tree(tmp_path):
         ("testing/_network.py", "def f():\n    from .. import _errors\n", "only public names here"),
         ("adapters/anyio.py", "from ..sctp import _wire\n", "only public names here"),
         ("cli/probe.py", "import trio_connect\ntrio_connect._net.connect\n", "reaches for trio_connect._net"),
-        ("cli/probe.py", "from trio_connect import Hidden\n", "does not list it in __all__"),
+        ("cli/probe.py", "from trio_connect import Hidden\n", "does not publish"),
         ("cli/probe.py", "from ..testing import net\n", "testing is for users' tests"),
         # Rule 4, and what may be imported from elsewhere at all.
         ("_net/connect.py", "import dns.resolver\n", "imports the optional dns.resolver at import"),
@@ -278,14 +282,12 @@ def test_import_costs_at_most_15_ms_on_top_of_trio():
 # --- the public names -------------------------------------------------------------------------------------------------
 
 
-def order_of_names(name: str) -> tuple[int, str]:
-    """Constants, classes, functions: the order in which ruff sorts __all__."""
-    return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+PUBLIC: Final[list[str]] = vars(trio_connect)["__all__"]
 
 
 def test_all_lists_every_public_name_in_order():
-    listed = list(trio_connect.__all__)
-    assert listed == sorted(set(listed), key=order_of_names)
+    listed = PUBLIC
+    assert listed == sorted(set(listed))
     present = {
         name
         for name, value in vars(trio_connect).items()
@@ -300,13 +302,23 @@ def test_public_names_say_that_they_are_trio_connects():
     """A repr, a traceback and a pickle name the address that users import from, not the module it was written in."""
     said = {
         name: value.__module__
-        for name in trio_connect.__all__
+        for name in PUBLIC
         if inspect.isclass(value := getattr(trio_connect, name)) or inspect.isroutine(value)
     }
     assert said == dict.fromkeys(said, "trio_connect")
 
 
-@pytest.mark.parametrize("name", ["libdill", "momentum", "outbound", "queues", "testing"])
+def test_what_type_checkers_read_is_what_loads_on_first_use():
+    """The two places where such a name stands; `trio_connect/__init__.py` says why there are two."""
+    package = read_tree(SRC)["trio_connect"]
+    loaded = vars(trio_connect)
+    where = {f"trio_connect.{module}": module for module in loaded["_LATER"].values()}
+    assert sorted(
+        (item.name, where.get(item.module, "")) for item in imports_of(package) if item.when is When.TYPING
+    ) == sorted([*loaded["_LATER"].items(), *((name, "") for name in loaded["_SUBPACKAGES"])])
+
+
+@pytest.mark.parametrize("name", sorted(vars(trio_connect)["_SUBPACKAGES"]))
 def test_subpackages_load_on_first_use(name):
     """As an attribute of the package, without an import statement of their own; and not before."""
     code = (

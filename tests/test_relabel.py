@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_connect._relabel import relabel
+from trio_connect._relabel import publish, relabel
 
 
 def made(module: str) -> type[object]:
@@ -32,3 +32,19 @@ def test_a_package_may_have_modules_elsewhere() -> None:
 
 def test_what_knows_no_module_is_left_alone() -> None:
     relabel(1, "trio_connect")
+
+
+def test_a_package_publishes_what_it_imports_under_a_public_name() -> None:
+    value, other = made("trio_connect.queues._set"), made("trio_connect._policy")
+    package = {"__name__": "trio_connect.queues", "_publish": publish, "QueueSet": value, "RacePolicy": other, "A": 1}
+    publish(package)
+    assert package["__all__"] == ["A", "QueueSet", "RacePolicy"]
+    assert (value.__module__, other.__module__) == ("trio_connect.queues", "trio_connect._policy")
+    publish(package, "trio_connect._")
+    assert other.__module__ == "trio_connect.queues"
+
+
+def test_what_loads_later_is_published_too() -> None:
+    package: dict[str, object] = {"__name__": "trio_connect", "now": 1}
+    publish(package, later=["connect"])
+    assert package["__all__"] == ["connect", "now"]

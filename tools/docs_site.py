@@ -2,7 +2,7 @@
 """What `make docs` builds beside the pages of docs/: the navigation, the API reference, and what pages link to.
 
 mkdocs calls the functions `on_...` (its hooks). The reference is derived: each public module of ``src/trio_connect``
-that has an ``__all__`` gets a page, and each name of it gets one entry, read from the source without importing it.
+that has public names gets a page, and each name of it gets one entry, read from the source without importing it.
 
 Pages link to files of the repository, as to the test that holds a promise. The site has a copy of each such file as
 text, below ``source/``.
@@ -62,11 +62,14 @@ def public_names() -> dict[str, list[str]]:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return what a module lists in its ``__all__``."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    """Return what a module lists in its ``__all__``, or what a package publishes of its modules as ``Name as Name``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
             return list(ast.literal_eval(node.value))
-    return []
+    # ``from . import queues as queues`` has no module: it publishes another package, which has a page of its own.
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module)
+    return sorted(alias.name for node in imports for alias in node.names if alias.asname == alias.name)
 
 
 def reference_page(module: str) -> str:

@@ -20,7 +20,62 @@ from ._errors import ResolveFailed as ResolveFailed
 from ._net.streams.tcp_stream import TcpStream as TcpStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._options import SocketOptions as SocketOptions
+from ._relabel import publish as _publish
 from ._relabel import relabel as _relabel
+
+__version__ = "0.1.0.dev0"
+
+# A program that makes single connects pays for nothing else: races, listeners, names and front doors load when they
+# are first used (PEP 562). Type checkers read the imports below, `__getattr__` reads the two tables, and a test holds
+# that both say the same. Each of these names stands twice, and it cannot stand once:
+# - A type checker takes a public name from an import statement alone, and an import statement loads at once. Only
+#   Python 3.15 has one that does not, `lazy from` (PEP 810): with it, both tables and `__getattr__` can go.
+# - The tables could be read from the import statements, as source or as byte code. Programs frozen or compiled to
+#   machine code have neither.
+# - All of them could load together on the first use of any. `connectx` alone would then take twice as long to load, and
+#   `tcp_listen` thirty times as long.
+# - A stub file in place of the imports names everything once more, what loads at once too.
+_SUBPACKAGES: _typing.Final = frozenset({"libdill", "momentum", "outbound", "queues", "testing"})
+_LATER: _typing.Final = {
+    "Answer": "_answer",
+    "Lookup": "_answer",
+    "MailRecord": "_answer",
+    "SrvRecord": "_answer",
+    "AddressFilter": "_filter",
+    "NetworkFilter": "_filter",
+    "Multipath": "_multipath",
+    "connect": "_net.connect",
+    "order_endpoints": "_net.connect",
+    "resolve": "_net.connect",
+    "RaceOptions": "_net.race.plan",
+    "connectx": "_net.connectx",
+    "TcpListener": "_net.listeners.tcp_listener",
+    "tcp_listen": "_net.listeners.tcp_listener",
+    "MailResolver": "_net.names.resolve",
+    "Resolver": "_net.names.resolve",
+    "SrvResolver": "_net.names.resolve",
+    "StaticResolver": "_net.names.resolve",
+    "SystemResolver": "_net.names.system",
+    "UnixListener": "_net.listeners.unix_listener",
+    "UnixStream": "_net.streams.unix_stream",
+    "unix_connect": "_net.unix",
+    "unix_listen": "_net.listeners.unix_listener",
+    "RacePolicy": "_policy",
+    "TimelineRow": "_render",
+    "draw_timeline": "_render",
+    "Attempt": "_report",
+    "ConnectReport": "_report",
+    "AttemptConnected": "_trace",
+    "AttemptFinished": "_trace",
+    "AttemptStarted": "_trace",
+    "LookupFinished": "_trace",
+    "LookupStarted": "_trace",
+    "Observer": "_trace",
+    "RaceFinished": "_trace",
+    "TraceEvent": "_trace",
+}
+
+_publish(globals(), later=_LATER)
 
 if _typing.TYPE_CHECKING:
     from . import libdill as libdill
@@ -65,112 +120,7 @@ if _typing.TYPE_CHECKING:
     from ._trace import RaceFinished as RaceFinished
     from ._trace import TraceEvent as TraceEvent
 
-__all__ = [
-    "IMMEDIATE",
-    "NO_DEADLINE",
-    "AddressFilter",
-    "Answer",
-    "Attempt",
-    "AttemptConnected",
-    "AttemptFinished",
-    "AttemptStarted",
-    "ConnectFailed",
-    "ConnectReport",
-    "DeadlineExceeded",
-    "Endpoint",
-    "EndpointLike",
-    "EstablishFailed",
-    "IncompleteRead",
-    "Lookup",
-    "LookupFinished",
-    "LookupStarted",
-    "MailRecord",
-    "MailResolver",
-    "Multipath",
-    "NetworkFilter",
-    "Observer",
-    "RaceFinished",
-    "RaceOptions",
-    "RacePolicy",
-    "ResolveFailed",
-    "Resolver",
-    "SocketOptions",
-    "Source",
-    "SrvRecord",
-    "SrvResolver",
-    "StaticResolver",
-    "SystemResolver",
-    "TcpListener",
-    "TcpStream",
-    "TimelineRow",
-    "TraceEvent",
-    "UnixListener",
-    "UnixStream",
-    "connect",
-    "connectx",
-    "deadline_after",
-    "draw_timeline",
-    "fail_at",
-    "move_on_at",
-    "now",
-    "order_endpoints",
-    "resolve",
-    "tcp_connect",
-    "tcp_listen",
-    "unix_connect",
-    "unix_listen",
-]
-
-__version__ = "0.1.0.dev0"
-
-# Who makes single connects pays for nothing else: races, listeners, names and front doors are loaded when they are
-# first asked for (PEP 562).
-_SUBPACKAGES: _typing.Final = frozenset({"libdill", "momentum", "outbound", "queues", "testing"})
-_LATER: _typing.Final = {
-    "Answer": "_answer",
-    "Lookup": "_answer",
-    "MailRecord": "_answer",
-    "SrvRecord": "_answer",
-    "AddressFilter": "_filter",
-    "NetworkFilter": "_filter",
-    "Multipath": "_multipath",
-    "connect": "_net.connect",
-    "order_endpoints": "_net.connect",
-    "resolve": "_net.connect",
-    "RaceOptions": "_net.race.plan",
-    "connectx": "_net.connectx",
-    "TcpListener": "_net.listeners.tcp_listener",
-    "tcp_listen": "_net.listeners.tcp_listener",
-    "MailResolver": "_net.names.resolve",
-    "Resolver": "_net.names.resolve",
-    "SrvResolver": "_net.names.resolve",
-    "StaticResolver": "_net.names.resolve",
-    "SystemResolver": "_net.names.system",
-    "UnixListener": "_net.listeners.unix_listener",
-    "UnixStream": "_net.streams.unix_stream",
-    "unix_connect": "_net.unix",
-    "unix_listen": "_net.listeners.unix_listener",
-    "RacePolicy": "_policy",
-    "TimelineRow": "_render",
-    "draw_timeline": "_render",
-    "Attempt": "_report",
-    "ConnectReport": "_report",
-    "AttemptConnected": "_trace",
-    "AttemptFinished": "_trace",
-    "AttemptStarted": "_trace",
-    "LookupFinished": "_trace",
-    "LookupStarted": "_trace",
-    "Observer": "_trace",
-    "RaceFinished": "_trace",
-    "TraceEvent": "_trace",
-}
-
-
-for _name in __all__:
-    if _name not in _LATER:
-        _relabel(globals()[_name], __name__)
-
-if not _typing.TYPE_CHECKING:
+else:
 
     def __getattr__(name: str) -> object:
         if name in _SUBPACKAGES:

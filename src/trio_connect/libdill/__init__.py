@@ -9,7 +9,7 @@ What differs and why is on the documentation page "libdill".
 """
 
 from .._deadline import now as now
-from .._relabel import relabel as _relabel
+from .._relabel import publish as _publish
 from ._addresses import IPADDR_IPV4 as IPADDR_IPV4
 from ._addresses import IPADDR_IPV6 as IPADDR_IPV6
 from ._addresses import IPADDR_MAXSTRLEN as IPADDR_MAXSTRLEN
@@ -55,53 +55,4 @@ from ._waiting import fdin as fdin
 from ._waiting import fdout as fdout
 from ._waiting import msleep as msleep
 
-__all__ = [
-    "IPADDR_IPV4",
-    "IPADDR_IPV6",
-    "IPADDR_MAXSTRLEN",
-    "IPADDR_PREF_IPV4",
-    "IPADDR_PREF_IPV6",
-    "brecv",
-    "brecvl",
-    "bsend",
-    "bsendl",
-    "fdclean",
-    "fdin",
-    "fdout",
-    "hclose",
-    "hown",
-    "iolist",
-    "ipaddr",
-    "ipaddr_equal",
-    "ipaddr_family",
-    "ipaddr_len",
-    "ipaddr_local",
-    "ipaddr_port",
-    "ipaddr_remote",
-    "ipaddr_remotes",
-    "ipaddr_setport",
-    "ipaddr_sockaddr",
-    "ipaddr_str",
-    "ipc_accept",
-    "ipc_close",
-    "ipc_connect",
-    "ipc_done",
-    "ipc_fromfd",
-    "ipc_listen",
-    "ipc_listener_fromfd",
-    "ipc_pair",
-    "ipc_recvfd",
-    "ipc_sendfd",
-    "msleep",
-    "now",
-    "tcp_accept",
-    "tcp_close",
-    "tcp_connect",
-    "tcp_done",
-    "tcp_fromfd",
-    "tcp_listen",
-    "tcp_listener_fromfd",
-]
-
-for _name in __all__:
-    _relabel(globals()[_name], __name__)
+_publish(globals())

@@ -10,7 +10,7 @@ from .._outbound_values import Backoff as Backoff
 from .._outbound_values import Candidate as Candidate
 from .._outbound_values import OutboundPolicy as OutboundPolicy
 from .._outbound_values import Rate as Rate
-from .._relabel import relabel as _relabel
+from .._relabel import publish as _publish
 from ._decisions import DestinationDelayed as DestinationDelayed
 from ._decisions import DestinationFailed as DestinationFailed
 from ._decisions import DestinationRejected as DestinationRejected
@@ -33,34 +33,4 @@ from ._lookups import CandidateSource as CandidateSource
 from ._outbound import Outbound as Outbound
 from ._outbound import open_outbound as open_outbound
 
-__all__ = [
-    "AddressState",
-    "Backoff",
-    "Candidate",
-    "CandidateSource",
-    "Connection",
-    "Destination",
-    "DestinationDelayed",
-    "DestinationFailed",
-    "DestinationRejected",
-    "Health",
-    "LimitState",
-    "NotAdmitted",
-    "Outbound",
-    "OutboundEvent",
-    "OutboundObserver",
-    "OutboundPolicy",
-    "Overloaded",
-    "Permit",
-    "Rate",
-    "RateState",
-    "RequeueOne",
-    "RetryAt",
-    "Snapshot",
-    "SourceSuspended",
-    "Suspension",
-    "open_outbound",
-]
-
-for _name in __all__:
-    _relabel(globals()[_name], __name__, f"{__name__}._", "trio_connect._")
+_publish(globals(), f"{__name__}._", "trio_connect._")

@@ -4,7 +4,7 @@ For scanners, health checkers, crawlers, and whatever mixes many kinds of operat
 connection in a nursery is simpler when each connection leads its own life; see the documentation.
 """
 
-from .._relabel import relabel as _relabel
+from .._relabel import publish as _publish
 from ._interface import Accepted as Accepted
 from ._interface import Failed as Failed
 from ._interface import IOQueue as IOQueue
@@ -21,23 +21,4 @@ from ._values import Op as Op
 from ._values import Popped as Popped
 from ._values import Pushed as Pushed
 
-__all__ = [
-    "Accepted",
-    "Address",
-    "Closed",
-    "Completion",
-    "Connected",
-    "Failed",
-    "IOQueue",
-    "Op",
-    "Popped",
-    "Pushed",
-    "QResult",
-    "QToken",
-    "QueueSet",
-    "Succeeded",
-    "open_queue_set",
-]
-
-for _name in __all__:
-    _relabel(globals()[_name], __name__)
+_publish(globals())

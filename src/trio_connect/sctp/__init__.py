@@ -4,7 +4,7 @@ What `sctp_connectx` of FreeBSD and Linux does, from Trio: cancellable, with dea
 place of three seconds. Whether it can be used here, `availability` says.
 """
 
-from .._relabel import relabel as _relabel
+from .._relabel import publish as _publish
 from ._association import Association as Association
 from ._association import SctpObserver as SctpObserver
 from ._availability import availability as availability
@@ -24,26 +24,4 @@ from ._values import SctpTuning as SctpTuning
 from ._wire import ReceiveInfo as ReceiveInfo
 from ._wire import Status as Status
 
-__all__ = [
-    "Association",
-    "AssociationEvent",
-    "Availability",
-    "Message",
-    "Path",
-    "PathEvent",
-    "Piece",
-    "Ppid",
-    "ReceiveInfo",
-    "SctpListener",
-    "SctpObserver",
-    "SctpSocket",
-    "SctpTuning",
-    "Status",
-    "availability",
-    "connectx",
-    "listen",
-    "set_socket_factory",
-]
-
-for _name in __all__:
-    _relabel(globals()[_name], __name__)
+_publish(globals())

@@ -22,28 +22,9 @@ from ._trace import NameLookup as NameLookup
 from ._trace import Trace as Trace
 from ._trace import TraceEvent as TraceEvent
 
-__all__ = [
-    "Connection",
-    "Handler",
-    "Host",
-    "NameLookup",
-    "NotOnVirtualNetwork",
-    "NotVirtualTime",
-    "RealSocketUsed",
-    "SctpHost",
-    "SctpNetwork",
-    "Trace",
-    "TraceEvent",
-    "UnknownHost",
-    "VirtualNetwork",
-    "VirtualNetworkError",
-    "discard",
-    "echo",
-    "run",
-]
-
-# What users see in reprs and tracebacks is where they import it from. The package has a helper for this, which is not
-# public, and this folder uses public names only.
-for _value in [globals()[_name] for _name in __all__]:
-    if getattr(_value, "__module__", "").startswith(f"{__name__}._"):
-        _value.__module__ = __name__
+# The package has a helper for this, `publish`, which is not public, and this folder uses public names only.
+_names = sorted(name for name in globals() if not name.startswith("_"))
+globals()["__all__"] = _names
+for _name in _names:
+    if getattr(globals()[_name], "__module__", "").startswith(f"{__name__}._"):
+        globals()[_name].__module__ = __name__
