@@ -18,6 +18,7 @@ from ._errors import EstablishFailed as EstablishFailed
 from ._errors import IncompleteRead as IncompleteRead
 from ._errors import ResolveFailed as ResolveFailed
 from ._net.streams.tcp_stream import TcpStream as TcpStream
+from ._net.streams.tcp_stream import TlsStream as TlsStream
 from ._net.tcp import tcp_connect as tcp_connect
 from ._options import SocketOptions as SocketOptions
 from ._relabel import publish as _publish

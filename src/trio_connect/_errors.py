@@ -38,6 +38,24 @@ class EstablishFailed(Exception):
     """Raised by the caller's establish to say: this peer will not do, try the next one."""
 
 
+class HandshakeFailed(trio.BrokenResourceError):
+    """A TLS handshake failed; to users a `trio.BrokenResourceError`.
+
+    Args:
+      message: with whom, and why.
+      reason: why, in one line, for reports that name the peer themselves.
+    """
+
+    reason: str
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.reason), self.__dict__
+
+
 class ConnectFailed(OSError):
     """No attempt of a race led to a connection.
 

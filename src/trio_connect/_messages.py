@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from ._durations import duration, milliseconds
-from ._errors import ConnectFailed, DeadlineExceeded, ResolveFailed
+from ._errors import ConnectFailed, DeadlineExceeded, HandshakeFailed, ResolveFailed
 from ._text import one_line, printable
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ _MOST_NAMED: Final = 4
 _MOST_REFUSED: Final = 64
 """How many endpoints are named when none was allowed: as many as one race would try."""
 
+
+_NO_PROTOCOL: Final = "tlsv1 alert no application protocol"
+"""OpenSSL's words for alert 120, RFC 7301 section 3.2."""
+
+_OPENSSLS_WORDS: Final = re.compile(r"^\[SSL\] | \(_ssl\.c:\d+\)$")
+"""What Python puts around them."""
 
 _LINK_LOCAL: Final = ("fe8", "fe9", "fea", "feb")
 """How the addresses of fe80::/10 begin, RFC 4291 section 2.5.6."""
@@ -171,14 +178,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _words_of(error: BaseException) -> str:
+    if isinstance(error, HandshakeFailed):
+        return error.reason
     if isinstance(error, ssl.SSLError):
         # OpenSSL's own have these two, those that a program makes have not: "certificate has expired" and, of the
         # protocol's errors, WRONG_VERSION_NUMBER.
         verdict, mnemonic = getattr(error, "verify_message", None), getattr(error, "reason", None)
         if isinstance(verdict, str) and verdict:
             return verdict
+        # Python does not know every mnemonic: then the words stand in "[SSL] tlsv1 alert ... (_ssl.c:1006)".
+        words = _OPENSSLS_WORDS.sub("", str(error))
         if isinstance(mnemonic, str) and mnemonic:
-            return mnemonic.replace("_", " ").lower()
+            words = mnemonic.replace("_", " ").lower()
+        return "no protocol in common (ALPN, alert 120)" if words == _NO_PROTOCOL else words
     if isinstance(error, OSError) and error.strerror:
         is_kernels = error.errno is not None and error.strerror == os.strerror(error.errno)
         return _in_a_sentence(error.strerror) if is_kernels else error.strerror

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import trio
 
+from tests.support import tls
 from trio_connect import (
     DeadlineExceeded,
     SocketOptions,
     TcpListener,
     TcpStream,
+    TlsStream,
     UnixListener,
     UnixStream,
     tcp_connect,
@@ -26,10 +30,14 @@ from trio_connect import (
 )
 
 Kind: TypeAlias = Literal["tcp", "unix"]
+AnyKind: TypeAlias = Literal["tcp", "unix", "tls"]
 Stream: TypeAlias = TcpStream | UnixStream
+AnyStream: TypeAlias = TcpStream | UnixStream | TlsStream
 Listener: TypeAlias = TcpListener | UnixListener
 
 KINDS: tuple[Kind, ...] = ("tcp", "unix")
+ANY_KINDS: tuple[AnyKind, ...] = ("tcp", "unix", "tls")
+"""With TLS, for what is promised of it as well; its name is `tls.NAME`."""
 
 
 @contextlib.asynccontextmanager
@@ -50,15 +58,65 @@ async def connect_to(listener: Listener, deadline: int = -1) -> Stream:
     return await unix_connect(listener.path, deadline)
 
 
-async def make_pair(kind: Kind) -> tuple[Stream, Stream]:
+@overload
+async def make_pair(kind: Kind) -> tuple[Stream, Stream]: ...
+
+
+@overload
+async def make_pair(kind: AnyKind) -> tuple[AnyStream, AnyStream]: ...
+
+
+async def make_pair(kind: AnyKind) -> tuple[AnyStream, AnyStream]:
     """The connecting end and the accepted one."""
+    if kind == "tls":
+        return await make_tls_pair()
     async with listening(kind) as listener:
         near = await connect_to(listener)
         return near, await listener.accept()
 
 
+async def make_tls_pair() -> tuple[TlsStream, TlsStream]:
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        near = await tcp_connect(listener.endpoint)
+        far = await listener.accept()
+    return await secure(near, far)
+
+
+async def secure(
+    near: TcpStream, far: TcpStream, *, client: ssl.SSLContext | None = None, server: ssl.SSLContext | None = None
+) -> tuple[TlsStream, TlsStream]:
+    """Both ends of a connection over TLS."""
+    contexts = tls.contexts()
+    servers: list[TlsStream] = []
+
+    async def serve() -> None:
+        servers.append(await far.start_tls(server or contexts.server, server_side=True))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        secured = await near.start_tls(client or contexts.client, server_hostname=tls.NAME)
+    return secured, servers[0]
+
+
+async def send_end(stream: AnyStream) -> None:
+    """Have the peer read the end of the stream."""
+    await (stream.aclose() if isinstance(stream, TlsStream) else stream.send_eof())
+
+
+@overload
+def pair(kind: Kind) -> AbstractAsyncContextManager[tuple[Stream, Stream]]: ...
+
+
+@overload
+def pair(kind: AnyKind) -> AbstractAsyncContextManager[tuple[AnyStream, AnyStream]]: ...
+
+
+def pair(kind: AnyKind) -> AbstractAsyncContextManager[tuple[Any, Any]]:
+    return _pair(kind)
+
+
 @contextlib.asynccontextmanager
-async def pair(kind: Kind) -> AsyncIterator[tuple[Stream, Stream]]:
+async def _pair(kind: AnyKind) -> AsyncIterator[tuple[AnyStream, AnyStream]]:
     near, far = await make_pair(kind)
     try:
         yield near, far
@@ -137,10 +195,10 @@ def random_bytes(size: int) -> bytes:
     return os.urandom(size)
 
 
-Receive: TypeAlias = Callable[[Stream, int], Awaitable[Any]]
+Receive: TypeAlias = Callable[[AnyStream, int], Awaitable[Any]]
 
 
-async def _receive_into(stream: Stream, size: int, deadline: int) -> bytes:
+async def _receive_into(stream: AnyStream, size: int, deadline: int) -> bytes:
     target = bytearray(size)
     await stream.receive_into(target, deadline)
     return bytes(target)

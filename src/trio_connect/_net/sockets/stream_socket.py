@@ -12,7 +12,7 @@ import errno
 import socket
 import struct
 import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ import trio
 from trio import current_time
 
 from ..._messages import own_words
+from .byte_channel import ByteChannel
 from .options import refused
 from .waiting import Expired
 
@@ -113,22 +114,19 @@ def close_on_error(*sockets: Closable) -> Generator[None, None, None]:
         raise
 
 
-class StreamSocket(ABC):
+class StreamSocket(ByteChannel):
     """One stream socket: TCP or unix-domain, connecting, connected or listening.
 
     Its owner closes it, exactly once; nothing is closed by a finaliser or by a failed or cancelled call. No method but
     those that say so is a checkpoint on every path.
     """
 
-    __slots__ = ("_sock", "lost")
+    __slots__ = ("_sock",)
 
     in_kernel: ClassVar[bool]
     """Whether this is a socket of the kernel, which knows every option, and whose descriptor may be given to it."""
 
     _sock: Any
-    lost: int
-    """The errno that broke the connection, 0 while it lives. Linux tells it once."""
-
     shared: bool
     """Whether somebody else has the socket or its descriptor, and so may wait on it when it is closed."""
 
@@ -176,23 +174,7 @@ class StreamSocket(ABC):
           Expired: `until` came first.
         """
 
-    # ------------------------------------------------------------------ moving bytes; each is a checkpoint
-
-    @abstractmethod
-    async def receive(self, size: int, until: float) -> bytes:
-        """Receive up to `size` bytes; b"" at the end of the stream. Raises `Expired` as all below."""
-
-    @abstractmethod
-    async def receive_into(self, view: memoryview, until: float) -> int:
-        """Receive into a buffer what is there, or what comes first, and return how much; 0 at the end only."""
-
-    @abstractmethod
-    async def send(self, data: Buffer, until: float) -> int:
-        """Send some of the bytes and return how many."""
-
-    @abstractmethod
-    async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
-        """Send some of the bytes of several buffers and return how many."""
+    # ------------------------------------------------------------------ moving bytes: those of `ByteChannel`, and
 
     @abstractmethod
     async def send_message(self, data: bytes, ancillary: Sequence[Ancillary], until: float) -> int:
@@ -203,10 +185,6 @@ class StreamSocket(ABC):
         self, size: int, room: int, flags: int, until: float
     ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
         """Receive up to `size` bytes and up to `room` bytes of ancillary data, and the flags of recvmsg(2)."""
-
-    @abstractmethod
-    async def wait_writable(self) -> None:
-        """Wait until a send would not block."""
 
     # ------------------------------------------------------------------ ending
 

@@ -6,7 +6,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 from trio import current_time
@@ -16,11 +16,12 @@ from ..._check import check_range
 from ..._deadline import to_seconds
 from ..._text import printable, shown
 from ..sockets.open import adopt, check_socket
+from ..sockets.stream_socket import StreamSocket
 from ..sockets.waiting import Expired
 from .buffer import EMPTY_BUFFER
 from .receiving import RECEIVE_SIZE, ReceivingHalf
 from .sending import SendingHalf
-from .state import turns
+from .state import A, turns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,12 +29,10 @@ if TYPE_CHECKING:
     from ..._report import ConnectReport
 
 
-A = TypeVar("A")
-
 _C_INT: Final = (-(1 << 31), (1 << 31) - 1)  # what setsockopt(2) takes
 
 
-class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream):
+class ByteStream(ReceivingHalf[A, StreamSocket], SendingHalf[A, StreamSocket], trio.abc.HalfCloseableStream):
     """What `TcpStream` and `UnixStream` have in common."""
 
     __slots__ = ()
@@ -168,6 +167,29 @@ class ByteStream(ReceivingHalf[A], SendingHalf[A], trio.abc.HalfCloseableStream)
         return f"<{type(self).__name__} to {printable(str(self._peer))}{' (closed)' if self._closed else ''}>"
 
     # ------------------------------------------------------------------ closing
+
+    async def send_eof(self) -> None:
+        """Close the sending half: the peer reads the end of the stream, receiving goes on. Twice is once.
+
+        Raises:
+          trio.BrokenResourceError: the connection broke.
+          trio.BusyResourceError: another task is sending.
+          trio.ClosedResourceError: this stream is closed.
+        """
+        self._check_can_send()
+        await checkpoint_if_cancelled()
+        self._shutdown_write("send")
+        await cancel_shielded_checkpoint()
+
+    def _shutdown_write(self, what: str) -> None:
+        if not self._eof_sent:
+            try:
+                self._sock.shutdown_write()
+            except OSError as exc:
+                # After a reset the kernel only says ENOTCONN; what broke the connection was told before.
+                self._check_end(what)
+                self._raise_broken(what, exc)
+            self._eof_sent = True
 
     async def close_gracefully(self, deadline: int = -1) -> None:
         """Send the end of the stream, read and throw away until the peer's, then close. Always closed after.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -22,14 +22,12 @@ from ..._deadline import is_late, to_seconds
 from ..._errors import IncompleteRead
 from ..._text import printable, shown
 from ..sockets.waiting import Expired
-from .state import StreamState, turns
+from .state import A, C, StreamState, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
-
-A = TypeVar("A")
 
 RECEIVE_SIZE: Final = 65536
 """What one read asks for unless told otherwise; trio.SocketStream's own default."""
@@ -42,7 +40,7 @@ def _next_size(size: int, got: int) -> int:
     return min(2 * size, _LARGEST_READ) if got == size else RECEIVE_SIZE
 
 
-class ReceivingHalf(StreamState[A]):
+class ReceivingHalf(StreamState[A, C]):
     """Everything that takes bytes from the peer."""
 
     __slots__ = ()
@@ -324,7 +322,7 @@ class ReceivingHalf(StreamState[A]):
         return IncompleteRead(text, expected=expected, available=available)
 
 
-async def receive_without_reading_ahead(stream: ReceivingHalf[Any], n: int, until: float) -> bytes:
+async def receive_without_reading_ahead(stream: ReceivingHalf[Any, Any], n: int, until: float) -> bytes:
     """Receive exactly `n` bytes, and leave in the kernel what comes after them.
 
     For streams where a descriptor may ride on any byte. No method, because users have `ReceivingHalf.receive_into`,

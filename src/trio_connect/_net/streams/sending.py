@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import checkpoint
 
 from ..._deadline import to_seconds
 from ..._text import shown
 from ..sockets.waiting import Expired
-from .state import StreamState, turns
+from .state import A, C, StreamState, turns
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-A = TypeVar("A")
-
 _IOV_MAX: Final = 1024  # limits.h; sendmsg(2) answers EMSGSIZE for more
 
 
-class SendingHalf(StreamState[A]):
+class SendingHalf(StreamState[A, C]):
     """Everything that gives bytes to the peer."""
 
     __slots__ = ()
@@ -104,29 +102,6 @@ class SendingHalf(StreamState[A]):
             self._raise_broken("send", exc)
         finally:
             self._sending = False
-
-    async def send_eof(self) -> None:
-        """Close the sending half: the peer reads the end of the stream, receiving goes on. Twice is once.
-
-        Raises:
-          trio.BrokenResourceError: the connection broke.
-          trio.BusyResourceError: another task is sending.
-          trio.ClosedResourceError: this stream is closed.
-        """
-        self._check_can_send()
-        await checkpoint_if_cancelled()
-        self._shutdown_write("send")
-        await cancel_shielded_checkpoint()
-
-    def _shutdown_write(self, what: str) -> None:
-        if not self._eof_sent:
-            try:
-                self._sock.shutdown_write()
-            except OSError as exc:
-                # After a reset the kernel only says ENOTCONN; what broke the connection was told before.
-                self._check_end(what)
-                self._raise_broken(what, exc)
-            self._eof_sent = True
 
 
 def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:

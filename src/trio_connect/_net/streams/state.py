@@ -1,4 +1,4 @@
-"""What the two directions of a stream share: the socket, who is using it, and how it broke."""
+"""What the two directions of a stream share: the socket or the TLS over it, who is using it, and how it broke."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trio.lowlevel import checkpoint
 from ..._errors import DeadlineExceeded
 from ..._messages import call_exceeded, call_late, strerror
 from ..._text import printable
+from ..sockets.byte_channel import ByteChannel
 from ..sockets.kernel_socket import KernelSocket
-from ..sockets.stream_socket import StreamSocket
 from .buffer import EMPTY_BUFFER, ReceiveBuffer
 
 if TYPE_CHECKING:
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from ..reports import Recorded
 
 A = TypeVar("A")
+C = TypeVar("C", bound=ByteChannel)
 
 _PREPOSITIONS: Final = {"send": "to", "receive": "from"}
 
 
-class StreamState(Generic[A]):
-    """The state of one connection. An operation belongs to one task per direction."""
+class StreamState(Generic[A, C]):
+    """The state of one connection: its address is an A, its bytes go through a C.
+
+    An operation belongs to one task per direction.
+    """
 
     # All of them here, none in the halves: of two bases with slots of their own no class can be made.
     __slots__ = (
@@ -46,7 +50,7 @@ class StreamState(Generic[A]):
         "_sock",
     )  # fmt: skip
 
-    _sock: StreamSocket
+    _sock: C
     _buffer: ReceiveBuffer
     _peer: A
     _local: A | None
@@ -57,8 +61,8 @@ class StreamState(Generic[A]):
     _closed: bool
     _draining: bool
 
-    def __init__(self, sock: StreamSocket, peer: A, report: Recorded = None) -> None:
-        if sock.__class__ is not KernelSocket and not isinstance(sock, StreamSocket):
+    def __init__(self, sock: C, peer: A, report: Recorded = None) -> None:
+        if sock.__class__ is not KernelSocket and not isinstance(sock, ByteChannel):
             raise TypeError(f"{type(self).__name__} is made by connecting, accepting or from_socket(), not directly")
         self._sock = sock
         self._buffer = EMPTY_BUFFER

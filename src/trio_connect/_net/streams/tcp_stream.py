@@ -1,17 +1,29 @@
-"""`TcpStream`: a byte stream whose addresses are endpoints."""
+"""`TcpStream` and `TlsStream`: byte streams whose addresses are endpoints, plain and over TLS."""
 
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, final
 
+import trio
+
+from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
+from ..._errors import DeadlineExceeded
+from ..._text import printable
+from .buffer import EMPTY_BUFFER
 from .byte_stream import ByteStream
+from .receiving import ReceivingHalf
+from .sending import SendingHalf
 
 if TYPE_CHECKING:
-    from ..._multipath import Multipath
+    import ssl
 
-__all__ = ["TcpStream"]
+    from ..._multipath import Multipath
+    from ..._report import ConnectReport
+    from .tls import TlsChannel
+
+__all__ = ["TcpStream", "TlsStream"]
 
 
 @final
@@ -37,6 +49,47 @@ class TcpStream(ByteStream[Endpoint]):
 
         return read_multipath(self._sock.multipath_info())
 
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        deadline: int = -1,
+        *,
+        server_hostname: str | None = None,
+        server_side: bool = False,
+    ) -> TlsStream:
+        """Do a TLS handshake, and go on over TLS; from here on this connection belongs to the new stream.
+
+        For servers, and for protocols that begin in plain text (STARTTLS). A client that wants TLS from the start
+        passes ``tls=`` to `connect`. Bytes that came before the handshake and nobody has taken are refused, because
+        whoever sits between could have put a command there that would pass for one sent over TLS.
+
+        Args:
+          context: such as ``ssl.create_default_context()``, which verifies the peer; its ALPN protocols are offered.
+          deadline: milliseconds on the clock of `now()`; -1 for none.
+          server_hostname: the name that the server has to prove; None for the address that this is connected to.
+          server_side: whether this is the server.
+
+        Returns:
+          The stream over TLS.
+
+        Raises:
+          DeadlineExceeded: the deadline came first; this stream is closed.
+          RuntimeError: bytes are buffered. This stream stays as it was.
+          TypeError: an argument has the wrong type.
+          ValueError: the name is impossible, or the context is for the other side.
+          trio.BrokenResourceError: the handshake failed; the text says why, such as "certificate has expired". This
+            stream is closed; so it is when the call is cancelled.
+          trio.BusyResourceError: another task uses this stream.
+          trio.ClosedResourceError: this stream is closed.
+
+        See RFC 8446 for TLS, RFC 3207 section 6 and CVE-2011-0411 for what is wrong with bytes before it.
+        """
+        until = to_seconds(deadline)
+        from . import tls
+
+        channel = await tls.start(self, context, until, server_hostname=server_hostname, server_side=server_side)
+        return TlsStream(channel, self)
+
     @staticmethod
     def _is_family(family: int) -> bool:
         return family in (AF_INET, AF_INET6)
@@ -44,3 +97,107 @@ class TcpStream(ByteStream[Endpoint]):
     @staticmethod
     def _address(name: Any) -> Endpoint:
         return as_endpoint(tuple(name))
+
+
+@final
+class TlsStream(ReceivingHalf[Endpoint, "TlsChannel"], SendingHalf[Endpoint, "TlsChannel"], trio.abc.Stream):
+    """A TLS connection: a `trio.abc.Stream` with the receives, sends and deadlines of `TcpStream`.
+
+    Made by `connect` and `connectx` with ``tls=``, and by `TcpStream.start_tls`. What differs from a `TcpStream`:
+
+    - A send that timed out or was cancelled breaks the stream in both directions, because half a record may have gone.
+    - The end of the stream is the peer's close_notify. A connection that ends without one is a
+      `trio.BrokenResourceError`, after all bytes that came before.
+    - There is no half-close, no `detach` and no graceful close.
+    """
+
+    __slots__ = ("tcp",)
+
+    tcp: TcpStream
+    """The connection beneath: its options, its descriptor. What is sent or received through it breaks this stream."""
+
+    def __init__(self, channel: TlsChannel, tcp: TcpStream) -> None:
+        super().__init__(channel, tcp.peer)
+        self.tcp = tcp
+
+    @property
+    def ssl(self) -> trio.SSLStream[trio.abc.Stream]:
+        """The `trio.SSLStream` beneath, for what `ssl.SSLObject` can be asked."""
+        return self._sock.ssl
+
+    @property
+    def local(self) -> Endpoint:
+        """The local address."""
+        return self.tcp.local
+
+    @property
+    def peer(self) -> Endpoint:
+        """The address at the other end."""
+        return self.tcp.peer
+
+    @property
+    def report(self) -> ConnectReport:
+        """How this connection was made; empty for an accepted one."""
+        return self.tcp.report
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes have been read and not been taken yet."""
+        return len(self._buffer)
+
+    @property
+    def version(self) -> str:
+        """The protocol, such as "TLSv1.3"."""
+        version: str = self.ssl.version()
+        return version
+
+    @property
+    def cipher(self) -> tuple[str, str, int]:
+        """The cipher suite, the protocol that defines it, and the number of secret bits."""
+        cipher: tuple[str, str, int] = self.ssl.cipher()
+        return cipher
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that both sides have agreed on, RFC 7301; None without one."""
+        protocol: str | None = self.ssl.selected_alpn_protocol()
+        return protocol
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The certificate of the peer as `ssl.SSLSocket.getpeercert` has it; None where none was asked for or shown."""
+        return self.ssl.getpeercert() or None
+
+    def fileno(self) -> int:
+        """Return the file descriptor, -1 once closed."""
+        return self.tcp.fileno()
+
+    def __repr__(self) -> str:
+        return f"<TlsStream to {printable(str(self.peer))}{' (closed)' if self._closed else ''}>"
+
+    async def aclose(self) -> None:
+        """Send close_notify if that does not block, then close the connection. Never waits for the peer.
+
+        Both also happen when this is cancelled or called by `trio.aclose_forcefully`. While another task is sending no
+        close_notify is sent. Twice is once.
+        """
+        if not self._closed:
+            self._leave()
+            await self._sock.say_goodbye()
+        await self.tcp.aclose()
+
+    def abort(self) -> None:
+        """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
+        self._leave()
+        self.tcp.abort()
+
+    def _leave(self) -> None:
+        self._closed = True
+        self._buffer = EMPTY_BUFFER
+
+    def _exceeded(self, what: str, started: float, transferred: int) -> DeadlineExceeded:
+        error = super()._exceeded(what, started, transferred)
+        if what == "send" and self._sock.is_cut_short:
+            text = f"{error.strerror}; this TLS stream is broken, because half a record may have gone"
+            return DeadlineExceeded(text, transferred=transferred)
+        return error

@@ -1,0 +1,389 @@
+"""TLS over a connection: a `trio.SSLStream` as one more channel of bytes, and the handshake that makes one.
+
+`trio.SSLStream` knows no deadlines, so the connection beneath it is shown to it as a `TlsTransport`, which waits as
+long as the stream above says. Rejected: a cancel scope around each call, which would end a receive whose bytes have
+come already, and needs a task for a deadline of 0.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import suppress
+from functools import cache
+from itertools import repeat
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, final
+
+import trio
+from trio import current_time
+
+from ..._deadline import is_late
+from ..._errors import HandshakeFailed
+from ..._messages import reason_of, strerror
+from ..._text import printable, shown
+from ..sockets.byte_channel import ByteChannel
+from ..sockets.waiting import Expired
+from .byte_stream import ByteStream
+from .receiving import RECEIVE_SIZE
+from .state import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Buffer
+
+    from ..._endpoint import Endpoint
+
+# The transport and the channel work inside of the connection that they were given, as its own methods do.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+
+_LARGEST_RECORD: Final = 1 << 14
+"""RFC 8446 section 5.1: how much one record holds, and so how much one read gives at most."""
+_CHUNK: Final = 8 * _LARGEST_RECORD
+"""What is encrypted at a time: all of it is held twice, and a deadline is looked at after each."""
+_CONTENT_TYPES: Final = range(20, 25)
+"""RFC 8446 section 5.1 and RFC 6520: the first byte of a record. The second is 3 in every version since SSL 3.0."""
+_OPENING: Final = 32
+"""So many bytes of what a peer sends first are kept, to tell TLS from something else."""
+_NOT_TOLD: Final = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError, OSError, Expired)
+"""What may come of a last message to a peer; nobody is told."""
+
+
+@final
+class TlsTransport(trio.abc.Stream):
+    """A connection as its `trio.SSLStream` sees it: encrypted bytes, until the deadlines of the stream above."""
+
+    def __init__(self, stream: ByteStream[Endpoint]) -> None:
+        self.stream = stream
+        self.opening = b""
+        """The first bytes that came."""
+        self.has_sent = False
+        """Whether anything was sent since this was last set to false."""
+        self.is_cut_short = False
+        """Whether a send has ended in the middle: what the peer has may end within a record."""
+        self._send_until = inf
+        self._receive_until = inf
+        self._turns: Iterator[None] = repeat(None)
+
+    def receive_by(self, until: float) -> None:
+        """Set until when the next call may receive, in Trio time: however many records it takes."""
+        self._receive_until = until
+        self._turns = turns(until)
+
+    def send_by(self, until: float) -> None:
+        """Set until when the next call may send, in Trio time."""
+        self._send_until = until
+
+    def wait_for_ever(self) -> None:
+        """Have no deadlines any more: the next call may be that of a user of the `trio.SSLStream`."""
+        self._send_until = self._receive_until = inf
+        self._turns = repeat(None)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive what comes first.
+
+        Raises:
+          Expired: the deadline came first.
+          OSError: the connection broke.
+        """
+        stream = self.stream
+        stream._check_can_receive()
+        if next(self._turns, Expired) is Expired:
+            raise Expired
+        stream._receiving = True
+        try:
+            data = await stream._sock.receive(max_bytes or RECEIVE_SIZE, self._receive_until)
+        finally:
+            stream._receiving = False
+        if stream._closed:
+            stream._raise_closed()
+        if not data and (code := stream._sock.lost):
+            raise OSError(code, os.strerror(code))
+        if len(self.opening) < _OPENING:
+            self.opening += data[:_OPENING]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it.
+
+        Raises:
+          Expired: the deadline came first.
+          OSError: the connection broke.
+        """
+        stream = self.stream
+        stream._check_can_send()
+        stream._sending = self.has_sent = True
+        view = memoryview(data)
+        try:
+            for _ in turns(self._send_until):
+                view = view[await stream._sock.send(view, self._send_until) :]
+                if stream._closed:
+                    stream._raise_closed()
+                if not view:
+                    return
+            raise Expired
+        except (Expired, trio.Cancelled):
+            self.is_cut_short = True
+            raise
+        finally:
+            stream._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until sending might not block."""
+        stream = self.stream
+        stream._check_can_send()
+        stream._sending = True
+        try:
+            await stream._sock.wait_writable()
+        finally:
+            stream._sending = False
+
+    async def aclose(self) -> None:
+        """Do nothing but a checkpoint: whoever has made this closes the connection."""
+        await trio.lowlevel.checkpoint()
+
+
+@final
+class _SpyContext:
+    """Stands for an `ssl.SSLContext` while a `trio.SSLStream` is made.
+
+    When a handshake fails, `trio.SSLStream` leaves OpenSSL's alert where OpenSSL has put it, and shows nobody where.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.outgoing = ssl.MemoryBIO()
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
+        """Do what the context does."""
+        self.outgoing = outgoing
+        return self._context.wrap_bio(incoming, outgoing, **options)
+
+
+@final
+class TlsChannel(ByteChannel):
+    """The bytes of a connection over TLS. Made by `start`."""
+
+    __slots__ = ("_outgoing", "_transport", "_why", "ssl")
+
+    def __init__(
+        self, transport: TlsTransport, session: trio.SSLStream[trio.abc.Stream], outgoing: ssl.MemoryBIO
+    ) -> None:
+        self.lost = 0
+        self.ssl = session
+        self._transport = transport
+        self._outgoing = outgoing
+        self._why = ""
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a send has ended in the middle, which nothing can mend."""
+        return self._transport.is_cut_short
+
+    async def receive(self, size: int, until: float) -> bytes:
+        """Receive up to `size` bytes; b"" once the peer has sent close_notify."""
+        self._transport.receive_by(until)
+        try:
+            return bytes(await self.ssl.receive_some(min(size, _LARGEST_RECORD)))
+        except trio.BrokenResourceError as exc:
+            self._raise_broken("receive", exc)
+        finally:
+            self._transport.wait_for_ever()
+
+    async def receive_into(self, view: memoryview, until: float) -> int:
+        """Receive into a buffer; 0 once the peer has sent close_notify."""
+        data = await self.receive(len(view), until)
+        view[: len(data)] = data
+        return len(data)
+
+    async def send(self, data: Buffer, until: float) -> int:
+        """Send some of the bytes and return how many. What is interrupted breaks the stream."""
+        chunk = memoryview(data)[:_CHUNK]
+        self._transport.send_by(until)
+        try:
+            await self.ssl.send_all(chunk)
+        except trio.BrokenResourceError as exc:
+            self._raise_broken("send", exc)
+        finally:
+            self._transport.send_by(inf)
+        return len(chunk)
+
+    async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
+        """Send some of the bytes of several buffers, in records that are as full as they can be."""
+        chunk = bytearray()
+        for buffer in buffers:
+            chunk += memoryview(buffer)[: _CHUNK - len(chunk)]
+            if len(chunk) == _CHUNK:
+                break
+        return await self.send(chunk, until)
+
+    async def wait_writable(self) -> None:
+        """Wait until a send would not block."""
+        try:
+            await self.ssl.wait_send_all_might_not_block()
+        except trio.BrokenResourceError as exc:
+            self._raise_broken("send", exc)
+
+    async def say_goodbye(self) -> None:
+        """Send close_notify if that can be done without waiting. Never raises."""
+        transport = self._transport
+        stream = transport.stream
+        # While another task is sending, this would have to wait for it; and nothing can follow half a record.
+        if stream._closed or stream._sending or transport.is_cut_short:
+            return
+        with trio.CancelScope(shield=True):
+            transport.send_by(-inf)
+            with suppress(*_NOT_TOLD):
+                await self.ssl.aclose()
+            # OpenSSL refuses to go on with the closing when it finds unread data, and Trio then sends nothing. A server
+            # that has never sent has its session tickets still with Trio, and nothing may come before these.
+            if self.ssl.server_side is False or transport.has_sent:
+                await _send_now(transport, self._outgoing.read())
+
+    def _raise_broken(self, what: str, exc: trio.BrokenResourceError) -> NoReturn:
+        if not self._why:
+            self._why = self._reason_for(exc)
+        peer = printable(str(self._transport.stream.peer))
+        text = f"{what}: TLS with {peer} broke: {self._why}"
+        raise trio.BrokenResourceError(text) from exc.__cause__ or exc
+
+    def _reason_for(self, exc: trio.BrokenResourceError) -> str:
+        if self._transport.is_cut_short:
+            return "a send was cut short by its deadline or by a cancel, which may leave half a record"
+        if self.lost:
+            return strerror(self.lost)
+        if _is_end(exc.__cause__):
+            return "the peer ended the connection without close_notify, so that bytes may be missing"
+        return reason_of(exc)
+
+
+def _is_end(error: BaseException | None) -> bool:
+    # Which of these OpenSSL gives for the same end differs between its versions.
+    return isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError | ssl.SSLZeroReturnError)
+
+
+async def _send_now(transport: TlsTransport, data: bytes) -> None:
+    """Send an alert if that can be done without waiting. Never raises."""
+    if data:
+        transport.send_by(-inf)
+        with suppress(*_NOT_TOLD):
+            await transport.send_all(data)
+
+
+# --- the handshake ----------------------------------------------------------------------------------------------------
+
+
+async def start(
+    stream: ByteStream[Endpoint],
+    context: ssl.SSLContext,
+    until: float,
+    *,
+    server_hostname: str | None,
+    server_side: bool,
+) -> TlsChannel:
+    """Do the handshake over a connection. Whatever this raises, but for wrong arguments, has closed the connection.
+
+    Args:
+      stream: the connection.
+      context: what the handshake is done with.
+      until: the deadline, in Trio time.
+      server_hostname: the name to verify; None for the address of the peer.
+      server_side: whether the peer is to begin.
+
+    Raises:
+      DeadlineExceeded: the deadline came first.
+      trio.BrokenResourceError: the handshake failed.
+    """
+    transport, session, outgoing = _prepare(stream, context, server_hostname, server_side=server_side)
+    stream._check_can_receive()
+    stream._check_can_send()
+    if count := stream.buffered:
+        raise RuntimeError(
+            f"{count} bytes from {printable(str(stream.peer))} are buffered that came before TLS: whoever is between "
+            "may have put them there, so they must not be taken for what comes over TLS"
+        )
+    if is_late(until):
+        await stream.aclose()
+        await stream._refuse_late("TLS handshake", until)
+    started = current_time()
+    transport.receive_by(until)
+    transport.send_by(until)
+    try:
+        await session.do_handshake()
+    except BaseException as exc:
+        with trio.CancelScope(shield=True):
+            if not transport.is_cut_short:
+                await _send_now(transport, outgoing.read())
+            await stream.aclose()
+        if isinstance(exc, Expired):
+            raise stream._exceeded("TLS handshake", started, 0) from None
+        if isinstance(exc, trio.BrokenResourceError | OSError):
+            reason = _why_not(exc, transport.opening)
+            text = f"TLS handshake with {printable(str(stream.peer))} failed: {reason}"
+            raise HandshakeFailed(text, reason) from exc.__cause__ or exc
+        raise
+    transport.wait_for_ever()
+    transport.has_sent = False
+    return TlsChannel(transport, session, outgoing)
+
+
+def _prepare(
+    stream: ByteStream[Endpoint], context: ssl.SSLContext, server_hostname: str | None, *, server_side: bool
+) -> tuple[TlsTransport, trio.SSLStream[trio.abc.Stream], ssl.MemoryBIO]:
+    check_context(context)
+    check_server_hostname(server_hostname)
+    if server_side and server_hostname is not None:
+        raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
+    # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
+    name = None if server_side else (server_hostname or stream.peer.host).removesuffix(".")
+    spy = _SpyContext(context)
+    transport = TlsTransport(stream)
+    context = cast("ssl.SSLContext", spy)
+    try:
+        session: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+            transport, context, server_hostname=name, server_side=server_side
+        )
+    except (ValueError, ssl.SSLError) as exc:
+        raise ValueError(f"TLS cannot begin with {shown(name)} and {shown(context)}: {reason_of(exc)}") from exc
+    return transport, session, spy.outgoing
+
+
+def _why_not(error: BaseException, opening: bytes) -> str:
+    """Return in one line why a handshake failed."""
+    if opening and (opening[0] not in _CONTENT_TYPES or opening[1:2] not in (b"", b"\x03")):
+        return f"the peer speaks plain text, not TLS: it sent {opening!r}"
+    if _is_end(error.__cause__):
+        return "the peer ended the connection in the handshake"
+    return reason_of(error)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def check_context(context: object) -> None:
+    """Refuse what is not an `ssl.SSLContext`."""
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"context must be an ssl.SSLContext, got {shown(context)}")
+
+
+def check_server_hostname(server_hostname: object) -> None:
+    """Refuse what cannot be the name of a server.
+
+    Raises:
+      TypeError: it is not a str.
+      ValueError: it is empty.
+    """
+    if server_hostname is None:
+        return
+    if not isinstance(server_hostname, str):
+        raise TypeError(f"server_hostname must be a str or None, got {shown(server_hostname)}")
+    if not server_hostname.removesuffix("."):
+        raise ValueError(f"server_hostname must be a host name or an address, got {shown(server_hostname)}")
+
+
+@cache
+def default_context() -> ssl.SSLContext:
+    """Return the context of ``tls=True``. Made once: reading the system's authorities takes tens of milliseconds."""
+    return ssl.create_default_context()
