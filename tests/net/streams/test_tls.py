@@ -376,15 +376,20 @@ async def test_a_send_that_is_interrupted_breaks_the_stream(sockets: Sockets, ho
     async with no_leaks(counters=sockets.counters):
         near, far = await make_tls_pair()
         if how == "deadline":
-            with pytest.raises(DeadlineExceeded, match="this TLS stream is broken, because half a record") as late:
-                await near.send_all(bytes(50_000_000), now() + 20)
-            assert 0 < late.value.transferred < 50_000_000
-            assert late.value.errno == errno.ETIMEDOUT
+            # One that ends between two records breaks nothing, and says nothing of the kind.
+            text = ""
+            while "broken" not in text:
+                with pytest.raises(DeadlineExceeded) as late:
+                    await near.send_all(bytes(50_000_000), 0)
+                text = str(late.value)
+            assert "; this TLS stream is broken, because half a record may have gone" in text
+            assert (late.value.transferred < 50_000_000, late.value.errno) == (True, errno.ETIMEDOUT)
             del late
         else:
-            with trio.move_on_after(0.02) as scope:
-                await near.send_all(bytes(50_000_000))
-            assert scope.cancelled_caught
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(near.send_all, bytes(50_000_000))
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                nursery.cancel_scope.cancel()
         for call in (lambda: near.send_all(b"x"), near.receive_some, near.wait_send_all_might_not_block):
             with pytest.raises(trio.BrokenResourceError, match=f"TLS with {near.peer} broke: a send was cut short"):
                 await call()
