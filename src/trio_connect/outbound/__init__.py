@@ -21,7 +21,6 @@ from ._decisions import RetryAt as RetryAt
 from ._decisions import SourceSuspended as SourceSuspended
 from ._destination import Connection as Connection
 from ._destination import Destination as Destination
-from ._destination import Permit as Permit
 from ._events import AddressState as AddressState
 from ._events import LimitState as LimitState
 from ._events import OutboundEvent as OutboundEvent
@@ -32,5 +31,6 @@ from ._events import Suspension as Suspension
 from ._lookups import CandidateSource as CandidateSource
 from ._outbound import Outbound as Outbound
 from ._outbound import open_outbound as open_outbound
+from ._permit import Permit as Permit
 
 _publish(globals(), f"{__name__}._", "trio_connect._")

@@ -14,21 +14,21 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from .. import Source, TcpStream
 from .._deadline import IMMEDIATE, to_seconds
-from .._engine.limits import Cap, Limits, Pace
 from .._engine.plan import Host
 from .._messages import call_exceeded
-from .._net.race.errors import fails_an_attempt
-from .._outbound_values import MICROSECONDS, Candidate
+from .._outbound_values import Candidate
 from .._text import shown
-from ._decisions import DestinationDelayed, DestinationRejected, Overloaded, RetryAt, milliseconds
-from ._events import AddressState, LimitState, RateState, Snapshot, Suspension
+from ._decisions import DestinationDelayed, DestinationRejected, Overloaded, RetryAt
+from ._events import Snapshot
 from ._lookups import Finder, Found, Rejected
-from ._running import Establish, Run
-from ._shared import SourceState
-from ._state import Admission, DestinationState, Refusal, shown_until
+from ._permit import Permit, PermitOutcome
+from ._race import Establish
+from ._running import Run
+from ._snapshot import snapshot_of
+from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
 
-__all__ = ["Connection", "Destination", "Permit"]
+__all__ = ["Connection", "Destination"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,111 +67,6 @@ class Connection(Generic[R]):
           ValueError: the seconds are not above 0, or not finite.
         """
         self._run.overloaded(Overloaded(seconds, reason).seconds, reason)
-
-
-class _Outcome:
-    """How a permit was used, told once."""
-
-    __slots__ = ("_admission", "_state", "_waiting", "candidate")
-
-    def __init__(self, waiting: Waiting, state: DestinationState, admission: Admission) -> None:
-        self._waiting = waiting
-        self._state = state
-        self._admission = admission
-        self.candidate = admission.plan[0] if admission.plan else None
-
-    @property
-    def is_told(self) -> bool:
-        return self._admission.ticket.state == "over"
-
-    def check_untold(self) -> None:
-        if self.is_told:
-            raise RuntimeError("how this permit was used has been said already")
-
-    def failed(self, reason: str) -> None:
-        state, admission, moment = self._state, self._admission, current_time()
-        if self.candidate is not None:
-            state.shared.cooldowns.failed(self.candidate.endpoint, moment)
-        before = state.health()
-        counted = state.circuit.failed(admission.ticket, moment)
-        state.errors.append(reason)
-        state.tell("failed" if counted else "late", before, reason, admission.source)
-        self._waiting.wake(state)
-
-    def overloaded(self, overloaded: Overloaded) -> None:
-        state, source = self._state, self._admission.source
-        state.suspend((source, state.group), current_time() + overloaded.seconds, overloaded.reason, source)
-        self.released(overloaded.reason)
-
-    def succeeded(self) -> None:
-        state, admission = self._state, self._admission
-        if self.candidate is not None:
-            state.shared.cooldowns.succeeded(self.candidate.endpoint)
-        before = state.health()
-        counted = state.circuit.succeeded(admission.ticket, current_time())
-        state.tell("succeeded" if counted else "late", before, source=admission.source)
-        self._waiting.wake(state)
-
-    def released(self, cause: str) -> None:
-        self._waiting.end(self._state, self._admission, cause)
-
-    def raised(self, exc: BaseException) -> None:
-        """Take an exception that leaves the block for what it says."""
-        if isinstance(exc, Overloaded):
-            self.overloaded(exc)
-        elif fails_an_attempt(exc):
-            self.failed(f"{type(exc).__name__}: {exc}")
-        else:
-            self.released(type(exc).__name__)
-
-
-@final
-class Permit:
-    """Leave to use a destination by other means, such as an HTTP client's pool.
-
-    How it went is told by leaving the block: normally, that it worked; by an exception of the kinds that fail an
-    attempt (see `trio_connect.connectx`), that it failed; by `Overloaded`, that the peer said "not now"; by any other
-    exception or a cancel, nothing. Or it is told before, by a method.
-    """
-
-    source: Source | None
-    """Whose limits it is under; None without sources."""
-    candidate: Candidate | None
-    """The address whose limits it is under; None when the destination has no candidates."""
-
-    def __init__(self, outcome: _Outcome, source: Source | None) -> None:
-        self._outcome = outcome
-        self.source = source
-        self.candidate = outcome.candidate
-
-    def failed(self, reason: str = "the caller said so") -> None:
-        """Say that the destination does not work. It counts now; leaving the block says no more.
-
-        Args:
-          reason: what happened.
-
-        Raises:
-          RuntimeError: how it went has been said.
-        """
-        self._outcome.check_untold()
-        self._outcome.failed(reason)
-
-    def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
-        """Say that the peer asked to come back later (429, Retry-After). It is nobody's failure.
-
-        Suspends the source towards the route group.
-
-        Args:
-          seconds: when, above 0.
-          reason: what the peer said.
-
-        Raises:
-          RuntimeError: how it went has been said.
-          ValueError: the seconds are not above 0, or not finite.
-        """
-        overloaded = Overloaded(seconds, reason)
-        self._outcome.check_untold()
-        self._outcome.overloaded(overloaded)
 
 
 @final
@@ -296,7 +191,7 @@ class Destination:
         self._enter()
         try:
             admission = await self._admit(deadline, connects=False, waits=True)
-            outcome = _Outcome(self._waiting, self._state, admission)
+            outcome = PermitOutcome(self._waiting, self._state, admission)
             try:
                 # Others have a turn also where everybody is admitted at once; a cancel was looked for before.
                 await cancel_shielded_checkpoint()
@@ -444,7 +339,7 @@ class Destination:
         for source in shared.sources:
             shared.suspensions.lift(state.suspension_keys(source))
             shared.suspensions.lift((source, family) for family in source.families)
-        for candidate in self._candidates():
+        for candidate in state.candidates():
             shared.cooldowns.succeeded(candidate.endpoint)
             for source in shared.sources:
                 shared.cooldowns.succeeded((source, candidate.endpoint))
@@ -456,70 +351,5 @@ class Destination:
 
     def snapshot(self) -> Snapshot:
         """Return why there is no connection, and what would be the ceiling."""
-        state, shared = self._state, self._state.shared
-        moment = current_time()
-        health = state.circuit.health
-        caps: dict[Cap, None] = {}
-        paces: dict[Pace, None] = {}
-        self._waiting.join(state)
-        for layers in state.all_layers():
-            caps.update(dict.fromkeys(layers.caps))
-            paces.update(dict.fromkeys(layers.paces))
-        in_cooldown = [
-            AddressState(each.endpoint, shared.cooldowns.failures(each.endpoint), milliseconds(until))
-            for each in self._candidates()
-            if (until := shared.cooldowns.until(each.endpoint)) > -inf
-        ]
-        return Snapshot(
-            destination=state.name,
-            group=state.group,
-            state=health.state,
-            failures=health.failures,
-            openings=health.openings,
-            until=shown_until(health.until),
-            generation=health.generation,
-            waiting=self._waiting.turns.waiting(state),
-            limits=tuple(LimitState(cap.name, cap.held, cap.limit) for cap in sorted(caps, key=lambda cap: cap.limit)),
-            rates=tuple(
-                RateState(pace.name, milliseconds(max(moment, pace.next_start / MICROSECONDS)))
-                for pace in sorted(paces, key=lambda pace: pace.interval, reverse=True)
-            ),
-            binding=self._binding(moment),
-            addresses=tuple(in_cooldown),
-            suspensions=tuple(self._suspended(moment)),
-            errors=tuple(state.errors),
-        )
-
-    def _candidates(self) -> list[Candidate]:
-        return [each for host in self._state.found.hosts for each in host.candidates]
-
-    def _suspended(self, moment: float) -> list[Suspension]:
-        state, suspensions = self._state, self._state.shared.suspensions
-        listed: list[Suspension] = []
-        keys: list[tuple[SourceState | None, Any]] = [(None, (state, None))]
-        for source in state.shared.sources:
-            keys += [(source, key) for key in state.suspension_keys(source)[1:]]
-            keys += [(source, (source, family)) for family in source.families]
-        for which, key in keys:
-            until = suspensions.until(key)
-            if until > moment:
-                source_value = None if which is None else which.source
-                listed.append(Suspension(source_value, milliseconds(until), suspensions.reason(key)))
-        return listed
-
-    def _binding(self, moment: float) -> str:
-        state = self._state
-        wait = state.circuit.wait(moment)
-        if wait is not None:
-            return "the circuit"
-        refusals: list[str] = []
-        for source in state.shared.sources:
-            _families, refusal = state.usable_families(source, moment)
-            if refusal is not None:
-                refusals.append(refusal.cause)
-                continue
-            blocked = Limits.blocked(state.layers_of(source)[0], state, moment)
-            if blocked is None:
-                return ""
-            refusals.append(blocked.cap.name if blocked.cap is not None else "a rate")
-        return refusals[0]
+        self._waiting.join(self._state)
+        return snapshot_of(self._state, self._waiting.turns.waiting(self._state), current_time())

@@ -7,7 +7,7 @@ destination, or not at all: `_engine.charge` says which.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from errno import ETIMEDOUT
 from math import ceil
 from typing import Any, Final, NoReturn, final
@@ -16,21 +16,18 @@ import attrs
 import trio
 from trio import current_time
 
-from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, connectx, now
+from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, now
 from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
 from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
-from .._messages import first_leaf, race_failed
+from .._messages import race_failed
 from .._outbound_values import Candidate
-from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
 from ._decisions import DestinationDelayed, DestinationFailed, NotAdmitted, Overloaded, RequeueOne, RetryAt
+from ._race import Establish, NotNow, race_candidates
 from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
 
-__all__ = ["Establish", "Run"]
-
-Establish = Callable[[TcpStream], Awaitable[Any]]
-"""The caller's own test of a connection, see `trio_connect.connectx`."""
+__all__ = ["Run"]
 
 _LOCAL_CAUSES: Final[dict[Charge, str]] = {
     "process": "this process is out of descriptors or memory",
@@ -104,7 +101,7 @@ class Run:
                 timed_out = True
                 self._note(exc.report or ConnectReport(), timed_out=True)
                 self._errors.append(exc)
-            except _NotNow as exc:
+            except NotNow as exc:
                 self._note(exc.report)
                 self._errors.append(exc.overloaded)
                 self.overloaded(exc.overloaded.seconds, exc.overloaded.reason)
@@ -133,23 +130,11 @@ class Run:
         deadline = self._plan_deadline
         if self._deadline != NO_DEADLINE:
             deadline = min(deadline, self._deadline)
-        endpoints: list[Endpoint] | AsyncIterator[Endpoint] = [each.endpoint for each in candidates]
-        feed = None
-        if deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates):
-            feed = _Feed(self.acquire, candidates, state.policy.stagger)
-            endpoints = feed.endpoints()
-        if self._establish is None and feed is None:
-            stream = await connectx(endpoints, deadline, policy=state.race_policy, sources=sources)
-            return stream, None
-        watch = _Watch(feed)
-        test = _Test(self._establish)
-        try:
-            stream = await connectx(
-                endpoints, deadline, policy=state.race_policy, sources=sources, observer=watch, establish=test
-            )
-        except Overloaded as exc:
-            raise _NotNow(exc, watch.report) from None
-        return stream, test.results.pop(stream)
+        has_limits = deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates)
+        return await race_candidates(
+            candidates, deadline, policy=state.race_policy, stagger=state.policy.stagger, sources=sources,
+            establish=self._establish, acquire=self.acquire if has_limits else None,
+        )  # fmt: skip
 
     def _won(self, stream: TcpStream, *, alone: bool) -> Candidate:
         """Take note of a success, and return whose it is."""
@@ -337,90 +322,3 @@ def _timed_out(attempt: Attempt) -> Attempt:
     if attempt.outcome != "cancelled":
         return attempt
     return attrs.evolve(attempt, outcome="timed out", errno=ETIMEDOUT, reason="took longer than connect_timeout")
-
-
-class _NotNow(Exception):
-    """The peer said "not now" in a race."""
-
-    def __init__(self, overloaded: Overloaded, report: ConnectReport) -> None:
-        super().__init__(overloaded)
-        self.overloaded = overloaded
-        self.report = report
-
-
-class _Test:
-    """The caller's establish, which keeps what it returned beside the stream."""
-
-    def __init__(self, establish: Establish | None) -> None:
-        self._establish = establish
-        self.results: dict[TcpStream, Any] = {}
-
-    async def __call__(self, stream: TcpStream) -> TcpStream:
-        try:
-            self.results[stream] = None if self._establish is None else await self._establish(stream)
-        except ExceptionGroup as group:
-            # A nursery in the establish has wrapped what its task raised.
-            overloaded, others = group.split(Overloaded)
-            if overloaded is None or others is not None:
-                raise
-            raise first_leaf(overloaded) from None
-        return stream
-
-
-class _Watch:
-    """An observer of one race: what it reports at its end, and when it is worth offering the next address."""
-
-    def __init__(self, feed: _Feed | None) -> None:
-        self._feed = feed
-        self.report = ConnectReport()
-
-    def __call__(self, event: TraceEvent) -> None:
-        if isinstance(event, RaceFinished):
-            self.report = event.report
-        elif self._feed is not None and isinstance(event, AttemptStarted | AttemptFinished):
-            self._feed.happened(event)
-
-
-class _Feed:
-    """Offers the addresses of a plan one by one, where some have limits of their own.
-
-    The place of such an address is taken when its turn has come, and not for the whole plan at its beginning: a second
-    address that is never needed would use up its rate each time.
-    """
-
-    def __init__(self, acquire: Callable[[Candidate], bool], candidates: Sequence[Candidate], stagger: float) -> None:
-        self._acquire = acquire
-        self._candidates = candidates
-        self._stagger = stagger
-        self._event = trio.Event()
-        self._started = False
-        self._failed = False
-
-    def happened(self, event: AttemptStarted | AttemptFinished) -> None:
-        """Learn that an attempt was started, or has ended."""
-        if isinstance(event, AttemptStarted):
-            self._started = True
-        elif event.outcome in ("failed", "timed out"):
-            self._failed = True
-        self._event.set()
-
-    async def endpoints(self) -> AsyncIterator[Endpoint]:
-        """Yield each address when it may be tried, and none that has no place by then."""
-        is_due = True
-        for candidate in self._candidates:
-            if not is_due:
-                await self._its_turn()
-                is_due = True
-            if self._acquire(candidate):
-                self._started = self._failed = is_due = False
-                yield candidate.endpoint
-
-    async def _its_turn(self) -> None:
-        """Wait until the attempt before was started, and then for its delay or a failure."""
-        while not self._started:
-            self._event = trio.Event()
-            await self._event.wait()
-        with trio.move_on_after(self._stagger):
-            while not self._failed:
-                self._event = trio.Event()
-                await self._event.wait()

@@ -25,7 +25,7 @@ from ._events import OutboundEvent, What
 from ._lookups import Found
 from ._shared import Shared, SourceState
 
-__all__ = ["Admission", "DestinationState", "Refusal"]
+__all__ = ["Admission", "DestinationState", "Refusal", "shown_until"]
 
 _MOST_ERRORS = 8
 """How many texts of failures are remembered."""
@@ -106,7 +106,7 @@ class DestinationState:
         if group != self.group:
             self.group = group
             self._layers.clear()
-        candidates = [each for host in found.hosts for each in host.candidates]
+        candidates = self.candidates()
         self._families = frozenset(each.endpoint.family for each in candidates)
         limits = self.shared.limits
         self._own_layers = {
@@ -121,6 +121,10 @@ class DestinationState:
             for each in candidates
             if each.max_connections is not None or each.rate is not None
         }
+
+    def candidates(self) -> list[Candidate]:
+        """Return the candidates of all hosts that the last lookup has found."""
+        return [each for host in self.found.hosts for each in host.candidates]
 
     def own_layers(self, candidate: Candidate) -> Layers | None:
         """Return the limits of a candidate; None when it has none of its own."""

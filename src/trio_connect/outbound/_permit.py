@@ -1,0 +1,121 @@
+"""A permit: leave to use a destination by other means, and what its user tells of it."""
+
+from __future__ import annotations
+
+from typing import final
+
+from trio import current_time
+
+from .. import Source
+from .._net.race.errors import fails_an_attempt
+from .._outbound_values import Candidate
+from ._decisions import Overloaded
+from ._state import Admission, DestinationState
+from ._waiting import Waiting
+
+__all__ = ["Permit", "PermitOutcome"]
+
+
+class PermitOutcome:
+    """How a permit was used, told once."""
+
+    __slots__ = ("_admission", "_state", "_waiting", "candidate")
+
+    def __init__(self, waiting: Waiting, state: DestinationState, admission: Admission) -> None:
+        self._waiting = waiting
+        self._state = state
+        self._admission = admission
+        self.candidate = admission.plan[0] if admission.plan else None
+
+    @property
+    def is_told(self) -> bool:
+        return self._admission.ticket.state == "over"
+
+    def check_untold(self) -> None:
+        if self.is_told:
+            raise RuntimeError("how this permit was used has been said already")
+
+    def failed(self, reason: str) -> None:
+        state, admission, moment = self._state, self._admission, current_time()
+        if self.candidate is not None:
+            state.shared.cooldowns.failed(self.candidate.endpoint, moment)
+        before = state.health()
+        counted = state.circuit.failed(admission.ticket, moment)
+        state.errors.append(reason)
+        state.tell("failed" if counted else "late", before, reason, admission.source)
+        self._waiting.wake(state)
+
+    def overloaded(self, overloaded: Overloaded) -> None:
+        state, source = self._state, self._admission.source
+        state.suspend((source, state.group), current_time() + overloaded.seconds, overloaded.reason, source)
+        self.released(overloaded.reason)
+
+    def succeeded(self) -> None:
+        state, admission = self._state, self._admission
+        if self.candidate is not None:
+            state.shared.cooldowns.succeeded(self.candidate.endpoint)
+        before = state.health()
+        counted = state.circuit.succeeded(admission.ticket, current_time())
+        state.tell("succeeded" if counted else "late", before, source=admission.source)
+        self._waiting.wake(state)
+
+    def released(self, cause: str) -> None:
+        self._waiting.end(self._state, self._admission, cause)
+
+    def raised(self, exc: BaseException) -> None:
+        """Take an exception that leaves the block for what it says."""
+        if isinstance(exc, Overloaded):
+            self.overloaded(exc)
+        elif fails_an_attempt(exc):
+            self.failed(f"{type(exc).__name__}: {exc}")
+        else:
+            self.released(type(exc).__name__)
+
+
+@final
+class Permit:
+    """Leave to use a destination by other means, such as an HTTP client's pool.
+
+    How it went is told by leaving the block: normally, that it worked; by an exception of the kinds that fail an
+    attempt (see `trio_connect.connectx`), that it failed; by `Overloaded`, that the peer said "not now"; by any other
+    exception or a cancel, nothing. Or it is told before, by a method.
+    """
+
+    source: Source | None
+    """Whose limits it is under; None without sources."""
+    candidate: Candidate | None
+    """The address whose limits it is under; None when the destination has no candidates."""
+
+    def __init__(self, outcome: PermitOutcome, source: Source | None) -> None:
+        self._outcome = outcome
+        self.source = source
+        self.candidate = outcome.candidate
+
+    def failed(self, reason: str = "the caller said so") -> None:
+        """Say that the destination does not work. It counts now; leaving the block says no more.
+
+        Args:
+          reason: what happened.
+
+        Raises:
+          RuntimeError: how it went has been said.
+        """
+        self._outcome.check_untold()
+        self._outcome.failed(reason)
+
+    def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
+        """Say that the peer asked to come back later (429, Retry-After). It is nobody's failure.
+
+        Suspends the source towards the route group.
+
+        Args:
+          seconds: when, above 0.
+          reason: what the peer said.
+
+        Raises:
+          RuntimeError: how it went has been said.
+          ValueError: the seconds are not above 0, or not finite.
+        """
+        overloaded = Overloaded(seconds, reason)
+        self._outcome.check_untold()
+        self._outcome.overloaded(overloaded)

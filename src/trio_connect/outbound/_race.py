@@ -1,0 +1,150 @@
+"""One race over the candidates of a plan, from one source, by `connectx`.
+
+Two things are added to `connectx`. A candidate with limits of its own takes its place under them only when its turn
+comes, because a second address that is never needed would use up its rate each time. A peer that says "not now" ends
+the race, with the report of what was tried by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+
+from .. import ConnectReport, Endpoint, RacePolicy, Source, TcpStream, connectx
+from .._messages import first_leaf
+from .._outbound_values import Candidate
+from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
+from ._decisions import Overloaded
+
+__all__ = ["Establish", "NotNow", "race_candidates"]
+
+Establish = Callable[[TcpStream], Awaitable[Any]]
+"""The caller's own test of a connection, see `trio_connect.connectx`."""
+
+
+class NotNow(Exception):
+    """The peer said "not now" in a race."""
+
+    def __init__(self, overloaded: Overloaded, report: ConnectReport) -> None:
+        super().__init__(overloaded)
+        self.overloaded = overloaded
+        self.report = report
+
+
+async def race_candidates(
+    candidates: Sequence[Candidate],
+    deadline: int,
+    *,
+    policy: RacePolicy,
+    stagger: float,
+    sources: Sequence[Source],
+    establish: Establish | None,
+    acquire: Callable[[Candidate], bool] | None,
+) -> tuple[TcpStream, Any]:
+    """Return the stream that won, and what establish returned for it.
+
+    Args:
+      candidates: what to try, in order.
+      deadline: in milliseconds.
+      policy: the rules of the race.
+      stagger: the seconds after which the next candidate may be tried.
+      sources: where to connect from; empty when the kernel chooses.
+      establish: the caller's own test.
+      acquire: takes the place of a candidate under its own limits, and returns False when there is not one; None when
+        no candidate has such limits.
+
+    Raises:
+      NotNow: the peer said so.
+      ConnectFailed: every candidate that could be tried has failed.
+      DeadlineExceeded: the deadline came first.
+    """
+    endpoints: list[Endpoint] | AsyncIterator[Endpoint] = [each.endpoint for each in candidates]
+    turns = None
+    if acquire is not None:
+        turns = _Turns(acquire, candidates, stagger)
+        endpoints = turns.endpoints()
+    if establish is None and turns is None:
+        return await connectx(endpoints, deadline, policy=policy, sources=sources), None
+    watch = _Watch(turns)
+    test = _Test(establish)
+    try:
+        stream = await connectx(endpoints, deadline, policy=policy, sources=sources, observer=watch, establish=test)
+    except Overloaded as exc:
+        raise NotNow(exc, watch.report) from None
+    return stream, test.results.pop(stream)
+
+
+class _Test:
+    """The caller's establish; keeps what it returned beside the stream."""
+
+    def __init__(self, establish: Establish | None) -> None:
+        self._establish = establish
+        self.results: dict[TcpStream, Any] = {}
+
+    async def __call__(self, stream: TcpStream) -> TcpStream:
+        try:
+            self.results[stream] = None if self._establish is None else await self._establish(stream)
+        except ExceptionGroup as group:
+            # A nursery in the establish has wrapped what its task raised.
+            overloaded, others = group.split(Overloaded)
+            if overloaded is None or others is not None:
+                raise
+            raise first_leaf(overloaded) from None
+        return stream
+
+
+class _Watch:
+    """An observer of one race: keeps its report, and tells `_Turns` of its attempts."""
+
+    def __init__(self, turns: _Turns | None) -> None:
+        self._turns = turns
+        self.report = ConnectReport()
+
+    def __call__(self, event: TraceEvent) -> None:
+        if isinstance(event, RaceFinished):
+            self.report = event.report
+        elif self._turns is not None and isinstance(event, AttemptStarted | AttemptFinished):
+            self._turns.happened(event)
+
+
+class _Turns:
+    """Offers the candidates of a plan to the race one by one, each when its turn comes."""
+
+    def __init__(self, acquire: Callable[[Candidate], bool], candidates: Sequence[Candidate], stagger: float) -> None:
+        self._acquire = acquire
+        self._candidates = candidates
+        self._stagger = stagger
+        self._event = trio.Event()
+        self._started = False
+        self._failed = False
+
+    def happened(self, event: AttemptStarted | AttemptFinished) -> None:
+        """Learn that an attempt was started, or has ended."""
+        if isinstance(event, AttemptStarted):
+            self._started = True
+        elif event.outcome in ("failed", "timed out"):
+            self._failed = True
+        self._event.set()
+
+    async def endpoints(self) -> AsyncIterator[Endpoint]:
+        """Yield each address when it may be tried. An address without a place by then is left out."""
+        is_due = True
+        for candidate in self._candidates:
+            if not is_due:
+                await self._wait_for_turn()
+                is_due = True
+            if self._acquire(candidate):
+                self._started = self._failed = is_due = False
+                yield candidate.endpoint
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until the attempt before was started, and then for its delay or a failure."""
+        while not self._started:
+            self._event = trio.Event()
+            await self._event.wait()
+        with trio.move_on_after(self._stagger):
+            while not self._failed:
+                self._event = trio.Event()
+                await self._event.wait()
