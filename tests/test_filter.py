@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import trio_connect
@@ -314,6 +314,8 @@ def test_nat64_prefixes_of_every_length(length, ipv4, around, rest):
         octets[8] = rest[-1]
     judged = NetworkFilter(allow=[ipv4], nat64_prefixes=[prefix])
     written = ipaddress.IPv6Address(bytes(octets))
+    # In ::/64 and its like, one of them is also an IPv4 address, to which its packets then go.
+    assume(written.ipv4_mapped is None)
     assert not NetworkFilter(deny=[ipv4], nat64_prefixes=[prefix])(endpoint(written))
     # Unless the prefix is of a kind that carries another IPv4 address as well.
     assert judged(endpoint(written)) is oracle(written, [str(ipv4)], [], [prefix], public=False)
