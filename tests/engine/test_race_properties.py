@@ -343,8 +343,10 @@ class Driver:
             progressed, ended = self.reports(now, told)
             turns = [*((attempt, "progress") for attempt in progressed), *ended]
             # The driver sorts what it hears of attempts, but not who comes: that is told as soon as somebody comes.
-            # Where candidates are ranked, arrivals come before ends: who is best depends on who is there.
-            last_place = len(progressed) if self.plan.is_sorted else len(turns)
+            # Where candidates are ranked, arrivals come before what may make a start: an end, or any fact once it is
+            # due. Who is best depends on who is there.
+            harmless = 0 if now >= self.race.deadline else len(progressed)
+            last_place = harmless if self.plan.is_sorted else len(turns)
             places = sorted(self.random.randint(0, last_place) for _ in arriving)
             for place, number in reversed([*zip(places, arriving, strict=True)]):
                 turns.insert(place, (number, "arrival"))
@@ -390,6 +392,23 @@ def test_the_race_does_what_the_oracle_says(plan: Plan, seed: int):
     assert (told.how, told.ended) == (wanted.how, wanted.ended)
     assert told.winners <= wanted.winners
     assert told.before_the_end() == wanted.before_the_end()
+
+
+def test_who_comes_in_the_instant_of_a_start_that_is_due_is_considered():
+    def fate(kind: str, arrives: int, connect: int, establish: int = 0) -> Fate:
+        return Fate(arrives=arrives, rank=0, loopback=False, kind=kind, connect=connect, establish=establish)
+
+    came = [
+        fate("establish hangs", 49, 43),
+        fate("establish ok", 49, 43, 1),
+        fate("ok", 105, 0),
+        fate("black hole", 92, 0),
+    ]
+    plan = Plan(fates=came, closes=0, is_sorted=True, delay=13.0, timeout=inf, limit=3)
+    for seed in range(20):
+        told = Driver(plan, seed).run()
+        assert told.starts == [(0, 49, "first"), (1, 62, "delay"), (2, 105, "delay")]
+        assert (told.how, told.ended, told.winners) == ("won", 105, {2})
 
 
 @settings(max_examples=EXAMPLES)
