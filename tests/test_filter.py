@@ -38,9 +38,11 @@ def carried_addresses(address: Address, nat64: list[str]) -> tuple[list[ipaddres
     """The IPv4 addresses in an address, and whether the address is nothing else than these."""
     if address.version == 4:
         return [], False
+    if address.ipv4_mapped is not None:  # it travels over IPv4, where no NAT64 of ::/32 sees it
+        return [address.ipv4_mapped], True
     octets = address.packed
     found: list[bytes] = []
-    if octets[:12] == bytes(10) + b"\xff\xff" or (octets[:12] == bytes(12) and octets[12:] > bytes([0, 0, 0, 1])):
+    if octets[:12] == bytes(12) and octets[12:] > bytes([0, 0, 0, 1]):
         found.append(octets[12:])
     if octets[:12] == bytes.fromhex("0064ff9b") + bytes(8):
         found.append(octets[12:])
