@@ -254,9 +254,12 @@ def oracle(plan: Plan) -> Outcome:
 
 
 class Driver:
-    """Runs the engine through a plan, and keeps the books on what is open."""
+    """Runs the engine through a plan, and keeps the books on what is open.
 
-    def __init__(self, plan: Plan, seed: int) -> None:
+    With `multipath` the last fate is that of the plain attempt, which is no candidate.
+    """
+
+    def __init__(self, plan: Plan, seed: int, *, multipath: bool = False) -> None:
         self.plan = plan
         self.random = Random(seed)
         self.outcome = Outcome()
@@ -265,18 +268,21 @@ class Driver:
         self.open: set[int] = set()
         self.most_open = 0
         policy = RacePolicy(attempt_delay=plan.delay, attempt_timeout=plan.timeout, max_in_flight=plan.limit)
-        there = [n for n, fate in enumerate(plan.fates) if fate.arrives == 0]
+        there = [n for n, fate in enumerate(plan.fates) if fate.arrives == 0][: -1 if multipath else None]
         if plan.is_sorted:
             there.sort(key=lambda n: (plan.fates[n].rank, n))
         self.known = there
         more = plan.closed_at() > 0
-        self.race = Race(policy, 0.0, [self.candidates[n] for n in there], more=more)
+        self.race = Race(policy, 0.0, [self.candidates[n] for n in there], more=more, multipath=multipath)
 
     def do(self, commands: list[Command], now: float) -> None:
         for place, command in enumerate(commands):
             match command:
-                case Start(attempt, candidate, cause):
+                case Start(attempt, candidate, cause, plain):
                     number = self.candidates.index(candidate)
+                    if plain:
+                        assert number == 0
+                        number = len(self.candidates) - 1
                     if attempt < len(self.started):
                         assert self.started[attempt] == (number, STARVED)
                         del self.started[attempt]
@@ -478,6 +484,33 @@ def test_field_19_the_race_does_what_the_oracle_says_with_few_sockets(plan: Plan
     assert told.winners <= wanted.winners
     assert told.before_the_end() == wanted.before_the_end()
     assert driver.most_open <= min(plan.limit, plan.sockets)
+
+
+dropped = st.builds(
+    Fate, arrives=st.just(0), rank=st.just(0), loopback=st.just(False), kind=st.just("black hole"), connect=st.just(0),
+    establish=st.just(0),
+)  # fmt: skip
+plain = fates.map(lambda fate: attrs.evolve(fate, arrives=0, rank=0, loopback=False))
+multipath_plans = st.builds(
+    Plan,
+    fates=st.tuples(st.lists(dropped, min_size=1, max_size=6), plain).map(lambda parts: [*parts[0], parts[1]]),
+    closes=st.just(0) | st.integers(0, 50),
+    is_sorted=st.just(False),
+    delay=st.integers(10, 50).map(float) | st.sampled_from([10.0, 20.0, inf]),
+    timeout=st.integers(1, 90).map(float) | st.just(inf),
+    limit=st.integers(1, 8),
+)
+
+
+@settings(max_examples=EXAMPLES)
+@given(plan=multipath_plans, seed=st.integers(0, 2**16))
+def test_mptcp_where_the_option_is_dropped_the_plain_attempt_is_one_more_candidate(plan: Plan, seed: int):
+    """Nobody answers what asks for MPTCP: the race is as one with the best endpoint once more, at the end."""
+    told = Driver(plan, seed, multipath=True).run()
+    wanted = oracle(plan)
+    assert (told.how, told.ended) == (wanted.how, wanted.ended)
+    assert told.winners <= wanted.winners
+    assert told.before_the_end() == wanted.before_the_end()
 
 
 def test_the_oracle_knows_the_textbook_race():
