@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TypeAlias, final
 
 import trio
 from trio import current_effective_deadline, current_time
-from trio.lowlevel import checkpoint_if_cancelled
+from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
 from . import ConnectFailed, Source
 from ._deadline import NO_DEADLINE
@@ -101,6 +101,7 @@ class ConnectionHandle:
         """
         self._scope.cancel("the handle was closed")
 
+    @enable_ki_protection  # Ctrl-C must not come between the lines of the accounting
     async def _run(self, start: _Start, admission: Admission | None) -> None:
         failure: Exception | None = None
         with self._scope:
@@ -131,7 +132,12 @@ class ConnectionHandle:
             self._is_told = True
             self.connection = connection
             self.error = error
-            callback(self, self.user_data)
+            _call(callback, self, self.user_data)
+
+
+@disable_ki_protection  # the caller's callback may block
+def _call(callback: Callback, handle: ConnectionHandle, user_data: Any) -> None:
+    callback(handle, user_data)
 
 
 @final
@@ -226,6 +232,7 @@ class _Start:
             raise self._state.decision(refusal, inf) from failure
 
 
+@enable_ki_protection
 def initiate_connection(
     out: Outbound,
     dest: Destination,

@@ -369,3 +369,11 @@ class Admissions(RuleBasedStateMachine):
 
 TestAdmissions = Admissions.TestCase
 TestAdmissions.settings = settings(max_examples=500 if LONG else 60, stateful_step_count=100 if LONG else 50)
+
+
+def test_a_line_is_shown_with_its_head_first():
+    turns = Turns()
+    assert turns.line("a") == ()
+    turns.join("a", 1)
+    turns.join("a", 2)
+    assert turns.line("a") == (1, 2)

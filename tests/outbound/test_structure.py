@@ -71,12 +71,13 @@ async def test_45_lookups_end_with_the_outbound(vnet, autojump_clock):
         async with opened(resolver=Slow()) as out:
 
             async def use() -> None:
-                with trio.move_on_after(2):
+                with pytest.raises(RuntimeError, match="the block of open_outbound has been left"):
                     await connects(out.destination("a.test", port=25))
 
             nursery.start_soon(use)
             await trio.sleep(1)
         assert ended == [1.0, 1.0]
+    assert trio.current_time() == 1.0
 
 
 async def test_45_what_the_block_raises_comes_out_as_itself(vnet, autojump_clock):

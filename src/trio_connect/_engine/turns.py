@@ -61,6 +61,11 @@ class Turns:
         line = self._lines.get(member)
         return 0 if line is None else len(line.waiters)
 
+    def line(self, member: Hashable) -> tuple[Hashable, ...]:
+        """Return those who wait in the line of a member, the head first."""
+        line = self._lines.get(member)
+        return () if line is None else tuple(line.waiters)
+
     def join(self, member: Hashable, waiter: Hashable) -> None:
         """Stand at the end of a line."""
         line = self._lines.get(member)

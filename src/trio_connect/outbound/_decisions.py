@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from math import inf, isnan
+from math import inf
 from typing import Any
 
 from trio import current_time
 
+from .._check import check_float
 from .._deadline import NO_DEADLINE, now, to_seconds
 from .._endpoint import Source
 from .._errors import ConnectFailed
+from .._messages import first_leaf
 from .._report import ConnectReport
 from .._text import shown
 
@@ -190,14 +192,15 @@ class Overloaded(Exception):
       reason: what the peer said.
 
     Raises:
-      ValueError: the seconds are not above 0, or not finite.
+      TypeError: the seconds are not a number.
+      ValueError: they are not above 0, or not finite.
     """
 
     seconds: float
     reason: str
 
     def __init__(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
-        if isnan(seconds) or not 0 < seconds < inf:
+        if not 0 < check_float(seconds, "seconds", "above 0, and finite") < inf:
             raise ValueError(f"seconds must be above 0, and finite, got {shown(seconds)}")
         super().__init__(seconds, reason)
         self.seconds = seconds
@@ -205,3 +208,13 @@ class Overloaded(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason} (in {self.seconds} s)"
+
+
+def overloaded_of(exc: BaseException) -> Overloaded | None:
+    """Return the `Overloaded` that an exception is, or that a nursery has wrapped and nothing else with it."""
+    if isinstance(exc, BaseExceptionGroup):
+        overloaded, others = exc.split(Overloaded)
+        if overloaded is None or others is not None:
+            return None
+        exc = first_leaf(overloaded)
+    return exc if isinstance(exc, Overloaded) else None

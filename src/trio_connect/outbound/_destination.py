@@ -10,15 +10,17 @@ from typing import Any, Generic, TypeVar, final, overload
 import attrs
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .. import Source, TcpStream
+from .. import DeadlineExceeded, Source, TcpStream
 from .._deadline import IMMEDIATE, to_seconds
 from .._engine.plan import Host
 from .._messages import call_exceeded
+from .._net.race.candidates import Refusals
 from .._outbound_values import Candidate
 from .._text import shown
-from ._decisions import DestinationDelayed, DestinationRejected, Overloaded, RetryAt
+from ._block import Block
+from ._decisions import DestinationDelayed, DestinationRejected, NotAdmitted, RetryAt
 from ._events import Snapshot
 from ._lookups import Finder, Found, Rejected
 from ._permit import Permit, PermitOutcome
@@ -64,9 +66,10 @@ class Connection(Generic[R]):
           reason: what the peer said.
 
         Raises:
-          ValueError: the seconds are not above 0, or not finite.
+          TypeError: the seconds are not a number.
+          ValueError: they are not above 0, or not finite.
         """
-        self._run.overloaded(Overloaded(seconds, reason).seconds, reason)
+        self._run.tell_overloaded(seconds, reason)
 
 
 @final
@@ -76,7 +79,7 @@ class Destination:
     Made by `Outbound.destination`, `Outbound.mx` and `Outbound.srv`.
     """
 
-    __slots__ = ("__weakref__", "_find", "_lookup_retry", "_state", "_states", "_waiting")
+    __slots__ = ("__weakref__", "_find", "_lookup_retry", "_remember", "_state", "_states", "_waiting")
 
     def __init__(
         self,
@@ -84,11 +87,13 @@ class Destination:
         state: DestinationState,
         find: Finder | None,
         states: Callable[[], list[DestinationState]],
+        remember: Callable[[Destination], None],
     ) -> None:
         self._waiting = waiting
         self._state = state
         self._find = find
         self._states = states
+        self._remember = remember
         self._lookup_retry = -inf
 
     @property
@@ -137,7 +142,7 @@ class Destination:
           TypeError: an argument has the wrong type.
           ValueError: the deadline is below -1, or the destination has no candidates at all.
         """
-        return self._connection(deadline, establish, waits=True)
+        return Block(self._connection(deadline, establish, waits=True))
 
     @overload
     def try_connect(
@@ -168,10 +173,9 @@ class Destination:
           TypeError: see `connect`.
           ValueError: see `connect`.
         """
-        return self._connection(deadline, establish, waits=False)
+        return Block(self._connection(deadline, establish, waits=False))
 
-    @asynccontextmanager
-    async def permit(self, deadline: int = -1) -> AsyncGenerator[Permit, None]:
+    def permit(self, deadline: int = -1) -> AbstractAsyncContextManager[Permit]:
         """Wait for admission, for those who bring their own client, and hold its place until the block is left.
 
         A permit is under the same limits, rates, circuit and decisions as a connection, but for `max_connecting`.
@@ -179,8 +183,8 @@ class Destination:
         Args:
           deadline: milliseconds on the clock of `now()`; -1 for none.
 
-        Yields:
-          The `Permit`.
+        Returns:
+          An async context manager of a `Permit`.
 
         Raises:
           NotAdmitted: see `connect`.
@@ -188,6 +192,10 @@ class Destination:
           TypeError: the deadline is not an int.
           ValueError: the deadline is below -1.
         """
+        return Block(self._permission(deadline))
+
+    @asynccontextmanager
+    async def _permission(self, deadline: int) -> AsyncGenerator[Permit, None]:
         self._enter()
         try:
             admission = await self._admit(deadline, connects=False, waits=True)
@@ -195,6 +203,7 @@ class Destination:
             try:
                 # Others have a turn also where everybody is admitted at once; a cancel was looked for before.
                 await cancel_shielded_checkpoint()
+                outcome.raise_interrupt()
                 yield Permit(outcome, admission.source.source)
             except BaseException as exc:
                 if not outcome.is_told:
@@ -209,6 +218,7 @@ class Destination:
                 self._waiting.release(admission.lease)
         finally:
             self._leave()
+            self._state.shared.raise_interrupt()
 
     @asynccontextmanager
     async def _connection(
@@ -224,29 +234,41 @@ class Destination:
             admission = await self._admit(deadline, connects=True, waits=waits)
             run = Run(self._waiting, state, admission, deadline, establish)
             try:
+                state.shared.raise_interrupt()
                 stream, result, candidate = await run.connect()
                 async with stream:
+                    state.shared.raise_interrupt()
                     yield Connection(stream, result, candidate, run)
             finally:
                 self._waiting.end(state, admission, "ended by its caller")
                 run.close()
         finally:
             self._leave()
+            state.shared.raise_interrupt()
 
     def _enter(self) -> None:
         self._state.busy += 1
-        self._waiting.join(self._state)
+        if self._waiting.join(self._state):
+            self._remember(self)
 
     def _leave(self) -> None:
         self._state.busy -= 1
         self._state.used = current_time()
 
     async def _admit(self, deadline: int, *, connects: bool, waits: bool) -> Admission:
+        try:
+            return await self._admitted(deadline, connects=connects, waits=waits)
+        except (NotAdmitted, DeadlineExceeded):
+            # Whoever asks again and again must not keep all others from running.
+            await cancel_shielded_checkpoint()
+            raise
+
+    async def _admitted(self, deadline: int, *, connects: bool, waits: bool) -> Admission:
         state = self._state
         until = to_seconds(deadline)
         moment = current_time()
         if deadline > IMMEDIATE and until <= moment:
-            await checkpoint()
+            await checkpoint_if_cancelled()
             raise call_exceeded(f"connect to {state.name}", 0.0, detail="it began after its deadline")
         await checkpoint_if_cancelled()
         wait = state.circuit.wait(moment)
@@ -278,9 +300,11 @@ class Destination:
             state.tell("refused", state.health(), str(exc))
             raise DestinationRejected(state.name, str(exc), until=-1) from exc.__cause__
         except OSError as exc:
-            state.lookup_failures += 1
-            draw = state.shared.random.uniform(-1.0, 1.0)
-            self._lookup_retry = current_time() + state.policy.delay.delay(state.lookup_failures, draw)
+            if self._lookup_retry <= began:
+                # One lookup may fail for many who wait for it, and has failed once.
+                state.lookup_failures += 1
+                draw = state.shared.random.uniform(-1.0, 1.0)
+                self._lookup_retry = current_time() + state.policy.delay.delay(state.lookup_failures, draw)
             state.errors.append(str(exc))
             refusal = Refusal(RetryAt, f"its lookup failed ({exc})", self._lookup_retry, known=True)
             state.tell("refused", state.health(), refusal.cause)
@@ -290,12 +314,13 @@ class Destination:
 
     def _allowed(self, found: Found) -> Found:
         """Return what the address filter lets through."""
-        allows = self._state.shared.address_filter
-        if allows is None:
+        address_filter = self._state.shared.address_filter
+        if address_filter is None:
             return found
+        refusals = Refusals(address_filter)
         hosts: list[Host] = []
         for host in found.hosts:
-            kept = tuple(each for each in host.candidates if allows(each.endpoint))
+            kept = tuple(each for each in host.candidates if refusals.of(each.endpoint) is None)
             if len(kept) < len(host.candidates) and self._state.policy.prohibited == "reject":
                 refused = next(each for each in host.candidates if each not in kept)
                 raise Rejected(f"the address filter refuses {refused.endpoint}")
@@ -307,6 +332,7 @@ class Destination:
 
     # What is known of it
 
+    @enable_ki_protection
     def suspend(self, until: int, source: Source | None = None, *, reason: str = "suspended by hand") -> None:
         """Leave a source out for this destination until a time, by hand.
 
@@ -316,16 +342,24 @@ class Destination:
           reason: what is told to those who are refused.
 
         Raises:
-          TypeError: `until` is not an int.
+          TypeError: an argument has the wrong type.
           ValueError: `until` is not a time, or the outbound does not have this source.
         """
         at = to_seconds(until)
+        if source is not None and not isinstance(source, Source):
+            raise TypeError(f"source must be a Source or None, got {shown(source)}")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, got {shown(reason)}")
         if until == IMMEDIATE:
             raise ValueError("a suspension ends at a time: now() + milliseconds, or -1 for none")
         state = self._state
         which = None if source is None else state.shared.source_state(source)
         state.suspend((state, which), at, reason, which)
+        # Those who cannot wait for so long hear of it now.
+        self._waiting.wake(state)
+        state.shared.raise_interrupt()
 
+    @enable_ki_protection
     def reset(self) -> None:
         """Start afresh: the network has come back, or somebody knows better.
 
@@ -348,8 +382,11 @@ class Destination:
         state.tell("reset", before)
         # A source's own suspension may have kept others waiting, too.
         self._waiting.wake_all(self._states())
+        shared.raise_interrupt()
 
+    @enable_ki_protection
     def snapshot(self) -> Snapshot:
         """Return why there is no connection, and what would be the ceiling."""
-        self._waiting.join(self._state)
+        if self._waiting.join(self._state):
+            self._remember(self)
         return snapshot_of(self._state, self._waiting.turns.waiting(self._state), current_time())

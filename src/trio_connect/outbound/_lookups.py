@@ -11,6 +11,7 @@ A `Finder` makes candidates of answers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from inspect import isawaitable
 from itertools import islice
 from math import inf
 from socket import AF_INET, AF_INET6, AddressFamily
@@ -41,6 +42,8 @@ __all__ = ["CandidateSource", "Finder", "Found", "Lookups", "Rejected"]
 UNKNOWN_TTL = 30.0
 """How long an answer is kept whose ttl the resolver does not know, in seconds. gRPC's clients do not resolve again
 before 30 s either ("min_time_between_resolutions")."""
+
+_LEFT = "the block of open_outbound has been left: nothing can be looked up any more"
 
 CandidateSource: TypeAlias = Callable[[], Awaitable[Iterable[Candidate | EndpointLike]]]
 """The caller's own async function that finds the candidates of a destination."""
@@ -114,6 +117,21 @@ class Lookups:
         records: Sequence[SrvRecord] = await self._ask(("srv", name), lambda: resolver.srv(name), _least_ttl)
         return records
 
+    async def candidates(self, key: Hashable, find: CandidateSource) -> tuple[Host, ...]:
+        """Return what the caller's own function finds, asked and kept like an answer of unknown ttl."""
+
+        async def question() -> tuple[Host, ...]:
+            coming: object = find()
+            if not isawaitable(coming):
+                raise TypeError(f"candidates must be an async function, got {shown(find)}, which is not async")
+            hosts = _hosts(await coming)
+            if not hosts:
+                raise OSError("the function that finds candidates found none")
+            return hosts
+
+        hosts: tuple[Host, ...] = await self._ask(key, question, lambda _hosts: None)
+        return hosts
+
     def expiry(self, *keys: Hashable) -> float:
         """Return when the first of these answers is to be asked for again; an old one that serves on: soon."""
         soon = current_time() + self._policy.min_dns_ttl
@@ -127,8 +145,12 @@ class Lookups:
             return known[0]
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight()
-            self._nursery.start_soon(self._fly, key, flight, question, ttl)
+            flight = _Flight()
+            try:
+                self._nursery.start_soon(self._fly, key, flight, question, ttl)
+            except RuntimeError:
+                raise RuntimeError(_LEFT) from None
+            self._flights[key] = flight
         flight.waiting += 1
         try:
             await flight.done.wait()
@@ -156,14 +178,20 @@ class Lookups:
             try:
                 flight.value = await question()
                 seconds = ttl(flight.value)
-            except Exception as exc:  # noqa: BLE001 - raised by whoever waits, as itself
-                flight.error = exc
-            else:
                 kept = UNKNOWN_TTL if seconds is None else seconds
                 kept = min(max(kept, self._policy.min_dns_ttl), self._policy.max_dns_ttl)
                 self._remember(key, flight.value, current_time() + kept)
-            del self._flights[key]
-            flight.done.set()
+            except Exception as exc:  # noqa: BLE001 - raised by whoever waits, as itself
+                flight.error = exc
+            except BaseException:
+                # Whoever waits in another nursery would wait for ever.
+                flight.error = RuntimeError(_LEFT)
+                raise
+            finally:
+                # The last who waited may have left in the tick of the answer, and another flight may have begun.
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+                flight.done.set()
 
     def _remember(self, key: Hashable, value: Any, expires: float) -> None:
         """Keep an answer, and look at the two oldest whether they are still good for anything."""
@@ -195,14 +223,13 @@ def static(candidates: Iterable[Candidate | EndpointLike]) -> Finder:
     return find
 
 
-def own(function: CandidateSource, policy: OutboundPolicy) -> Finder:
+def own(lookups: Lookups, function: CandidateSource) -> Finder:
     """Return a finder that calls the caller's function, as often as a lookup of unknown ttl would be repeated."""
+    key = ("own", object())
 
     async def find() -> Found:
-        hosts = _hosts(await function())
-        if not hosts:
-            raise OSError("the function that finds candidates found none")
-        return Found(hosts, None, current_time() + min(max(UNKNOWN_TTL, policy.min_dns_ttl), policy.max_dns_ttl))
+        hosts = await lookups.candidates(key, function)
+        return Found(hosts, None, lookups.expiry(key))
 
     return find
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
-from typing import Any, cast, final
+from typing import cast, final
 from weakref import WeakValueDictionary
 
 import trio
 from trio import current_time
+from trio.lowlevel import enable_ki_protection
 
 from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
 from .._endpoint import check_port
 from .._net.names.resolve import check_host
+from .._net.race.plan import check_address_filter
 from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
 from .._text import shown
 from ._destination import Destination
@@ -69,13 +72,11 @@ class Outbound:
 
         def make() -> Finder | None:
             if port is not None:
-                if check_port(port) == 0:
-                    raise ValueError(f"cannot connect to port 0 of {shown(name)}: a port is 1 to 65535")
-                return by_name(self._lookups, check_host(name), port)
+                return by_name(self._lookups, check_host(name), _check_port(port, name))
             if candidates is None:
                 return None
             if callable(candidates):
-                return own(candidates, self._shared.policy)
+                return own(self._lookups, candidates)
             return static(candidates)
 
         return self._get("destination", name, group, policy, make)
@@ -98,7 +99,7 @@ class Outbound:
         if not isinstance(self._lookups.resolver, MailResolver):
             raise TypeError(f"MX records need a resolver with an async method mx(domain), not {self._resolver_shown}")
         return self._get(
-            "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), check_port(port))
+            "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), _check_port(port, domain))
         )
 
     def srv(self, service: str, *, group: str | None = None, policy: OutboundPolicy | None = None) -> Destination:
@@ -129,22 +130,32 @@ class Outbound:
         policy: OutboundPolicy | None,
         make: Callable[[], Finder | None],
     ) -> Destination:
+        _check(name, str, "name")
+        _check(group, (str, type(None)), "group")
+        _check(policy, (OutboundPolicy, type(None)), "policy")
         key = (kind, name)
         destination = self._known.get(key)
         if destination is None:
-            _check(name, str, "name")
-            _check(group, (str, type(None)), "group")
-            _check(policy, (OutboundPolicy, type(None)), "policy")
-            find = make()
-            state = DestinationState(self._shared, name, policy or self._shared.policy, group)
-            destination = Destination(self._waiting, state, find, self._all_states)
-            self._states[key] = state
-            self._known[key] = destination
-            self._waiting.join(state)
-            self._forget()
+            destination = self._add(key, group, policy, make())
+        self._use(key, destination)
+        return destination
+
+    @enable_ki_protection
+    def _add(
+        self, key: tuple[str, str], group: str | None, policy: OutboundPolicy | None, find: Finder | None
+    ) -> Destination:
+        state = DestinationState(self._shared, key[1], policy or self._shared.policy, group)
+        destination = Destination(self._waiting, state, find, self._all_states, partial(self._use, key))
+        self._states[key] = state
+        self._known[key] = destination
+        self._use(key, destination)
+        self._waiting.join(state)
+        self._forget()
+        return destination
+
+    def _use(self, key: tuple[str, str], destination: Destination) -> None:
         self._recent[key] = destination, self._states[key]
         self._recent.move_to_end(key)
-        return destination
 
     def _all_states(self) -> list[DestinationState]:
         return list(self._states.values())
@@ -161,6 +172,12 @@ class Outbound:
                 return
             del self._recent[key]
             self._waiting.leave(state)
+
+
+def _check_port(port: int, name: str) -> int:
+    if check_port(port) == 0:
+        raise ValueError(f"cannot connect to port 0 of {shown(name)}: a port is 1 to 65535")
+    return port
 
 
 def _check(value: object, kind: type | tuple[type, ...], what: str) -> None:
@@ -198,16 +215,18 @@ async def open_outbound(
       ValueError: a source is there twice.
     """
     _check(policy, OutboundPolicy, "policy")
-    given = cast("Iterable[Any]", sources)
-    if isinstance(given, Source) or not all(isinstance(each, Source) for each in given):
+    given: object = sources
+    if not isinstance(given, Sequence) or not all(isinstance(each, Source) for each in cast("Sequence[object]", given)):
         raise TypeError(f"sources must be a sequence of Source, got {shown(sources)}")
     if len(set(sources)) < len(sources):
         raise ValueError(f"a source is there twice in {shown(sources)}")
     if resolver is not None and not isinstance(resolver, Resolver):
         raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
-    for what, value in (("address_filter", address_filter), ("observer", observer)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{what} must be callable or None, got {shown(value)}")
+    if address_filter is not None:
+        check_address_filter(address_filter)
+    if observer is not None and not callable(observer):
+        raise TypeError(f"observer must be callable or None, got {shown(observer)}")
+    _check(random, (Random, type(None)), "random")
     shared = Shared(sources, policy, address_filter, observer, random or Random())  # noqa: S311 - for jitter and draws
     crash: BaseException | None = None
     async with trio.open_nursery() as nursery:

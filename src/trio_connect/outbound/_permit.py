@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import final
 
 from trio import current_time
+from trio.lowlevel import enable_ki_protection
 
 from .. import Source
 from .._net.race.errors import fails_an_attempt
 from .._outbound_values import Candidate
-from ._decisions import Overloaded
+from ._decisions import Overloaded, overloaded_of
 from ._state import Admission, DestinationState
 from ._waiting import Waiting
 
@@ -59,13 +60,17 @@ class PermitOutcome:
         state.tell("succeeded" if counted else "late", before, source=admission.source)
         self._waiting.wake(state)
 
+    def raise_interrupt(self) -> None:
+        self._state.shared.raise_interrupt()
+
     def released(self, cause: str) -> None:
         self._waiting.end(self._state, self._admission, cause)
 
     def raised(self, exc: BaseException) -> None:
         """Take an exception that leaves the block for what it says."""
-        if isinstance(exc, Overloaded):
-            self.overloaded(exc)
+        overloaded = overloaded_of(exc)
+        if overloaded is not None:
+            self.overloaded(overloaded)
         elif fails_an_attempt(exc):
             self.failed(f"{type(exc).__name__}: {exc}")
         else:
@@ -91,6 +96,7 @@ class Permit:
         self.source = source
         self.candidate = outcome.candidate
 
+    @enable_ki_protection
     def failed(self, reason: str = "the caller said so") -> None:
         """Say that the destination does not work. It counts now; leaving the block says no more.
 
@@ -102,7 +108,9 @@ class Permit:
         """
         self._outcome.check_untold()
         self._outcome.failed(reason)
+        self._outcome.raise_interrupt()
 
+    @enable_ki_protection
     def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
         """Say that the peer asked to come back later (429, Retry-After). It is nobody's failure.
 
@@ -114,8 +122,10 @@ class Permit:
 
         Raises:
           RuntimeError: how it went has been said.
-          ValueError: the seconds are not above 0, or not finite.
+          TypeError: the seconds are not a number.
+          ValueError: they are not above 0, or not finite.
         """
         overloaded = Overloaded(seconds, reason)
         self._outcome.check_untold()
         self._outcome.overloaded(overloaded)
+        self._outcome.raise_interrupt()

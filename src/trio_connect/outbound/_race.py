@@ -13,10 +13,9 @@ from typing import Any
 import trio
 
 from .. import ConnectReport, Endpoint, RacePolicy, Source, TcpStream, connectx
-from .._messages import first_leaf
 from .._outbound_values import Candidate
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
-from ._decisions import Overloaded
+from ._decisions import Overloaded, overloaded_of
 
 __all__ = ["Establish", "NotNow", "race_candidates"]
 
@@ -88,10 +87,10 @@ class _Test:
             self.results[stream] = None if self._establish is None else await self._establish(stream)
         except ExceptionGroup as group:
             # A nursery in the establish has wrapped what its task raised.
-            overloaded, others = group.split(Overloaded)
-            if overloaded is None or others is not None:
+            overloaded = overloaded_of(group)
+            if overloaded is None:
                 raise
-            raise first_leaf(overloaded) from None
+            raise overloaded from None
         return stream
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn, final
 import attrs
 import trio
 from trio import current_time
+from trio.lowlevel import enable_ki_protection
 
 from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, now
 from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
@@ -22,7 +23,14 @@ from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
 from .._messages import race_failed
 from .._outbound_values import Candidate
-from ._decisions import DestinationDelayed, DestinationFailed, NotAdmitted, Overloaded, RequeueOne, RetryAt
+from ._decisions import (
+    DestinationDelayed,
+    DestinationFailed,
+    NotAdmitted,
+    Overloaded,
+    RequeueOne,
+    RetryAt,
+)
 from ._race import Establish, NotNow, race_candidates
 from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
@@ -111,6 +119,12 @@ class Run:
             if not candidates:
                 self._fail()
 
+    @enable_ki_protection
+    def tell_overloaded(self, seconds: float, reason: str) -> None:
+        """Take the caller's word that the peer said "not now" to this source."""
+        self.overloaded(Overloaded(seconds, reason).seconds, reason)
+        self._shared.raise_interrupt()
+
     def overloaded(self, seconds: float, reason: str) -> None:
         """Take note that the peer said "not now" to this source."""
         state, source = self._state, self.admission.source
@@ -130,6 +144,9 @@ class Run:
         deadline = self._plan_deadline
         if self._deadline != NO_DEADLINE:
             deadline = min(deadline, self._deadline)
+        if deadline == IMMEDIATE:
+            # One pass is too short for turns, and no address may be tried that has no place.
+            candidates = [each for each in candidates if self.acquire(each)]
         has_limits = deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates)
         return await race_candidates(
             candidates, deadline, policy=state.race_policy, stagger=state.policy.stagger, sources=sources,
@@ -159,6 +176,7 @@ class Run:
         self._waiting.wake(state)
         return self._by_endpoint[peer]
 
+    @enable_ki_protection  # a task of the race calls it
     def acquire(self, candidate: Candidate) -> bool:
         """Take the place of a candidate with limits of its own; True also when it has none."""
         layers = self._state.own_layers(candidate)
@@ -213,8 +231,15 @@ class Run:
             left = [each for each in candidates if each.endpoint.family in families]
             if refusal is not None or not left:
                 continue
+            # Another call may have taken the places that were given back.
+            first = next((index for index, each in enumerate(left) if self.acquire(each)), None)
+            if first is None:
+                self._full = True
+                continue
+            left = left[first:] + left[:first]
             lease = self._state.acquire_from(source, moment)
             if isinstance(lease, Refusal):
+                self._give_back_candidates()
                 self._full = True
                 continue
             self._tried.append(source)

@@ -8,11 +8,14 @@ from random import Random
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import final
 
+from trio.lowlevel import disable_ki_protection
+
 from .._endpoint import Endpoint, Source
 from .._engine.health import Cooldowns, Suspensions
 from .._engine.limits import Limits, Share
 from .._engine.plan import weighted_order
 from .._outbound_values import OutboundPolicy
+from .._text import shown
 from ._events import OutboundEvent, OutboundObserver
 
 __all__ = ["Shared", "SourceState"]
@@ -59,6 +62,7 @@ class Shared:
         self.policy = policy
         self.address_filter = address_filter
         self.observer = observer
+        self._interrupt: BaseException | None = None
         self.random = random
         self.limits = Limits()
         self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
@@ -82,15 +86,36 @@ class Shared:
         try:
             return self._by_source[source]
         except KeyError:
-            raise ValueError(f"{source} is not a source of this outbound") from None
+            raise ValueError(f"{shown(source)} is not a source of this outbound") from None
 
     def tell(self, event: OutboundEvent) -> None:
-        """Tell the observer, unless it has raised before."""
+        """Tell the observer, unless it has raised before.
+
+        What it raises that is no error (Ctrl-C while it runs, `SystemExit`) is kept for `raise_interrupt`: here it
+        would come between the lines of the accounting.
+        """
         observer = self.observer
         if observer is None:
             return
         try:
-            observer(event)
+            _call(observer, event)
         except Exception:  # noqa: BLE001 - a stranger's; logged
             self.observer = None
             _log.exception("the observer of an outbound raised and is dropped: %r", observer)
+        except BaseException as exc:  # noqa: BLE001 - raised later
+            self.observer = None
+            self._interrupt = exc
+
+    def raise_interrupt(self) -> None:
+        """Raise what an observer was interrupted by, where nothing can be lost by it."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                del interrupt
+
+
+@disable_ki_protection  # Ctrl-C must reach an observer that does not return
+def _call(observer: OutboundObserver, event: OutboundEvent) -> None:
+    observer(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from .._engine.limits import Cap, Limits, Pace
+from .._engine.limits import Cap, Pace
 from .._outbound_values import MICROSECONDS
 from ._decisions import milliseconds
 from ._events import AddressState, LimitState, RateState, Snapshot, Suspension
@@ -80,8 +80,8 @@ def _binding(state: DestinationState, moment: float) -> str:
         if refusal is not None:
             refusals.append(refusal.cause)
             continue
-        blocked = Limits.blocked(state.layers_of(source)[0], state, moment)
-        if blocked is None:
+        blocked = state.blocked(source, moment)
+        if not blocked:
             return ""
-        refusals.append(blocked.cap.name if blocked.cap is not None else "a rate")
+        refusals.append(blocked)
     return refusals[0]

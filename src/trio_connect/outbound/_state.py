@@ -102,7 +102,9 @@ class DestinationState:
         if found is self.found:
             return
         self.found = found
-        group = self.given_group or found.group or self.name
+        group = self.given_group
+        if group is None:
+            group = found.group or self.name
         if group != self.group:
             self.group = group
             self._layers.clear()
@@ -181,8 +183,10 @@ class DestinationState:
         """Return what can keep a source from this destination, whatever the family."""
         return ((self, None), (self, source), (source, self.group))
 
-    def plan(self, source: SourceState, families: frozenset[int], now: float) -> list[Candidate]:
-        """Return what to try from a source, in order."""
+    def plan(
+        self, source: SourceState, families: frozenset[int], now: float, *, limited: bool = True
+    ) -> list[Candidate]:
+        """Return what to try from a source, in order: as many as one call may, or all."""
         cooldowns = self.shared.cooldowns
 
         def cooldown(candidate: Candidate) -> float:
@@ -194,7 +198,8 @@ class DestinationState:
                 attrs.evolve(host, candidates=tuple(c for c in host.candidates if c.endpoint.family in families))
                 for host in hosts
             )
-        return make_plan(hosts, now, cooldown, self.policy.max_addresses_per_plan, self.shared.random)
+        limit = self.policy.max_addresses_per_plan if limited else sum(len(host.candidates) for host in hosts)
+        return make_plan(hosts, now, cooldown, limit, self.shared.random)
 
     def _admit_from(self, source: SourceState, now: float, *, connects: bool) -> Admission | Refusal:
         families, refusal = self.usable_families(source, now)
@@ -209,8 +214,12 @@ class DestinationState:
         if self._own_layers:
             outcome = self._first_admissible(plan, now)
             if isinstance(outcome, Refusal):
+                # There may be room at an address for which the plan had no place.
+                outcome = self._first_admissible(self.plan(source, families, now, limited=False), now)
+            if isinstance(outcome, Refusal):
                 return outcome
             plan, first_lease = outcome
+            del plan[self.policy.max_addresses_per_plan :]
         lease = Limits.acquire(layers, self, now)
         ticket = self.circuit.admit(now)
         assert isinstance(lease, Lease), "nothing has happened since it was not blocked"
@@ -230,6 +239,17 @@ class DestinationState:
                 return plan[index:] + plan[:index], outcome
             refusals.append(_blocked(outcome, layers))
         return _joined(refusals)
+
+    def blocked(self, source: SourceState, now: float) -> str:
+        """Return the name of the limit that would refuse a connection from a source; "" when there is not one."""
+        blocked = Limits.blocked(self.layers_of(source)[0], self, now)
+        candidates = [each for host in self.found.hosts for each in host.candidates]
+        if blocked is None and self._own_layers and len(self._own_layers) == len(candidates):
+            own = [Limits.blocked(layers, self, now) for layers in self._own_layers.values()]
+            blocked = None if None in own else own[0]
+        if blocked is None:
+            return ""
+        return blocked.cap.name if blocked.cap is not None else "a rate"
 
     def layers_of(self, source: SourceState) -> tuple[Layers, Layers]:
         """Return the limits of a connection, and those of a permit."""
@@ -301,6 +321,9 @@ class DestinationState:
         """Say whether nothing would be lost if this destination were forgotten."""
         expiry = self.policy.state_expiry
         if self.busy or max(self.used, self.circuit.until) + expiry > now:
+            return False
+        suspensions = self.shared.suspensions
+        if any(suspensions.until((self, source)) > now for source in (None, *self.shared.sources)):
             return False
         used = [*(layers for layers, _ in self._layers.values()), *self._own_layers.values()]
         return all(pace.next_start <= now * MICROSECONDS for layers in used for pace in layers.paces)

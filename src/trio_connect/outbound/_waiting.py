@@ -18,7 +18,7 @@ from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 from .._engine.limits import Cap, Lease, Limits
 from .._engine.turns import Turns
 from .._messages import call_exceeded
-from ._decisions import NotAdmitted, RequeueOne, RetryAt
+from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended
 from ._shared import Shared
 from ._state import Admission, DestinationState, Refusal
 
@@ -31,9 +31,10 @@ __all__ = ["Waiting"]
 class _Waiter:
     """A task in a line."""
 
-    __slots__ = ("admission", "connects", "parked", "refusal", "task")
+    __slots__ = ("admission", "connects", "limit", "parked", "refusal", "task")
 
-    def __init__(self, *, connects: bool) -> None:
+    def __init__(self, limit: float, *, connects: bool) -> None:
+        self.limit = limit
         self.connects = connects
         self.task = current_task()
         self.parked = False
@@ -101,7 +102,7 @@ class Waiting:
 
     async def _wait(self, state: DestinationState, until: float, limit: float, *, connects: bool) -> Admission:
         began = current_time()
-        waiter = _Waiter(connects=connects)
+        waiter = _Waiter(limit, connects=connects)
         self.turns.join(state, waiter)
         self.pump()
         try:
@@ -159,7 +160,17 @@ class Waiting:
             else:
                 self.turns.refused(state, outcome.blockers)
                 state.last_refusal = waiter.refusal = outcome
+                if outcome.kind in (DestinationDelayed, SourceSuspended):
+                    self._refuse_late(state, outcome)
             waiter.wake()
+
+    def _refuse_late(self, state: DestinationState, refusal: Refusal) -> None:
+        """Have those behind the head of a line hear now what comes too late for them, and not when it is their turn."""
+        for each in self.turns.line(state):
+            waiter = cast("_Waiter", each)
+            if waiter.refusal is None and _is_final(refusal, waiter.limit):
+                waiter.refusal = refusal
+                waiter.wake()
 
     def release(self, lease: Lease, cap: Cap | None = None) -> None:
         """Give back places, and let others have them."""
@@ -179,12 +190,14 @@ class Waiting:
             self.turns.wake(state)
         self.pump()
 
-    def join(self, state: DestinationState) -> None:
-        """Have places kept back for a destination that is in use."""
+    def join(self, state: DestinationState) -> bool:
+        """Have places kept back for a destination that is in use. Returns whether that is new."""
         total = self.shared.total
-        if total is not None and not state.is_member:
-            total.join(state)
-            state.is_member = True
+        if total is None or state.is_member:
+            return False
+        total.join(state)
+        state.is_member = True
+        return True
 
     def leave(self, state: DestinationState) -> None:
         """Keep nothing back for a destination that is not in use."""

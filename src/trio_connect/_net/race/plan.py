@@ -75,7 +75,7 @@ def check_race_options(
     if sources != ():
         _check_sources(sources)
     if address_filter is not None:
-        _check_address_filter(address_filter)
+        check_address_filter(address_filter)
     if options is not DEFAULT_OPTIONS:
         check_options(options)
     if observer is not None and not callable(observer):
@@ -92,7 +92,12 @@ def _check_sources(sources: object) -> None:
             raise TypeError(f"sources must be a sequence of Source, got {shown(item)} in it")
 
 
-def _check_address_filter(address_filter: object) -> None:
+def check_address_filter(address_filter: object) -> None:
+    """Refuse what cannot be an address filter.
+
+    Raises:
+      TypeError: it cannot be called, or is async.
+    """
     if not callable(address_filter):
         raise TypeError(f"address_filter must be callable or None, got {shown(address_filter)}")
     if iscoroutinefunction(address_filter) or iscoroutinefunction(type(address_filter).__call__):
