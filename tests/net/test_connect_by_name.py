@@ -397,7 +397,7 @@ async def test_a_resolver_that_does_not_answer_with_an_answer_is_refused(net, an
         (("api.test", 443), {"resolver": {"api.test": V4}}, TypeError),
         (("api.test", 443), {"policy": 3}, TypeError),
         (("api.test", 443), {"establish": 3}, TypeError),
-        (("api.test", 443), {"tls": True}, TypeError),
+        (("api.test", 443), {"nonsense": True}, TypeError),
     ],
     ids=repr,
 )

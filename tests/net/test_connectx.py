@@ -1074,7 +1074,8 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
     async def operation(endpoints: list[tuple[str, int]]) -> TcpStream:
         recorder = Recorder()
         recorders.append(recorder)
-        return await connectx(endpoints, policy=PATIENT, establish=establish, observer=recorder)
+        stream: TcpStream = await connectx(endpoints, policy=PATIENT, establish=establish, observer=recorder)
+        return stream
 
     async def check(_endpoints: object, step: Step) -> None:
         # Exactly one RaceFinished, and it tells the same story as the caller heard.
@@ -1140,7 +1141,10 @@ async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no
     async def operation(endpoints: list[tuple[str, int]]) -> TcpStream:
         recorder = Recorder()
         recorders.append(recorder)
-        return await connectx(endpoints, now() + 1000, policy=PATIENT, establish=establish, observer=recorder)
+        stream: TcpStream = await connectx(
+            endpoints, now() + 1000, policy=PATIENT, establish=establish, observer=recorder
+        )
+        return stream
 
     async def check(_endpoints: object, step: Step) -> None:
         report = recorders.pop().report

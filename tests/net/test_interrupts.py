@@ -133,7 +133,8 @@ def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(
     async def connect(endpoints: list[tuple[str, int]]) -> TcpStream:
         if establish is None:
             return await connectx(endpoints, policy=policy)
-        return await connectx(endpoints, policy=policy, establish=establish)
+        stream: TcpStream = await connectx(endpoints, policy=policy, establish=establish)
+        return stream
 
     followed: list[str] = []
 

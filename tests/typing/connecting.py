@@ -1,7 +1,8 @@
 """What a strict checker infers of connects and their errors."""
 
+import ssl
 from collections.abc import Sequence
-from typing import assert_type
+from typing import Unpack, assert_type
 
 from trio_connect import (
     AddressFilter,
@@ -11,6 +12,7 @@ from trio_connect import (
     NetworkFilter,
     RaceOptions,
     TcpStream,
+    TlsStream,
     connect,
     connectx,
 )
@@ -49,9 +51,36 @@ async def filters(endpoints: Sequence[Endpoint]) -> None:
     chosen: AddressFilter = NetworkFilter.public_only()
     assert_type(chosen(endpoints[0]), bool)
     options = RaceOptions(address_filter=allow)
-    assert_type(await connectx(endpoints, **options), TcpStream)
+    assert_type(await connectx(endpoints, **options), TcpStream | TlsStream)  # there may be tls among them
     assert_type(await connect("api.test", 443, address_filter=chosen), TcpStream)
     await connectx(endpoints, address_filter=allow_later)  # type: ignore[arg-type]
+
+
+async def greeting_over_tls(stream: TlsStream) -> bytes:
+    return await stream.receive_until(b"\r\n", 1_000)
+
+
+async def check_over_tls(stream: TlsStream) -> None:
+    await stream.receive_until(b"\r\n", 1_000)
+
+
+async def results_over_tls(endpoints: Sequence[Endpoint], context: ssl.SSLContext) -> None:
+    assert_type(await connectx(endpoints, tls=True), TlsStream)
+    assert_type(await connectx(endpoints, tls=context, server_hostname="api.test"), TlsStream)
+    assert_type(await connectx(endpoints, tls=context, establish=greeting_over_tls), bytes)
+    assert_type(await connectx(endpoints, tls=context, establish=check_over_tls), TlsStream)
+    assert_type(await connect("api.test", 443, tls=True), TlsStream)
+    assert_type(await connect("api.test", 443, tls=context, establish=greeting_over_tls), bytes)
+    assert_type(await connect("api.test", 443, tls=context, establish=check_over_tls), TlsStream)
+    stream = await connect("api.test", 443, tls=True)
+    assert_type(stream.tcp, TcpStream)
+    assert_type(stream.alpn, str | None)
+    tcp = await connect("api.test", 25)
+    assert_type(await tcp.start_tls(context), TlsStream)
+
+
+async def passed_on(endpoints: Sequence[Endpoint], **options: Unpack[RaceOptions]) -> TcpStream | TlsStream:
+    return await connectx(endpoints, **options)
 
 
 async def errors(endpoints: Sequence[Endpoint]) -> None:

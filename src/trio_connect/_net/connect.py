@@ -34,12 +34,16 @@ from .names.system_files import policy_table
 from .race.candidates import Offers, Refusals, pair_up
 from .race.driver import run_race
 from .race.errors import out_of_the_group
-from .race.plan import RaceOptions, RacePlan, check_fast_open, check_race_options
+from .race.establishing import over_tls
+from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired, within
-from .streams.tcp_stream import TcpStream
+from .streams.tcp_stream import TcpStream, TlsStream
 
 if TYPE_CHECKING:
+    import ssl
+    from typing import Literal
+
     from .._filter import AddressFilter
     from .reports import Pair
 
@@ -169,7 +173,9 @@ async def connect(
     *,
     resolver: Resolver | None = None,
     establish: None = None,
-    **options: Unpack[RaceOptions],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
 ) -> TcpStream: ...
 
 
@@ -181,7 +187,9 @@ async def connect(
     *,
     resolver: Resolver | None = None,
     establish: Callable[[TcpStream], Awaitable[None]],
-    **options: Unpack[RaceOptions],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
 ) -> TcpStream: ...
 
 
@@ -193,6 +201,86 @@ async def connect(
     *,
     resolver: Resolver | None = None,
     establish: Callable[[TcpStream], Awaitable[T]],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> T: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: None = None,
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> TlsStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: Callable[[TlsStream], Awaitable[None]],
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> TlsStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: Callable[[TlsStream], Awaitable[T]],
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> T: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: None = None,
+    **options: Unpack[RaceOptions],
+) -> TcpStream | TlsStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: Callable[[Any], Awaitable[None]],
+    **options: Unpack[RaceOptions],
+) -> TcpStream | TlsStream: ...
+
+
+@overload
+async def connect(
+    host: str,
+    port: int,
+    deadline: int = -1,
+    *,
+    resolver: Resolver | None = None,
+    establish: Callable[[Any], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
 
@@ -208,7 +296,9 @@ async def connect(
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
-    establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
+    tls: ssl.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    establish: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> Any:
     """Connect to a name: look its addresses up, race them, return the first connection.
 
@@ -227,19 +317,24 @@ async def connect(
         is spelled; see `connectx`.
       observer: called with each `TraceEvent` as it happens.
       options: set on each socket before it connects.
+      tls: connect over TLS, see `connectx`.
+      server_hostname: the name that the server has to prove, in place of `host`; whatever it resolves to, the name that
+        is verified stays the one that is given here.
       establish: the caller's own test of a connection, see `connectx`.
 
     Returns:
-      The winner's stream, its `report` complete; with `establish` what that returned, if not None.
+      The winner's stream, its `report` complete, with `tls` a `TlsStream`; with `establish` what that returned, if not
+      None.
 
     Raises:
       ResolveFailed: the name has no address that could be tried; `report` has the lookups, the text names each.
       ConnectFailed: every attempt failed, or `address_filter` allowed nothing (errno EACCES), see `connectx`.
         (`ResolveFailed` is one too.)
       DeadlineExceeded: the deadline came first; `report` has what was done by then.
-      TypeError: an argument has the wrong type, `establish` is not async, or `address_filter` is.
+      TypeError: an argument has the wrong type, `establish` is not async, `address_filter` is, or there is a
+        `server_hostname` and no `tls`.
       ValueError: the host is no possible name, the port is out of range, the options ask for `fast_open` for a name
-        without an `establish`, or the deadline is below -1.
+        without an `establish` or `tls`, the context is for servers, or the deadline is below -1.
 
     See RFC 8305.
     """
@@ -253,6 +348,10 @@ async def connect(
     until = to_seconds(deadline)
     check_race_options(policy, sources, address_filter, observer, options, establish)
     check_resolver(resolver)
+    if tls is not None or server_hostname is not None:
+        # A numeric host may be spelled as no certificate spells it: there the address is verified.
+        name = host if server_hostname is None and literal is None else server_hostname
+        establish = over_tls(tls, name, establish)
     if literal is not None:
         return await connectx(
             (literal,), deadline, policy=policy, sources=sources, address_filter=address_filter, observer=observer,

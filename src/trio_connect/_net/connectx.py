@@ -18,12 +18,16 @@ from .._policy import DEFAULT_POLICY, RacePolicy
 from .attempt import PENDING, Attempt
 from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
-from .race.plan import RaceOptions, RacePlan, check_fast_open, check_race_options
+from .race.establishing import over_tls
+from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, check_establish, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired
-from .streams.tcp_stream import TcpStream
+from .streams.tcp_stream import TcpStream, TlsStream
 
 if TYPE_CHECKING:
+    import ssl
+    from typing import Literal
+
     from .._endpoint import EndpointLike, Source
     from .._filter import AddressFilter
     from .._trace import Observer
@@ -37,7 +41,9 @@ async def connectx(
     deadline: int = -1,
     *,
     establish: None = None,
-    **options: Unpack[RaceOptions],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
 ) -> TcpStream: ...
 
 
@@ -47,7 +53,9 @@ async def connectx(
     deadline: int = -1,
     *,
     establish: Callable[[TcpStream], Awaitable[None]],
-    **options: Unpack[RaceOptions],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
 ) -> TcpStream: ...
 
 
@@ -57,6 +65,74 @@ async def connectx(
     deadline: int = -1,
     *,
     establish: Callable[[TcpStream], Awaitable[T]],
+    tls: None = None,
+    server_hostname: None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> T: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: None = None,
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> TlsStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: Callable[[TlsStream], Awaitable[None]],
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> TlsStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: Callable[[TlsStream], Awaitable[T]],
+    tls: ssl.SSLContext | Literal[True],
+    server_hostname: str | None = None,
+    **options: Unpack[TcpRaceOptions],
+) -> T: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: None = None,
+    **options: Unpack[RaceOptions],
+) -> TcpStream | TlsStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: Callable[[Any], Awaitable[None]],
+    **options: Unpack[RaceOptions],
+) -> TcpStream | TlsStream: ...
+
+
+@overload
+async def connectx(
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    deadline: int = -1,
+    *,
+    establish: Callable[[Any], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
 
@@ -71,7 +147,9 @@ async def connectx(
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
-    establish: Callable[[TcpStream], Awaitable[Any]] | None = None,
+    tls: ssl.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    establish: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> Any:
     """Connect to one peer over whichever of its endpoints works, in the least time.
 
@@ -94,27 +172,37 @@ async def connectx(
       options: set on each socket before it connects. With `multipath` the best endpoint gets one more attempt, over
         plain TCP, at the end of the list: some networks drop what asks for MPTCP, and the kernel takes three seconds
         to give up.
-      establish: the caller's own test of a connection, such as a TLS handshake or a greeting; the race is won when it
-        returns. What it returns is the result of this call, so it should hold the stream: nobody else will close
-        it. None says that the connection is good, and the result is the stream. It fails its attempt, and the race
-        goes on, by raising `OSError`, `trio.BrokenResourceError`, `trio.TooSlowError`, `ssl.SSLError`,
+      tls: connect over TLS, with this context; True for ``ssl.create_default_context()``, made once. The race is won
+        when the handshake is done, so that an address whose TLS does not work loses to the next. Its ALPN protocols
+        are offered.
+      server_hostname: the name that the server has to prove; None for the address of each attempt.
+      establish: the caller's own test of a connection, such as a greeting; with `tls` it gets the `TlsStream`. The race
+        is won when it returns. What it returns is the result of this call, so it should hold the stream: nobody else
+        will close it. None says that the connection is good, and the result is the stream. It fails its attempt, and
+        the race goes on, by raising `OSError`, `trio.BrokenResourceError`, `trio.TooSlowError`, `ssl.SSLError`,
         `EstablishFailed`, or a group of nothing but these. Anything else ends the race and is raised from here.
 
     Returns:
-      The winner's stream, its `report` complete; with `establish` what that returned, if not None.
+      The winner's stream, its `report` complete, with `tls` a `TlsStream`; with `establish` what that returned, if not
+      None.
 
     Raises:
       ConnectFailed: every attempt failed. An `OSError` with the errno that they agree on, or of the one that came
         furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these. With errno
         EACCES: `address_filter` allowed nothing.
       DeadlineExceeded: the deadline came first; `report` has what was tried.
-      TypeError: an argument has the wrong type, `establish` is not async, or `address_filter` is.
+      TypeError: an argument has the wrong type, `establish` is not async, `address_filter` is, or there is a
+        `server_hostname` and no `tls`.
       ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
-        be several and no `establish`, or the deadline is below -1.
+        be several and no `establish` or `tls`, the context is for servers, or the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
     until = to_seconds(deadline)
+    if tls is not None or server_hostname is not None:
+        if establish is not None:
+            check_establish(establish)
+        establish = over_tls(tls, server_hostname, establish)
     plain = observer is None and establish is None
     if (
         not plain

@@ -17,7 +17,7 @@ from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_late
 from .._net.connectx import connectx
 from .._net.listeners.socket_listener import check_backlog
-from .._net.race.plan import RaceOptions
+from .._net.race.plan import TcpRaceOptions
 from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
 from .._text import shown
@@ -163,7 +163,7 @@ class SocketQueue(IOQueue):
         self,
         endpoints: Sequence[Endpoint] | AsyncIterable[EndpointLike],
         deadline: int,
-        options: RaceOptions,
+        options: TcpRaceOptions,
         data: object,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
@@ -173,7 +173,7 @@ class SocketQueue(IOQueue):
         return self._scheduler.submit("connectx", self, lane, work, target, data)
 
     async def _connectx(
-        self, endpoints: Any, deadline: int, options: RaceOptions, operation: Operation
+        self, endpoints: Any, deadline: int, options: TcpRaceOptions, operation: Operation
     ) -> Connected | None:
         stream = None
         try:

@@ -15,7 +15,7 @@ from .._check import check_int, check_size
 from .._deadline import NO_DEADLINE, check_deadline, to_seconds
 from .._endpoint import EndpointLike
 from .._net.race.candidates import checked, pair_up
-from .._net.race.plan import RaceOptions, check_fast_open, check_race_options
+from .._net.race.plan import TcpRaceOptions, check_fast_open, check_race_options
 from .._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from .._policy import DEFAULT_POLICY
 from .._text import shown
@@ -142,7 +142,7 @@ class QueueSet:
         deadline: int = -1,
         *,
         data: object = None,
-        **options: Unpack[RaceOptions],
+        **options: Unpack[TcpRaceOptions],
     ) -> QToken[Connected]:
         """Submit a race of connects to one peer, as `trio_connect.connectx` runs it: one token for all of it.
 
@@ -170,7 +170,7 @@ class QueueSet:
             options.get("options", DEFAULT_OPTIONS),
             None,
         )
-        unknown = options.keys() - RaceOptions.__annotations__.keys()
+        unknown = options.keys() - TcpRaceOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"connectx() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
         if not isinstance(endpoints, AsyncIterable):

@@ -7,23 +7,21 @@ each is closed exactly once.
 from __future__ import annotations
 
 import logging
-from inspect import isawaitable, iscoroutine
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
-from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ..._messages import reason_of
-from ..._text import shown
 from ..attempt import PENDING, Attempt
 from ..streams.tcp_stream import TcpStream
 from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
+from .establishing import call_establish
 from .mailbox import Connected, Established, Fact, Failed, Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from ..._endpoint import Endpoint
     from .plan import Establish
@@ -171,34 +169,9 @@ async def run_attempt(
                     return
                 running.connected = True
             if establish is not None:
-                mailbox.tell(Established(running.id, await _establish(establish, running.open_stream())))
+                mailbox.tell(Established(running.id, await call_establish(establish, running.open_stream())))
         except BaseException as exc:  # noqa: BLE001 - told to the driver, to be raised outside of the nursery
             _tell_error(running, without_cancellation(exc), mailbox)
-
-
-@enable_ki_protection  # Ctrl-C must not come between the call and its await; what the caller gave us is not protected
-async def _establish(establish: Establish, stream: TcpStream) -> Any:
-    """Run the caller's establish: what it returned, or the stream where that was None."""
-    awaitable = _call(establish, stream)
-    if not isawaitable(awaitable):
-        raise TypeError(f"establish must be an async function, got {shown(establish)}, which returned {awaitable!r}")
-    try:
-        value = await _wait_for(awaitable)
-    finally:
-        # An interrupt before its first step leaves a coroutine that nobody awaits; one that has ended stays as it is.
-        if iscoroutine(awaitable):
-            awaitable.close()
-    return stream if value is None else value
-
-
-@disable_ki_protection
-def _call(establish: Establish, stream: TcpStream) -> Awaitable[Any]:
-    return establish(stream)
-
-
-@disable_ki_protection
-async def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _tell_error(running: RunningAttempt, exc: BaseException, mailbox: Mailbox) -> None:

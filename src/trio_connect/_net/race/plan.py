@@ -15,6 +15,9 @@ from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from ..._text import shown
 
 if TYPE_CHECKING:
+    import ssl
+    from typing import Literal
+
     from ..._filter import AddressFilter
     from ..._trace import Observer
     from ..streams.tcp_stream import TcpStream
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
 
 
-class RaceOptions(TypedDict, total=False):
-    """The keyword arguments that `connectx`, `connect` and what is built on them have in common."""
+class TcpRaceOptions(TypedDict, total=False):
+    """The keyword arguments of every race, whatever comes of it."""
 
     policy: RacePolicy
     """How the race is run."""
@@ -35,6 +38,15 @@ class RaceOptions(TypedDict, total=False):
     """Called with each `TraceEvent`."""
     options: SocketOptions
     """What to set on each socket before it connects."""
+
+
+class RaceOptions(TcpRaceOptions, total=False):
+    """The keyword arguments that `connectx`, `connect` and what is built on them have in common."""
+
+    tls: ssl.SSLContext | Literal[True] | None
+    """Connect over TLS, with this context; True verifies by the authorities that the system trusts."""
+    server_hostname: str | None
+    """The name to verify in place of the host, or of each address where there is no host."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +92,13 @@ def check_race_options(
         check_options(options)
     if observer is not None and not callable(observer):
         raise TypeError(f"observer must be callable or None, got {shown(observer)}")
-    if establish is not None and not callable(establish):
+    if establish is not None:
+        check_establish(establish)
+
+
+def check_establish(establish: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(establish):
         raise TypeError(f"establish must be callable or None, got {shown(establish)}")
 
 

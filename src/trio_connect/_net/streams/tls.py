@@ -373,14 +373,28 @@ def check_server_hostname(server_hostname: object) -> None:
 
     Raises:
       TypeError: it is not a str.
-      ValueError: it is empty.
+      ValueError: it is empty, begins with a dot, or has a NUL in it.
     """
     if server_hostname is None:
         return
     if not isinstance(server_hostname, str):
         raise TypeError(f"server_hostname must be a str or None, got {shown(server_hostname)}")
-    if not server_hostname.removesuffix("."):
+    if not server_hostname.removesuffix(".") or server_hostname.startswith(".") or "\0" in server_hostname:
         raise ValueError(f"server_hostname must be a host name or an address, got {shown(server_hostname)}")
+
+
+def check_client(context: object, server_hostname: object) -> None:
+    """Refuse, before anything is connected, what no client can do a handshake with.
+
+    Raises:
+      TypeError: an argument has the wrong type.
+      ValueError: the name is impossible, or the context is for servers.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"tls must be True, an ssl.SSLContext or None, got {shown(context)}")
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(f"tls must be a context for clients, got one for servers: {shown(context)}")
+    check_server_hostname(server_hostname)
 
 
 @cache
