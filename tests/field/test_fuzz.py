@@ -309,6 +309,18 @@ def of_streams(stream: TcpStream | UnixStream, listener: TcpListener | UnixListe
     if isinstance(stream, UnixStream):
         found["send_fd"] = target(stream.send_fd, 0, now() + 500)
         found["receive_fd"] = target(stream.receive_fd, now() + 500)
+    if isinstance(listener, TcpListener):
+
+        async def start_tls(**given: Any) -> object:
+            """Do so on a connection of its own, which a handshake that fails closes."""
+            async with await tcp_connect(listener.endpoint, now() + 500) as fresh:
+                return await fresh.start_tls(**given)
+
+        context = ssl.create_default_context()
+        found["start_tls"] = Target(
+            start_tls,
+            {"context": context, "deadline": now() + 500, "server_hostname": "name.test", "server_side": False},
+        )
     return found
 
 
@@ -488,9 +500,14 @@ def check_counts(counts: Counter[str], cases: int) -> None:
 
 async def test_field_29_every_public_callable_is_fuzzed(autojump_clock: trio.testing.MockClock) -> None:
     """No function of the library's, of the libdill layer or of a stream is left out."""
-    async with pair("unix") as (near, _), listening("unix") as listener, queues.open_queue_set() as qs:
+    async with (
+        pair("unix") as (near, _),
+        listening("unix") as listener,
+        listening("tcp") as other,
+        queues.open_queue_set() as qs,
+    ):
         fuzzed = {*of_values(), *of_connects(""), *of_queues(qs, ""), *of_the_virtual_network()}
-        streams = {*of_streams(near, listener)}
+        streams = {*of_streams(near, listener), *of_streams(near, other)}
         for name in vars(trio_connect)["__all__"]:
             if inspect.isfunction(getattr(trio_connect, name)) and name != "now":
                 assert name in fuzzed

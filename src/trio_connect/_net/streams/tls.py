@@ -334,6 +334,8 @@ def _prepare(
 ) -> tuple[TlsTransport, trio.SSLStream[trio.abc.Stream], ssl.MemoryBIO]:
     check_context(context)
     check_server_hostname(server_hostname)
+    if not isinstance(server_side, bool):
+        raise TypeError(f"server_side must be a bool, got {shown(server_side)}")
     if server_side and server_hostname is not None:
         raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
     # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
