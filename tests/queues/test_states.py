@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from trio_connect.queues._states import EVENTS, SUBMIT, Event, Kind, State, Submission, complaint
+from trio_connect.queues._states import EVENTS, SUBMIT, Event, Kind, State, Submission, refusal_text
 
 KINDS = get_args(Kind)
 STATES = get_args(State)
@@ -89,5 +89,5 @@ def test_every_refusal_has_its_words(kind):
     for state, row in SUBMIT[kind].items():
         for submission, outcome in row.items():
             if isinstance(outcome, int):
-                text = complaint(kind, state, submission, outcome)
+                text = refusal_text(kind, state, submission, outcome)
                 assert text.startswith(f"{submission} on a {kind} queue that is {state}: ")

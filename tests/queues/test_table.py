@@ -54,39 +54,39 @@ def test_pending_counts_what_has_not_completed():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "flaw"),
+    ("tokens", "rejection"),
     [
         ((), "empty"),
         (("a", "a"), "duplicate"),
         (("x", "x"), "duplicate"),
         (("x",), "unknown"),
-        (("held", "x"), "unknown"),
+        (("reserved", "x"), "unknown"),
         (("done", "x"), "unknown"),
-        (("held",), "held"),
-        (("a", "held", "done"), "held"),
+        (("reserved",), "reserved"),
+        (("a", "reserved", "done"), "reserved"),
         (("a", "done"), None),
         (("a",), None),
     ],
 )
-def test_every_token_is_looked_at_first(tokens, flaw):
-    t = table("a", "held", "done")
+def test_every_token_is_looked_at_first(tokens, rejection):
+    t = table("a", "reserved", "done")
     t.complete("done")
-    t.hold(["held"], "somebody")
-    assert t.flaw(tokens) == flaw
+    t.reserve(["reserved"], "somebody")
+    assert t.rejection(tokens) == rejection
 
 
 def test_a_claimed_token_is_unknown():
     t = table("a")
     t.complete("a")
-    t.hold(["a"], "me")
+    t.reserve(["a"], "me")
     t.claim("a")
-    assert t.flaw(["a"]) == "unknown"
-    assert not t.let_go(["a"])
+    assert t.rejection(["a"]) == "unknown"
+    assert not t.release(["a"])
 
 
 def test_a_completion_names_the_holder_and_is_kept_for_him():
     t = table("a", "b")
-    t.hold(["a"], "me")
+    t.reserve(["a"], "me")
     assert t.complete("a") == "me"
     assert t.complete("b") is None
     assert taken(t) == ["b"]
@@ -97,9 +97,9 @@ def test_holding_a_completed_token_takes_it_away_from_the_others():
     t = table("a", "b")
     t.complete("a")
     t.complete("b")
-    t.hold(["a"], "me")
+    t.reserve(["a"], "me")
     assert taken(t) == ["b"]
-    assert t.let_go(["a"])
+    assert t.release(["a"])
     assert taken(t) == ["a"]
 
 
@@ -107,25 +107,25 @@ def test_what_is_let_go_stands_where_it_stood():
     t = table("a", "b", "c", "d")
     for token in "abcd":
         t.complete(token)
-    t.hold(["c", "a"], "me")
-    assert t.let_go(["c", "a"])
+    t.reserve(["c", "a"], "me")
+    assert t.release(["c", "a"])
     assert taken(t) == ["a", "b", "c", "d"]
 
 
 def test_letting_go_of_the_newest_keeps_the_order_too():
     t = table("a", "b", "c")
     t.complete("a")
-    t.hold(["b", "c"], "me")
+    t.reserve(["b", "c"], "me")
     t.complete("b")
     t.complete("c")
-    assert t.let_go(["b", "c"])
+    assert t.release(["b", "c"])
     assert taken(t) == ["a", "b", "c"]
 
 
 def test_letting_go_of_what_is_pending_frees_no_result():
     t = table("a")
-    t.hold(["a"], "me")
-    assert not t.let_go(["a"])
+    t.reserve(["a"], "me")
+    assert not t.release(["a"])
     assert t.complete("a") is None
 
 
@@ -170,25 +170,25 @@ class AgainstAModel(RuleBasedStateMachine):
             self.finished.append(token)
 
     @rule(target=holders, wanted=st.lists(tokens, max_size=4))
-    def hold(self, wanted):
+    def reserve(self, wanted):
         unknown = [token for token in wanted if token not in self.unclaimed]
         expected = (
             "empty" if not wanted else
             "duplicate" if len(set(wanted)) < len(wanted) else
             "unknown" if unknown else
-            "held" if any(token in self.held for token in wanted) else
+            "reserved" if any(token in self.held for token in wanted) else
             None
         )  # fmt: skip
-        assert self.table.flaw(wanted) == expected
+        assert self.table.rejection(wanted) == expected
         if expected is not None:
             return ()
         holder = object()
-        self.table.hold(wanted, holder)
+        self.table.reserve(wanted, holder)
         self.held.update(dict.fromkeys(wanted, holder))
         return tuple(wanted)
 
     @rule(wanted=consumes(holders), claim=st.booleans())
-    def let_go(self, wanted, claim):
+    def release(self, wanted, claim):
         done = [token for token in self.finished if token in wanted]
         assert self.table.oldest(wanted) == (done[0] if done else None)
         if done and claim:
@@ -197,7 +197,7 @@ class AgainstAModel(RuleBasedStateMachine):
             self.finished.remove(done.pop(0))
         for token in wanted:
             self.held.pop(token, None)
-        assert self.table.let_go(wanted) == bool(done)
+        assert self.table.release(wanted) == bool(done)
 
     @rule(most=st.integers(1, 4))
     def take(self, most):

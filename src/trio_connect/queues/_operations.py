@@ -23,7 +23,7 @@ Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
 class Operation(Entry):
     """What the set knows of one operation."""
 
-    lane: Lane | None = None
+    fifo: FifoRunner | None = None
     cancelled: bool = False
     result: AnyResult | None = None
     _scope: trio.CancelScope | None = None
@@ -44,7 +44,7 @@ class Operation(Entry):
 
 
 class Runner(Protocol):
-    """What a lane asks of the set."""
+    """What a `FifoRunner` asks of the set."""
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None: ...
 
@@ -54,17 +54,17 @@ class Runner(Protocol):
 
 
 @final
-class Lane:
+class FifoRunner:
     """Runs the operations of one direction of a queue one after the other, in the order of submission."""
 
-    __slots__ = ("_current", "_runner", "_settled", "_waiting")
+    __slots__ = ("_current", "_drained", "_runner", "_waiting")
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._current: Operation | None = None
-        # A deque is as large as all the rest of a queue, and most lanes never have two operations.
+        # A deque is as large as all the rest of a queue, and most runners never have two operations.
         self._waiting: deque[tuple[AnyToken, Operation, Work]] | None = None
-        self._settled: trio.Event | None = None
+        self._drained: trio.Event | None = None
 
     @property
     def busy(self) -> bool:
@@ -96,11 +96,11 @@ class Lane:
             for _, operation, _ in self._waiting or ():
                 operation.cancel()
 
-    async def settled(self) -> None:
+    async def drained(self) -> None:
         """Wait until no operation is here."""
         if self._current is not None:
-            self._settled = self._settled or trio.Event()
-            await self._settled.wait()
+            self._drained = self._drained or trio.Event()
+            await self._drained.wait()
 
     async def _serve(self, token: AnyToken, operation: Operation, work: Work) -> None:
         try:
@@ -114,5 +114,5 @@ class Lane:
                     await self._runner.run(token, operation, work)
         finally:
             self._current = None
-            if self._settled is not None:
-                self._settled.set()
+            if self._drained is not None:
+                self._drained.set()

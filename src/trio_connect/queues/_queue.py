@@ -23,9 +23,9 @@ from .._net.sockets.unix_path import UnixPath
 from .._text import shown
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken
-from ._operations import Lane, Operation
+from ._operations import FifoRunner, Operation
 from ._scheduler import Scheduler
-from ._states import EVENTS, SUBMIT, Event, State, Submission, complaint
+from ._states import EVENTS, SUBMIT, Event, State, Submission, refusal_text
 from ._stream_transports import TcpTransport
 from ._transport import StreamTransport, Transport, show
 from ._values import Address, Closed, Connected, Popped, Pushed
@@ -44,9 +44,9 @@ class SocketQueue(IOQueue):
         self._scheduler = scheduler
         self._transport = transport
         self._state: State = state
-        self._control: Lane | None = None
-        self._receiving: Lane | None = None
-        self._sending: Lane | None = None
+        self._control: FifoRunner | None = None
+        self._receiving: FifoRunner | None = None
+        self._sending: FifoRunner | None = None
         self._closed: trio.Event | None = None
 
     # ------------------------------------------------------------------ who and how
@@ -74,7 +74,7 @@ class SocketQueue(IOQueue):
         self._scheduler.check_open()
         outcome = SUBMIT[self._transport.kind][self._state][submission]
         if isinstance(outcome, int):
-            raise OSError(outcome, complaint(self._transport.kind, self._state, submission, outcome))
+            raise OSError(outcome, refusal_text(self._transport.kind, self._state, submission, outcome))
         return outcome
 
     def _happened(self, event: Event) -> None:
@@ -123,8 +123,8 @@ class SocketQueue(IOQueue):
     def accept(self) -> QToken[Accepted]:
         self._check("accept")
         self._scheduler.check_room("accept")
-        lane = self._receiving = self._receiving or Lane(self._scheduler)
-        return self._scheduler.submit("accept", self, lane, self._accept)
+        fifo = self._receiving = self._receiving or FifoRunner(self._scheduler)
+        return self._scheduler.submit("accept", self, fifo, self._accept)
 
     async def _accept(self, operation: Operation) -> Accepted | None:
         with operation.scope():
@@ -143,11 +143,11 @@ class SocketQueue(IOQueue):
         until = to_seconds(deadline)
         state = self._check("connect")
         if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
-            raise OSError(errno.EBUSY, complaint("datagram", self._state, "connect", errno.EBUSY))
+            raise OSError(errno.EBUSY, refusal_text("datagram", self._state, "connect", errno.EBUSY))
         self._scheduler.check_room("connect")
         self._state = state
-        lane = self._control = self._control or Lane(self._scheduler)
-        return self._scheduler.submit("connect", self, lane, partial(self._connect, target, until), target, data)
+        fifo = self._control = self._control or FifoRunner(self._scheduler)
+        return self._scheduler.submit("connect", self, fifo, partial(self._connect, target, until), target, data)
 
     async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
         connected = False
@@ -167,10 +167,10 @@ class SocketQueue(IOQueue):
         data: object,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
-        self._control = lane = Lane(self._scheduler)
+        self._control = fifo = FifoRunner(self._scheduler)
         target = () if isinstance(endpoints, AsyncIterable) else tuple(endpoints)
         work = partial(self._connectx, endpoints, deadline, options)
-        return self._scheduler.submit("connectx", self, lane, work, target, data)
+        return self._scheduler.submit("connectx", self, fifo, work, target, data)
 
     async def _connectx(
         self, endpoints: Any, deadline: int, options: TcpRaceOptions, operation: Operation
@@ -200,8 +200,8 @@ class SocketQueue(IOQueue):
             raise OSError(errno.EINVAL, "push: there is nothing to send; the end of a stream is sent by close")
         self._check("push")
         self._scheduler.check_room("push")
-        lane = self._sending = self._sending or Lane(self._scheduler)
-        return self._scheduler.submit("push", self, lane, partial(self._push, view))
+        fifo = self._sending = self._sending or FifoRunner(self._scheduler)
+        return self._scheduler.submit("push", self, fifo, partial(self._push, view))
 
     async def _push(self, view: memoryview, operation: Operation) -> Pushed | None:
         with view, operation.scope():
@@ -219,8 +219,8 @@ class SocketQueue(IOQueue):
         transport.open_for(endpoint)
         self._scheduler.closers.add(self._dispose)
         self._state = state
-        lane = self._sending = self._sending or Lane(self._scheduler)
-        return self._scheduler.submit("push_to", self, lane, partial(self._push_to, view, endpoint), endpoint)
+        fifo = self._sending = self._sending or FifoRunner(self._scheduler)
+        return self._scheduler.submit("push_to", self, fifo, partial(self._push_to, view, endpoint), endpoint)
 
     async def _push_to(self, view: memoryview, endpoint: Endpoint, operation: Operation) -> Pushed | None:
         with view, operation.scope():
@@ -234,8 +234,8 @@ class SocketQueue(IOQueue):
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {shown(size)}")
         self._check("pop")
         self._scheduler.check_room("pop")
-        lane = self._receiving = self._receiving or Lane(self._scheduler)
-        return self._scheduler.submit("pop", self, lane, partial(self._pop, most))
+        fifo = self._receiving = self._receiving or FifoRunner(self._scheduler)
+        return self._scheduler.submit("pop", self, fifo, partial(self._pop, most))
 
     async def _pop(self, size: int, operation: Operation) -> Popped | None:
         with operation.scope():
@@ -251,8 +251,8 @@ class SocketQueue(IOQueue):
         self._scheduler.closers.add(self._dispose)
         token = self._scheduler.submit("close", self, None, self._close)
         # Here, not by the task that closes: what is pending now must not complete before that has its first turn.
-        for lane in self._lanes():
-            lane.cancel()
+        for fifo in self._fifos():
+            fifo.cancel()
         return token
 
     async def _close(self, _operation: Operation) -> Closed:
@@ -273,15 +273,15 @@ class SocketQueue(IOQueue):
         await checkpoint()
 
     async def _shut(self) -> None:
-        lanes = self._lanes()
-        for lane in lanes:
-            lane.cancel()
-        for lane in lanes:
-            await lane.settled()
+        fifos = self._fifos()
+        for fifo in fifos:
+            fifo.cancel()
+        for fifo in fifos:
+            await fifo.drained()
         await self._dispose()
 
-    def _lanes(self) -> list[Lane]:
-        return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
+    def _fifos(self) -> list[FifoRunner]:
+        return [fifo for fifo in (self._control, self._receiving, self._sending) if fifo is not None]
 
     async def _dispose(self) -> None:
         """Close what is open; no operation runs any more."""
@@ -301,8 +301,8 @@ def _late_connect(target: Any, until: float) -> OSError:
     return call_late(f"connect to {show(target)}", current_time() - until)
 
 
-def _busy(lane: Lane | None) -> bool:
-    return lane is not None and lane.busy
+def _busy(fifo: FifoRunner | None) -> bool:
+    return fifo is not None and fifo.busy
 
 
 def _view(data: Buffer) -> memoryview:

@@ -21,12 +21,12 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from .._messages import call_exceeded, call_late
 from .._net.sockets.waiting import one_pass
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
-from ._operations import AnyResult, AnyToken, Lane, Operation, Work
-from ._table import Flaw, TokenTable
+from ._operations import AnyResult, AnyToken, FifoRunner, Operation, Work
+from ._table import Rejection, TokenTable
 from ._values import Completion, Op
-from ._waiters import Applicant, Reaper, Waiter
+from ._waiters import Reaper, RoomWaiter, Waiter
 
-_FLAWS: Final[dict[Flaw, str]] = {
+_REJECTIONS: Final[dict[Rejection, str]] = {
     "empty": "there is no token to wait for",
     "duplicate": "a token is named twice",
 }
@@ -51,7 +51,7 @@ class Scheduler:
         self._last_id = 0
         self._reapers: deque[Reaper] = deque()
         self._promised = 0
-        self._applicants: deque[Applicant] = deque()
+        self._room_waiters: deque[RoomWaiter] = deque()
         self._named: set[Waiter] = set()
 
     # ------------------------------------------------------------------ submitting
@@ -90,26 +90,26 @@ class Scheduler:
             )
 
     def submit(
-        self, op: Op, queue: IOQueue, lane: Lane | None, work: Work, target: Target = None, data: Any = None
+        self, op: Op, queue: IOQueue, fifo: FifoRunner | None, work: Work, target: Target = None, data: Any = None
     ) -> AnyToken:
         """Take in an operation for which all checks have passed; it starts when this task next waits.
 
         Args:
           op: its name.
           queue: where it was submitted.
-          lane: whose operations it waits for; None to start alone, and not to be cancelled.
+          fifo: whose operations it waits for; None to start alone, and not to be cancelled.
           work: does it.
           target: for the token, what was submitted to.
           data: for the token, the caller's own.
         """
         self._last_id += 1
         token: AnyToken = QToken(self._last_id, op, queue, current_time(), self, target, data)
-        operation = Operation(0, None, lane)
+        operation = Operation(0, None, fifo)
         self.table.add(token, operation)
-        if lane is None:
+        if fifo is None:
             self._nursery.start_soon(self.run, token, operation, work)
         else:
-            lane.add(token, operation, work)
+            fifo.add(token, operation, work)
         return token
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None:
@@ -146,10 +146,10 @@ class Scheduler:
             operation.result = Failed(token, elapsed, outcome)
         else:
             operation.result = Succeeded(token, elapsed, outcome)
-        operation.lane = None
-        holder = self.table.complete(token)
-        if holder is not None:
-            cast("Waiter", holder).wake()
+        operation.fifo = None
+        waiter = self.table.complete(token)
+        if waiter is not None:
+            cast("Waiter", waiter).wake()
         if self._reapers:
             self._wake_reapers()
 
@@ -162,9 +162,9 @@ class Scheduler:
         """End a pending operation."""
         self.check_thread()
         operation = self.table.entries.get(token)
-        if operation is None or operation.number or operation.lane is None:
+        if operation is None or operation.number or operation.fifo is None:
             return
-        if operation.lane.drop(token):
+        if operation.fifo.drop(token):
             self.complete_cancelled(token, operation)
         else:
             operation.cancel()
@@ -182,16 +182,16 @@ class Scheduler:
           trio.BusyResourceError: another task waits for one of the tokens.
         """
         self.check_thread()
-        flaw = self.table.flaw(tokens)
-        if flaw is not None or self._ended:
+        rejection = self.table.rejection(tokens)
+        if rejection is not None or self._ended:
             await checkpoint()
-            self._refuse(tokens, flaw)
+            self._refuse(tokens, rejection)
         started = current_time()
         if -inf < until <= started:
             await checkpoint()
             raise call_late(_the_wait_for(tokens), started - until)
         waiter = Waiter()
-        self.table.hold(tokens, waiter)
+        self.table.reserve(tokens, waiter)
         self._named.add(waiter)
         try:
             if self.table.oldest(tokens) is not None:
@@ -212,24 +212,24 @@ class Scheduler:
             return found, self._claimed(self.table.claim(found))
         finally:
             self._named.discard(waiter)
-            if self.table.let_go(tokens):
+            if self.table.release(tokens):
                 self._wake_reapers()
 
     def _oldest(self, tokens: Sequence[AnyToken]) -> AnyToken | None:
         self.check_open()
         return self.table.oldest(tokens)
 
-    def _refuse(self, tokens: Sequence[AnyToken], flaw: Flaw | None) -> NoReturn:
+    def _refuse(self, tokens: Sequence[AnyToken], rejection: Rejection | None) -> NoReturn:
         self.check_open()
-        if flaw == "held":
+        if rejection == "reserved":
             raise trio.BusyResourceError("another task waits for one of these tokens")
-        if flaw == "unknown":
+        if rejection == "unknown":
             token = next(token for token in tokens if token not in self.table.entries)
             # Who owns a token is the business of its set alone.
             if token._owner is self:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                 raise OSError(errno.EINVAL, f"{token} was claimed already: its result has been handed out")
             raise OSError(errno.EINVAL, f"{token} is not ours: it belongs to another queue set")
-        raise OSError(errno.EINVAL, _FLAWS[cast("Flaw", flaw)])
+        raise OSError(errno.EINVAL, _REJECTIONS[cast("Rejection", rejection)])
 
     def _claimed(self, operation: Operation) -> AnyResult:
         result, operation.result = operation.result, None
@@ -306,27 +306,27 @@ class Scheduler:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
-        if self.table.fits(count) and not self._applicants:
+        if self.table.fits(count) and not self._room_waiters:
             await checkpoint()
-        applicant = Applicant(count=count)
-        self._applicants.append(applicant)
+        waiter = RoomWaiter(count=count)
+        self._room_waiters.append(waiter)
         try:
-            while not self._ended and not (self._applicants[0] is applicant and self.table.fits(count)):
-                await applicant.park(inf)
+            while not self._ended and not (self._room_waiters[0] is waiter and self.table.fits(count)):
+                await waiter.park(inf)
         finally:
-            self._applicants.remove(applicant)
+            self._room_waiters.remove(waiter)
             # The next one looks for itself, after this one's submissions.
-            self._wake_applicant()
+            self._wake_room_waiter()
         self.check_open()
 
     def _make_room(self) -> None:
-        self._wake_applicant()
+        self._wake_room_waiter()
         if self._reapers and not self.table:
             self._wake_reapers()
 
-    def _wake_applicant(self) -> None:
-        if self._applicants and (self.table.fits(self._applicants[0].count) or self._ended):
-            self._applicants[0].wake()
+    def _wake_room_waiter(self) -> None:
+        if self._room_waiters and (self.table.fits(self._room_waiters[0].count) or self._ended):
+            self._room_waiters[0].wake()
 
     # ------------------------------------------------------------------ the end
 
@@ -349,7 +349,7 @@ class Scheduler:
             if self.closers:  # one that cannot be closed must not keep the others open
                 await self.end()
         self.table.entries.clear()
-        for waiter in (*self._named, *self._applicants):
+        for waiter in (*self._named, *self._room_waiters):
             waiter.wake()
         self._wake_reapers()
 

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["EVENTS", "SUBMIT", "Event", "Kind", "State", "Submission", "complaint"]
+__all__ = ["EVENTS", "SUBMIT", "Event", "Kind", "State", "Submission", "refusal_text"]
 
 Kind: TypeAlias = Literal["stream", "datagram"]
 
@@ -182,6 +182,6 @@ _WORDS: Final[Mapping[int, str]] = {
 }
 
 
-def complaint(kind: Kind, state: State, submission: Submission, code: int) -> str:
+def refusal_text(kind: Kind, state: State, submission: Submission, code: int) -> str:
     """Return the text for a submission that is refused."""
     return f"{submission} on a {kind} queue that is {state}: {_WORDS[code]}"

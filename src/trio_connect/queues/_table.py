@@ -18,12 +18,12 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 
-__all__ = ["Entry", "Flaw", "TokenTable"]
+__all__ = ["Entry", "Rejection", "TokenTable"]
 
 T = TypeVar("T", bound=Hashable)
 E = TypeVar("E", bound="Entry")
 
-Flaw: TypeAlias = Literal["empty", "duplicate", "unknown", "held"]
+Rejection: TypeAlias = Literal["empty", "duplicate", "unknown", "reserved"]
 """What is wrong with a list of tokens; of several flaws the first in this order is told."""
 
 
@@ -33,7 +33,7 @@ class Entry:
 
     number: int = 0
     """Its completion's; 0 while it is pending."""
-    holder: object = None
+    waiter: object = None
     """Who waits for it by name."""
 
 
@@ -74,34 +74,34 @@ class TokenTable(Generic[T, E]):
         entry = self.entries[token]
         self._last = entry.number = self._last + 1
         self.pending -= 1
-        if entry.holder is None:
+        if entry.waiter is None:
             self._ready[entry.number] = token
-        return entry.holder
+        return entry.waiter
 
-    def flaw(self, tokens: Sequence[T]) -> Flaw | None:
+    def rejection(self, tokens: Sequence[T]) -> Rejection | None:
         """Look at all tokens that somebody wants to wait for, before anything is done about any of them."""
         if not tokens:
             return "empty"
         if len(tokens) > 1 and len(set(tokens)) < len(tokens):
             return "duplicate"
         entries = self.entries
-        held = False
+        reserved = False
         for token in tokens:
             entry = entries.get(token)
             if entry is None:
                 return "unknown"
-            held = held or entry.holder is not None
-        return "held" if held else None
+            reserved = reserved or entry.waiter is not None
+        return "reserved" if reserved else None
 
-    def hold(self, tokens: Iterable[T], holder: object) -> None:
-        """Reserve tokens without a flaw."""
+    def reserve(self, tokens: Iterable[T], waiter: object) -> None:
+        """Reserve tokens without a rejection."""
         for token in tokens:
             entry = self.entries[token]
-            entry.holder = holder
+            entry.waiter = waiter
             if entry.number:
                 del self._ready[entry.number]
 
-    def let_go(self, tokens: Iterable[T]) -> bool:
+    def release(self, tokens: Iterable[T]) -> bool:
         """Give up the reservation of those that were not claimed; say whether a result became free by that."""
         entries, ready = self.entries, self._ready
         highest = next(reversed(ready), 0)
@@ -110,7 +110,7 @@ class TokenTable(Generic[T, E]):
             entry = entries.get(token)
             if entry is None:
                 continue
-            entry.holder = None
+            entry.waiter = None
             if entry.number:
                 freed = True
                 ready[entry.number] = token

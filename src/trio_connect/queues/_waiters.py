@@ -51,7 +51,7 @@ class Reaper(Waiter):
 
 
 @attrs.define(eq=False)
-class Applicant(Waiter):
+class RoomWaiter(Waiter):
     """Waits for room."""
 
     count: int = 1

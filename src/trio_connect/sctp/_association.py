@@ -384,7 +384,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
             self._teller.tell(found)
         elif isinstance(found, AssociationEvent):
             self._teller.tell(found)
-            self._follow(found)
+            self._take_state(found)
         elif isinstance(found, PartialDeliveryAborted):
             self._reassembly.forget()
         # Of the rest, a peer's shutdown is followed by "shut down" when all that was under way has been received.
@@ -401,7 +401,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
             self._fail(errno.EMSGSIZE, f"it sent a message of {exc}, and the association was aborted")
             return None
 
-    def _follow(self, event: AssociationEvent) -> None:
+    def _take_state(self, event: AssociationEvent) -> None:
         if event.state == "restarted":
             self._reassembly.forget()
             with contextlib.suppress(OSError):

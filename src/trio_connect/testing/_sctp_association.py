@@ -123,7 +123,7 @@ class End:
         """Whether either end has said that it sends no more."""
         self.is_finished = False
         self._under_way: list[_Chunk] = []
-        self._held: deque[tuple[_Chunk, str, Callable[[], None]]] = deque()
+        self._postponed: deque[tuple[_Chunk, str, Callable[[], None]]] = deque()
         self._closing: Timer | None = None
         self._was_told = False
         self._errors = 0
@@ -204,7 +204,7 @@ class End:
         assert self.peer is not None
         self.inbound = self.peer.outbound
         self.socket.tell(sctp.AssociationEvent("up", 0, self.outbound, self.inbound))
-        self.look()
+        self.schedule_heartbeats()
 
     def _cannot_start(self, code: int) -> None:
         if self.state in ("connecting", "echoed"):
@@ -295,7 +295,7 @@ class End:
         if self._errors > _MOST_ERRORS:
             self.lost(errno.ETIMEDOUT, 0)
             return False
-        self.look()
+        self.schedule_heartbeats()
         return True
 
     def _worked(self, way: _Way, rtt: float) -> None:
@@ -335,12 +335,12 @@ class End:
             # A full window: the sender asks from time to time, which is left out here, and nothing counts as lost.
             assert chunk.timer is not None
             chunk.timer.cancel()
-            self._held.append((chunk, source, acknowledge))
+            self._postponed.append((chunk, source, acknowledge))
 
     def make_room(self) -> None:
         """Take what was held up, now that something was read."""
-        while self._held and self.state == "up" and self.socket.unread < BUFFER:
-            self.arrived(*self._held.popleft())
+        while self._postponed and self.state == "up" and self.socket.unread < BUFFER:
+            self.arrived(*self._postponed.popleft())
 
     def _take(self, chunk: _Chunk, source: str, acknowledge: Callable[[], None]) -> None:
         chunk.has_arrived = True
@@ -360,7 +360,7 @@ class End:
 
     # ------------------------------------------------------------------ heartbeats
 
-    def look(self) -> None:
+    def schedule_heartbeats(self) -> None:
         """Send heartbeats where they will change something."""
         for way in self.ways.values():
             if self.state == "up" and way.heartbeat is None and self._is_worth_a_heartbeat(way):
@@ -379,7 +379,7 @@ class End:
                 timer.cancel()
                 way.heartbeat = None
                 self._worked(way, self.net.now() - sent)
-                self.look()
+                self.schedule_heartbeats()
 
         def unanswered() -> None:
             way.heartbeat = None
@@ -468,4 +468,4 @@ class End:
         for timer in timers:
             if timer is not None:
                 timer.cancel()
-        self._held.clear()
+        self._postponed.clear()

@@ -24,7 +24,7 @@ def os_error(code: int) -> OSError:
 class Looking(Protocol):
     """An end of an association, as its host knows it."""
 
-    def look(self) -> None:
+    def schedule_heartbeats(self) -> None:
         """Notice that paths were cut or healed."""
         ...
 

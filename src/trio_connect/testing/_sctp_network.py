@@ -89,7 +89,7 @@ class SctpNetwork:
           ValueError: no host has such an address.
         """
         self._fabric.down |= self._known(addresses)
-        self._look()
+        self._paths_changed()
 
     def heal(self, *addresses: str) -> None:
         """Undo a cut; the ends notice by their next heartbeat.
@@ -101,7 +101,7 @@ class SctpNetwork:
           ValueError: no host has such an address.
         """
         self._fabric.down -= self._known(addresses)
-        self._look()
+        self._paths_changed()
 
     def _known(self, addresses: tuple[str, ...]) -> set[str]:
         hosts = {Endpoint(each, 0).host for each in addresses}
@@ -109,10 +109,10 @@ class SctpNetwork:
             raise ValueError(f"no host has {', '.join(sorted(strangers))}")
         return hosts
 
-    def _look(self) -> None:
+    def _paths_changed(self) -> None:
         for host in dict.fromkeys(self._fabric.hosts.values()):
             for end in host.ends:
-                end.look()
+                end.schedule_heartbeats()
 
     def _make(self, family: AddressFamily) -> sctp.SctpSocket:
         return FakeSctpSocket(self._fabric, family)

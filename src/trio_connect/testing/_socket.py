@@ -59,7 +59,7 @@ class VirtualSocket(trio.socket.SocketType):
         self._writing = Parking("another task is currently writing to this socket")
         self._fileno = fabric.opened(node, self)
         if end is not None:  # an accepted connection
-            self._hold(end)
+            self._adopt(end)
 
     @property
     def _sock(self) -> Self:
@@ -299,14 +299,14 @@ class VirtualSocket(trio.socket.SocketType):
             receive_buffer=self._options.number(_options.RCVBUF) // 2,
             retries=self._options.number(_options.SYNCNT) or 6,
         )  # fmt: skip
-        self._hold(self._dial.client)
+        self._adopt(self._dial.client)
         self._dial.start()
         if self._dial.client.state == "connecting":
             fail(errno.EINPROGRESS)
         if self._dial.client.error:
             fail(self._dial.client.take_error())
 
-    def _hold(self, end: End) -> None:
+    def _adopt(self, end: End) -> None:
         self._end = end
         self._local = end.local
         end.on_readable, end.on_writable = self._reading.wake, self._writing.wake
