@@ -26,7 +26,7 @@ def _number(field: attrs.Attribute[Any], value: object) -> float:
 
 
 def _seconds(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
-    # A millisecond is what a deadline can say.
+    # A deadline counts milliseconds.
     number = _number(field, value)
     if number < 0.001 or not isfinite(number):
         raise ValueError(f"{field.name} must be at least 0.001 seconds, and finite, got {shown(value)}")
@@ -89,7 +89,7 @@ def _prohibited(_instance: object, field: attrs.Attribute[Any], value: object) -
 
 @attrs.frozen(repr=False)
 class Rate:
-    """How many may begin in how long.
+    """A rate: how many may begin in how long.
 
     The interval between two starts is `per` divided by `count`, rounded up to a whole microsecond, so the rate is never
     exceeded. `burst` of them may follow each other at once after a pause.
@@ -125,8 +125,8 @@ class Backoff:
     """How long to stay away after the k-th failure in a row.
 
     The delay is ``min(maximum, initial * multiplier ** (k - 1)) * (1 + u)``, u drawn evenly from -jitter to +jitter.
-    The defaults are those of gRPC's connection backoff protocol. The first delay has its jitter too, for what fails
-    together comes back together.
+    The defaults are those of gRPC's connection backoff protocol. The first delay has jitter too, because
+    clients that fail together would otherwise come back together.
 
     Args:
       initial: seconds after the first failure, at least 0.001.
@@ -205,9 +205,9 @@ class OutboundPolicy:
       stagger: how long after one attempt the next is due while nothing has failed (RFC 8305 section 8); at least 0.010.
       max_addresses_per_plan: how many addresses one call tries. Both families and every priority are among them while
         there is room.
-      failures_to_delay: so many calls in a row that reached nobody delay the destination: exactly so many. 0 never.
+      failures_to_delay: how many calls in a row have to fail at every address to delay the destination; 0 never does.
       delay: how long it is then left alone; each further opening without a success in between takes the next step.
-      address_cooldown: how long an address that failed goes last, by the same law.
+      address_cooldown: how long an address that failed is tried last.
       source_suspension: how long a source whose address cannot be bound is left out.
       probe_limit: how many calls try a delayed destination whose time has come, while all others wait.
       max_connections: how many connections and permits one source may hold to one route group.
@@ -223,7 +223,7 @@ class OutboundPolicy:
       min_dns_ttl: an answer is kept at least so long, also a negative one.
       max_dns_ttl: an answer is kept at most so long.
       stale_dns: an answer serves so long after its time when the resolver cannot find out (RFC 8767).
-      state_expiry: what is known of a destination or address is forgotten when nobody asked for so long.
+      state_expiry: the state of a destination or address is forgotten after so long without use.
 
     Raises:
       TypeError: a value has the wrong type.
@@ -256,7 +256,7 @@ class OutboundPolicy:
 
     @property
     def probe_lease(self) -> float:
-        """After how many seconds a probe that nobody ends has lost its place: `connect_timeout` and 5 more."""
+        """After how many seconds a probe without an outcome loses its place: `connect_timeout` and 5 more."""
         return self.connect_timeout + 5.0
 
 

@@ -2,8 +2,8 @@
 
 Momentum opens a connection for a (domain, binding) pair, and never for a message. A program written for it can be
 transliterated line by line: the domain record is a `Destination`, the binding is a `Source`, and what Momentum returns
-as a code with action flags is an exception: the decision. The counting that Momentum leaves to its caller
-(MX_Failures_To_Delay) has been done by then.
+as a code with action flags is an exception: the decision. The failures that a caller of Momentum counts by itself
+(MX_Failures_To_Delay) are counted here.
 
 Each connection is a task of the outbound's block, so nothing outlives the block. A new program reads better with
 `Destination.connect`: there the callbacks are the lines after it.
@@ -12,7 +12,7 @@ What differs and why is on the documentation page "Momentum".
 """
 
 # This layer starts its calls synchronously and from one source alone, which the outbound's own methods do not. So it
-# goes through the same parts as they do, in the same order, as a friend of them.
+# calls the same private parts as they do, in the same order.
 # ruff: noqa: SLF001
 # pyright: reportPrivateUsage=false
 
@@ -49,18 +49,18 @@ class ConnectionHandle:
     """A connection that was initiated. Made by `initiate_connection`."""
 
     destination: Destination
-    """Whom it is to."""
+    """The destination."""
     source: Source | None
     """The source that was asked for; None for any."""
     user_data: Any
-    """What the caller gave along."""
+    """The caller's own."""
     connection: Connection[None] | None
     """The connection, from `finish_connect` on. It holds its place under every limit until `close`."""
     error: Exception | None
     """Why there is no connection, from either callback on.
 
     A `DestinationFailed` when something was tried, else a `NotAdmitted`. The `decision` of both says what to do, and
-    its `until` when. Another exception is one that a resolver or the caller's own function for candidates raised.
+    its `until` when. Any other exception comes from a resolver, or from the caller's own function for candidates.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ConnectionHandle:
     def cancel(self) -> None:
         """Give up a connect that is under way: no callback comes, and nothing is counted.
 
-        After a callback there is nothing to give up, and this does nothing.
+        After a callback this does nothing.
         """
         if not self._is_told:
             self._scope.cancel("the handle was cancelled")
@@ -127,7 +127,7 @@ class ConnectionHandle:
     def _tell(
         self, callback: Callback, *, connection: Connection[None] | None = None, error: Exception | None = None
     ) -> None:
-        # A cancel does not take back what a task has woken up with.
+        # The task may have been rescheduled with a result before the cancel.
         if current_effective_deadline() > -inf:
             self._is_told = True
             self.connection = connection
@@ -161,7 +161,7 @@ class _Start:
         moment = current_time()
         wait = self._state.circuit.wait(moment)
         if wait is not None and wait.known:
-            # Nothing needs to be looked up for this answer.
+            # The open circuit refuses before any lookup.
             self._refuse(Refusal(DestinationDelayed, "has failed too often", wait.until, known=True))
         return None if self._state.found.expires <= moment else self._admit()
 
@@ -186,7 +186,7 @@ class _Start:
             raise
         run = Run(self._waiting, self._state, admission, NO_DEADLINE, None)
         if self._only is not None:
-            # No other source may take over what is left of the plan. To the run they look as if they were full. They
+            # No other source may try the rest of the plan, so the run takes the others for full. They
             # may have had a route, so a missing one from here proves nothing against the destination.
             run._tried = list(self._state.shared.sources)
             run._full = True
@@ -226,7 +226,7 @@ class _Start:
         raise self._state.decision(refusal, inf)
 
     def _raise_if_suspended(self, source: SourceState, failure: ConnectFailed) -> None:
-        # The run takes the other sources for alternatives. For this call there are none.
+        # The run would suggest another source. This call may use one source only.
         _, refusal = self._state.usable_families(source, current_time())
         if refusal is not None and refusal.kind is SourceSuspended:
             raise self._state.decision(refusal, inf) from failure
@@ -263,7 +263,7 @@ def initiate_connection(
       The handle.
 
     Raises:
-      NotAdmitted: it cannot be started now, and nothing was; the subclass and `until` say what to do.
+      NotAdmitted: it cannot be started now, and no attempt was made; the subclass and `until` say what to do.
       RuntimeError: the outbound's block has been left.
       TypeError: an argument has the wrong type.
       ValueError: the outbound does not have this destination or this source, or the destination has no candidates.

@@ -1,8 +1,8 @@
-"""A race on loopback: four addresses of one service, of which only the last is any good.
+"""A race on loopback: four addresses of one service, of which only the last answers at once.
 
-One has a full backlog and swallows every SYN, one refuses, one accepts but greets only after two seconds, one greets at
-once. `connectx` is given all four and an establish that reads the greeting. Run it with
-``python -m trio_connect.cli.demo``. Nothing leaves this machine.
+One has a full backlog and drops every SYN, one refuses, one accepts but greets after two seconds, one greets at once.
+`connectx` is given all four and an establish that reads the greeting. Run it with ``python -m trio_connect.cli.demo``.
+Nothing leaves this machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GREETING: Final = b"220 ready\r\n"
 
 
 def _say(text: str) -> None:
-    """Print a line. Once whoever reads has seen enough, as in ``make demo | head -1``, the rest goes nowhere."""
+    """Print a line. After the reader has closed the pipe, as in ``make demo | head -1``, further lines are dropped."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -56,13 +56,13 @@ async def _greet(delay: float, stream: TcpStream) -> None:
 
 
 async def read_greeting(stream: TcpStream) -> tuple[TcpStream, str]:
-    """Return the connection and what the server says first: one that stays silent is no use."""
+    """Return the connection and the server's greeting."""
     line = await stream.receive_until(b"\r\n", max_bytes=1000)
     return stream, line.decode()
 
 
 async def _refusing(stack: AsyncExitStack) -> Endpoint:
-    """Return an endpoint that nobody listens on: bound, so that no other program can take it meanwhile."""
+    """Return an endpoint on which no socket listens. It is bound, so no other program can take the port meanwhile."""
     sock = trio.socket.socket()
     stack.callback(sock.close)
     await sock.bind(("127.0.0.1", 0))

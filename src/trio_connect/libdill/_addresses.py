@@ -69,7 +69,7 @@ def endpoint_of(addr: ipaddr) -> Endpoint:
 
     Raises:
       OSError: EAFNOSUPPORT, it holds nothing; EINVAL, it is None.
-      TypeError: it is no `ipaddr`.
+      TypeError: it is not an `ipaddr`.
     """
     check_ipaddr(addr)
     if addr.endpoint is None:
@@ -267,7 +267,7 @@ def ipaddr_local(addr: ipaddr, name: str | None, port: int, mode: int) -> int:
 
 
 def check_port(port: object) -> None:
-    """Refuse what is no port."""
+    """Refuse what is not a port."""
     if not 0 <= check_int(port, "port") <= 0xFFFF:
         raise failure(errno.EINVAL, f"a port is 0 to 65535, got {shown(port)}")
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-# Up to here a receive is filled from a read that takes what more has come; above, straight into its memory.
+# A receive of at most this size reads through the stream's buffer, which takes more than was asked for. A larger one
+# reads straight into its memory.
 _READ_AHEAD: Final = 65536
 
 
@@ -102,8 +103,8 @@ async def brecv(s: int, buf: Buffer | None, len: int, deadline: int) -> int:
 
     Args:
       s: the handle of a connection.
-      buf: a bytearray or another writable buffer of at least `len` bytes; None skips them. What is skipped is held
-        from when it comes until all of it is there, so skip much in pieces.
+      buf: a bytearray or another writable buffer of at least `len` bytes; None skips them. Skipped bytes
+        take memory until all of them have come, so skip many in pieces.
       len: how many.
       deadline: milliseconds on the clock of `now()`, for all of them; -1 for none, 0 for what is there.
 
@@ -216,7 +217,7 @@ async def _receive(s: int, pieces: Sequence[Piece], deadline: int) -> int:
     stream = connection.stream
     total = sum(size for _, size in pieces)
     code = connection.incoming.refusal()
-    # What came before the end, or before the error, can still be had.
+    # What came before the end, or before the error, can still be received.
     if code and (code == errno.EBUSY or not 0 < total <= stream.buffered):
         await refuse(code, f"receiving on handle {s}")
     # A descriptor may ride on any byte of a unix-domain stream, so not one byte of it is read ahead.

@@ -1,4 +1,4 @@
-"""The two directions of a connection: who is in one, how it ended, and which errno that is."""
+"""The two directions of a connection: whether one is in use, how it ended, and which errno that is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Direction", "errno_of_break"]
 
 @final
 class Direction:
-    """One direction of a connection, or the accepting of a listener: who is in it and how it ended.
+    """One direction of a connection, or the accepting of a listener: whether it is in use, and how it ended.
 
-    As a context manager it is in use, and turns what Trio's streams raise into libdill's errno. A timeout or a
+    Its ``with`` block marks it as in use, and turns what Trio's streams raise into libdill's errno. A timeout or a
     cancellation changes nothing here: the direction stays usable.
     """
 
@@ -55,7 +55,7 @@ class Direction:
 
 
 def errno_of_break(exc: trio.BrokenResourceError) -> int:
-    """Return what broke a connection. EPIPE is never among it: that is kept for an end that somebody asked for."""
+    """Return the errno of a broken connection. It is never EPIPE, which stands for an end that a caller asked for."""
     cause = exc.__cause__
     code = cause.errno if isinstance(cause, OSError) else None
     return errno.ECONNRESET if code in (None, errno.EPIPE, errno.ENOTCONN) else code

@@ -1,4 +1,4 @@
-"""How libdill's calls refuse: an `OSError` with its errno where C returns -1, and its rules for null and deadlines."""
+"""How libdill's calls fail: an `OSError` with the errno where C returns -1, and the rules for null and deadlines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_deadline(deadline: object) -> int:
     does any small positive number. Ours asks for that with 0.
 
     Raises:
-      OSError: EINVAL, it is negative and not -1. libdill takes any negative number for "none", and so hides the
+      OSError: EINVAL, it is negative and not -1. libdill takes any negative number for "none", which hides a
         subtraction that went wrong.
       TypeError: it is not an int.
     """

@@ -46,7 +46,7 @@ def _table() -> _Table:
 
 
 def add(thing: Handle) -> int:
-    """Give something a handle."""
+    """Give an object a handle, and return the handle."""
     table = _table()
     if not table.free:
         table.free.extend(range(table.size, 2 * table.size))
@@ -57,7 +57,7 @@ def add(thing: Handle) -> int:
 
 
 def remove(number: int) -> None:
-    """Take a handle back."""
+    """Free a handle."""
     table = _table()
     del table.used[number]
     table.free.append(number)

@@ -21,13 +21,13 @@ _LINK_SCOPE: Final = 0x20
 if sys.platform == "linux":
 
     def interface_address(name: str, family: int) -> tuple[str, int] | None:
-        """Return the first address of an interface, and its scope; None where there is none."""
+        """Return the first address of an interface, and its scope; None for an interface without addresses."""
         return _interface_ipv4(name) if family == socket.AF_INET else _interface_ipv6(name)
 
     def _interface_ipv4(name: str) -> tuple[str, int] | None:
         import fcntl
 
-        raw = name.encode(errors="replace")  # no interface has what cannot be encoded in its name
+        raw = name.encode(errors="replace")  # what cannot be encoded names no interface
         if not raw or len(raw) >= _IFNAMSIZ or b"\0" in raw:
             return None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

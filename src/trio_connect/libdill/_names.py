@@ -44,7 +44,7 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
     Raises:
       DeadlineExceeded: ETIMEDOUT, no answer came in time.
       OSError: EADDRNOTAVAIL, the name has no such address, can be no name, or could not be looked up (then the
-        resolver's error is the `__cause__`); EINVAL, the port, the mode, the name or the deadline is none, or `addr`
+        resolver's error is the `__cause__`); EINVAL, the port, the mode, the name or the deadline is invalid, or `addr`
         is None.
       TypeError: an argument has the wrong type.
 
@@ -61,11 +61,11 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
 async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, mode: int, deadline: int) -> int:
     """Find up to `n` addresses of a name, those of the preferred family first.
 
-    Both families are looked up at the same time, and what one fails with does not spoil the other's answer.
+    Both families are looked up at the same time. The failure of one does not affect the other's answer.
 
     Args:
       addrs: at least `n` objects to write to, such as ``[ipaddr() for _ in range(n)]``.
-      n: at most so many.
+      n: how many to find at most.
       name: a numeric address, or a name for the system's resolver, or for the hostname resolver installed in this run.
       port: 0 to 65535.
       mode: 0 or one of the `IPADDR_` modes.
@@ -77,7 +77,7 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no address came in time.
       OSError: EADDRNOTAVAIL, no address came and a lookup failed; EINVAL, the port, the mode, the name or the deadline
-        is none, `addrs` is None, or `n` is below 1 or above the length of `addrs`.
+        is invalid, `addrs` is None, or `n` is below 1 or above the length of `addrs`.
       TypeError: an argument has the wrong type.
 
     libdill: ipaddr_remotes(3).
@@ -121,7 +121,7 @@ def _may_be_a_name(text: str) -> bool:
         check_host(text)
     except ValueError:
         return False
-    return numeric(text) is None  # else an address whose zone is none
+    return numeric(text) is None  # it may be an address whose zone does not exist
 
 
 @final

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def check_backlog(backlog: object) -> int | None:
-    """Return the backlog as our listeners want it. The kernel takes a negative one for "as many as allowed"."""
+    """Return the backlog as our listeners take it. To the kernel a negative one means "as many as allowed"."""
     number = check_int(backlog, "backlog")
     return None if number < 0 else number
 
@@ -49,7 +49,7 @@ async def done(connection: Connection[Any], s: int, deadline: int) -> int:
 
 
 async def close(thing: Connection[Any] | Listening[Any], s: int, deadline: int) -> int:
-    """Close well. From the checks on the handle is gone, whatever happens."""
+    """Close gracefully. Once the checks have passed the handle is gone, whatever happens."""
     deadline = check_deadline(deadline)
     remove(s)
     if isinstance(thing, Listening):
@@ -61,7 +61,7 @@ async def close(thing: Connection[Any] | Listening[Any], s: int, deadline: int) 
         thing.close()
         await refuse(errno.ECONNRESET, f"handle {s} was broken already")
     if outgoing.busy:
-        # The end of the stream after half of what that task sends would be a lie that the peer cannot see through.
+        # A FIN after half of what that task sends would look to the peer like the end of a complete stream.
         thing.close()
         await refuse(errno.ECONNRESET, f"handle {s} was reset, because another task was still sending on it")
     try:
@@ -89,7 +89,7 @@ def wrap(make: Callable[[socket.socket], T], fd: int, families: Collection[int],
         raise failure(errno.ENOTSOCK, f"descriptor {fd}")
     sock = socket.socket(fileno=os.dup(fd))
     try:
-        # Before `make`: making it non-blocking would reach the caller's descriptor too.
+        # Checked before `make`, which makes the socket non-blocking: the caller's descriptor shares that flag.
         if sock.type != socket.SOCK_STREAM or sock.family not in families or _is_listening(sock, listener) != listener:
             kind = "listening" if listener else "connected"
             raise failure(errno.EINVAL, f"descriptor {fd} is no {kind} stream socket of this family")

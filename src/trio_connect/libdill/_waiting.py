@@ -37,7 +37,7 @@ def _waiting() -> set[tuple[int, str]]:
 
 
 async def msleep(deadline: int) -> int:
-    """Sleep until a deadline. That it comes is success; one that has passed gives every other task a turn.
+    """Sleep until a deadline. A deadline that has passed is one checkpoint, which lets other tasks run.
 
     Args:
       deadline: milliseconds on the clock of `now()`; -1 sleeps until cancelled.
@@ -61,7 +61,7 @@ async def msleep(deadline: int) -> int:
 
 
 async def fdin(fd: int, deadline: int) -> int:
-    """Wait until a file descriptor can be read from, or has an error or end to tell.
+    """Wait until a file descriptor is readable; an error and the end of a stream count as readable.
 
     Args:
       fd: a descriptor of the system, not a handle.
@@ -83,7 +83,7 @@ async def fdin(fd: int, deadline: int) -> int:
 
 
 async def fdout(fd: int, deadline: int) -> int:
-    """Wait until a file descriptor can be written to, or has an error to tell. Everything else is as in `fdin`.
+    """Wait until a file descriptor is writable; an error counts as writable. Everything else is as in `fdin`.
 
     Args:
       fd: a descriptor of the system, not a handle.
@@ -103,7 +103,7 @@ async def fdout(fd: int, deadline: int) -> int:
 
 
 def fdclean(fd: int) -> int:
-    """Say that a descriptor is about to be closed. Nothing is remembered about it here, so this only checks.
+    """Announce that a descriptor is about to be closed. This layer keeps nothing about it, so this only checks.
 
     Args:
       fd: a descriptor of the system, not a handle.
@@ -182,7 +182,7 @@ else:
         return bool(found)
 
     def _is_pollable(fd: int, mode: int) -> bool:
-        # poll(2) calls everything ready that has no notion of it, and only epoll_ctl(2) tells (EPERM).
+        # poll(2) reports every regular file as ready. Only epoll_ctl(2) says that it cannot be waited for (EPERM).
         if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
             return True
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):

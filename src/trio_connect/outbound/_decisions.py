@@ -1,16 +1,16 @@
-"""What a caller hears who may not connect now: why, and when to come back.
+"""What is raised for a caller that may not connect now: why, and when to come back.
 
 - `NotAdmitted`
 
   - `RetryAt`: a limit or a rate is used up, or a name could not be looked up; nothing is wrong with the destination
-  - `RequeueOne`: this one failed, the destination counts as healthy
-  - `DestinationDelayed`: the destination does not work; nothing is to be sent there before the time
-  - `DestinationRejected`: it takes nothing, now or later
+  - `RequeueOne`: this call failed; the destination counts as healthy
+  - `DestinationDelayed`: the destination does not work; nothing is to be sent there before `until`
+  - `DestinationRejected`: the destination takes nothing, now or later
   - `SourceSuspended`: no source may be used now
 
 - `DestinationFailed`, a `ConnectFailed`: something was tried and failed; its `decision` is one of the above
 
-Each time is complete: it has the backoff, the jitter and the limits in it, and nothing is to be multiplied onto it.
+Each `until` is complete: backoff, jitter and limits are in it. A caller adds no backoff of its own.
 """
 
 from __future__ import annotations
@@ -89,36 +89,36 @@ class NotAdmitted(Exception):
 
     @property
     def decision(self) -> NotAdmitted:
-        """This. `DestinationFailed` has a decision, too, so that a retry loop can ask both for it."""
+        """This exception. `DestinationFailed` has the attribute too, so a retry loop can read it from both."""
         return self
 
     @property
     def seconds(self) -> float:
-        """How long it is until then, in seconds from now; `math.inf` for ever."""
+        """How long it is until `until`, in seconds from now; `math.inf` for never."""
         return inf if self.until == NO_DEADLINE else max(0.0, to_seconds(self.until) - current_time())
 
 
 def _again(kind: type[NotAdmitted], args: tuple[Any, ...]) -> NotAdmitted:
-    # A text that was made in one run is not made again in another, where there may be no clock.
+    # The text is made once: it may be printed after the run, where there is no clock.
     error = kind.__new__(kind)
     error.args = args
     return error
 
 
 class RetryAt(NotAdmitted):
-    """A limit is used up, or a lookup failed: come back then. Nothing is known against the destination."""
+    """A limit is used up, or a lookup failed: come back at `until`. The destination itself has not failed."""
 
     advice = "again"
 
 
 class RequeueOne(NotAdmitted):
-    """This call failed; others may go on. Take this one item, and come back with it then."""
+    """This call failed; others may go on. Put this one item back into the queue until `until`."""
 
     advice = "again with this one"
 
 
 class DestinationDelayed(NotAdmitted):
-    """The destination does not work: leave everything that is for it until then."""
+    """The destination does not work: send nothing to it before `until`."""
 
     advice = "nothing to it before it may be back"
 
@@ -130,7 +130,7 @@ class DestinationRejected(NotAdmitted):
 
 
 class SourceSuspended(NotAdmitted):
-    """No source may be used for this destination now; `source` is the one that will be the first again.
+    """No source may be used for this destination now; `source` is the one that is usable again first.
 
     Args:
       destination: its name.
@@ -141,7 +141,7 @@ class SourceSuspended(NotAdmitted):
     """
 
     source: Source | None
-    """The source that may be used first; None for all, and where there are no sources."""
+    """The source that is usable again first; None for all, and where there are no sources."""
     advice = "again"
 
     def __init__(
@@ -163,7 +163,7 @@ class DestinationFailed(ConnectFailed):
     """
 
     decision: NotAdmitted
-    """`RequeueOne`, or `DestinationDelayed` when this failure, or one at the same time, was one too many."""
+    """`RequeueOne`, or `DestinationDelayed` when this failure, or one at the same time, has opened the circuit."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class DestinationFailed(ConnectFailed):
 class Overloaded(Exception):
     """The peer said "not now": raise it from an establish (421, 429, Retry-After).
 
-    It is nobody's failure. The source is suspended towards the route group for so long.
+    It counts as no failure. The source is suspended towards the route group for so long.
 
     Args:
       seconds: for how long, above 0.

@@ -45,9 +45,9 @@ class Connection(Generic[R]):
     result: R
     """What `establish` returned."""
     source: Source | None
-    """Where it starts; None when the kernel chose."""
+    """The source that it was made from; None when the kernel chose."""
     candidate: Candidate
-    """Which address it is."""
+    """The address that it was made to."""
 
     def __init__(self, stream: TcpStream, result: R, candidate: Candidate, run: Run) -> None:
         self.stream = stream
@@ -59,7 +59,7 @@ class Connection(Generic[R]):
     def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
         """Take note that the peer said "not now" later on: 421 in a session, 429, Retry-After.
 
-        Suspends this source towards the route group, and is nobody's failure. This connection goes on.
+        This suspends the source towards the route group, and counts as no failure. The connection goes on.
 
         Args:
           seconds: for how long, above 0.
@@ -121,10 +121,10 @@ class Destination:
     ) -> AbstractAsyncContextManager[Connection[Any]]:
         """Connect, after waiting for admission, and close the connection at the end of the block.
 
-        Waits for limits, rates and the circuit when they are known to let it go on before the deadline and the scopes
-        around it; else the decision is raised at once. One call is one plan: its addresses are raced, from one source
-        after the other. It counts at most once against the destination; a cancel and the caller's own deadline count
-        against nobody.
+        Waits for limits, rates and the circuit while they may admit the call before its deadline and the scopes around
+        it; else the decision is raised at once. One call is one plan: its addresses are raced, from one source after
+        the other. A call counts at most once against the destination. A cancel and the caller's own deadline do not
+        count.
 
         Args:
           deadline: milliseconds on the clock of `now()`, for waiting and connecting together; -1 for none.
@@ -176,9 +176,9 @@ class Destination:
         return Block(self._connection(deadline, establish, waits=False))
 
     def permit(self, deadline: int = -1) -> AbstractAsyncContextManager[Permit]:
-        """Wait for admission, for those who bring their own client, and hold its place until the block is left.
+        """Wait for admission, for a program with a client of its own, and keep the place until the block is left.
 
-        A permit is under the same limits, rates, circuit and decisions as a connection, but for `max_connecting`.
+        A permit is under the same limits, rates, circuit and decisions as a connection, except `max_connecting`.
 
         Args:
           deadline: milliseconds on the clock of `now()`; -1 for none.
@@ -201,7 +201,7 @@ class Destination:
             admission = await self._admit(deadline, connects=False, waits=True)
             outcome = PermitOutcome(self._waiting, self._state, admission)
             try:
-                # Others have a turn also where everybody is admitted at once; a cancel was looked for before.
+                # Admission at once is a checkpoint too. A cancel was looked for before.
                 await cancel_shielded_checkpoint()
                 outcome.raise_interrupt()
                 yield Permit(outcome, admission.source.source)
@@ -273,7 +273,7 @@ class Destination:
         await checkpoint_if_cancelled()
         wait = state.circuit.wait(moment)
         if wait is not None and wait.known:
-            # Nothing needs to be looked up for this answer.
+            # The open circuit refuses before any lookup.
             limit = min(max(until, moment), trio.current_effective_deadline())
             if not waits or wait.until > limit:
                 refusal = Refusal(DestinationDelayed, "has failed too often", wait.until, known=True)
@@ -293,7 +293,7 @@ class Destination:
                 found = await find()
                 state.lookup_failures = 0
                 state.learn(self._allowed(found))
-                # Its group may be another one now, and with it the limits that those in the line wait for.
+                # The group may have changed, and with it the limits that waiting calls need.
                 self._waiting.wake(state)
         except Rejected as exc:
             state.errors.append(str(exc))
@@ -363,8 +363,8 @@ class Destination:
     def reset(self) -> None:
         """Start afresh: the network has come back, or somebody knows better.
 
-        Closes the circuit, forgets the backoff and the cooldowns of its addresses, lifts the suspensions that keep
-        sources from it, and lets those who wait try at once. What calls that are under way still report is ignored.
+        Closes the circuit, forgets the backoff and the cooldowns of its addresses, and lifts the suspensions of sources
+        towards it. Waiting calls try at once. The outcomes of calls that are under way are ignored.
         """
         state = self._state
         shared = state.shared
@@ -380,13 +380,13 @@ class Destination:
         self._lookup_retry = -inf
         state.lookup_failures = 0
         state.tell("reset", before)
-        # A source's own suspension may have kept others waiting, too.
+        # A lifted suspension of a source may let calls to other destinations go on, too.
         self._waiting.wake_all(self._states())
         shared.raise_interrupt()
 
     @enable_ki_protection
     def snapshot(self) -> Snapshot:
-        """Return why there is no connection, and what would be the ceiling."""
+        """Return the state of the destination: its circuit, limits, rates, suspensions and last errors."""
         if self._waiting.join(self._state):
             self._remember(self)
         return snapshot_of(self._state, self._waiting.turns.waiting(self._state), current_time())

@@ -1,4 +1,4 @@
-"""What is told of a destination as it happens, and the frozen pictures of it."""
+"""The events of destinations, and the frozen snapshots of their state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 What: TypeAlias = Literal["admitted", "refused", "succeeded", "failed", "released", "late", "suspended", "reset"]
-"""What was decided. Late: the outcome of a call that began before the circuit last changed, which is ignored."""
+"""What was decided. "late" is the outcome of a call that began before the circuit last changed; it is ignored."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +55,7 @@ class LimitState:
 
 @attrs.frozen
 class RateState:
-    """When a rate lets the next one begin."""
+    """When a rate admits the next start."""
 
     name: str
     next: int
@@ -64,18 +64,18 @@ class RateState:
 
 @attrs.frozen
 class AddressState:
-    """An address that failed, of those that are known."""
+    """A known address whose last attempt failed."""
 
     endpoint: Endpoint
     failures: int
-    """How many attempts in a row."""
+    """How many attempts in a row have failed."""
     until: int
-    """Until when it goes last, in milliseconds on the clock of `now()`."""
+    """Until when plans try it last, in milliseconds on the clock of `now()`."""
 
 
 @attrs.frozen
 class Suspension:
-    """A source that is left out."""
+    """A source that is not used."""
 
     source: Source | None
     until: int
@@ -85,20 +85,20 @@ class Suspension:
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """Why there is no connection, and what would be the ceiling. Times are milliseconds on the clock of `now()`."""
+    """The state of a destination, and what limits it. Times are milliseconds on the clock of `now()`."""
 
     destination: str
     group: str
-    """Its route group: what shares its limits."""
+    """Its route group: destinations of one group share their limits."""
     state: Literal["closed", "open", "probing"]
     failures: int
-    """How many calls in a row have reached nobody."""
+    """How many calls in a row have failed at every address."""
     openings: int
     """How often it was delayed since the last success."""
     until: int
     """Until when it is delayed; `NO_DEADLINE` when it is not."""
     generation: int
-    """How many changes of state there were."""
+    """How often the state has changed."""
     waiting: int
     """How many calls wait for admission."""
     limits: tuple[LimitState, ...]
@@ -106,10 +106,10 @@ class Snapshot:
     rates: tuple[RateState, ...]
     """Every rate, the slowest first."""
     binding: str
-    """What would refuse a call that came now; "" when nothing would."""
+    """The name of what would refuse a call now; "" when nothing would."""
     addresses: tuple[AddressState, ...]
     """The known addresses that have failed last."""
     suspensions: tuple[Suspension, ...]
-    """The sources that are left out."""
+    """The sources that are not used."""
     errors: tuple[str, ...]
     """The texts of the last failures, the latest last."""

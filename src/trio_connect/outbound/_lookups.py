@@ -1,9 +1,9 @@
-"""Where the addresses of a destination come from, asked once for all who wait, and kept.
+"""Where the addresses of a destination come from: lookups that waiting calls share, and whose answers are kept.
 
-`Lookups` stands between the outbound and a resolver. Equal questions at one time are one question; it runs as a task of
-the outbound's nursery, so a caller that is cancelled does not take the answer from the others. When nobody waits any
-more it is cancelled. Answers are kept for their ttl within the policy's bounds. When the resolver cannot find out, an
-answer whose time is over serves on (RFC 8767): a broken name server is no reason to stop talking to a peer.
+`Lookups` asks a resolver. Calls that ask the same at one time share one question. It runs as a task of the outbound's
+nursery, so the cancel of one call does not take the answer from the others. When the last call has gone it is
+cancelled. Answers are kept for their ttl, within the policy's bounds. When the resolver cannot find out, an expired
+answer is used (RFC 8767): a broken name server is no reason to stop sending to a peer.
 
 A `Finder` makes candidates of answers.
 """
@@ -40,8 +40,8 @@ from .._text import shown
 __all__ = ["CandidateSource", "Finder", "Found", "Lookups", "Rejected"]
 
 UNKNOWN_TTL = 30.0
-"""How long an answer is kept whose ttl the resolver does not know, in seconds. gRPC's clients do not resolve again
-before 30 s either ("min_time_between_resolutions")."""
+"""How long an answer of unknown ttl is kept, in seconds. gRPC's clients wait as long between two lookups
+("min_time_between_resolutions")."""
 
 _LEFT = "the block of open_outbound has been left: nothing can be looked up any more"
 
@@ -50,16 +50,16 @@ CandidateSource: TypeAlias = Callable[[], Awaitable[Iterable[Candidate | Endpoin
 
 
 class Rejected(Exception):
-    """The destination says that it takes nothing, or does not exist."""
+    """The DNS says that the destination takes nothing, or that it does not exist."""
 
 
 @attrs.frozen
 class Found:
-    """What is known of the addresses of a destination."""
+    """The addresses of a destination, as the last lookup found them."""
 
     hosts: tuple[Host, ...]
     group: str | None
-    """What shares its limits, when that follows from what was found."""
+    """The route group, where it follows from the answer; else None."""
     expires: float
 
 
@@ -67,7 +67,7 @@ Finder: TypeAlias = Callable[[], Awaitable[Found]]
 
 
 class _Flight:
-    """A question that is on its way, and those who wait for it."""
+    """A question that is under way, and the calls that wait for it."""
 
     __slots__ = ("done", "error", "scope", "value", "waiting")
 
@@ -81,11 +81,11 @@ class _Flight:
 
 @final
 class Lookups:
-    """A resolver that asks another one, at most once at a time for the same thing, and remembers.
+    """A resolver that asks another one, and keeps its answers. Equal questions at one time are asked once.
 
     Args:
-      resolver: whom to ask; None for the system.
-      policy: for how long.
+      resolver: the one to ask; None for the system's.
+      policy: how long answers are kept.
       nursery: where questions run.
     """
 
@@ -133,7 +133,7 @@ class Lookups:
         return hosts
 
     def expiry(self, *keys: Hashable) -> float:
-        """Return when the first of these answers is to be asked for again; an old one that serves on: soon."""
+        """Return when the first of these answers expires. An expired one that is still used is asked for again soon."""
         soon = current_time() + self._policy.min_dns_ttl
         return max(soon, min((self._answers[key][1] for key in keys if key in self._answers), default=soon))
 
@@ -157,7 +157,7 @@ class Lookups:
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.done.is_set():
-                # The next who asks begins anew.
+                # The next call asks anew.
                 self._flights.pop(key)
                 flight.scope.cancel()
         if flight.error is None:
@@ -184,17 +184,17 @@ class Lookups:
             except Exception as exc:  # noqa: BLE001 - raised by whoever waits, as itself
                 flight.error = exc
             except BaseException:
-                # Whoever waits in another nursery would wait for ever.
+                # A call that waits in another nursery would wait for ever.
                 flight.error = RuntimeError(_LEFT)
                 raise
             finally:
-                # The last who waited may have left in the tick of the answer, and another flight may have begun.
+                # The last waiting call may have gone in the tick of the answer, and another flight may have begun.
                 if self._flights.get(key) is flight:
                     del self._flights[key]
                 flight.done.set()
 
     def _remember(self, key: Hashable, value: Any, expires: float) -> None:
-        """Keep an answer, and look at the two oldest whether they are still good for anything."""
+        """Keep an answer, and drop those of the two oldest that cannot be used any more."""
         self._answers.pop(key, None)
         self._answers[key] = (value, expires)
         for old in [*islice(self._answers, 2)]:
@@ -212,7 +212,7 @@ def _least_ttl(records: Sequence[MailRecord] | Sequence[SrvRecord]) -> float | N
 
 
 def static(candidates: Iterable[Candidate | EndpointLike]) -> Finder:
-    """Return a finder of what the caller has listed."""
+    """Return a finder of the candidates that the caller has listed."""
     found = Found(_hosts(candidates), None, inf)
     if not found.hosts:
         raise ValueError("candidates must not be empty: without any, a destination gives permits only")
@@ -224,7 +224,7 @@ def static(candidates: Iterable[Candidate | EndpointLike]) -> Finder:
 
 
 def own(lookups: Lookups, function: CandidateSource) -> Finder:
-    """Return a finder that calls the caller's function, as often as a lookup of unknown ttl would be repeated."""
+    """Return a finder that calls the caller's function. Its result is kept like an answer of unknown ttl."""
     key = ("own", object())
 
     async def find() -> Found:
@@ -252,7 +252,8 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
         names = [(record.preference, record.host.removesuffix(".").lower()) for record in records]
         if [name for _, name in names] == [""]:
             raise Rejected("the domain takes no mail (null MX, RFC 7505)")
-        # RFC 5321 section 5.1: without MX records the domain itself is its mail host. Beside others "." is no host.
+        # RFC 5321 section 5.1: without MX records the domain itself is its mail host.
+        # Beside other records "." is not a host.
         names = [(preference, name) for preference, name in names if name] or [(0, domain.removesuffix(".").lower())]
         wanted = [(preference, 1, name, port) for preference, name in dict.fromkeys(names)]
         hosts, keys = await _all_addresses(lookups, wanted)
@@ -293,7 +294,7 @@ async def _addresses(lookups: Lookups, host: str, port: int, priority: int) -> t
 
     Raises:
       Rejected: there is no such name.
-      ResolveFailed: they could not be found out, or there are none.
+      ResolveFailed: the lookup failed, or the host has no addresses.
     """
     try:
         endpoints = await resolve(host, port, resolver=lookups)
@@ -308,7 +309,7 @@ async def _addresses(lookups: Lookups, host: str, port: int, priority: int) -> t
 async def _all_addresses(
     lookups: Lookups, wanted: Sequence[tuple[int, int, str, int]]
 ) -> tuple[tuple[Host, ...], list[Hashable]]:
-    """Look hosts up side by side. One that fails is left out while there is another."""
+    """Look hosts up side by side. A host whose lookup fails is left out, unless all fail."""
     found: dict[int, Host] = {}
     failures: dict[int, Exception] = {}
 
@@ -327,14 +328,14 @@ async def _all_addresses(
         if not isinstance(exc, OSError | Rejected):
             raise exc
     if not found:
-        # That a host does not exist is said only if all say so: a name server that is away proves nothing.
+        # The destination is rejected only if no host exists: a lookup that failed proves nothing.
         raise next((exc for exc in failures.values() if isinstance(exc, OSError)), None) or failures[0]
     keys: list[Hashable] = [(family, name) for _, _, name, _ in wanted for family in (AF_INET, AF_INET6)]
     return _without_duplicates(sorted(found.values(), key=lambda host: host.priority)), keys
 
 
 def _without_duplicates(hosts: Sequence[Host]) -> tuple[Host, ...]:
-    """Leave an address that is there under several names to the first of them."""
+    """Keep an address that several names have for the first of them only."""
     seen: set[Endpoint] = set()
     kept: list[Host] = []
     for host in hosts:

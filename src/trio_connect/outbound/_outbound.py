@@ -38,7 +38,7 @@ class Outbound:
         self._shared = shared
         self._waiting = Waiting(shared)
         self._lookups = Lookups(resolver, shared.policy, nursery)
-        # In the order of use; and whoever a program has kept hold of, so that there is one object for each key.
+        # The states in the order of use, and the objects that a program still refers to: there is one for each key.
         self._recent: OrderedDict[tuple[str, str], tuple[Destination, DestinationState]] = OrderedDict()
         self._known: WeakValueDictionary[tuple[str, str], Destination] = WeakValueDictionary()
         self._states: WeakValueDictionary[tuple[str, str], DestinationState] = WeakValueDictionary()
@@ -52,16 +52,16 @@ class Outbound:
         group: str | None = None,
         policy: OutboundPolicy | None = None,
     ) -> Destination:
-        """Return the destination of a name. The same name is the same destination; what else is given counts once.
+        """Return the destination of a name. The same name is the same destination; later calls ignore other arguments.
 
         Args:
           name: what it is called; with `port`, the host that is looked up.
           candidates: its addresses, or an async function that finds them. Without these and a port the destination has
             no addresses, and gives permits only.
           port: connect to this port of the host `name`, instead of to candidates.
-          group: its route group: what shares its limits. By default nobody.
-          policy: its rules; None for those of the outbound. The limits on all connections, and what is remembered of
-            addresses and answers, follow the outbound's.
+          group: its route group: destinations of one group share their limits. By default it is alone.
+          policy: its rules; None for those of the outbound. The limits on all connections, and how long
+            addresses and answers are remembered, follow the outbound's.
 
         Raises:
           TypeError: an argument has the wrong type.
@@ -94,7 +94,7 @@ class Outbound:
 
         Raises:
           TypeError: an argument has the wrong type, or the resolver has no method `mx`.
-          ValueError: the domain is no possible name, or the port is out of range.
+          ValueError: the domain is not a possible name, or the port is out of range.
         """
         if not isinstance(self._lookups.resolver, MailResolver):
             raise TypeError(f"MX records need a resolver with an async method mx(domain), not {self._resolver_shown}")
@@ -107,12 +107,12 @@ class Outbound:
 
         Args:
           service: such as ``_xmpp-client._tcp.example.org``.
-          group: its route group. By default nobody shares its limits.
+          group: its route group; by default it is alone.
           policy: see `destination`.
 
         Raises:
           TypeError: an argument has the wrong type, or the resolver has no method `srv`.
-          ValueError: the service is no possible name.
+          ValueError: the service is not a possible name.
         """
         if not isinstance(self._lookups.resolver, SrvResolver):
             raise TypeError(f"SRV records need a resolver with an async method srv(name), not {self._resolver_shown}")
@@ -161,13 +161,13 @@ class Outbound:
         return list(self._states.values())
 
     def _forget(self) -> None:
-        """Drop what nobody has used for long: whoever makes a new destination pays for the memory."""
+        """Drop states that were not used for long. Each new destination drops a few, so memory is bounded."""
         moment = current_time()
         self._shared.suspensions.forget(moment)
         while self._recent:
             key, (_, state) = next(iter(self._recent.items()))
             if not state.is_idle(moment):
-                # It may be in use without having been asked for: look at the others first the next time.
+                # It may be in use although it was not asked for again: the next call checks the others first.
                 self._recent.move_to_end(key)
                 return
             del self._recent[key]
@@ -201,8 +201,8 @@ async def open_outbound(
 
     Args:
       policy: the rules; those of single destinations may differ.
-      sources: where connections may start; each call draws one by weight. None given: the kernel chooses.
-      resolver: whom to ask for names; None for the system. MX and SRV records need a `MailResolver` or `SrvResolver`.
+      sources: where connections may start; each call draws one by weight. Without any, the kernel chooses.
+      resolver: looks names up; None for the system's. MX and SRV records need a `MailResolver` or `SrvResolver`.
       address_filter: says of each address whether it may be connected to; see `OutboundPolicy.prohibited`.
       observer: called with each `OutboundEvent`.
       random: where jitter and draws come from; None for a generator of its own.

@@ -1,4 +1,4 @@
-"""A permit: leave to use a destination by other means, and what its user tells of it."""
+"""A permit: the permission to use a destination with another client, and how its user reports the outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Permit", "PermitOutcome"]
 
 
 class PermitOutcome:
-    """How a permit was used, told once."""
+    """Reports the outcome of a permit, once."""
 
     __slots__ = ("_admission", "_state", "_waiting", "candidate")
 
@@ -67,7 +67,7 @@ class PermitOutcome:
         self._waiting.end(self._state, self._admission, cause)
 
     def raised(self, exc: BaseException) -> None:
-        """Take an exception that leaves the block for what it says."""
+        """Report the outcome that an exception from the block stands for."""
         overloaded = overloaded_of(exc)
         if overloaded is not None:
             self.overloaded(overloaded)
@@ -79,15 +79,15 @@ class PermitOutcome:
 
 @final
 class Permit:
-    """Leave to use a destination by other means, such as an HTTP client's pool.
+    """The permission to use a destination with another client, such as the pool of an HTTP client.
 
-    How it went is told by leaving the block: normally, that it worked; by an exception of the kinds that fail an
-    attempt (see `trio_connect.connectx`), that it failed; by `Overloaded`, that the peer said "not now"; by any other
-    exception or a cancel, nothing. Or it is told before, by a method.
+    Leaving the block reports the outcome. A normal exit is a success. An exception of the kinds that fail an attempt
+    (see `trio_connect.connectx`) is a failure. `Overloaded` says that the peer said "not now". Any other exception, and
+    a cancel, reports nothing. A method reports the outcome earlier.
     """
 
     source: Source | None
-    """Whose limits it is under; None without sources."""
+    """The source whose limits it is under; None without sources."""
     candidate: Candidate | None
     """The address whose limits it is under; None when the destination has no candidates."""
 
@@ -98,13 +98,13 @@ class Permit:
 
     @enable_ki_protection
     def failed(self, reason: str = "the caller said so") -> None:
-        """Say that the destination does not work. It counts now; leaving the block says no more.
+        """Say that the destination does not work. It counts now; leaving the block then reports nothing.
 
         Args:
           reason: what happened.
 
         Raises:
-          RuntimeError: how it went has been said.
+          RuntimeError: the outcome has been reported.
         """
         self._outcome.check_untold()
         self._outcome.failed(reason)
@@ -112,12 +112,12 @@ class Permit:
 
     @enable_ki_protection
     def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
-        """Say that the peer asked to come back later (429, Retry-After). It is nobody's failure.
+        """Say that the peer asked to come back later (429, Retry-After). It counts as no failure.
 
         Suspends the source towards the route group.
 
         Args:
-          seconds: when, above 0.
+          seconds: for how long, above 0.
           reason: what the peer said.
 
         Raises:

@@ -1,8 +1,8 @@
-"""One call that was admitted: its plan, from one source after the other, and what is learned from it.
+"""One call that was admitted: it tries its plan, from one source after the other, and charges the failures.
 
 The addresses of a plan go through `connectx`. A failure of the source (its address cannot be bound, it has no route)
 leaves the rest of the plan to the next source, in the same call. At the end the whole call counts once for its
-destination, or not at all: `_engine.charge` says which.
+destination, or not at all; `_engine.charge` decides.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Run:
     """The attempts of one call.
 
     Args:
-      waiting: where places are given back.
+      waiting: takes places back.
       state: the destination.
       admission: what the call holds. `close` gives back what is left of it.
       deadline: the caller's, in milliseconds.
@@ -91,7 +91,7 @@ class Run:
 
         Raises:
           DestinationFailed: everything has failed.
-          NotAdmitted: it was all this side's fault, or the peer said "not now".
+          NotAdmitted: every failure was this side's, or the peer said "not now".
           DeadlineExceeded: the caller's deadline came first; nothing is counted.
         """
         candidates = self.admission.plan
@@ -154,10 +154,10 @@ class Run:
         )  # fmt: skip
 
     def _won(self, stream: TcpStream, *, alone: bool) -> Candidate:
-        """Take note of a success, and return whose it is."""
+        """Count a success, and return the candidate that won."""
         state, admission = self._state, self.admission
         if not alone:
-            # Its losers are in the report, which costs something to make.
+            # Only the report has the losers, and making it costs time.
             self._note(stream.report)
         cooldowns, peer = self._shared.cooldowns, stream.peer
         if len(cooldowns):
@@ -196,9 +196,9 @@ class Run:
     # What is learned from it
 
     def _note(self, report: ConnectReport, *, timed_out: bool = False) -> None:
-        """Charge each attempt, dated when it ended, and not when the call began."""
+        """Charge each attempt at the time when it ended."""
         if timed_out:
-            # The time of the plan was up, and with it that of what was still under way.
+            # connect_timeout has ended the attempts that were still under way.
             report = attrs.evolve(report, attempts=tuple(map(_timed_out, report.attempts)))
         self._reports.append(report)
         for attempt in report.attempts:
@@ -222,7 +222,7 @@ class Run:
             self._shared.cooldowns.failed(endpoint, at)
 
     def _next_source(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Change to another source that can go on, and return what is left for it; nothing when there is not one."""
+        """Change to another source. Return the candidates left for it; an empty list without another source."""
         moment = current_time()
         for source in self._shared.in_drawn_order():
             if source in self._tried or not candidates:
@@ -245,7 +245,7 @@ class Run:
             self._tried.append(source)
             old = self.admission.lease
             if self.admission.connecting is not None:
-                # The place among those that connect goes along.
+                # The place under max_connecting moves to the new lease.
                 old.caps.remove(self.admission.connecting)
                 lease.caps.append(self.admission.connecting)
             self.admission.lease = lease
@@ -255,7 +255,7 @@ class Run:
         return []
 
     def _fail(self) -> NoReturn:
-        """Count what has happened once, and raise what the caller is to do."""
+        """Count the call once, and raise the decision."""
         state, admission = self._state, self.admission
         moment = current_time()
         deadline = min(trio.current_effective_deadline(), to_seconds(self._deadline))
@@ -295,7 +295,7 @@ class Run:
         raise decision from failure
 
     def _first_suspended(self, moment: float, *, though_others_work: bool) -> Refusal | None:
-        """Return the first source that will be usable again; by default only when none is now."""
+        """Return the first source that will be usable again; by default only when no source is usable now."""
         refusals: list[Refusal] = []
         for source in self._shared.sources:
             families, refusal = self._state.usable_families(source, moment)

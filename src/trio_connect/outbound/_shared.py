@@ -40,11 +40,11 @@ class SourceState:
 
 @final
 class Shared:
-    """The limits, the memory and the chance of one outbound.
+    """The limits, the memory and the random generator of one outbound.
 
     Args:
-      sources: where connections may start; none for wherever the kernel says.
-      policy: that of the outbound, for what is not one destination's own.
+      sources: where connections may start; empty to let the kernel choose.
+      policy: the outbound's own rules.
       address_filter: which addresses may be connected to; None for all.
       observer: told about each decision.
       random: where all draws come from.
@@ -78,7 +78,7 @@ class Shared:
         return (self.sources[index] for index in weighted_order([each.weight for each in self.sources], self.random))
 
     def source_state(self, source: Source | None) -> SourceState:
-        """Return what is known of a source.
+        """Return the state of a source.
 
         Raises:
           ValueError: the outbound does not have it.

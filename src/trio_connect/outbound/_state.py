@@ -1,6 +1,6 @@
 """One destination: its circuit, its limits, what is known of its addresses, and whether a call may go on.
 
-Nothing here waits. `DestinationState.admit` looks at everything and then takes everything, or says why not.
+Nothing here waits. `DestinationState.admit` checks every limit and then takes a place under all, or returns a refusal.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ class Refusal:
     kind: type[NotAdmitted]
     cause: str
     timer: float = inf
-    """When time alone makes it worth another try."""
+    """When another try is due because of time alone."""
     known: bool = False
-    """Whether nothing else can make it so before."""
+    """Whether nothing but time can admit the call."""
     blockers: tuple[Cap, ...] = ()
-    """Of which caps a place would do."""
+    """The caps of which a free place may admit the call."""
     source: Source | None = None
     """The source that is suspended."""
 
 
 @attrs.define(eq=False)
 class Admission:
-    """What a call holds that may go on."""
+    """The places and the ticket of a call that was admitted."""
 
     source: SourceState
     lease: Lease
     ticket: Ticket
     connecting: Cap | None
-    """The cap that is held while it connects."""
+    """The cap whose place it has while it connects."""
     plan: list[Candidate]
     """What to try, in order; empty for a permit without candidates."""
     first_lease: Lease | None
@@ -83,7 +83,7 @@ class DestinationState:
         self.found = Found((), None, -inf)
         self.lookup_failures = 0
         self.last_refusal: Refusal | None = None
-        """Why the head of the line waits."""
+        """Why the first waiting call waits."""
         self.errors: deque[str] = deque(maxlen=_MOST_ERRORS)
         self.busy = 0
         """How many calls and connections there are."""
@@ -98,7 +98,7 @@ class DestinationState:
     # What is known of its addresses
 
     def learn(self, found: Found) -> None:
-        """Take note of what a lookup has found."""
+        """Store what a lookup has found."""
         if found is self.found:
             return
         self.found = found
@@ -139,7 +139,7 @@ class DestinationState:
 
         Args:
           now: the time.
-          connects: whether it makes a connection, and not only asks for a permit.
+          connects: whether the call makes a connection; False for a permit.
         """
         wait = self.circuit.wait(now)
         if wait is not None:
@@ -154,13 +154,13 @@ class DestinationState:
         return _joined(refusals)
 
     def acquire_from(self, source: SourceState, now: float) -> Lease | Refusal:
-        """Take the limits of another source for a call that has its ticket, and its place among those that connect."""
+        """Take a place under the limits of another source, for a call that was admitted from a first one."""
         layers = self.layers_of(source)[1]
         outcome = Limits.acquire(layers, self, now)
         return outcome if isinstance(outcome, Lease) else _blocked(outcome, layers)
 
     def usable_families(self, source: SourceState, now: float) -> tuple[frozenset[int], Refusal | None]:
-        """Return the families that a source reaches this destination by, or why there is not one."""
+        """Return the families by which a source reaches this destination, or why it does not."""
         suspensions = self.shared.suspensions
         served = frozenset(source.families)
         if self._families:
@@ -180,7 +180,7 @@ class DestinationState:
         return usable, self._suspended(source, min(keys.values(), key=suspensions.until))
 
     def suspension_keys(self, source: SourceState) -> tuple[Hashable, ...]:
-        """Return what can keep a source from this destination, whatever the family."""
+        """Return the keys of the suspensions that can keep a source from this destination, whatever the family."""
         return ((self, None), (self, source), (source, self.group))
 
     def plan(
@@ -227,7 +227,7 @@ class DestinationState:
         return Admission(source, lease, ticket, self._connecting if connects else None, plan, first_lease)
 
     def _first_admissible(self, plan: list[Candidate], now: float) -> tuple[list[Candidate], Lease | None] | Refusal:
-        """Return the plan from the first candidate on whose limits let it be tried now, and its place."""
+        """Return the plan, rotated to the first candidate whose own limits admit it now, and the place under them."""
         refusals: list[Refusal] = []
         for index, candidate in enumerate(plan):
             layers = self._own_layers.get(candidate)
@@ -235,7 +235,7 @@ class DestinationState:
                 return plan[index:] + plan[:index], None
             outcome = Limits.acquire(layers, self, now)
             if isinstance(outcome, Lease):
-                # Those that were skipped may have room by the time that it is their turn.
+                # Skipped candidates go last: they may have room by then.
                 return plan[index:] + plan[:index], outcome
             refusals.append(_blocked(outcome, layers))
         return _joined(refusals)
@@ -273,7 +273,7 @@ class DestinationState:
         return layers
 
     def all_layers(self) -> Iterator[Layers]:
-        """Return every limit that there is."""
+        """Return the limits of all sources and candidates."""
         for source in self.shared.sources:
             yield self.layers_of(source)[0]
         yield from self._own_layers.values()
@@ -286,11 +286,11 @@ class DestinationState:
         until = suspensions.until(key)
         return Refusal(SourceSuspended, cause, until, known=True, source=None if which is None else which.source)
 
-    # What becomes of it
+    # Decisions and events
 
     def decision(self, refusal: Refusal, deadline: float) -> NotAdmitted:
-        """Return what a caller with this deadline is told."""
-        # A place may become free at any time: the shortest delay is as good a guess as any.
+        """Return the exception for a caller with this deadline."""
+        # A place may become free at any time. The shortest delay of the policy is a guess.
         at = refusal.timer if refusal.known else min(refusal.timer, current_time() + self.policy.delay.initial)
         until = milliseconds(at)
         late = at > deadline
@@ -299,11 +299,11 @@ class DestinationState:
         return refusal.kind(self.name, refusal.cause, until=until, misses_deadline=late)
 
     def health(self) -> Health | None:
-        """Return the circuit's health for an event, when somebody wants one."""
+        """Return the circuit's health for an event; None without an observer."""
         return None if self.shared.observer is None else self.circuit.health
 
     def tell(self, what: What, before: Health | None, cause: str = "", source: SourceState | None = None) -> None:
-        """Tell the observer of a decision. `before` is what `health` said before it."""
+        """Tell the observer of a decision. `before` is what `health` returned before it."""
         if before is not None:
             event = OutboundEvent(
                 destination=self.name, what=what, at=current_time(), before=before, after=self.circuit.health,
@@ -312,7 +312,7 @@ class DestinationState:
             self.shared.tell(event)
 
     def suspend(self, key: Hashable, until: float, reason: str, source: SourceState | None) -> None:
-        """Leave a source out, here or at more places, as the key says."""
+        """Suspend what a key stands for: a source, for this destination or for more."""
         before = self.health()
         self.shared.suspensions.suspend(key, until, reason)
         self.tell("suspended", before, reason, source)
@@ -339,14 +339,14 @@ def _blocked(blocked: Blocked, layers: Layers) -> Refusal:
 
 
 def _joined(refusals: Sequence[Refusal]) -> Refusal:
-    """Return what a call hears that was refused in several places: the first way that opens counts."""
-    # Where another source has the family, time does not help the one that has not.
+    """Return one refusal for a call that was refused from several sources: the one that may end first."""
+    # A source without the family is not named when another has it: time does not help the first.
     refusals = [each for each in refusals if each.kind is not RequeueOne] or refusals
     if len(refusals) == 1:
         return refusals[0]
     soonest = min(refusals, key=lambda each: each.timer)
     unknown = [each for each in refusals if not each.known]
-    # A suspension is heard of only if there is nothing but suspensions.
+    # A suspension is named only if every source is suspended.
     ranks = (RetryAt, SourceSuspended, RequeueOne)
     named = min(unknown or refusals, key=lambda each: (ranks.index(each.kind), each.timer))
     timer = soonest.timer if named.kind is not SourceSuspended else named.timer

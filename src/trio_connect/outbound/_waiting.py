@@ -1,8 +1,8 @@
 """Waiting for admission, under the caller's deadline and scopes.
 
-Who is next is decided by `_engine.turns`; this is the part that parks tasks. A task in the line never tries by itself:
-`Waiting.pump` tries for it, and wakes it when it has been admitted or has something else to wait for. So a place that
-is free is given away in the very step that made it free.
+`_engine.turns` decides which call is next; this module suspends the tasks. A waiting task never tries by itself:
+`Waiting.pump` tries for it, and wakes it when it has been admitted or has to wait for something else. So a free place
+is given to the next call in the step that made it free.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Waiting"]
 
 
 class _Waiter:
-    """A task in a line."""
+    """A task that waits for admission."""
 
     __slots__ = ("admission", "connects", "limit", "parked", "refusal", "task")
 
@@ -56,7 +56,7 @@ class _Waiter:
 
 
 def _is_final(refusal: Refusal, limit: float) -> bool:
-    """Say whether waiting is of no use: recovery is known to come too late, or time does not help."""
+    """Say whether waiting cannot help: recovery is known to come too late, or time changes nothing."""
     return refusal.kind is RequeueOne or (refusal.known and refusal.timer > limit)
 
 
@@ -78,7 +78,7 @@ class Waiting:
           waits: whether it may wait.
 
         Raises:
-          NotAdmitted: it is not admitted, and it may not wait, or it is known to wait beyond its deadline.
+          NotAdmitted: it is refused, and it may not wait or the wait is known to end after its deadline.
           DeadlineExceeded: the deadline came while it waited.
         """
         now = current_time()
@@ -125,20 +125,20 @@ class Waiting:
                 self.turns.leave(state, waiter)
                 self.pump()
             else:
-                # It was admitted after the cancel had taken it out of its sleep, and before it ran.
+                # It was admitted after the cancel had rescheduled it, and before it ran.
                 self.abandon(state, waiter.admission, type(exc).__name__)
             raise
         return waiter.admission
 
     def abandon(self, state: DestinationState, admission: Admission, cause: str) -> None:
-        """Give back all that a call holds, which has not said how it went."""
+        """Give back all places of a call without an outcome."""
         if admission.first_lease is not None:
             self.release(admission.first_lease)
         self.end(state, admission, cause)
         self.release(admission.lease)
 
     def end(self, state: DestinationState, admission: Admission, cause: str) -> None:
-        """Say for a call that nothing is known, unless it has said how it went."""
+        """Release the ticket of a call, unless the call has reported an outcome."""
         if admission.ticket.state != "over":
             before = state.health()
             state.circuit.released(admission.ticket, current_time())
@@ -146,7 +146,7 @@ class Waiting:
             self.wake(state)
 
     def pump(self) -> None:
-        """Let whose turn it is try, until nobody else can go on."""
+        """Try for the waiting calls whose turn it is, until no other can be admitted."""
         while (turn := self.turns.next()) is not None:
             state = cast("DestinationState", turn[0])
             waiter = cast("_Waiter", turn[1])
@@ -173,19 +173,19 @@ class Waiting:
                 waiter.wake()
 
     def release(self, lease: Lease, cap: Cap | None = None) -> None:
-        """Give back places, and let others have them."""
+        """Give back places, and offer them to waiting calls."""
         for freed in Limits.release(lease, cap):
             self.turns.freed(freed, lease.member)
         self.pump()
 
     def wake(self, state: DestinationState) -> None:
-        """Let the line of a destination try again: its circuit has changed."""
+        """Try again for the calls that wait for a destination: its circuit has changed."""
         if self.turns.waiting(state):
             self.turns.wake(state)
             self.pump()
 
     def wake_all(self, states: list[DestinationState]) -> None:
-        """Let these lines try again: something that they have in common has changed."""
+        """Try again for the calls that wait for these destinations: something that they share has changed."""
         for state in states:
             self.turns.wake(state)
         self.pump()

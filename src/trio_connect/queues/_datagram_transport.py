@@ -36,10 +36,10 @@ class DatagramTransport(Transport):
         return endpoint
 
     def open_for(self, endpoint: Endpoint) -> DatagramSocket:
-        """Return the socket, made now if there is none.
+        """Return the socket. The first call makes it.
 
         Raises:
-          OSError: there could be none.
+          OSError: the system has no socket for it.
         """
         if self._sock is None:
             try:
@@ -124,5 +124,5 @@ class DatagramTransport(Transport):
 
     async def aclose(self) -> None:
         if self._sock is not None:
-            self._local = self.local  # nobody can be asked afterwards
+            self._local = self.local  # a closed socket has no address
             self._sock.close()

@@ -1,6 +1,6 @@
-"""What users of a queue set hold in their hands: queues, tokens and results.
+"""The public types of a queue set: queues, tokens and results.
 
-The three name one another, so they stand in one module. `IOQueue` says what a queue can do; `_queue` does it.
+The three refer to one another, so they are in one module. `IOQueue` is the interface; `_queue` implements it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ MAX_POP: Final = 65536
 """The most that one pop can bring, and what it asks for unless told otherwise."""
 
 Target: TypeAlias = Address | tuple[Endpoint, ...] | None
-"""What an operation was submitted to: an address, those of a race, or None where the queue itself says it."""
+"""What an operation was submitted to: one address, the addresses of a race, or None for the queue itself."""
 
 
 class IOQueue(trio.abc.AsyncResource):
-    """One socket to be, and the operations submitted to it. Made by `QueueSet.stream` and its kin, or by an accept.
+    """A socket and the operations submitted to it. `QueueSet.stream`, `.datagram` and `.unix`, or an accept, make it.
 
     Submissions are synchronous: they check and return a token, and the operation starts when the submitting task next
-    waits. What the state of the queue forbids raises at submission, as an `OSError`; how the operation went is data in
-    its result.
+    waits. A submission that the state of the queue forbids raises an `OSError`. How an operation went is data in its
+    result.
 
     Several accepts, pops or pushes may be outstanding. They are served in the order of their submission, and pushes
     are never interleaved.
@@ -48,14 +48,14 @@ class IOQueue(trio.abc.AsyncResource):
     @property
     @abstractmethod
     def state(self) -> State:
-        """Where the queue stands; a submission decides by it."""
+        """The state of the queue, which decides what may be submitted."""
 
     @property
     @abstractmethod
     def local(self) -> Address | None:
         """The local address: what was bound, or what a connection has; None without either.
 
-        An accepted queue that was closed before anybody asked has forgotten its own.
+        An accepted queue reads its address when it is first asked for. After a close it is lost.
         """
 
     @property
@@ -87,7 +87,7 @@ class IOQueue(trio.abc.AsyncResource):
         """Listen on what is bound. A checkpoint; never waits.
 
         Args:
-          backlog: how many connections may wait to be accepted, see listen(2); more than the system allows is that.
+          backlog: how many connections may wait to be accepted, see listen(2). The system's own limit caps it.
 
         Raises:
           OSError: EINVAL, a backlog below 1; EDESTADDRREQ, not bound; EADDRINUSE, listening or connecting already, or
@@ -100,7 +100,7 @@ class IOQueue(trio.abc.AsyncResource):
         """Submit an accept: one connection for one token.
 
         Returns:
-          The token; the value of its result is a `Accepted`.
+          The token; the value of its result is an `Accepted`.
 
         Raises:
           OSError: EINVAL, the queue does not listen; EOPNOTSUPP, a datagram queue.
@@ -201,19 +201,19 @@ class IOQueue(trio.abc.AsyncResource):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close without a token. Twice is once; when it returns, everything that was pending has completed.
+        """Close without a token. When it returns, everything that was pending has completed.
 
-        Cancelled, it closes all the same.
+        A second close does nothing. A call that is cancelled closes the queue all the same.
         """
 
 
 @final
 @attrs.frozen
 class Accepted(Completion):
-    """Somebody connected to a listening queue."""
+    """A peer connected to a listening queue."""
 
     queue: IOQueue
-    """The new connected queue. It belongs to the set too."""
+    """The new connected queue. It belongs to the same set."""
     peer: Address
 
 

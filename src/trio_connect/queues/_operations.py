@@ -16,7 +16,7 @@ from ._values import Completion
 AnyToken: TypeAlias = QToken[Any]
 AnyResult: TypeAlias = QResult[Any]
 Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
-"""Does an operation. It waits only in the operation's scope, and returns None when it was cancelled, before or then."""
+"""Does an operation. It waits only in the operation's scope, and returns None when that was cancelled."""
 
 
 @attrs.define(eq=False)
@@ -29,7 +29,7 @@ class Operation(Entry):
     _scope: trio.CancelScope | None = None
 
     def scope(self) -> trio.CancelScope:
-        """Return the scope to wait in. Made on demand: much is done without waiting, and a scope costs microseconds."""
+        """Return the scope to wait in. It is made on demand: many operations never wait, and it costs microseconds."""
         if self._scope is None:
             self._scope = trio.CancelScope()
             if self.cancelled:
@@ -37,7 +37,7 @@ class Operation(Entry):
         return self._scope
 
     def cancel(self) -> None:
-        """Cancel what waits in the scope, now or later."""
+        """Cancel the operation, whether it waits already or not yet."""
         self.cancelled = True
         if self._scope is not None:
             self._scope.cancel()
@@ -72,7 +72,7 @@ class FifoRunner:
         return self._current is not None
 
     def add(self, token: AnyToken, operation: Operation, work: Work) -> None:
-        """Run an operation after those that are here already."""
+        """Run an operation after those that were added before."""
         if self._current is None:
             self._current = operation
             self._runner.spawn(self._serve, token, operation, work)
@@ -82,7 +82,7 @@ class FifoRunner:
         self._waiting.append((token, operation, work))
 
     def drop(self, token: AnyToken) -> bool:
-        """Take out an operation that has not begun; False when it has."""
+        """Remove an operation that has not begun. Return False when it has."""
         for item in self._waiting or ():
             if item[0] is token:
                 cast("deque[Any]", self._waiting).remove(item)
@@ -90,14 +90,14 @@ class FifoRunner:
         return False
 
     def cancel(self) -> None:
-        """Cancel every operation here; they complete in their order."""
+        """Cancel every operation; they complete in their order."""
         if self._current is not None:
             self._current.cancel()
             for _, operation, _ in self._waiting or ():
                 operation.cancel()
 
     async def drained(self) -> None:
-        """Wait until no operation is here."""
+        """Wait until every operation has completed."""
         if self._current is not None:
             self._drained = self._drained or trio.Event()
             await self._drained.wait()

@@ -98,7 +98,7 @@ class SocketQueue(IOQueue):
         if self._scheduler.ended:
             self._state = "closed"
         if self._state not in ("bound", "unbound"):
-            # A socket factory's bind took its time, and what it bound has no queue any more.
+            # The bind of a socket factory had to wait. The queue was closed meanwhile, so the new socket is closed too.
             with trio.CancelScope(shield=True):
                 await self._transport.aclose()
             error = OSError(errno.ECANCELED, f"bind to {show(target)}: this queue was closed meanwhile")
@@ -215,7 +215,7 @@ class SocketQueue(IOQueue):
         transport = cast("DatagramTransport", self._transport)
         endpoint = transport.check_target(address, passive=False)
         self._scheduler.check_room("push_to")
-        # Opened here and not in the operation, so that a pop submitted next has a socket to wait on.
+        # The socket is opened here and not in the operation, so that a pop submitted next has one to wait on.
         transport.open_for(endpoint)
         self._scheduler.closers.add(self._dispose)
         self._state = state
@@ -250,7 +250,8 @@ class SocketQueue(IOQueue):
         self._state = state
         self._scheduler.closers.add(self._dispose)
         token = self._scheduler.submit("close", self, None, self._close)
-        # Here, not by the task that closes: what is pending now must not complete before that has its first turn.
+        # Cancelled here and not by the task that closes: an operation that is pending now must not complete before
+        # that task runs.
         for fifo in self._fifos():
             fifo.cancel()
         return token
@@ -284,11 +285,11 @@ class SocketQueue(IOQueue):
         return [fifo for fifo in (self._control, self._receiving, self._sending) if fifo is not None]
 
     async def _dispose(self) -> None:
-        """Close what is open; no operation runs any more."""
+        """Close the socket. The caller ensures that no operation runs any more."""
         self._state = "closing"
         try:
             await self._transport.aclose()
-        finally:  # a close that fails has closed too, close(2), and others may be waiting for it
+        finally:  # close(2) closes even when it fails, and other tasks may be waiting for this close
             self._happened("closed")
             self._scheduler.closers.discard(self._dispose)
             if self._closed is not None:

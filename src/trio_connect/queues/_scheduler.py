@@ -1,8 +1,7 @@
-"""Runs operations, keeps their results, and wakes whoever waits for them.
+"""Runs operations, keeps their results, and wakes the tasks that wait for them.
 
-One task per operation at most, and one wake per completion: a result is put into the table, and the one task that it
-satisfies is rescheduled. That task takes the result itself, in a step with no checkpoint after it, so a waiter that is
-cancelled has taken nothing.
+An operation has at most one task. A completion puts its result into the table and wakes at most one task. The woken
+task takes the result itself, with no checkpoint afterwards, so a waiter that is cancelled has taken nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Scheduler:
     def __init__(self, nursery: trio.Nursery, limit: int) -> None:
         self.table: TokenTable[AnyToken, Operation] = TokenTable(limit)
         self.closers: set[Callable[[], Awaitable[None]]] = set()
-        """What closes the queues that have something open, whatever their state; called when no operation runs."""
+        """The close functions of all queues that have a socket, whatever their state. Called when no operation runs."""
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False
@@ -57,10 +56,10 @@ class Scheduler:
     # ------------------------------------------------------------------ submitting
 
     def check_thread(self) -> None:
-        """Refuse calls from another thread: nothing here is safe for them.
+        """Refuse a call from another thread: nothing here is thread-safe.
 
         Raises:
-          RuntimeError: naming what to do instead.
+          RuntimeError: this is another thread; the text says what to do instead.
         """
         if get_ident() != self._thread:
             raise RuntimeError(
@@ -92,15 +91,15 @@ class Scheduler:
     def submit(
         self, op: Op, queue: IOQueue, fifo: FifoRunner | None, work: Work, target: Target = None, data: Any = None
     ) -> AnyToken:
-        """Take in an operation for which all checks have passed; it starts when this task next waits.
+        """Submit an operation that has passed all checks. It starts when this task next waits.
 
         Args:
           op: its name.
           queue: where it was submitted.
-          fifo: whose operations it waits for; None to start alone, and not to be cancelled.
+          fifo: runs it after its earlier operations; None to start at once, and never to be cancelled.
           work: does it.
-          target: for the token, what was submitted to.
-          data: for the token, the caller's own.
+          target: the token's `target`.
+          data: the token's `data`.
         """
         self._last_id += 1
         token: AnyToken = QToken(self._last_id, op, queue, current_time(), self, target, data)
@@ -119,13 +118,13 @@ class Scheduler:
     # ------------------------------------------------------------------ running
 
     async def run(self, token: AnyToken, operation: Operation, work: Work) -> None:
-        """Run an operation to its completion. Anything but an OSError is a bug and passes on."""
+        """Run an operation to its completion. An exception that is not an OSError is a bug, and propagates."""
         error: OSError | None = None
         value: Completion | None = None
         try:
             value = await work(operation)
         except OSError as exc:
-            # Data has no history, and these frames hold the operation, which holds the result, which holds it.
+            # Drop traceback and context: their frames would form a cycle through the operation and its result.
             exc.__traceback__ = exc.__context__ = None
             error = exc
         if error is not None:
@@ -172,10 +171,10 @@ class Scheduler:
     # ------------------------------------------------------------------ waiting by name
 
     async def wait(self, tokens: Sequence[AnyToken], until: float) -> tuple[AnyToken, AnyResult]:
-        """Claim the oldest completion of these, waiting for one if there is none.
+        """Claim the oldest completion of these tokens, after waiting for one if necessary.
 
         Raises:
-          DeadlineExceeded: `until` (Trio time) came first; every token is as it was.
+          DeadlineExceeded: `until` (Trio time) came first. No token was claimed.
           OSError: EINVAL, the list is empty or has duplicates, or a token is not ours or was claimed; EBADF, the set
             has ended.
           RuntimeError: this is another thread than the set's.
@@ -204,7 +203,7 @@ class Scheduler:
                 woken = await waiter.park(until)
                 found = self._oldest(tokens)
                 if found is None and not woken:
-                    # Ready beats expired, whichever task the loop happened to run first in this pass.
+                    # A result of the same pass as the deadline counts: Trio runs the tasks of a pass in random order.
                     await cancel_shielded_checkpoint()
                     found = self._oldest(tokens)
             if found is None:
@@ -225,7 +224,7 @@ class Scheduler:
             raise trio.BusyResourceError("another task waits for one of these tokens")
         if rejection == "unknown":
             token = next(token for token in tokens if token not in self.table.entries)
-            # Who owns a token is the business of its set alone.
+            # Only queue sets read who owns a token.
             if token._owner is self:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                 raise OSError(errno.EINVAL, f"{token} was claimed already: its result has been handed out")
             raise OSError(errno.EINVAL, f"{token} is not ours: it belongs to another queue set")
@@ -237,15 +236,15 @@ class Scheduler:
         self._make_room()
         return result
 
-    # ------------------------------------------------------------------ waiting for whatever comes
+    # ------------------------------------------------------------------ waiting for any completion
 
     async def reap(self, most: int, want: int, until: float, *, ends: bool) -> list[AnyResult]:
-        """Claim the oldest completions that nobody waits for by name.
+        """Claim the oldest completions whose tokens no task waits for by name.
 
         Args:
-          most: at most so many.
-          want: wait for so many, or for all that are to come when that is fewer.
-          until: return what there is, in Trio time.
+          most: how many to claim at most.
+          want: how many to wait for. The wait also ends when fewer are left to come.
+          until: when to return what there is, in Trio time.
           ends: return nothing when nothing is left to come.
 
         Raises:
@@ -276,7 +275,7 @@ class Scheduler:
                 if not reaper.promised:
                     self._reapers.remove(reaper)
                 elif not takes:
-                    # Cancelled in the pass of the completion, or others were faster: what it was promised is free.
+                    # Cancelled in the pass of the completion, or another task was faster: its results are free again.
                     self._wake_reapers()
         self.check_open()
         return [self._claimed(operation) for _, operation in self.table.take(most)]
@@ -299,7 +298,7 @@ class Scheduler:
     # ------------------------------------------------------------------ room
 
     async def room(self, count: int) -> None:
-        """Wait until so many submissions fit; those who came first go first.
+        """Wait until `count` submissions fit. Waiting tasks are served in their order.
 
         Raises:
           OSError: EBADF, the set has ended.
@@ -315,7 +314,7 @@ class Scheduler:
                 await waiter.park(inf)
         finally:
             self._room_waiters.remove(waiter)
-            # The next one looks for itself, after this one's submissions.
+            # The next task checks for itself, after this one's submissions.
             self._wake_room_waiter()
         self.check_open()
 
@@ -332,21 +331,21 @@ class Scheduler:
 
     @property
     def ended(self) -> bool:
-        """Whether the set takes nothing any more."""
+        """Whether the set takes no submissions any more."""
         return self._ended
 
     def leave(self) -> None:
-        """Take no submission any more; operations may still be running."""
+        """Refuse further submissions. Operations may still be running."""
         self._ended = True
 
     async def end(self) -> None:
-        """Close everything that is open and let nobody wait any more; called when no operation runs."""
+        """Close every socket and end every wait. Called when no operation runs."""
         self._ended = True
         try:
             while self.closers:
                 await self.closers.pop()()
         finally:
-            if self.closers:  # one that cannot be closed must not keep the others open
+            if self.closers:  # a socket that cannot be closed must not keep the others open
                 await self.end()
         self.table.entries.clear()
         for waiter in (*self._named, *self._room_waiters):

@@ -35,8 +35,8 @@ DEFAULT_LIMIT: Final = 4096
 async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[QueueSet, None]:
     """Open a queue set: it owns the tasks that its operations run in, and every socket of its queues.
 
-    Leaving the context cancels what is pending and closes every queue, those of accepted connections and of results
-    that nobody claimed too. Results that were not claimed are dropped.
+    Leaving the context cancels what is pending and closes every queue, also those of accepted connections. Results that
+    were not claimed are dropped, and their queues are closed.
 
     An exception of the body comes out as it is, also when a cancel comes in the same pass. An operation that raises
     anything but an `OSError` is a bug, in this library or in an iterable or observer that it was given: it ends the
@@ -68,7 +68,7 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
                 scheduler.leave()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # The nursery's group, not the body's: the nursery is nobody's business. Nor are cancellations, when something
+        # The nursery's group is an implementation detail, so it is unwrapped. Cancellations are dropped when something
         # else happened in the same pass.
         alone, *others = [exc for exc in group.exceptions if not _only_cancelled(exc)] or group.exceptions[:1]
         if others:
@@ -177,7 +177,7 @@ class QueueSet:
             endpoints = checked(endpoints)
             if not endpoints:
                 raise ValueError("connectx needs at least one endpoint, got none")
-            # The filter is the race's to ask, once for each endpoint.
+            # The race asks the filter, once for each endpoint.
             pairs, _ = pair_up(endpoints, options.get("sources", ()), None)
             candidates = float(len(set(pairs)))
         else:
@@ -187,7 +187,7 @@ class QueueSet:
         self._scheduler.check_open()
         self._scheduler.check_room("connectx")
         queue = SocketQueue(self._scheduler, TcpTransport(), "connecting")
-        # The queue was made for this alone, and no user may submit a race to one.
+        # Not part of the interface: this new queue is the only one that a race is submitted to.
         return queue._submit_race(endpoints, deadline, options, data)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     # ------------------------------------------------------------------ waiting
@@ -199,7 +199,7 @@ class QueueSet:
 
         Args:
           token: of this set, not claimed yet.
-          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one look after one pass of the loop.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 to look once, after one pass of the loop.
 
         Returns:
           The result, whose `error` is None for an operation that succeeded.
@@ -221,17 +221,17 @@ class QueueSet:
     async def wait_any(self, tokens: Iterable[QToken[V]], deadline: int = -1) -> tuple[int, QResult[V]]:
         """Claim the result of whichever of these operations completed first. Always a checkpoint.
 
-        Every token is looked at in each call: to reap many, `wait_next` and `completions` are the cheaper ways.
+        Each call checks every token. To reap many results, `wait_next` and `completions` are cheaper.
 
         Args:
           tokens: of this set, not claimed yet, each once.
-          deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one look after one pass of the loop.
+          deadline: milliseconds on the clock of `now()`; -1 for none, 0 to look once, after one pass of the loop.
 
         Returns:
           The token's index in `tokens`, and its result. The other tokens are as they were.
 
         Raises:
-          DeadlineExceeded: none has completed by then.
+          DeadlineExceeded: no operation has completed by then.
           OSError: EINVAL, there is no token, a token is named twice, was claimed already or belongs to another set;
             EBADF, the set has ended.
           RuntimeError: called from another thread than the set's.
@@ -245,19 +245,19 @@ class QueueSet:
         return listed.index(token), cast("QResult[V]", result)
 
     async def wait_next(self, n: int, deadline: int = -1) -> list[QResult[Any]]:
-        """Claim the results of whatever operations completed first, whichever they are. Always a checkpoint.
+        """Claim the results of the operations that completed first. Always a checkpoint.
 
-        Tokens that somebody waits for by name are left to that waiter.
+        A token that a task waits for by name is left to that task.
 
         Args:
-          n: at most so many.
-          deadline: how long to wait for all `n`, in milliseconds on the clock of `now()`; 0 takes what is there after
-            one pass of the loop. With -1 this returns as soon as there is one result: a batch that cannot be filled
-            shall not hold back what it has for ever.
+          n: how many to claim at most.
+          deadline: when to stop waiting for all `n`, in milliseconds on the clock of `now()`; 0 takes what is there
+            after one pass of the loop. With -1 this returns as soon as there is one result, so that a batch which
+            cannot be filled does not wait for ever.
 
         Returns:
           The oldest completion first. Fewer than `n` at the deadline, or when everything submitted has completed;
-          empty when nothing was there at the deadline.
+          empty when there was nothing at the deadline.
 
         Raises:
           OSError: EINVAL, `n` is below 1; EBADF, the set has ended.
@@ -276,7 +276,7 @@ class QueueSet:
     def completions(self) -> AsyncIterator[QResult[Any]]:
         """Iterate over results in the order of completion, claiming each, until nothing is submitted and unclaimed.
 
-        What the loop's body submits is reaped too. Tokens that somebody waits for by name are left to that waiter.
+        What the loop's body submits is reaped too. A token that a task waits for by name is left to that task.
 
         Returns:
           An iterator that waits for each result.
@@ -315,7 +315,7 @@ class QueueSet:
 
     @property
     def max_in_flight(self) -> int:
-        """How many may be."""
+        """How many may be submitted and not claimed."""
         return self._scheduler.table.limit
 
     def __repr__(self) -> str:
@@ -324,7 +324,7 @@ class QueueSet:
 
 @final
 class _Completions:
-    """The iterator of `QueueSet.completions`; not a generator, so that leaving it half-way leaves nothing behind."""
+    """The iterator of `QueueSet.completions`; not a generator, so leaving it half-way needs no clean-up."""
 
     __slots__ = ("_scheduler",)
 

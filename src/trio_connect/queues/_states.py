@@ -16,13 +16,13 @@ __all__ = ["EVENTS", "SUBMIT", "Event", "Kind", "State", "Submission", "refusal_
 Kind: TypeAlias = Literal["stream", "datagram"]
 
 State: TypeAlias = Literal["unbound", "binding", "bound", "listening", "connecting", "connected", "closing", "closed"]
-"""Where a queue stands. "binding" lasts no time at all, except with a socket factory whose bind has to wait."""
+"""The state of a queue. "binding" lasts only where the bind of a socket factory has to wait."""
 
 Submission: TypeAlias = Literal["bind", "listen", "accept", "connect", "push", "push_to", "pop", "close"]
-"""What a caller may ask of a queue."""
+"""What a caller may submit."""
 
 Event: TypeAlias = Literal["bound", "bind failed", "connected", "connect failed", "closed"]
-"""How what was asked has ended, as far as it matters to the state."""
+"""How an operation has ended, as far as it matters to the state."""
 
 Row: TypeAlias = Mapping[Submission, State | int]
 
@@ -129,7 +129,7 @@ _DATAGRAM: Final[Mapping[State, Row]] = {
         "pop": "bound",
         "close": "closing",
     },
-    # No datagram queue listens; the row is here because the state exists.
+    # A datagram queue never listens; the row completes the table.
     "listening": _BUSY,
     "connecting": {
         "bind": errno.EINVAL,

@@ -98,7 +98,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         return TcpStream(sock, target, (((source, target),), {}, started, current_time(), multipath))
 
     def adopt(self, stream: TcpStream) -> None:
-        """Own a connection that somebody else made."""
+        """Take over a connection that was made elsewhere."""
         self._adopt(stream)
         self._local = stream.local
 

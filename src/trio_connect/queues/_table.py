@@ -1,13 +1,13 @@
-"""Who holds which token, and in which order results are to be had.
+"""The tokens of a queue set: which are reserved by a waiting task, and in which order results are claimed.
 
 The rules, in one place and without a clock or a task:
 
-- A token is in the table from its submission to its claim. That is what the limit counts, so results that nobody
-  fetches fill the table and stop further submissions instead of growing without end. One submission is never
-  stopped: a close, of which a queue has one.
-- Completions are numbered. Whoever takes a result gets the lowest number among those that he may have.
-- A token that somebody waits for by name is held by him. Nobody else gets it, by name or otherwise, until he lets go;
-  then it stands where its number puts it, as if it had never been held.
+- A token is in the table from its submission to its claim, and the limit counts the tokens in the table. So results
+  that no task claims stop further submissions instead of growing without end. A close is never stopped, and each queue
+  has only one.
+- Completions are numbered. A task that takes a result gets the lowest number among those that it may take.
+- A task that waits for a token by name reserves it. No other task gets the token until it is released. A released token
+  goes back to the place of its number, as if it had never been reserved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Hashable)
 E = TypeVar("E", bound="Entry")
 
 Rejection: TypeAlias = Literal["empty", "duplicate", "unknown", "reserved"]
-"""What is wrong with a list of tokens; of several flaws the first in this order is told."""
+"""Why a list of tokens is refused. Of several reasons the first in this order is given."""
 
 
 @attrs.define(eq=False)
@@ -32,9 +32,9 @@ class Entry:
     """What the table knows of one token."""
 
     number: int = 0
-    """Its completion's; 0 while it is pending."""
+    """The number of its completion; 0 while it is pending."""
     waiter: object = None
-    """Who waits for it by name."""
+    """The task that has reserved it; None when it is free."""
 
 
 @attrs.define(eq=False)
@@ -57,7 +57,7 @@ class TokenTable(Generic[T, E]):
 
     @property
     def ready(self) -> int:
-        """How many have completed and are held by nobody."""
+        """How many have completed and are not reserved."""
         return len(self._ready)
 
     def fits(self, count: int) -> bool:
@@ -65,12 +65,12 @@ class TokenTable(Generic[T, E]):
         return len(self.entries) + count <= self.limit
 
     def add(self, token: T, entry: E) -> None:
-        """Take in a token that was submitted."""
+        """Add a token that was submitted."""
         self.entries[token] = entry
         self.pending += 1
 
     def complete(self, token: T) -> object:
-        """Note a completion and return the token's holder; without one it is there for anybody."""
+        """Note a completion. Return the task that has reserved the token, None when any task may take it."""
         entry = self.entries[token]
         self._last = entry.number = self._last + 1
         self.pending -= 1
@@ -79,7 +79,7 @@ class TokenTable(Generic[T, E]):
         return entry.waiter
 
     def rejection(self, tokens: Sequence[T]) -> Rejection | None:
-        """Look at all tokens that somebody wants to wait for, before anything is done about any of them."""
+        """Return why these tokens cannot be waited for together, None when they can. Nothing is changed."""
         if not tokens:
             return "empty"
         if len(tokens) > 1 and len(set(tokens)) < len(tokens):
@@ -94,7 +94,7 @@ class TokenTable(Generic[T, E]):
         return "reserved" if reserved else None
 
     def reserve(self, tokens: Iterable[T], waiter: object) -> None:
-        """Reserve tokens without a rejection."""
+        """Reserve tokens that `rejection` has passed."""
         for token in tokens:
             entry = self.entries[token]
             entry.waiter = waiter
@@ -102,7 +102,7 @@ class TokenTable(Generic[T, E]):
                 del self._ready[entry.number]
 
     def release(self, tokens: Iterable[T]) -> bool:
-        """Give up the reservation of those that were not claimed; say whether a result became free by that."""
+        """Release those that were not claimed. Say whether that made a result free."""
         entries, ready = self.entries, self._ready
         highest = next(reversed(ready), 0)
         freed = sort = False
@@ -121,7 +121,7 @@ class TokenTable(Generic[T, E]):
         return freed
 
     def oldest(self, tokens: Iterable[T]) -> T | None:
-        """Return the one of these that completed first, or None."""
+        """Return the token that completed first, None when all are pending."""
         best, lowest = None, self._last + 1
         for token in tokens:
             number = self.entries[token].number
@@ -130,11 +130,11 @@ class TokenTable(Generic[T, E]):
         return best
 
     def claim(self, token: T) -> E:
-        """Take a completed token that is held out of the table."""
+        """Remove a completed token that its waiter claims."""
         return self.entries.pop(token)
 
     def take(self, most: int) -> list[tuple[T, E]]:
-        """Take the oldest completed tokens that nobody holds out of the table, at most so many."""
+        """Remove the oldest completed tokens that are not reserved, at most so many."""
         taken: list[tuple[T, E]] = []
         while self._ready and len(taken) < most:
             _, token = self._ready.popitem(last=False)

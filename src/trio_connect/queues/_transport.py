@@ -1,7 +1,7 @@
-"""What a queue has open: one socket of one kind, and what can be done with it.
+"""The socket of a queue, by kind, and what can be done with it.
 
-No state is checked here and no two calls of one direction overlap: the queue above sees to both. Everything fails with
-an `OSError` that names the endpoint, because that is what a result holds.
+The queue checks its state, and never makes two calls of one direction at a time. So nothing here checks either. Every
+failure is an `OSError` that names the endpoint, because that is what a result contains.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", TcpStream, UnixStream)
 
-# Trouble of this machine, accept(2): whoever connected is not to blame.
+# accept(2): errors of this machine, which say nothing about the peer that connected.
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -41,13 +41,13 @@ def show(address: Address | None) -> str:
 
 
 def error(code: int, what: str, address: Address | None) -> OSError:
-    """Return the error of an operation, with what it was and with whom."""
+    """Return the error of an operation, with a text that names the operation and the peer."""
     prefix = "local: " if code in _LOCAL else ""
     return OSError(code, f"{prefix}{what} {show(address)}: {strerror(code)}")
 
 
 def raise_broken(what: str, peer: Address, exc: trio.BrokenResourceError) -> NoReturn:
-    """Raise what broke a connection as the error of an operation."""
+    """Raise the cause of a broken connection as the error of an operation."""
     cause = exc.__cause__
     code = errno_of(cause) if isinstance(cause, OSError) else errno.EIO
     raise error(code, what, peer) from None
@@ -60,7 +60,7 @@ def check_family(local: Address | None, endpoint: Endpoint) -> None:
 
 
 class Cancellable(Protocol):
-    """What a connect asks of the operation that it is done for."""
+    """What a connect needs to know of its operation."""
 
     @property
     def cancelled(self) -> bool:
@@ -73,7 +73,7 @@ class Cancellable(Protocol):
 
 
 class Transport(ABC):
-    """What every kind of queue can be asked; what a kind cannot do, its table of states refuses before."""
+    """What every kind of queue offers. The table of states refuses what a kind cannot do."""
 
     kind: ClassVar[Kind]
 
@@ -82,7 +82,7 @@ class Transport(ABC):
     @property
     @abstractmethod
     def local(self) -> Address | None:
-        """The local address, None as long as there is none."""
+        """The local address; None before there is a socket."""
 
     @property
     def report(self) -> ConnectReport:
@@ -107,12 +107,12 @@ class Transport(ABC):
     async def connect(self, target: Any, until: float, operation: Cancellable) -> bool:
         """Connect; False when the operation's scope was cancelled.
 
-        After that, as after an exception, nothing is open, neither what was bound before.
+        After False, as after an exception, no socket is open: one that was bound before is closed too.
 
         Args:
           target: where to.
           until: when to give up, in Trio time.
-          operation: to wait in its scope.
+          operation: whose scope to wait in.
         """
 
     @abstractmethod
@@ -121,11 +121,11 @@ class Transport(ABC):
 
     @abstractmethod
     async def pop(self, size: int) -> tuple[bytes, Address, bool]:
-        """Receive what comes, from whom, and whether a datagram was longer than `size`."""
+        """Return the data, its sender, and whether a datagram was longer than `size`."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close what is open; never waits for a peer. The caller shields it from cancellation."""
+        """Close the socket. Never waits for the peer. The caller shields this from cancellation."""
 
 
 class StreamTransport(Transport, Generic[S]):
@@ -185,7 +185,7 @@ class StreamTransport(Transport, Generic[S]):
         """Listen on the socket that is bound.
 
         Raises:
-          OSError: EADDRINUSE, somebody else listens there.
+          OSError: EADDRINUSE, another socket listens there.
         """
         assert self._sock is not None
         try:
@@ -197,7 +197,7 @@ class StreamTransport(Transport, Generic[S]):
     async def connect(self, target: Any, until: float, operation: Cancellable) -> bool:
         adopted = False
         try:
-            # A connect that need not wait never looks at its scope.
+            # A connect that need not wait never enters its scope, so a cancel is looked for here.
             stream = None if operation.cancelled else await self._connect(target, until, operation)
             if stream is not None:
                 assert self._sock is not None

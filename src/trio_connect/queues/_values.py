@@ -1,4 +1,4 @@
-"""What an operation brought, as far as no queue stands in it."""
+"""The values of results that do not refer to a queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Address: TypeAlias = Endpoint | str | bytes
 
 
 class Completion:
-    """What an operation brought: `Connected`, `Accepted`, `Pushed`, `Popped` or `Closed`."""
+    """The value of a result: `Connected`, `Accepted`, `Pushed`, `Popped` or `Closed`."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ class Made(Protocol):
 class Connected(Completion):
     """A connect, or a race of them, succeeded: `local`, `peer` and `report`."""
 
-    # Addresses are parsed and reports built when somebody looks: most never do, and it is a tenth of a connect's cost.
+    # Addresses are parsed and reports built on first access: most programs never ask, and it is a tenth of a connect.
     __match_args__ = ("local", "peer", "report")
 
     _made: Made = attrs.field(alias="made")
@@ -67,7 +67,7 @@ class Connected(Completion):
 @final
 @attrs.frozen
 class Pushed(Completion):
-    """All bytes went to the kernel."""
+    """The kernel has taken all bytes."""
 
     count: int
 

@@ -16,7 +16,7 @@ class Waiter:
     task: Task | None = None
 
     def wake(self) -> None:
-        """Have the task look again; at once, and only once."""
+        """Reschedule the task. A second call does nothing."""
         if self.task is not None:
             reschedule(self.task)
             self.task = None
@@ -41,12 +41,12 @@ class Waiter:
 class Reaper(Waiter):
     """Waits for results of tokens that nobody names.
 
-    `promised` keeps a second reaper from being woken for what the first has not yet had the time to take.
+    `promised` keeps a second reaper from being woken for a result that the first one is about to take.
     """
 
     want: int = 1
     ends: bool = False
-    """Wake it also when there is nothing left to come."""
+    """Whether to wake it also when nothing is left to come."""
     promised: int = 0
 
 
