@@ -544,6 +544,7 @@ def test_field_37_a_repr_shows_what_differs_from_the_defaults(value, text):
 def test_field_37_signatures_can_be_read():
     """`help(connect)` says policy=RacePolicy() and options=SocketOptions(), not every field of both."""
     for function in (connect, connectx, tcp_connect, tcp_listen):
-        assert len(str(inspect.signature(function))) < 420
+        # Each by itself: how many there are is another matter.
+        assert all(len(str(parameter)) <= 65 for parameter in inspect.signature(function).parameters.values())
     assert "= RacePolicy()" in str(inspect.signature(connect))
     assert "= SocketOptions()" in str(inspect.signature(connect))
