@@ -11,7 +11,7 @@ from typing import Final
 
 from ._text import shown
 
-__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_range", "check_size"]
+__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_range", "check_size", "check_text"]
 
 SIZE_LIMIT: Final = 1 << 40
 """Sizes are below this and deadlines are not (see `_deadline`), so that neither is taken for the other."""
@@ -64,6 +64,17 @@ def check_size(value: object, name: str, lowest: int) -> int:
     if number >= SIZE_LIMIT:
         raise ValueError(f"{name} must be below 2**40, got {shown(value)}: a deadline?")
     return number
+
+
+def check_text(value: object, name: str) -> str:
+    """Return a str, or say that it is not one.
+
+    Raises:
+      TypeError: it is not a str.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {shown(value)}")
+    return value
 
 
 def check_float(value: object, name: str, rule: str) -> float:

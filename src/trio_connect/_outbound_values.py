@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from ._check import check_float, check_size
+from ._check import SIZE_LIMIT, check_float, check_size
 from ._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
 from ._policy import MIN_ATTEMPT_DELAY
 from ._repr import changed_repr
@@ -30,6 +30,8 @@ def _seconds(_instance: object, field: attrs.Attribute[Any], value: object) -> N
     number = _number(field, value)
     if number < 0.001 or not isfinite(number):
         raise ValueError(f"{field.name} must be at least 0.001 seconds, and finite, got {shown(value)}")
+    if number >= SIZE_LIMIT:
+        raise ValueError(f"{field.name} must be below 2**40 seconds, got {shown(value)}: a deadline?")
 
 
 def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from trio import current_time
 
-from .._check import check_float
+from .._check import SIZE_LIMIT, check_float, check_text
 from .._deadline import NO_DEADLINE, now, to_seconds
 from .._endpoint import Source
 from .._errors import ConnectFailed
@@ -192,7 +192,7 @@ class Overloaded(Exception):
       reason: what the peer said.
 
     Raises:
-      TypeError: the seconds are not a number.
+      TypeError: the seconds are not a number, or the reason is not a str.
       ValueError: they are not above 0, or not finite.
     """
 
@@ -202,6 +202,9 @@ class Overloaded(Exception):
     def __init__(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
         if not 0 < check_float(seconds, "seconds", "above 0, and finite") < inf:
             raise ValueError(f"seconds must be above 0, and finite, got {shown(seconds)}")
+        if seconds >= SIZE_LIMIT:
+            raise ValueError(f"seconds must be below 2**40, got {shown(seconds)}: a deadline?")
+        check_text(reason, "reason")
         super().__init__(seconds, reason)
         self.seconds = seconds
         self.reason = reason

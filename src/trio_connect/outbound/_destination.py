@@ -13,6 +13,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .. import DeadlineExceeded, Source, TcpStream
+from .._check import check_text
 from .._deadline import IMMEDIATE, to_seconds
 from .._engine.plan import Host
 from .._messages import call_exceeded
@@ -66,7 +67,7 @@ class Connection(Generic[R]):
           reason: what the peer said.
 
         Raises:
-          TypeError: the seconds are not a number.
+          TypeError: the seconds are not a number, or the reason is not a str.
           ValueError: they are not above 0, or not finite.
         """
         self._run.tell_overloaded(seconds, reason)
@@ -348,8 +349,7 @@ class Destination:
         at = to_seconds(until)
         if source is not None and not isinstance(source, Source):
             raise TypeError(f"source must be a Source or None, got {shown(source)}")
-        if not isinstance(reason, str):
-            raise TypeError(f"reason must be a str, got {shown(reason)}")
+        check_text(reason, "reason")
         if until == IMMEDIATE:
             raise ValueError("a suspension ends at a time: now() + milliseconds, or -1 for none")
         state = self._state

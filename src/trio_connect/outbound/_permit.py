@@ -8,6 +8,7 @@ from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
 from .. import Source
+from .._check import check_text
 from .._net.race.errors import fails_an_attempt
 from .._outbound_values import Candidate
 from ._decisions import Overloaded, overloaded_of
@@ -105,7 +106,9 @@ class Permit:
 
         Raises:
           RuntimeError: the outcome has been reported.
+          TypeError: the reason is not a str.
         """
+        check_text(reason, "reason")
         self._outcome.check_untold()
         self._outcome.failed(reason)
         self._outcome.raise_interrupt()
@@ -122,7 +125,7 @@ class Permit:
 
         Raises:
           RuntimeError: how it went has been said.
-          TypeError: the seconds are not a number.
+          TypeError: the seconds are not a number, or the reason is not a str.
           ValueError: they are not above 0, or not finite.
         """
         overloaded = Overloaded(seconds, reason)

@@ -11,13 +11,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    disable_ki_protection,
+    enable_ki_protection,
+)
 
 from .._check import check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import EndpointLike, as_endpoint
 from .._messages import call_exceeded, call_late, strerror
 from .._net.sockets.waiting import Expired, park
+from .._text import shown
 from ._reassembly import MessageTooLong, Reassembly
 from ._socket import Piece, SctpSocket
 from ._values import AssociationEvent, Message, Path, PathEvent, SctpTuning, check_seconds
@@ -43,6 +50,11 @@ _LONGEST_TTL: Final = 4_000_000.0  # the kernel has 32 bits of milliseconds
 _log: Final = logging.getLogger("trio_connect")
 
 
+@disable_ki_protection  # Ctrl-C must reach an observer that does not return
+def _call(observer: SctpObserver, event: PathEvent | AssociationEvent | RaceFinished) -> None:
+    observer(event)
+
+
 @final
 class Teller:
     """Tells an observer, until it raises."""
@@ -55,7 +67,7 @@ class Teller:
         """Tell what happened."""
         if self._observer is not None:
             try:
-                self._observer(event)
+                _call(self._observer, event)
             except Exception:  # noqa: BLE001 - whatever it is, it must not break an association
                 _log.exception("an observer raised and is told no more of the association with %s", self._what)
                 self._observer = None
@@ -204,6 +216,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
 
     # ------------------------------------------------------------------ messages
 
+    @enable_ki_protection  # Ctrl-C cannot come between a send and whoever waits for its turn
     async def send(
         self,
         data: bytes | bytearray | memoryview,
@@ -317,6 +330,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
             text = f"send to {self._peer} failed ({strerror(code)})"
         return OSError(code, text)
 
+    @enable_ki_protection  # Ctrl-C cannot come between a message and whom it is for
     async def receive(self, deadline: int = -1) -> Message:
         """Return the next message, whole.
 
@@ -383,8 +397,8 @@ class Association(trio.abc.ReceiveChannel[Message]):
             self.path_events.append(found)
             self._teller.tell(found)
         elif isinstance(found, AssociationEvent):
-            self._teller.tell(found)
             self._take_state(found)
+            self._teller.tell(found)
         elif isinstance(found, PartialDeliveryAborted):
             self._reassembly.forget()
         # Of the rest, a peer's shutdown is followed by "shut down" when all that was under way has been received.
@@ -488,6 +502,12 @@ def _payload(data: object) -> bytes:
     if not payload:
         raise ValueError("data must not be empty: SCTP has no message without data, RFC 9260 section 3.3.1")
     return payload
+
+
+def check_observer(value: object) -> None:
+    """Refuse what cannot be an observer."""
+    if value is not None and not callable(value):
+        raise TypeError(f"observer must be callable or None, got {shown(value)}")
 
 
 def check_ppid(value: object) -> int:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 import attrs
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._check import check_range
 from .._deadline import is_late, to_seconds
@@ -30,7 +30,7 @@ from .._report import Attempt, Cause, ConnectReport, Outcome
 from .._text import shown
 from .._trace import RaceFinished
 from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
-from ._association import Association, SctpObserver, Teller, check_ppid
+from ._association import Association, SctpObserver, Teller, check_observer, check_ppid
 from ._availability import availability
 from ._socket import SctpSocket, factory_installed, family_of, open_socket
 from ._values import DEFAULT_TUNING, AssociationEvent, PathEvent, SctpTuning, check_seconds
@@ -90,12 +90,15 @@ async def connectx(
     check_range(streams, "streams", 1, 0xFFFF)
     check_ppid(ppid)
     check_tuning(tuning)
-    if observer is not None and not callable(observer):
-        raise TypeError(f"observer must be callable or None, got {shown(observer)}")
+    check_observer(observer)
     until = to_seconds(deadline)
-    await checkpoint_if_cancelled()
     call = _Connecting(peers, mine, until=until, delay=delay, streams=streams, tuning=tuning)
-    teller = Teller(observer, call.where)
+    return await _connect(call, Teller(observer, call.where), ppid=ppid, tuning=tuning)
+
+
+@enable_ki_protection  # Ctrl-C cannot come between a socket and what would close it
+async def _connect(call: _Connecting, teller: Teller, *, ppid: int, tuning: SctpTuning) -> Association:
+    await checkpoint_if_cancelled()
     try:
         sock, status = await call.run(teller)
     except BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import final
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .._check import check_range
 from .._deadline import is_late, to_seconds
@@ -15,7 +15,7 @@ from .._messages import call_exceeded, call_late
 from .._net.sockets.stream_socket import CONNECTION_ERRORS
 from .._net.sockets.waiting import Expired, park
 from .._report import EMPTY_REPORT
-from ._association import Association, SctpObserver, Teller, check_ppid
+from ._association import Association, SctpObserver, Teller, check_observer, check_ppid
 from ._connect import bind, check_tuning, local_endpoints, open_sctp_socket
 from ._socket import SctpSocket, family_of
 from ._values import DEFAULT_TUNING, SctpTuning
@@ -46,6 +46,7 @@ class SctpListener(trio.abc.Listener[Association]):
         """The addresses that it listens on, with the port that it has got."""
         return self._endpoints
 
+    @enable_ki_protection  # Ctrl-C cannot come between an association and what would end it
     async def accept(self, deadline: int = -1, *, observer: SctpObserver | None = None) -> Association:
         """Return the next association that a peer makes.
 
@@ -56,10 +57,13 @@ class SctpListener(trio.abc.Listener[Association]):
         Raises:
           DeadlineExceeded: the deadline came first.
           OSError: EMFILE and kin: this machine is out of something; `trio.serve_listeners` waits and goes on.
+          TypeError: an argument has the wrong type.
+          ValueError: the deadline is below -1.
           trio.BusyResourceError: another task accepts.
           trio.ClosedResourceError: it was closed.
         """
         until = to_seconds(deadline)
+        check_observer(observer)
         self._check_open()
         if self._accepting:
             raise trio.BusyResourceError("another task is accepting from this listener")
@@ -152,6 +156,11 @@ async def listen(
     check_ppid(ppid)
     check_tuning(tuning)
     check_range(backlog, "backlog", 1, 0xFFFF)
+    return await _listen(mine, backlog=backlog, ppid=ppid, tuning=tuning)
+
+
+@enable_ki_protection  # what the caller gave to iterate over is not protected
+async def _listen(mine: tuple[Endpoint, ...], *, backlog: int, ppid: int, tuning: SctpTuning) -> SctpListener:
     await checkpoint_if_cancelled()
     where = ", ".join(map(str, mine))
     sock = open_sctp_socket(family_of(mine), where)
