@@ -1,13 +1,13 @@
 """Whom a failure is charged to, and whether a call has shown that its destination is down.
 
-Why this is a table of its own: a source that cannot bind, a process without descriptors, a kernel without ports or a
-network without a route fail in the same place as a peer that is down, with an errno of the same kind. Whoever counts
-them against the peer stops talking to a healthy one because of trouble at home.
+A source that cannot bind, a process without descriptors, a kernel without ports and a network without a route fail in
+the same call as a peer that is down, and with similar errnos. A program that counts them against the peer stops sending
+to a healthy peer because of trouble on its own side.
 
 | charged to | what for | then |
 |---|---|---|
 | source | its address cannot be bound, its interface is not there | it is suspended; another source goes on |
-| process | no descriptors, no memory | nobody is to blame; come back later |
+| process | no descriptors, no memory | nothing is suspended; the call is to be repeated later |
 | path | no local port is left from this source to this address | the path is in cooldown; another source goes on |
 | route | no route from this source's family | likewise; when every usable source agrees it counts as the address's |
 | address | refused, silent, reset, not established | the address is in cooldown, and has been tried |
@@ -30,12 +30,12 @@ Charge: TypeAlias = Literal["source", "process", "path", "route", "address", "no
 """Whom a failed attempt is charged to."""
 
 PROCESS_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""socket(2): the limits on open files, and insufficient memory. They are this process's in every phase: an
-establish may open files of its own."""
+"""socket(2): the limits on open files, and insufficient memory. They are charged to this process in every phase,
+because an establish may open files of its own."""
 
 CHARGES: Final[dict[Phase, dict[int | None, Charge]]] = {
     # None stands for every other errno.
-    # socket(2): EAFNOSUPPORT where the kernel has no such family. That is no route, as seen from here.
+    # socket(2): EAFNOSUPPORT where the kernel has no such family, which means that there is no route.
     "socket": {errno.ENODEV: "source", None: "route"},
     # bind(2) says EADDRNOTAVAIL for an address that is not on this machine, EACCES for a port that needs more rights.
     "bind": {None: "source"},
@@ -45,7 +45,7 @@ CHARGES: Final[dict[Phase, dict[int | None, Charge]]] = {
         errno.ENETUNREACH: "route",
         errno.EHOSTUNREACH: "route",
         errno.ENETDOWN: "route",
-        # connect(2): a local firewall rule. It is this side's, and may hold for one source only.
+        # connect(2): a local firewall rule, which may apply to one source only.
         errno.EACCES: "route",
         errno.EPERM: "route",
         None: "address",
@@ -58,7 +58,7 @@ def charge(phase: Phase, outcome: Outcome, code: int | None) -> Charge:
     """Return whom an attempt is charged to.
 
     Args:
-      phase: how far it came.
+      phase: the phase in which it ended.
       outcome: how it ended, see `Attempt`.
       code: its errno; None when it has none.
     """
@@ -71,11 +71,11 @@ def charge(phase: Phase, outcome: Outcome, code: int | None) -> Charge:
 
 
 Verdict: TypeAlias = Literal["exhausted", "local"]
-"""Exhausted: the destination could not be reached. Local: this side could not try everything there was to try."""
+"""Exhausted: the destination cannot be reached. Local: this side could not try every address."""
 
 
 class Trial:
-    """What one call has found out about the addresses of its plan, from one source after the other.
+    """The outcomes of one call: who was charged for each address of its plan, from one source after the other.
 
     Args:
       endpoints: the addresses of the plan.
@@ -88,16 +88,16 @@ class Trial:
         self._charges: dict[Endpoint, dict[Source | None, Charge]] = {}
 
     def add(self, source: Source | None, endpoint: Endpoint, charged: Charge) -> None:
-        """Take note of an attempt; the last one from a source to an address counts."""
+        """Record the charge of an attempt. The last one from a source to an address counts."""
         if charged != "nobody":
             self._charges.setdefault(endpoint, {})[source] = charged
 
     def remaining(self) -> list[Endpoint]:
-        """Return the addresses of which nothing is known yet but trouble of the sources so far."""
+        """Return the addresses that have not failed themselves: so far only sources have."""
         return [endpoint for endpoint in self._endpoints if "address" not in self._charged(endpoint)]
 
     def verdict(self, *, every_source: bool) -> Verdict:
-        """Say what has been shown, when no other source can go on.
+        """Return the verdict on the destination, once no other source can go on.
 
         Every address that was tried has to have failed by itself, or to be unreachable from every usable source.
 

@@ -1,38 +1,36 @@
-"""The circuit of a destination: whether to connect there, and who may find out whether it is back.
+"""The circuit of a destination: whether calls may connect to it, and which calls probe whether it has recovered.
 
 Theory of operation
 ===================
 
-The circuit is a machine of three states. It is driven from outside: facts go in together with the time, and it never
-looks at a clock or a socket. Its only chance is the jitter, drawn from a generator that it is given.
+The circuit is a machine of three states. It is driven from outside: facts go in together with the time, and it reads
+no clock and no socket. Its only randomness is the jitter, drawn from a generator that is passed in.
 
-- *Closed*: everybody is admitted. Failures are counted. The `failures_to_delay`-th in a row opens the circuit, and not
-  the one before or after it.
-- *Open*: nobody is admitted before `until`. How long that is follows from how often it has opened since the last
-  success.
-- *Probing*: the time has come. At most `probe_limit` tickets are out at once; whoever comes meanwhile waits. A success
-  closes the circuit, a failure opens it again at once, with the next longer delay.
+- *Closed*: every call is admitted. Failures are counted. The `failures_to_delay`-th in a row opens the circuit.
+- *Open*: no call is admitted before `until`. The delay grows with each opening since the last success.
+- *Probing*: `until` has passed. At most `probe_limit` tickets are out at once, and further calls wait. A success closes
+  the circuit. A failure opens it again at once, with the next longer delay.
 
 A **ticket** is what an admitted call holds until its outcome is known. It says exactly one of:
 
 - `succeeded`: the handshake is done. (TCP alone proves nothing: a dead service behind a live balancer has TCP.)
-- `failed`: everything that could be tried has failed, and it was not the fault of this side.
-- `released`: neither is known. The call was cancelled, or its source could not be bound. Nothing changes, except that
-  a probe's place is free for the next one; without this a cancelled probe would lock the destination for ever.
+- `failed`: every address that could be tried has failed, and this side was not the cause.
+- `released`: neither is known. The call was cancelled, or its source could not be bound. Only the place of a probe
+  becomes free; otherwise a cancelled probe would keep the circuit open for ever.
 
 A **generation** is the time between two changes of state. A ticket belongs to the generation in which it was given,
-and what it says later is *late*: it frees its place, and changes nothing else, be it a failure or a success. So a
-burst of calls that all began before an opening counts once, and cannot lengthen the delay that it has caused.
+and its outcome is *late* after the next change of state: it frees its place, and changes nothing else. So a burst of
+calls that all began before an opening counts once, and cannot lengthen the delay.
 
-A ticket given while probing has a **lease**. When that runs out, its place is free, whatever has become of its owner,
-and its word is late from then on. Tickets of earlier generations keep their places until they speak or their leases run
-out: probes that were started before a re-opening are still connections on their way to a peer that is in trouble.
+A ticket given while probing has a **lease**. When the lease runs out the place is free, and the outcome is late from
+then on. Tickets of earlier generations keep their places until their outcome is told or their leases run out: probes
+that began before a re-opening still load a peer that is in trouble.
 
 After a probe has closed the circuit, the number of tickets that are out at once starts at `max_connecting` and grows
-by one with each success, so that a peer which has just come back is not met by all who waited. At `max_connections` the
-ramp is over. A failure leaves it as it is.
+by one with each success, so that a peer which has just recovered does not get all waiting calls at once. At
+`max_connections` the ramp ends. A failure does not change it.
 
-Every pair of state and fact is in the tables below. What makes no sense raises `IllegalFact` and changes nothing.
+Every pair of state and fact is in the tables below. An illegal pair raises `IllegalFact` and changes nothing.
 """
 
 from __future__ import annotations
@@ -80,23 +78,23 @@ CIRCUIT_FACTS: Final[Mapping[CircuitState, Mapping[CircuitFact, CircuitState | I
         "reset": "closed",
     },
 }
-"""What becomes of the circuit by what a ticket of its generation says, by time (due: somebody asks, and `until` has
-come), or by a reset."""
+"""The next state of the circuit, by the outcome of a ticket of its generation, by time ("due": a call asks after
+`until`), or by a reset."""
 
 CIRCUIT_DECISIONS: Final[Mapping[CircuitState, Mapping[str, CircuitState]]] = {"closed": {"Opened": "open"}}
-"""What the circuit decides itself: the failure that makes the number full opens it."""
+"""The circuit's own decision: the failure that completes the number opens it."""
 
 TicketState: TypeAlias = Literal["current", "outdated", "expired", "over"]
 TicketFact: TypeAlias = Literal["succeeded", "failed", "released"]
 
 TICKET_FACTS: Final[Mapping[TicketState, Mapping[TicketFact, Literal["over"] | Late | Illegal]]] = {
     "current": {"succeeded": "over", "failed": "over", "released": "over"},
-    # Of an earlier generation, or one whose lease ran out: they speak once too, and nobody listens.
+    # Of an earlier generation, or with a lease that ran out: the outcome is told once, and ignored.
     "outdated": {"succeeded": LATE, "failed": LATE, "released": LATE},
     "expired": {"succeeded": LATE, "failed": LATE, "released": LATE},
     "over": {"succeeded": ILLEGAL, "failed": ILLEGAL, "released": ILLEGAL},
 }
-"""What becomes of a ticket by what it says. A late word is the last one, too."""
+"""The next state of a ticket, by its outcome. A late outcome is final too."""
 
 
 @attrs.frozen
@@ -105,17 +103,17 @@ class Health:
 
     state: CircuitState = "closed"
     failures: int = 0
-    """How many calls in a row have reached nobody."""
+    """How many calls in a row have failed."""
     openings: int = 0
     """How often the circuit has opened since the last success."""
     until: float = -inf
-    """Nobody is admitted before this time; minus infinity while it has not opened."""
+    """No call is admitted before this time; minus infinity while it has not opened."""
     generation: int = 0
-    """How many changes of state there were."""
+    """How often the state has changed."""
 
 
 class Ticket:
-    """The right to try once, and the duty to say how it went."""
+    """The right to try once, and the duty to report the outcome."""
 
     __slots__ = ("expires", "generation", "state")
 
@@ -127,11 +125,11 @@ class Ticket:
 
 @attrs.frozen
 class Wait:
-    """Nobody is admitted now.
+    """No call is admitted now.
 
     Args:
       until: when to ask again.
-      known: whether nobody will be admitted before then. False when a ticket that is out may change it any time.
+      known: whether no call can be admitted before then. False when the outcome of a ticket may admit one at any time.
     """
 
     until: float
@@ -163,11 +161,11 @@ class Circuit:
 
     @property
     def health(self) -> Health:
-        """What there is to know now."""
+        """The state now."""
         return Health(self.state, self.failures, self.openings, self.until, self.generation)
 
     def wait(self, now: float) -> Wait | None:
-        """Say whether somebody who asked for a ticket now would have to wait; None for no."""
+        """Return what a call that asks now has to wait for; None when it would get a ticket."""
         if self.state == "closed" and self._ramp is None:
             return None
         if self.state == "open" and now < self.until:
@@ -192,7 +190,7 @@ class Circuit:
         return ticket
 
     def succeeded(self, ticket: Ticket, now: float) -> bool:
-        """Learn that a call got through. Returns whether that changed anything, False when it is late."""
+        """Learn that a call has succeeded. Return whether that counted: False when it is late."""
         if not self._hear(ticket, "succeeded", now):
             return False
         if self.state == "probing":
@@ -207,7 +205,7 @@ class Circuit:
         return True
 
     def failed(self, ticket: Ticket, now: float) -> bool:
-        """Learn that a call has reached nobody, at this time. Returns whether that counted, False when it is late."""
+        """Learn that a call failed at this time. Return whether that counted: False when it is late."""
         if not self._hear(ticket, "failed", now):
             return False
         self.failures += 1
@@ -216,11 +214,11 @@ class Circuit:
         return True
 
     def released(self, ticket: Ticket, now: float) -> None:
-        """Learn that a call has ended without an answer to whether the destination works."""
+        """Learn that a call has ended without an outcome."""
         self._hear(ticket, "released", now)
 
     def reset(self) -> None:
-        """Close, and forget the backoff: the network has come back, or somebody knows better."""
+        """Close, and forget the backoff, because the caller says so."""
         self._become("reset")
         self.generation += 1
         self._ramp = None
@@ -234,7 +232,7 @@ class Circuit:
         return becomes
 
     def _hear(self, ticket: Ticket, fact: TicketFact, now: float) -> bool:
-        """Take a ticket back, and say whether its word counts."""
+        """Take a ticket back, and say whether its outcome counts."""
         self._expire(now)
         state = ticket.state
         if state == "current" and ticket.generation != self.generation:

@@ -1,4 +1,4 @@
-"""What every engine says of a fact that changes nothing: it is late, or it is illegal.
+"""The two kinds of facts that change nothing in any engine: late and illegal ones.
 
 The tables of the engines list each pair of state and fact. `LATE` is a fact about something that is already over: it is
 expected, and ignored. `ILLEGAL` is one that cannot be.
@@ -17,4 +17,4 @@ ILLEGAL: Final = "illegal"
 
 
 class IllegalFact(RuntimeError):
-    """The shell said what cannot be: a bug of ours, never of a peer, a resolver or a user. The engine is as it was."""
+    """The shell told an impossible fact: a bug of this library, not of a peer or user. The engine is unchanged."""

@@ -3,9 +3,9 @@
 Theory of operation
 ===================
 
-One gate belongs to one name. Questions go out side by side, answers come back one by one, and connecting should begin
-neither before the better answer had its chance nor long after the first. Facts go in together with the time; `state`
-says what follows, and `deadline` when the gate wants a `tick`.
+One gate belongs to one name. Questions go out side by side, and answers come back one by one. Connecting should wait
+for the preferred answer, but not for long. Facts go in together with the time; `state` is the result, and `deadline`
+is when the gate needs a `tick`.
 
 States:
 
@@ -13,7 +13,7 @@ States:
 - *waiting*: there are addresses, but not those of the preferred family: the resolution delay runs.
 - *open*: connecting may begin. It never closes again; later answers join the race.
 - *empty*: every question has its answer, and none has an address.
-- *cancelled*: nobody wants to know any more.
+- *cancelled*: the caller does not need the answer any more.
 
 The gate opens (RFC 8305 section 3, in the words of happy-eyeballs v3)
 as soon as one address is known and either
@@ -22,20 +22,20 @@ as soon as one address is known and either
 - the resolution delay has passed since the *first answer with addresses*.
 
 The preferred family is IPv6, or IPv4 where the gate is told so; when its question was not asked it is the other one.
-Whoever asks leaves out a family that no connection can start from.
+The caller does not ask for a family that no connection can start from.
 
 An answer without addresses is negative and ends the wait for that question. So does an error, as happy-eyeballs v3
-has it: a resolver that gave up will not answer later. That a question has been out for long is neither.
+has it: a resolver that gave up will not answer later. A slow answer is neither.
 
-Every pair of state and fact is in `GATE_FACTS` and `QUESTION_FACTS`. A pair that makes no sense raises `IllegalFact`
-and changes nothing. **Late facts** are ignored by name:
+Every pair of state and fact is in `GATE_FACTS` and `QUESTION_FACTS`. An illegal pair raises `IllegalFact` and
+changes nothing. **Late facts** are ignored by name:
 
-- an answer, error or tick after the cancel: the lookups had finished, and waited to be scheduled, when it came;
+- an answer, error or tick after the cancel: its task had finished before the cancel, and ran after it;
 - a tick in *open* or *empty*: the timer fired in the pass in which an answer made it pointless;
 - a cancel after *empty*: the call is over already.
 
-Kinds of questions are not limited to A and AAAA. Any other kind keeps the gate from being *empty* while it is pending,
-and counts no further; a follow-up question is to be asked before the answer that called for it is told.
+Kinds of questions are not limited to A and AAAA. While one of another kind is pending the gate is not *empty*;
+otherwise it does not count. A follow-up question is to be asked before the answer that leads to it is told.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ GATE_FACTS: Final[Mapping[GateState, Mapping[GateFact, GateState | Judge | Late 
     "empty": {"asked": ILLEGAL, "answered": ILLEGAL, "failed": ILLEGAL, "tick": LATE, "cancel": LATE},
     "cancelled": {"asked": ILLEGAL, "answered": LATE, "failed": LATE, "tick": LATE, "cancel": LATE},
 }
-"""What becomes of the gate; "judge" means: whatever the answers and the time amount to."""
+"""The next state of the gate; "judge" means that answers and time decide."""
 
 QuestionState: TypeAlias = Literal["unasked", "pending", "answered", "failed"]
 QuestionFact: TypeAlias = Literal["asked", "answered", "failed"]
@@ -81,7 +81,7 @@ QUESTION_FACTS: Final[Mapping[QuestionState, Mapping[QuestionFact, QuestionState
     "answered": {"asked": ILLEGAL, "answered": ILLEGAL, "failed": ILLEGAL},
     "failed": {"asked": ILLEGAL, "answered": ILLEGAL, "failed": ILLEGAL},
 }
-"""What becomes of one question, unless the fact is late for the whole gate."""
+"""The next state of one question, unless the fact is late for the whole gate."""
 
 
 @final
@@ -89,7 +89,7 @@ class Gate:
     """When connecting to one name may begin.
 
     Args:
-      resolution_delay: seconds that addresses which are there wait for the preferred family's. RFC 8305 section 8:
+      resolution_delay: seconds that known addresses wait for the preferred family's answer. RFC 8305 section 8:
         "Recommended to be 50 milliseconds". `math.inf` waits for the answer itself.
       ipv4_first: the preferred family is IPv4.
 
@@ -113,7 +113,7 @@ class Gate:
 
     @property
     def state(self) -> GateState:
-        """Where the gate stands; see the module's text."""
+        """The state of the gate; see the module's text."""
         return self._state
 
     @property
@@ -123,7 +123,7 @@ class Gate:
 
     @property
     def deadline(self) -> float:
-        """When the gate wants a `tick`; `math.inf` when only facts can change it."""
+        """When the gate needs a `tick`; `math.inf` when only facts can change it."""
         if self._state != "waiting" or self._first_positive is None:
             return inf
         return self._first_positive + self._delay
@@ -146,12 +146,12 @@ class Gate:
     # ------------------------------------------------------------------ facts
 
     def asked(self, kind: LookupKind) -> None:
-        """Say that a question goes out. All that go out together are to be told before the first answer."""
+        """Learn that a question goes out. Questions that go out together are told before the first answer."""
         self._check_gate("asked")
         self._questions[kind] = self._check_question(kind, "asked")
 
     def answered(self, kind: LookupKind, addresses: Iterable[str], now: float) -> None:
-        """Say what the answer is; no addresses make a negative one."""
+        """Learn the answer to a question. One without addresses is negative."""
         found = tuple(addresses)
         if self._check_gate("answered") is None:
             return
@@ -163,26 +163,26 @@ class Gate:
         self._move("answered", now)
 
     def failed(self, kind: LookupKind, now: float) -> None:
-        """Say that there will be no answer. It counts as a negative one."""
+        """Learn that there will be no answer, which counts as a negative one."""
         if self._check_gate("failed") is None:
             return
         self._questions[kind] = self._check_question(kind, "failed")
         self._move("failed", now)
 
     def tick(self, now: float) -> None:
-        """Say what time it is."""
+        """Learn the time."""
         if self._check_gate("tick") is not None:
             self._move("tick", now)
 
     def cancel(self) -> None:
-        """Say that nobody wants to know any more."""
+        """Learn that the caller does not need the answer any more."""
         if self._check_gate("cancel") is not None:
             self._state = "cancelled"
 
     # ------------------------------------------------------------------ decisions
 
     def _check_gate(self, fact: GateFact) -> GateState | Judge | None:
-        """Return what the fact does to the gate, None when it is late."""
+        """Return the effect of a fact on the gate, None when it is late."""
         entry = GATE_FACTS[self._state][fact]
         if entry == ILLEGAL:
             raise IllegalFact(f"{fact!r} in a gate that is {self._state}")

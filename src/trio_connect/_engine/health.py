@@ -1,13 +1,13 @@
-"""What is remembered of addresses and of sources, beside the circuits of destinations.
+"""The cooldowns of addresses and the suspensions of sources, which all destinations share.
 
-An address that failed is in **cooldown**: it goes last in every plan, and is never left out, for a plan of nothing but
-addresses in cooldown is still a plan (only the circuit of the destination refuses). The key is an endpoint, or a pair
-of source and endpoint for what only says something about this source on this path.
+An address that failed is in **cooldown**: every plan tries it last. No plan leaves it out, because only the circuit of
+a destination refuses calls. The key is an endpoint, or a pair of source and endpoint for a failure that only concerns
+this source.
 
-A source that cannot work now is **suspended**: it is left out until a time, because of its own address, because a peer
-said "not now" to it, or because somebody says so.
+A source that cannot be used now is **suspended** until a time: its own address cannot be bound, a peer said "not now"
+to it, or the caller has suspended it.
 
-Both are for all destinations together: hundreds of domains may live at one address.
+Destinations share both, because one address may serve hundreds of domains.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Cooldowns:
 
     Args:
       law: how long a cooldown is.
-      expiry: how many seconds after its end a cooldown is forgotten, when nothing was heard of the address since.
+      expiry: how many seconds after its end a cooldown is forgotten, unless the address has failed again.
       random: where the jitter comes from.
     """
 
@@ -55,7 +55,7 @@ class Cooldowns:
         return len(self._entries)
 
     def failed(self, key: Hashable, at: float) -> None:
-        """Learn that an attempt failed, dated when it did. A cooldown never gets shorter by that."""
+        """Learn that an attempt failed at a time. This never shortens a cooldown."""
         self._forget(at)
         entry = self._entries.pop(key, None) or _Cooldown()
         entry.failures += 1
@@ -63,7 +63,7 @@ class Cooldowns:
         self._entries[key] = entry
 
     def succeeded(self, key: Hashable) -> None:
-        """Learn that a connection got through its handshake."""
+        """Learn that a connection was established."""
         self._entries.pop(key, None)
 
     def until(self, key: Hashable) -> float:
@@ -77,7 +77,7 @@ class Cooldowns:
         return 0 if entry is None else entry.failures
 
     def _forget(self, now: float) -> None:
-        """Drop what is old at the old end: whoever fails pays for the memory."""
+        """Drop expired entries from the old end. Each failure drops a few, so memory is bounded."""
         while self._entries:
             key = next(iter(self._entries))
             if self._entries[key].until + self._expiry > now:
@@ -86,7 +86,7 @@ class Cooldowns:
 
 
 class Suspensions:
-    """Until when, and why, something is left out."""
+    """Until when, and why, sources are suspended."""
 
     __slots__ = ("_entries",)
 
@@ -98,23 +98,23 @@ class Suspensions:
         return len(self._entries)
 
     def suspend(self, key: Hashable, until: float, reason: str) -> None:
-        """Leave something out until a time. Of two times the later one counts, with its reason."""
+        """Suspend a key until a time. Of two suspensions the one that ends later counts, with its reason."""
         if until > self.until(key):
             self._entries[key] = (until, reason)
 
     def until(self, key: Hashable) -> float:
-        """Return until when something is left out; minus infinity when it is not."""
+        """Return until when a key is suspended; minus infinity when it is not."""
         return self._entries.get(key, (-inf, ""))[0]
 
     def reason(self, key: Hashable) -> str:
-        """Return why."""
+        """Return the reason of a suspension."""
         return self._entries.get(key, (-inf, ""))[1]
 
     def lift(self, keys: Iterable[Hashable]) -> None:
-        """Let these in again."""
+        """End the suspensions of these keys."""
         for key in keys:
             self._entries.pop(key, None)
 
     def forget(self, now: float) -> None:
-        """Drop what has ended."""
+        """Drop the suspensions that have ended."""
         self._entries = {key: entry for key, entry in self._entries.items() if entry[0] > now}

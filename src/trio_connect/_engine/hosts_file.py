@@ -1,7 +1,7 @@
 """The hosts file, hosts(5): which addresses it has for a name.
 
 It is searched as text, not parsed into a dict: block lists of 100,000 lines are common, a dict of one costs 30 MB, and
-to find that a name is not in it takes one pass over the bytes.
+one pass over the bytes shows that a name is not in it.
 """
 
 from __future__ import annotations

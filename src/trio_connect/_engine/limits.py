@@ -1,24 +1,25 @@
-"""How many at once, and how many in how long.
+"""Limits: how many connections at once, and how many in how long.
 
-A call to connect passes several limits: those of its source, its route group, and the whole program. It takes all of
-them or none: `acquire` looks at each before it takes the first, so there is nothing to give back, and a limit that
-refuses has cost the others nothing.
+A call to connect passes several limits: those of its source, its route group, and the whole program. It takes a
+place under all of them or under none: `acquire` checks each limit before it takes the first place, so nothing has to be
+given back.
 
-- A `Cap` counts what is held. It is asked in the order of size, the smallest first, so that what binds is named, and
-  so that a store which has to ask over a network asks the one that is most likely to refuse first.
+- A `Cap` counts the places that are taken. Caps are checked in the order of size, the smallest first: a refusal then
+  names the tightest limit, and a store that asks over a network asks the most likely refusal first.
 - A `Pace` is a rate by the generic cell rate algorithm (ITU-T I.371 annex A, the virtual scheduling form): one number,
-  the time when the next start would be in order if all came evenly. A start may be early by what the burst allows.
+  the time when the next start would be due if all came evenly. A start may be early by what the burst allows.
   Times are whole microseconds, so nothing drifts: 500 a day are 172.8 seconds, exactly.
-- A `Share` is a cap that many destinations live under. It keeps `reserve` places back for each member that holds fewer,
-  so that one with a backlog cannot take all of it; at most half of the places, so that many idle members cannot either.
+- A `Share` is a cap over many destinations, its members. It reserves places for each member that has fewer than
+  `reserve`, so that one member with a backlog cannot take every place. At most half of the places are reserved, so that
+  many idle members do not block the others.
 
 A limit is one object for each key: two calls share a limit if and only if their destinations named the same key.
-When two name it with different numbers, the smaller cap and the slower rate stand for both.
+When two destinations name one key with different numbers, the smaller cap and the slower rate apply to both.
 
-The caps that are held are in a `Lease`. It may be given back cap by cap: the place among those that connect is free
-when the connect is over, the place among the connections when that is closed.
+A `Lease` lists the caps under which a call has places. It is given back cap by cap: the place under `max_connecting`
+when the connect is over, the place under `max_connections` when the connection is closed.
 
-Waiting is not done here: `turns` says who is next when a place is free.
+Nothing here waits: `turns` decides which call is next when a place is free.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = ["Blocked", "Cap", "Layers", "Lease", "Limits", "Pace", "Share"]
 
 @attrs.define(eq=False)
 class Cap:
-    """At most so many at once."""
+    """A limit on how many at once."""
 
     name: str
     """What people call it."""
@@ -71,7 +72,7 @@ class Cap:
 @final
 @attrs.define(eq=False)
 class Share(Cap):
-    """A cap under which each member can have a few.
+    """A cap that reserves a few places for each member.
 
     Members join, and leave when they hold nothing.
     """
@@ -120,7 +121,7 @@ class Share(Cap):
 @final
 @attrs.define(eq=False)
 class Pace:
-    """At most so many in so long."""
+    """A limit on how many in how long."""
 
     name: str
     """What people call it."""
@@ -128,7 +129,7 @@ class Pace:
     """Microseconds between two starts."""
     burst: int
     _even: int = attrs.field(default=0, init=False)
-    """When the next start would be in order if all came evenly, in microseconds (TAT in I.371)."""
+    """When the next start would be due if all came evenly, in microseconds (TAT in I.371)."""
 
     @property
     def next_start(self) -> int:
@@ -136,13 +137,13 @@ class Pace:
         return self._even - (self.burst - 1) * self.interval
 
     def start(self, now: int) -> None:
-        """Take note of a start, which must be allowed."""
+        """Count a start, which must be allowed."""
         self._even = max(self._even, now) + self.interval
 
 
 @attrs.frozen(eq=False)
 class Layers:
-    """What one call has to pass: the smallest cap first, then the slowest rate first."""
+    """The limits of one call: caps with the smallest first, rates with the slowest first."""
 
     caps: tuple[Cap, ...]
     paces: tuple[Pace, ...]
@@ -158,7 +159,7 @@ class Layers:
 
 @attrs.define(eq=False)
 class Lease:
-    """The places that one call holds, of which none is left when it is over."""
+    """The places of one call. It has given back all of them when it is over."""
 
     member: Hashable
     caps: list[Cap]
@@ -166,13 +167,13 @@ class Lease:
 
 @attrs.frozen
 class Blocked:
-    """Nothing was taken.
+    """Why no place was taken.
 
-    Exactly one of the two is there, for a call that waits for a place does not know yet when its rate will let it.
+    Exactly one of the two is set: while a cap refuses a call, nobody knows when its rate will admit it.
     """
 
     cap: Cap | None = None
-    """The cap that binds first. When a place becomes free nobody knows."""
+    """The first cap that refuses. When it will have a free place is unknown."""
     until: float | None = None
     """When every rate admits, in seconds."""
 
@@ -183,12 +184,12 @@ class Limits:
     __slots__ = ("_caps", "_paces")
 
     def __init__(self) -> None:
-        # A limit lives as long as somebody names it.
+        # A limit exists as long as an object refers to it.
         self._caps: WeakValueDictionary[Hashable, Cap] = WeakValueDictionary()
         self._paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
 
     def cap(self, key: Hashable, name: str, limit: int) -> Cap:
-        """Return the cap of a key. Where it is there already the smaller number stands."""
+        """Return the cap of a key. Of two numbers for one key the smaller applies."""
         cap = self._caps.get(key)
         if cap is None:
             cap = self._caps[key] = Cap(name, limit)
@@ -196,7 +197,7 @@ class Limits:
         return cap
 
     def pace(self, key: Hashable, name: str, rate: Rate) -> Pace:
-        """Return the rate of a key. Where it is there already the longer interval and the smaller burst stand."""
+        """Return the rate of a key. Of two for one key the longer interval and the smaller burst apply."""
         pace = self._paces.get(key)
         if pace is None:
             pace = self._paces[key] = Pace(name, rate.interval, rate.burst)
@@ -206,7 +207,7 @@ class Limits:
 
     @staticmethod
     def blocked(layers: Layers, member: Hashable, now: float) -> Blocked | None:
-        """Say what would refuse a call that came now; None for nothing."""
+        """Return what would refuse a call now; None when it would be admitted."""
         for cap in layers.caps:
             if not cap.has_room(member):
                 return Blocked(cap=cap)
@@ -233,10 +234,10 @@ class Limits:
         """Give back the place under one cap, or under all that are left.
 
         Returns:
-          the caps that have a place more.
+          the caps that have a free place more.
 
         Raises:
-          IllegalFact: the lease does not hold this cap any more.
+          IllegalFact: the lease does not have this cap any more.
         """
         freed = tuple(lease.caps)
         if cap is None:

@@ -1,8 +1,8 @@
-"""The line ``hosts:`` of nsswitch.conf(5): who is asked for a host, and in which order.
+"""The line ``hosts:`` of nsswitch.conf(5): which services are asked for a host, and in which order.
 
-The C library asks for both families in one call. We ask for each by itself, so that a slow family does not hold up the
-other. Where the two could differ, the answer has to be that of the C library; this module says where that can be had
-by asking for each family, and where only by asking for both.
+The C library asks for both families in one call. We ask for each by itself, so that a slow family does not delay the
+other. The answers have to be those of the C library. This module says for which names asking for each family gives the
+same answers, and for which both families must be asked for in one call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_NAME_SERVICES", "NameServices", "parse_name_services"]
 
 # They answer for containers of this machine (nss-mymachines(8)), or read the hosts file themselves (nss-resolve(8)).
 _MAY_COME_FIRST: Final = frozenset({"mymachines", "resolve"})
-# Asked for one family, each of these says what it would have said of that family when asked for both.
+# Asked for one family, each of these gives that family's part of its answer for both.
 _PER_FAMILY: Final = frozenset({"dns", "files", "mymachines", "myhostname", "resolve"})
 _MULTICAST: Final = frozenset({"mdns_minimal", "mdns4_minimal", "mdns6_minimal"})  # they answer for *.local only
 _WALKS_THE_SEARCH_LIST: Final = frozenset({"dns", "resolve"})
@@ -27,13 +27,13 @@ class NameServices:
     """What the order of the name services means for a lookup."""
 
     hosts_file: bool
-    """A name that the hosts file has is answered from it alone."""
+    """Whether a name in the hosts file is answered from it alone."""
     per_family: bool
-    """The rest can be asked for one family at a time."""
+    """Whether other names can be asked for one family at a time."""
     multicast: bool
-    """Names in ``.local`` are asked of the neighbours; those are to be asked for both families at once."""
+    """Whether names in ``.local`` go to multicast DNS; they are asked for both families at once."""
     searches: bool
-    """A name that is relative is looked for in the search list of resolv.conf(5)."""
+    """Whether a relative name is completed by the search list of resolv.conf(5)."""
 
 
 def _final_answers(words: list[str]) -> bool:

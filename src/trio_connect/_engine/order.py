@@ -1,17 +1,16 @@
 """In which order endpoints are tried: RFC 6724 section 6, families interleaved (RFC 8305 section 4).
 
-Nothing is asked here. The source address of each endpoint comes in as a `Knowledge`; what is missing from it decides
-nothing, so without any knowledge the order follows from the addresses alone.
+The source address of each endpoint is passed in as a `Knowledge`. A rule that lacks its knowledge decides nothing, so
+without any knowledge the order follows from the addresses alone.
 
 The RFC compares two destinations at a time and its "no preference" is not transitive when something is unknown or when
 two families tie. Here every rule is a rank, so the result does not depend on the sorting algorithm:
 
-- an unknown source has nothing against it in rules 1 to 5, and among endpoints that are equal by then it switches
+- an endpoint with an unknown source counts as good in rules 1 to 5. Among endpoints that are equal by then, it switches
   rule 9 off;
 - rule 9 moves endpoints of a family among the places that this family holds, so ties between families stay as given.
 
-Rules 3, 4 and 7 are not applied: whether an address is deprecated, a home address or behind a tunnel is known to the
-system's configuration, and no socket tells it.
+Rules 3, 4 and 7 are not applied: no socket tells whether an address is deprecated, a home address or behind a tunnel.
 
 Rule 9 is off for IPv4. The RFC allows it ("Rules 9 and 10 MAY be superseded"), and prefix lengths say nothing about
 IPv4 routes: it makes all clients of one network prefer one address of a DNS round robin (Go's issues 13283 and 18518;

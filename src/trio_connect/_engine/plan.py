@@ -1,15 +1,15 @@
 """A plan: which addresses of a destination one call tries, and in which order.
 
-- Lower priorities go first. Within a priority the hosts are drawn by weight, one after the other, so the whole order
-  follows the weights, as RFC 2782 has it for SRV records.
+- Lower priorities go first. Within a priority the hosts are drawn by weight, one after the other, as RFC 2782
+  says for SRV records.
 - The addresses of a host keep the order that they come in, which is RFC 6724's when they come from a lookup.
-- Within a priority the families alternate, beginning with that of the first address, so that a family without a way out
-  costs one attempt and not all of them (RFC 8305 section 4).
-- Addresses in cooldown go last, the soonest to end first, whatever their priority: the next priority is better than an
-  address that has just failed. They are never left out.
-- A plan has a limit, for whoever runs the DNS zone chooses how many addresses there are. The first address of each
-  family has a place in it, then the first of each priority, then the others in order; so a long first priority hides
-  neither the other family nor the last resort.
+- Within a priority the families alternate, beginning with that of the first address, so that a family without a route
+  costs one attempt before the other family is tried (RFC 8305 section 4).
+- Addresses in cooldown go last, whatever their priority, because the next priority is better than an address that has
+  just failed. Of them, the cooldown that ends first goes first. They are never left out.
+- A plan has a limit, because the owner of the DNS zone chooses how many addresses there are. The first address of each
+  family is in it, then the first of each priority, then the others in order. So a long first priority displaces neither
+  the other family nor the last priority.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make_plan(
     """Return the candidates to try, in order.
 
     Args:
-      hosts: what is known of the destination.
+      hosts: the hosts of the destination.
       now: the time.
       cooldown: says until when a candidate is in cooldown.
       limit: how many to return at most.

@@ -1,53 +1,54 @@
-"""The race: which endpoint is tried when, who has won, and what is to be given up.
+"""The race: which endpoint is tried when, which attempt has won, and which attempts are to be closed.
 
 Theory of operation
 ===================
 
 A race is two coupled machines. Both are driven from outside: facts go in together with the time, commands come out,
-and `deadline` says when the race wants to be asked again. It never looks at a clock, a socket or a die, so the same
-facts give the same commands for ever, and a test is a conversation.
+and `deadline` says when the race needs the next `tick`. It reads no clock, no socket and no random numbers, so the
+same facts always give the same commands.
 
 **The race** is *open* while more candidates may come and *closed* once the driver said that none will. It ends as
 *won*, *exhausted* (every attempt failed, nothing is left to try) or *cancelled*. Each end is final.
 
 **A candidate** waits until it is started; from then on it is an *attempt* with an id: *connecting*, then perhaps
 *establishing* (TCP is up, the caller's own test runs), then over: *won*, *failed*, *timed out* (``attempt_timeout``
-passed), *lost* (another won) or *cancelled*. One that found this machine out of descriptors or memory is *starved*
-while another is alive: no endpoint has failed, so it opens no gate, and what makes the next start, the end of an
-attempt or the delay, starts it again, before all that wait. Its row in the report is that of its last try.
+passed), *lost* (another won) or *cancelled*. An attempt that found this machine out of descriptors
+or memory is *starved* while another is alive. Its endpoint has not failed, so it does not bring the next start forward.
+The next start, after the end of an attempt or the delay, starts it again, before all waiting candidates. Its row in the
+report is that of its last try.
 
-Who may say what:
+Facts come from four places:
 
-- Whoever finds candidates says `add`, `skip` (known, but no source reaches it, or the caller's filter refuses it),
-  `replace_order` and `no_more`. These only change the list, so that a caller who sorts can add and order in one step;
-  what follows from them comes out of the next `tick`. What is known about candidates is best told first: a failure
-  starts the first of those that are there.
-- Whoever runs an attempt says `progressed` at most once, then `failed` or `succeeded` exactly once.
-- Whoever holds the timer says `tick`, at `deadline` or at any other time.
-- Whoever owns the whole says `cancel`.
+- The candidate source calls `add`, `skip` (no source reaches the candidate, or the caller's filter refuses it),
+  `replace_order` and `no_more`. These only change the list, so that a source can add and sort in one step. Their
+  commands come out of the next `tick`. Of one instant, they are to be told before the facts of attempts: a failure
+  starts the first candidate that is known by then.
+- The task of an attempt reports `progressed` at most once, then `failed` or `succeeded` exactly once.
+- The timer calls `tick`, at `deadline` or at any other time.
+- The driver calls `cancel`.
 
-Every pair of state and fact is in `race_table`. A pair that makes no sense raises `IllegalFact` and changes nothing.
+Every pair of state and fact is in `race_table`. An illegal pair raises `IllegalFact` and changes nothing.
 
-**Late facts** are those about something that the race has ended itself. They are no bugs, and are ignored by name:
+**Late facts** are those about something that the race has ended itself. They are not bugs, and are ignored by name:
 
-- about an attempt that was abandoned: its task had already finished, and waited to be scheduled, when the command to
-  end it came. Two connections that succeed in one pass of the event loop are the common case: one wins, and the
-  success of the other is late. A late success is answered by ``Abandon(id, "late")``, for there is a connection that
-  somebody has to close; late progress and late failure by nothing.
-- about the race when it is over: a lookup answers once more before it is stopped, a timer had fired, a cancel crosses
-  the winner on its way out. A `cancel` that comes late takes no winner away.
+- about an attempt that was abandoned: its task had finished before the command to end it, and reports after it. Two
+  connections that succeed in one pass of the event loop are the common case: one wins, and the success of the other is
+  late. The answer to a late success is ``Abandon(id, "late")``, because its connection has to be closed. Late progress
+  and a late failure have no answer.
+- about the race when it is over: a lookup answers before it is stopped, a timer had fired, a cancel comes after the
+  win. A late `cancel` does not undo the win.
 
 **When** the next candidate is started is `race_schedule`'s decision: by the attempt delay, or sooner when an attempt
 fails. The race asks it whenever a candidate waits, a slot is free and time has passed or a fact has come.
 
 **MPTCP.** When the attempts ask for it, the best endpoint gets one more attempt, over plain TCP, at the end of the
 list: a middlebox may drop a SYN that has the option, and an MPTCP socket may refuse another option that was asked for.
-The plain attempt starts when a start is due and no candidate waits, also while more may come. It goes where the first
-attempt went that nobody has answered. A refusal by the peer is an answer: a race in which every peer refused ends
+The plain attempt starts when a start is due and no candidate waits, also while more may come. It goes to the endpoint
+of the first attempt that got no answer. A refusal by the peer is an answer: a race in which every peer refused ends
 without a plain attempt.
 
-An attempt that may still succeed is never ended because another is to start. That is why the limit on attempts in
-flight makes the next one wait, and why ``attempt_timeout`` exists: so that black holes cannot hold every slot for ever.
+An attempt that may still succeed is never ended because another is to start. At the limit on attempts in flight the
+next one waits. ``attempt_timeout`` keeps black holes from taking every slot for ever.
 """
 
 from __future__ import annotations
@@ -82,12 +83,12 @@ if TYPE_CHECKING:
 __all__ = ["MAX_RACED", "Race"]
 
 MAX_RACED: Final = 64
-"""How many candidates one race starts. Whoever runs the DNS zone chooses how many addresses there are, and RFC 9623
-section 4 asks to limit the number of children; 64 starts at the default delay last 16 seconds."""
+"""How many candidates one race starts. The owner of the DNS zone chooses how many addresses there are, and RFC 9623
+section 4 asks to limit the number of children. 64 starts at the default delay take 16 seconds."""
 
 
 TIMED_OUT: Final = "took longer than attempt_timeout"
-"""The reason of an attempt that this ended."""
+"""The reason of an attempt that `attempt_timeout` has ended."""
 
 _OPTION_REFUSED: Final = frozenset({ENOPROTOOPT, EOPNOTSUPP})
 """What setsockopt(2) says of an option that an MPTCP socket does not have."""
@@ -100,12 +101,12 @@ def _is_loopback(endpoint: Endpoint) -> bool:
 
 
 class _Try:
-    """One attempt: what the report will say of it, and what the schedule needs."""
+    """One attempt: the data for its row in the report, and for the schedule."""
 
     __slots__ = ("candidate", "cause", "ended", "errno", "phase", "plain", "reason", "started", "state")
 
     ended: float
-    """Not there while the attempt is alive."""
+    """Unset while the attempt is alive."""
 
     def __init__(self, candidate: Candidate, cause: Cause, started: float, *, plain: bool = False) -> None:
         self.candidate = candidate
@@ -113,7 +114,7 @@ class _Try:
         self.begin(cause, started)
 
     def begin(self, cause: Cause, started: float) -> None:
-        """Be started, for the first time or again."""
+        """Start, for the first time or again."""
         self.cause: Cause = cause
         self.started = started
         self.state: AttemptState = "connecting"
@@ -123,7 +124,7 @@ class _Try:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether no peer has been heard from, so that it may be MPTCP that is not let through."""
+        """Whether no peer has answered, so that a middlebox may have dropped MPTCP."""
         if self.state in ("failed", "timed out") and self.errno != ETIMEDOUT:
             return self.phase == "socket" and self.errno in _OPTION_REFUSED
         return self.phase == "connect"
@@ -139,7 +140,7 @@ class Race:
       policy: the delays and limits.
       now: when the race began, in seconds on any clock; the origin of the times in `records`.
       candidates: those known from the start, in the order to try them in. Of duplicates the first counts.
-      more: whether others may come; if so, somebody has to say `no_more` in the end.
+      more: whether others may come; if so, `no_more` has to be called in the end.
       multipath: whether the attempts ask for MPTCP, so that one over plain TCP is to follow.
     """
 
@@ -185,7 +186,7 @@ class Race:
 
     @property
     def deadline(self) -> float:
-        """When `tick` wants to be called at the latest: `math.inf` for never, `-math.inf` for at once."""
+        """When `tick` has to be called at the latest: `math.inf` for never, `-math.inf` for at once."""
         if RACE_FACTS[self.state]["tick"] == LATE:
             return inf
         if self._is_exhausted():
@@ -208,7 +209,7 @@ class Race:
             if candidate not in self._raced and candidate not in self._skipped:
                 self._waiting.setdefault(candidate)
         if nobody_waited and self._waiting:
-            # Of two facts in one instant neither is first: idle is who ended before now.
+            # Idle means that every attempt ended before `now`: facts of one instant have no order.
             idle = not self._live and all(row.ended != now for row in self._tries)
             self._schedule.arrived(now, idle=idle)
 
@@ -225,7 +226,7 @@ class Race:
                 self._skipped.setdefault(candidate, reason)
 
     def replace_order(self, candidates: Iterable[Candidate]) -> None:
-        """Put those that wait into this order.
+        """Put the waiting candidates into this order.
 
         Args:
           candidates: every candidate that waits. Those that do not wait any more may be among them, so that the
@@ -251,17 +252,17 @@ class Race:
             self.state = "closed"
 
     def no_multipath(self) -> None:
-        """Learn that this system has no MPTCP: all attempts are plain TCP, so none has to follow. Twice is once."""
+        """Learn that this system has no MPTCP: all attempts are plain TCP, so no plain attempt follows. Idempotent."""
         if self._takes("no_multipath"):
             self._plain_is_due = False
 
-    # Facts about time and attempts: they return what is to be done, an end of the race always last.
+    # Facts about time and attempts: they return commands. A command that ends the race is the last of them.
 
     def tick(self, now: float) -> list[Command]:
         """Learn that time has passed. At most one attempt is started.
 
-        Only this ends attempts that took too long: an attempt whose result comes in the same pass of the driver, after
-        the result of another, has not taken too long. Ready beats expired.
+        Only this ends attempts that took too long. So a result that the driver reports in the same pass, before this
+        call, still counts at its time limit.
         """
         commands: list[Command] = []
         if not self._takes("tick"):
@@ -299,10 +300,10 @@ class Race:
         Args:
           attempt: its id.
           now: the time.
-          phase: how far it came.
-          errno: what the kernel said; None when establish refused without one. Exhaustion of this machine (see
+          phase: the phase in which it failed.
+          errno: the kernel's; None when establish refused without one. Exhaustion of this machine (see
             `RESOURCES_RAN_OUT`) is no failure while another attempt is alive.
-          emitted: whether a packet may have left this machine.
+          emitted: whether it may have sent a packet.
           reason: why, in one line, for the report.
         """
         ran_out = errno in RESOURCES_RAN_OUT and phase != "establish" and not self._live.keys() <= {attempt}
@@ -335,7 +336,7 @@ class Race:
         return commands
 
     def cancel(self, now: float) -> list[Command]:
-        """Learn that nobody wants the result any more."""
+        """Learn that the caller does not want the result any more."""
         if not self._takes("cancel"):
             return []
         self.state = "cancelled"
@@ -375,7 +376,7 @@ class Race:
         return tuple(rows)
 
     def _takes(self, fact: RaceFact) -> bool:
-        """Say whether a fact about the race is to be taken, False when it is late."""
+        """Say whether a fact about the race counts: False when it is late."""
         becomes = RACE_FACTS[self.state][fact]
         if becomes == ILLEGAL:
             raise IllegalFact(f"{fact}: not while the race is {self.state}")
@@ -402,7 +403,7 @@ class Race:
         return bool(self._waiting) and len(self._tries) < MAX_RACED
 
     def _plain(self) -> Candidate | None:
-        """Return what the plain attempt would try, if it is still to be made."""
+        """Return the candidate of the plain attempt, None when it is not to be made."""
         if not self._plain_is_due:
             return None
         return next((row.candidate for row in self._tries if row.is_unanswered), None)
@@ -419,13 +420,13 @@ class Race:
         return inf
 
     def _end(self, attempt: int, row: _Try, now: float) -> None:
-        """Take note of a failure, a time-out included."""
+        """Record a failure, a time-out included."""
         self._schedule.ended(row.started, now, was_full=len(self._live) >= self._limit)
         row.ended = now
         del self._live[attempt]
 
     def _go_on(self, now: float, commands: list[Command]) -> list[Command]:
-        """Make the start that is due, or see that this was the end."""
+        """Make the start that is due, or end the race."""
         if self._can_start() and now >= self._schedule.next_start:
             commands.append(self._start(now))
         elif self._is_exhausted():

@@ -1,29 +1,28 @@
 """When the next attempt of a race may start.
 
-There is one gate. It has a due time and the cause that the next start will bear.
+There is one start timer. It has a due time, and the cause of the next start.
 
 - At first it is due at once. A start sets it to *its own due time* plus the attempt delay, so that a timer which fires
-  late does not shift the schedule. (Only a stall of a whole delay begins the schedule anew: a laptop that wakes up is
-  not to catch up on all that it slept through.)
-- While establish runs on a connection the start is put off by as long as that connection's handshake took, at most by
-  one delay, for it is likely to win. A start is put off once: of several connections that get that far, the one with
-  the longest handshake counts.
-- A failure of any attempt sets it to now, or to when the floor ends if that is later. RFC 9623 section 4.3 gives the
-  licence, RFC 8305 is silent. There is one gate, so several failures before the next start open it once.
+  late does not shift the schedule. (Only a stall of a whole delay begins the schedule anew: a laptop that wakes up does
+  not make all the starts at once that were due while it slept.)
+- While establish runs on a connection the start is postponed by as long as that connection's handshake took, at most
+  by one delay, because that connection is likely to win. A start is postponed once: of several established connections
+  the one with the longest handshake counts.
+- A failure of any attempt sets it to now, or to the end of the floor if that is later. RFC 9623 section 4.3
+  allows this, RFC 8305 does not say. There is one timer, so several failures before the next start make one start.
 - When the start was due but every slot was taken, the end of an attempt sets it likewise: cause "slot".
-- When the start was due but there was nobody to start, the next candidate sets it likewise: cause "arrival". So does a
+- When the start was due but no candidate waited, the next candidate sets it likewise: cause "arrival". So does a
   candidate that comes when no attempt is alive.
 
-All facts of one instant count as one, whatever order they are told in: in virtual time instants coincide, and which
-task ran first is chance. They act in the order of this list, and each time that one is told its instant is worked out
-anew from how the gate stood before. When a start was made at this very instant, what is told of older attempts
-afterwards changes nothing more.
+Facts of one instant apply in this list's order, whatever order they are told in: in virtual time instants coincide, and
+Trio runs the tasks of a pass in random order. Each new fact recomputes the instant from the state before it. After a
+start at the same instant, facts of older attempts change nothing.
 
-A start for which this machine had no descriptor or memory opens no gate, for the next would find as little: it is made
-again when one of the others ends, or after another delay.
+A start for which this machine had no descriptor or memory does not bring the next start forward, which would fail the
+same way. It is repeated when another attempt ends, or after another delay.
 
-The floor: at least 10 ms lie between two starts of which the first sent a packet. It protects the network, so neither
-an attempt to a loopback address nor one that failed before it sent anything sets it.
+The floor (RFC 8305 section 5): at least 10 ms lie between two starts of which the first sent a packet. It protects the
+network, so an attempt to a loopback address does not set it, nor does one that failed before it sent anything.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = ["Schedule"]
 
 
 class _Instant:
-    """The facts of one instant, and how the gate stood before them."""
+    """The facts of one instant, and the state of the timer before them."""
 
     __slots__ = ("arrival_idle", "at", "cause", "due", "end_full", "handshake", "put_off")
 
@@ -47,7 +46,7 @@ class _Instant:
         self.put_off = put_off
         self.cause: Cause = cause
         self.handshake = 0.0
-        """The longest that has ended, in seconds."""
+        """The longest handshake of an attempt that reached establish, in seconds."""
         self.end_full: bool | None = None
         """Whether an attempt that has ended held the last free slot; None when none has ended."""
         self.arrival_idle: bool | None = None
@@ -55,7 +54,7 @@ class _Instant:
 
 
 class Schedule:
-    """The gate and the floor of one race.
+    """The start timer and the floor of one race.
 
     Args:
       delay: seconds between two starts while nothing fails.
@@ -65,8 +64,8 @@ class Schedule:
     __slots__ = ("_delay", "_due", "_floor", "_instant", "_last_start", "_put_off", "cause")
 
     cause: Cause
-    """What the next start will be ascribed to."""
-    # These are there from the first start on, and nothing asks for them before.
+    """The cause of the next start."""
+    # Set by the first start, and not read before.
     _last_start: float
     _put_off: float
     _instant: _Instant | None
@@ -83,7 +82,7 @@ class Schedule:
         return max(self._due, self._floor)
 
     def started(self, now: float, *, sets_floor: bool) -> None:
-        """Close the gate behind a start."""
+        """Set the timer after a start."""
         self._last_start = now
         if sets_floor:
             self._floor = now + MIN_ATTEMPT_DELAY
@@ -95,15 +94,15 @@ class Schedule:
         self.cause = "delay"
 
     def nothing_was_sent(self) -> None:
-        """Take the floor of the latest start back. Any older one had ended before that start was made."""
+        """Cancel the floor of the latest start. That of any older start had ended before."""
         self._floor = -inf
 
     def ran_out(self) -> None:
-        """Take the latest start for none: whatever ends in its instant opens the gate."""
+        """Ignore the latest start: an attempt that ends at its instant then sets the timer."""
         self._last_start = -inf
 
     def progressed(self, started: float, now: float) -> None:
-        """Put the next start off, because a connection is up and establish runs on it.
+        """Postpone the next start, because establish runs on a connection.
 
         Args:
           started: when its attempt had been started.
@@ -115,7 +114,7 @@ class Schedule:
             self._work_out(instant)
 
     def ended(self, started: float, now: float, *, was_full: bool) -> None:
-        """Open the gate for the failure of an attempt.
+        """Set the timer for the failure of an attempt.
 
         Args:
           started: when that attempt had been started.
@@ -128,7 +127,7 @@ class Schedule:
             self._work_out(instant)
 
     def arrived(self, now: float, *, idle: bool) -> None:
-        """Open the gate for a candidate that came when none waited, unless it has to wait like any other.
+        """Set the timer for a candidate that came when no other waited.
 
         Args:
           now: the time.
@@ -151,7 +150,7 @@ class Schedule:
         if instant.handshake > instant.put_off:
             due = max(due, now) + instant.handshake - instant.put_off
         opened = max(now, self._floor)
-        # Where the start is due anyway it needs nobody's failure.
+        # A start that is due anyway is not ascribed to the failure.
         if instant.end_full is not None and (due > now or instant.end_full):
             due, cause = opened, "failure" if due > now else "slot"
         if instant.arrival_idle is not None and (due < now or instant.arrival_idle):

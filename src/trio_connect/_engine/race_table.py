@@ -1,7 +1,6 @@
-"""What the race engine and its driver say to each other, and every pair of state and fact, listed.
+"""The commands of the race engine, and every pair of state and fact, listed.
 
-`Race` obeys these tables and the state diagram in the documentation is drawn from them, so none of the three can
-say something else than the others.
+`Race` obeys these tables, and the state diagram in the documentation is drawn from them, so the three agree.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Abandon", "Candidate", "Command", "Exhausted", "Start", "Won"]
 
 Candidate: TypeAlias = "tuple[Source | None, Endpoint]"
-"""What one attempt tries: from where (None for anywhere), and to where."""
+"""A source (None for any) and an endpoint: what one attempt tries."""
 
 Reason: TypeAlias = Literal["attempt_timeout", "lost", "cancelled", "late"]
 """Why an attempt is to be ended: its time is up, another won, the race was cancelled, or it succeeded too late."""
@@ -31,18 +30,18 @@ Reason: TypeAlias = Literal["attempt_timeout", "lost", "cancelled", "late"]
 
 @attrs.frozen
 class Start:
-    """Begin this attempt now. Ids count up from 0 in the order of first starts; one that was starved keeps its own."""
+    """Begin this attempt now. Ids count up from 0 in the order of first starts. A starved attempt keeps its id."""
 
     id: int
     candidate: Candidate
     cause: Cause
     plain: bool = False
-    """Whether it is to be plain TCP where the others ask for MPTCP."""
+    """Whether it is plain TCP although the others ask for MPTCP."""
 
 
 @attrs.frozen
 class Abandon:
-    """Close what this attempt has open; whatever it still reports is late."""
+    """Close the socket of this attempt. Its further reports are late."""
 
     id: int
     reason: Reason
@@ -69,24 +68,24 @@ AttemptState: TypeAlias = Literal[
 AttemptFact: TypeAlias = Literal["progressed", "ran_out", "failed", "succeeded"]
 
 RESOURCES_RAN_OUT: Final = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
-"""This machine had nothing to try an endpoint with, socket(2). While another attempt is alive, which may give back what
-it has, `failed` with one of these is the fact ``ran_out``; told of an attempt that is alone it is a failure."""
+"""This machine is out of descriptors or memory, socket(2). While another attempt is alive, whose end may free some,
+`failed` with one of these is the fact ``ran_out``. Of a lone attempt it is a failure."""
 
 ATTEMPT_FACTS: Final[Mapping[AttemptState, Mapping[AttemptFact, AttemptState | Late | Illegal]]] = {
     "waiting": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
     "connecting": {"progressed": "establishing", "ran_out": "starved", "failed": "failed", "succeeded": "won"},
-    # It has nothing open, and is to be started again.
+    # It has no socket, and is to be started again.
     "starved": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
     "establishing": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": "failed", "succeeded": "won"},
-    # These three were ended from here, and their tasks may not know yet.
+    # The race has ended these three. Their tasks may still report.
     "lost": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
     "timed out": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
     "cancelled": {"progressed": LATE, "ran_out": LATE, "failed": LATE, "succeeded": LATE},
-    # These two ended themselves, which is the last thing an attempt says.
+    # These two have ended by their own report, which is the last one.
     "won": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
     "failed": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},
 }
-"""What becomes of an attempt when its driver reports on it. An unknown id is that of one that waits."""
+"""The next state of an attempt, by a report of its task. An unknown id counts as one that waits."""
 
 ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
     "waiting": {"Start": "connecting"},
@@ -94,7 +93,7 @@ ATTEMPT_DECISIONS: Final[Mapping[AttemptState, Mapping[str, AttemptState]]] = {
     "connecting": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
     "establishing": {"attempt_timeout": "timed out", "lost": "lost", "cancelled": "cancelled"},
 }
-"""What becomes of an attempt by a command of the race: `Start`, or `Abandon` with its reason."""
+"""The next state of an attempt, by a command of the race: `Start`, or `Abandon` with its reason."""
 
 RaceState: TypeAlias = Literal["open", "closed", "won", "exhausted", "cancelled"]
 RaceFact: TypeAlias = Literal["add", "skip", "replace_order", "no_more", "no_multipath", "tick", "cancel"]
@@ -131,10 +130,10 @@ RACE_FACTS: Final[Mapping[RaceState, Mapping[RaceFact, RaceState | Late | Illega
         for over in ("won", "exhausted", "cancelled")
     },
 }
-"""What becomes of the race by a fact about its candidates, by time, or by a cancel."""
+"""The next state of the race, by a fact about its candidates, by time, or by a cancel."""
 
 RACE_DECISIONS: Final[Mapping[RaceState, Mapping[str, RaceState]]] = {
     "open": {"Won": "won", "Exhausted": "exhausted"},
     "closed": {"Won": "won", "Exhausted": "exhausted"},
 }
-"""How the race itself says that it is over."""
+"""The next state of the race, by its own last command."""

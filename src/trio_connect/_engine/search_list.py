@@ -2,10 +2,10 @@
 
 The C library walks the list once per call. Two calls, one for each family, can therefore end at two different hosts:
 with ``search dev.example prod.example``, an A record for db.dev.example and an AAAA record for db.prod.example, "db" is
-dev in IPv4 and prod in IPv6. Who asks for each family by itself has to walk the list himself.
+dev in IPv4 and prod in IPv6. A program that asks for each family by itself has to walk the list itself.
 
 The rules are those of the GNU C library (``resolv/res_query.c``). Others differ: musl stops where a name exists without
-addresses of the family, so it does not mix hosts, and is left to itself.
+addresses of the family, so it does not mix hosts, and is asked as it is.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def parse_resolv_conf(text: str, *, hostname: str, localdomain: str | None, res_
     domains: list[str] | None = None
     options: list[str] = []
     for line in text.split("\n"):
-        # A keyword begins in the first column, so "#search" and ";search" are none of ours.
+        # A keyword begins in the first column, so "#search" and ";search" are comments.
         keyword, *words = line.split() if line[:1].strip() else [""]
         if keyword == "search" and words:
             domains = words
@@ -94,11 +94,11 @@ def parse_resolv_conf(text: str, *, hostname: str, localdomain: str | None, res_
 
 
 def questions(name: bytes, services: NameServices, search: SearchList) -> tuple[bytes, ...]:
-    """Return the names to ask for one family at a time; none when one call has to ask for both families.
+    """Return the names to ask for one family at a time; empty when one call has to ask for both families.
 
     Args:
       name: encoded; neither numeric nor answered by the hosts file.
-      services: who is asked.
+      services: see `name_services`.
       search: how the name is completed.
     """
     if not services.per_family:

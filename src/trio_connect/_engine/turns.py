@@ -1,17 +1,17 @@
-"""Whose turn it is to try to get a place.
+"""Which waiting call may try next to get a place.
 
-Those who wait for one destination stand in a line, and only the head of the line may try: first in, first out. What
-the head waits for differs from line to line: the cap of its route group, the share of the whole program, a time. Lines
-take turns: when a place is free under a cap, the lines that wait for this cap are asked one after the other, and one
-that got a place goes to the end. So a backlog at one destination cannot block another. No wake-up is lost either: the
-offer goes on until a line is refused by this very cap, or nobody waits for it.
+The calls that wait for one destination form a line, first in, first out, and only its head may try. Heads of different
+lines wait for different things: the cap of a route group, the share of the whole program, a time. When a place becomes
+free under a cap, it is offered to the lines that wait for this cap, in turn. A line that got a place goes to the end of
+the turns. So a backlog at one destination cannot block another. No wake-up is lost: the offer goes on until this cap
+refuses a line, or no line waits for it.
 
-The engine says whose turn it is (`next`); whoever drives it tries, and says `granted` or `refused`. That may take time,
-as with limits in a store on another machine. A line that has been asked is not asked again before it has answered; when
-something changes meanwhile, its refusal is out of date, and it is asked once more.
+The engine names the call whose turn it is (`next`). The driver tries for it, and reports `granted` or `refused`. A try
+may take time, as with limits in a store on another machine. A line is not offered again before its try has ended. When
+something changes meanwhile, its refusal is out of date, and it tries once more.
 
-A member under a `Share` that holds less than what is kept back for it goes before the others. For those are refused as
-long as places are kept back, and an offer that ended with them would not reach whom the places are for.
+A member of a `Share` with fewer places than its reserve goes before the others. The others are refused while places are
+reserved, and an offer that ended with their refusal would not reach the member for which the places are reserved.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class _Line:
     def __init__(self) -> None:
         self.waiters: deque[Hashable] = deque()
         self.blockers: tuple[Cap, ...] = ()
-        """The caps that refused the head. A place under any of them makes it worth another try."""
+        """The caps that refused the head. A free place under any of them is a reason to try again."""
         self.ready = False
-        """Whether the line stands among those to be asked for a reason of its own."""
+        """Whether the line is due to try for another reason than a free place."""
         self.asked: Cap | bool = False
-        """Whether the head is trying now, and which cap's offer it is."""
+        """Whether the head is trying now, and for which cap's offer."""
         self.again = False
-        """Whether something has changed since the head was asked."""
+        """Whether something has changed since the head began to try."""
 
 
 class Turns:
@@ -67,7 +67,7 @@ class Turns:
         return () if line is None else tuple(line.waiters)
 
     def join(self, member: Hashable, waiter: Hashable) -> None:
-        """Stand at the end of a line."""
+        """Join the end of a line."""
         line = self._lines.get(member)
         if line is None:
             line = self._lines[member] = _Line()
@@ -76,7 +76,7 @@ class Turns:
             self._make_ready(member, line)
 
     def leave(self, member: Hashable, waiter: Hashable) -> None:
-        """Stop waiting. A head that goes leaves its turn to the next."""
+        """Leave a line. The turn of a head passes to the next in its line."""
         line = self._lines.get(member)
         if line is None or waiter not in line.waiters:
             raise IllegalFact(f"leave: {waiter!r} does not wait")
@@ -97,7 +97,7 @@ class Turns:
             self._make_ready(member, line)
 
     def freed(self, cap: Cap, member: Hashable) -> None:
-        """Offer a place that this member has given back, or that is not kept back for it any more."""
+        """Offer a place that this member has given back, or that is not reserved for it any more."""
         for line in self._asked.values():
             line.again = True
         groups = self._blocked.get(cap)
@@ -110,7 +110,7 @@ class Turns:
         self._offers[cap] = None
 
     def next(self) -> tuple[Hashable, Hashable] | None:
-        """Return the member and the waiter whose turn it is, who then has to say how it went; None when nobody's is."""
+        """Return the member and the waiter that may try, or None. The driver then reports `granted` or `refused`."""
         while self._offers:
             cap = next(iter(self._offers))
             groups = self._blocked.get(cap)
@@ -127,13 +127,13 @@ class Turns:
         return None
 
     def granted(self, member: Hashable) -> None:
-        """Learn that the head got what it tried to get, and waits no more."""
+        """Learn that the head got a place, and waits no more."""
         line = self._answer(member, "granted")
         line.waiters.popleft()
         self._head_is_gone(member, line)
 
     def refused(self, member: Hashable, blockers: Iterable[Cap]) -> None:
-        """Learn that the head got nothing, because of these caps. With none of them it waits for `wake`."""
+        """Learn that these caps refused the head. Without any cap it waits for `wake`."""
         line = self._answer(member, "refused")
         offer = line.asked
         self._has_answered(member, line)
@@ -145,7 +145,7 @@ class Turns:
             group = self._blocked.setdefault(cap, (OrderedDict(), OrderedDict()))[0 if cap.favours(member) else 1]
             group[member] = None
             if cap is offer:
-                # There was no place after all: it keeps its turn, and nobody else needs to be asked.
+                # There was no free place: the line keeps its turn, and no other line needs to try.
                 group.move_to_end(member, last=False)
                 self._offers.pop(cap, None)
 

@@ -1,7 +1,7 @@
-"""PURE: addresses as sockets spell them, and as the network knows them.
+"""PURE: addresses as sockets spell them, and their canonical texts.
 
-The network knows an IPv4 host by one text and an IPv6 host by one text, without zone; sockets add zones, flow labels,
-and IPv4 addresses in IPv6 dress.
+The network has one text for each address, without a zone. Sockets add zones, flow labels and IPv4-mapped IPv6
+addresses.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def several(name: str, values: object) -> list[str]:
 
 @functools.lru_cache(maxsize=4096)
 def canonical(address: str) -> str:
-    """The one text of an address: IPv4 in IPv6 dress is undressed, a zone is cut off.
+    """The canonical text of an address: an IPv4-mapped one is its IPv4 address, and a zone is dropped.
 
     Raises:
       ValueError: not a numeric address.

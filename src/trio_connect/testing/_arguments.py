@@ -1,6 +1,6 @@
-"""PURE: arguments of the virtual network are refused where they are given, not where they first hurt.
+"""PURE: arguments of the virtual network are checked by the call that gets them.
 
-A round trip of "1" or a handler that is no function would otherwise fail in a task of the network's own, as
+A round trip of "1" or a handler that is not a function would otherwise fail later, in a task of the network's own, as
 trio.TrioInternalError.
 """
 
@@ -14,7 +14,7 @@ _LONGEST = 200
 
 
 def shown(value: object) -> str:
-    """The repr of a value for a message: cut when it is long, and never an error of its own."""
+    """The repr of a value for a message. It is cut when it is long, and a repr that raises is replaced."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - the repr of a stranger

@@ -1,4 +1,4 @@
-"""Connecting: a SYN, what the other host makes of it, and the SYN again when nothing comes back.
+"""Connecting: a SYN, the other host's answer, and the SYN again when no answer comes.
 
 A SYN that is lost is sent again after 1, 3, 7, 15, 31 and 63 seconds, and after 127 the connect fails with ETIMEDOUT,
 all as Linux does with its default of six retries (TCP_SYNCNT changes the number). A full backlog loses SYNs; so does a
@@ -62,7 +62,7 @@ def dial(
     path = Path() if target is source else source.path if target is fabric.local else target.path
 
     def passes() -> bool:
-        # Asked twice for every packet.
+        # Read twice for every packet.
         if fabric.lossless:
             return True
         at = fabric.elapsed()
@@ -101,7 +101,7 @@ class Dial:
         self._syn()
 
     def abandon(self) -> None:
-        """The program lost interest."""
+        """The program has cancelled the connect."""
         if self.record.ended is None:
             self._over("abandoned")
             self._release()
@@ -122,7 +122,7 @@ class Dial:
             self._release()
             self._fail(errno.ETIMEDOUT)
         elif self._waiting:
-            # An answer is under way, only slow: what a second SYN would cause changes nothing that a program can see.
+            # An answer is under way. A second SYN would change nothing that a program can see.
             self._tries += 1
             when = self.fabric.timeline.now() + 2 ** (self._tries - 1)
             self._again = self.fabric.timeline.at(when, self.client.place, self._unanswered)

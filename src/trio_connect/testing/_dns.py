@@ -1,7 +1,7 @@
-"""The names of a virtual network: per name and family an answer, a delay, an error, or nothing ever.
+"""The names of a virtual network: per name and family an answer, a delay, an error, or no answer ever.
 
-`getaddrinfo` asks for both families at once and is done when both are, as libc's is: one slow family delays the other.
-A family that fails does not hide what the other found.
+`getaddrinfo` asks for both families at once and returns when both have answered, as in libc: one slow family delays the
+other. The failure of one family does not hide the answer of the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Answer:
 
 @attrs.frozen
 class Name:
-    """What is known about a name."""
+    """The answers of one name."""
 
     a: Answer
     aaaa: Answer
@@ -84,7 +84,7 @@ class Names(trio.abc.HostnameResolver):
         self.set("localhost", Name.of([LOOPBACK[socket.AF_INET6], LOOPBACK[socket.AF_INET]], (), (), 0, 0, None, None))
 
     def set(self, name: str, known: Name) -> None:
-        """Make a name known, or change what is known about it."""
+        """Add a name, or change its answers."""
         self._names[_key(name)] = _plain(name), known
 
     async def getaddrinfo(
@@ -122,7 +122,7 @@ class Names(trio.abc.HostnameResolver):
         ]
 
     async def _ask(self, name: str, known: Name, families: list[socket.AddressFamily]) -> list[str]:
-        """Ask for every family at once; the addresses in the order in which the test gave them."""
+        """Ask for every family at once. The addresses come in the order in which the test gave them."""
         start = trio.current_time()
         questions: list[tuple[float, Answer, NameLookup]] = []
         for family in families:

@@ -1,8 +1,7 @@
-"""What a virtual network raises, and that none of it can be mistaken for the network's own weather.
+"""The exceptions for a program that leaves its virtual network, or a test that installs it wrongly.
 
-None of these is an `OSError`: a program that retries on `OSError`, as it should, must not be able to hide from its
-tests that it left the network they describe. Each is also remembered by the network, which raises it again when the
-test ends, so that `except Exception` does not hide it either.
+They are not `OSError`, so that a program which retries on `OSError` does not hide them from its tests. The network also
+remembers each of them and raises it again when the test ends, so that `except Exception` does not hide it either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the parts of one virtual network share: time, the record, nodes, partitions, open sockets, and what went wrong.
+"""What the parts of one virtual network share: time, the trace, nodes, partitions, open sockets, and failures.
 
-Hosts, dials, names and sockets hold the fabric, and the fabric holds none of them but the nodes. `VirtualNetwork` is
-what a test sees of it.
+Hosts, dials, names and sockets refer to the fabric. The fabric refers only to nodes. `VirtualNetwork` is its public
+side.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Fabric:
         self.refusal: VirtualNetworkError | None = None
         """What is wrong with the run that the network was installed in."""
         self.lossless = True
-        """No packet has got lost so far, because nothing was cut, dark or flapping. Most networks stay so."""
+        """Whether no packet can have been lost so far, because no host was cut off, black-holed or flapping."""
         self.sockets: dict[int, tuple[Node, trio.socket.SocketType]] = {}
         self._filenos = count(_FIRST_FILENO)
         self._nodes: dict[str, Node] = {}
@@ -100,7 +100,7 @@ class Fabric:
         self.lossless = False
 
     def mend(self, a: Node, b: Node) -> None:
-        """Lose them no more."""
+        """End a partition."""
         self._cuts.discard(frozenset((a, b)))
 
     def parted(self, a: Node, b: Node) -> bool:
@@ -110,16 +110,16 @@ class Fabric:
     # ---- Sockets ----
 
     def opened(self, node: Node, sock: trio.socket.SocketType) -> int:
-        """A socket was made: its number."""
+        """Count a new socket, and return its number."""
         fileno = next(self._filenos)
         self.sockets[fileno] = (node, sock)
         return fileno
 
     def forget(self, fileno: int) -> None:
-        """A socket was closed."""
+        """Forget a closed socket."""
         del self.sockets[fileno]
 
-    # ---- The record ----
+    # ---- The trace ----
 
     def elapsed(self) -> float:
         """Seconds since the network was installed, as the trace rounds them."""
@@ -133,7 +133,7 @@ class Fabric:
         """An end of a connection, on `node`, was told that its peer is gone."""
         self.note(TraceEvent(self.elapsed(), "reset", record.host, record.port, record.ordinal, node.name))
 
-    # ---- What went wrong ----
+    # ---- Failures ----
 
     def failed(self, error: E) -> E:
         """Remember a failure, and give it back to be raised."""

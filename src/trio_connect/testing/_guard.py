@@ -1,8 +1,8 @@
-"""The tripwire: while a virtual network is active in a thread, no standard library socket connects from it.
+"""Refuses real connects: while a virtual network is active in a thread, no standard library socket connects from it.
 
-A library that bypasses `trio.socket` would otherwise talk to the real world from a test that believes to be offline. An
-audit hook cannot be removed, so there is one per process, installed with the first network, and it looks at nothing but
-a thread-local list unless a network is active.
+A library that bypasses `trio.socket` would otherwise reach the real network from a test. An audit hook cannot be
+removed, so there is one per process, installed with the first network. Unless a network is active it only reads a
+thread-local list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Handlers that every second test needs."""
+"""Handlers for common tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import trio
 
 
 async def echo(stream: trio.abc.Stream) -> None:
-    """Send back what comes in, until the peer has no more to say.
+    """Send back what comes in, until the peer ends its side.
 
     Args:
       stream: the connection.
@@ -19,7 +19,7 @@ async def echo(stream: trio.abc.Stream) -> None:
 
 
 async def discard(stream: trio.abc.ReceiveStream) -> None:
-    """Read everything, answer nothing.
+    """Read everything, and send nothing.
 
     Args:
       stream: the connection.

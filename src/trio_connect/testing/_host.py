@@ -1,7 +1,7 @@
-"""A host as a test sees it: the verbs that say what its ports do, and whether it is there at all.
+"""A host as a test describes it: methods that say what its ports do, and whether the host is up.
 
-The latest verb that names a port decides what that port does; a verb without `port` names all of them. A port that no
-verb names belongs to the programs on the host, and one that nobody listens on refuses, as a real host does.
+The latest call that names a port decides what that port does. A call without `port` is about all ports. A port without
+any call is left to the programs on the host, and refuses when no program listens, as on a real host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ StartHandler: TypeAlias = Callable[[Node, Handler, End, Connection], None]
 
 @attrs.define(eq=False, repr=False)
 class Host:
-    """One host; made and found with `VirtualNetwork.host`. Every verb returns the host, so that verbs chain."""
+    """One host; made and found with `VirtualNetwork.host`. Methods return the host, so that calls chain."""
 
     _fabric: Fabric = attrs.field(alias="fabric", repr=False)
     _node: Node = attrs.field(alias="node", repr=False)
@@ -207,7 +207,7 @@ class Host:
         return self
 
     def recover(self) -> Host:
-        """Take every fault back, flapping included; what listens stays.
+        """Remove every fault, flapping included. Listeners stay.
 
         Returns:
           This host.

@@ -1,7 +1,7 @@
-"""The virtual network as a test sees it: hosts, names, partitions and the trace, and how they get under a Trio run.
+"""The public side of the virtual network: hosts, names, partitions, the trace, and its installation in a Trio run.
 
-Installed as an instrument it serves a whole run; as a context manager, the block inside a run. Either way Trio's socket
-factory and hostname resolver are this network's, and the programs in the run cannot tell.
+As an instrument it serves a whole run; as a context manager, a block inside a run. Either way it replaces Trio's socket
+factory and hostname resolver, so programs in the run need no change.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class VirtualNetwork(trio.abc.Instrument):
 
     def before_run(self) -> None:
         """Install this network in the run that begins; Trio calls it."""
-        # Trio would log and drop an exception raised here; so every use of the network raises it instead. Installed it
-        # is all the same: the program must not reach the real network.
+        # Trio would log and drop an exception raised here, so every use of the network raises it instead. The network
+        # is installed all the same, so that the program cannot reach the real one.
         self._fabric.refusal = self._objection()
         if self._fabric.refusal is not None:
             self._fabric.failed(self._fabric.refusal)
@@ -193,7 +193,7 @@ class VirtualNetwork(trio.abc.Instrument):
         trio.socket.set_custom_socket_factory(self._previous[0])
         trio.socket.set_custom_hostname_resolver(self._previous[1])
         self._close()
-        # Handlers first: one that is cancelled does not notice that its socket goes away as well.
+        # Handlers are cancelled first, so that none of them sees its socket closed.
         self._serving.end()
         for _, sock in [*self._fabric.sockets.values()]:
             sock.close()
@@ -226,12 +226,12 @@ class VirtualNetwork(trio.abc.Instrument):
 
     @property
     def active(self) -> bool:
-        """Whether it is installed now."""
+        """Whether the network is installed now."""
         return self._fabric.active
 
     @property
     def open_sockets(self) -> tuple[trio.socket.SocketType, ...]:
-        """The sockets of `local` that the program has not closed: what a leak test looks at."""
+        """The sockets of `local` that the program has not closed, for tests of leaks."""
         return tuple(sock for node, sock in self._fabric.sockets.values() if node is self._fabric.local)
 
     def verify(self) -> None:

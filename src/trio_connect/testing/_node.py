@@ -1,7 +1,7 @@
-"""PURE: a host as the network sees it: its addresses, what its ports do, and whether it is there at all.
+"""PURE: the state of a host: its addresses, what its ports do, and whether it is up.
 
 The latest verdict that names a port decides what that port does; a verdict without a port is for all of them. A port
-that no verdict names belongs to the programs on the host, and one that nobody listens on refuses, as a real host does.
+without any verdict is left to the programs on the host, and refuses when no program listens, as on a real host.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Accept:
 
     listening: Listening
     path: Path | None = None
-    """None: whatever lies between the two hosts."""
+    """None for the path between the two hosts."""
     reset: float | None = None
 
 
@@ -55,7 +55,7 @@ class Node:
 
     addresses: list[str] = attrs.field(factory=list[str])
     path: Path = attrs.field(factory=Path)
-    """What lies between this node and the others, where a listener does not say otherwise."""
+    """The path between this node and the others, unless a listener has its own."""
     interfaces: tuple[str, ...] = ("lo", "eth0")
     """What its sockets may be bound to with SO_BINDTODEVICE."""
     verdicts: list[tuple[int | None, Verdict]] = attrs.field(factory=list[tuple[int | None, Verdict]], init=False)
@@ -80,7 +80,7 @@ class Node:
         return bool(self.verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)
 
     def verdict(self, address: str, port: int, at: float) -> Verdict:
-        """What becomes of a SYN that comes in for `address` and `port` at `at`."""
+        """The verdict on a SYN for `address` and `port` at `at`."""
         if self._is_down(at):
             return Blackhole()
         ruled = self._ruled(port)

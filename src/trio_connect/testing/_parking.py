@@ -1,8 +1,7 @@
 """How the methods of a socket wait, and where.
 
-Every async method looks for cancellation first, then tries; a try that succeeds or fails is followed by a schedule
-point that cannot be cancelled, and only one that would block waits. That is what Trio's real sockets do, so a program
-cannot tell.
+Every async method checks for cancellation first, then tries. A try that succeeds or fails is followed by a schedule
+point that cannot be cancelled. A try that would block waits. Trio's real sockets do the same.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Parking:
-    """Holds at most one task until its socket may be ready. A wake without cause is allowed: the task looks again."""
+    """Suspends at most one task until its socket may be ready. A spurious wake is allowed: the task tries again."""
 
     busy: str
     """What a second task is told."""
@@ -26,10 +25,10 @@ class Parking:
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False, alias="_task")
 
     def check_free(self) -> None:
-        """Make sure that nobody waits.
+        """Refuse a second waiting task.
 
         Raises:
-          trio.BusyResourceError: somebody does.
+          trio.BusyResourceError: another task waits.
         """
         if self._task is not None:
             raise trio.BusyResourceError(self.busy)
@@ -77,7 +76,7 @@ class Parking:
                 pass
 
     def wake(self) -> None:
-        """Let the task look again."""
+        """Have the task try again."""
         if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)

@@ -35,7 +35,7 @@ def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> Non
 
 @attrs.frozen(kw_only=True)
 class Path:
-    """What lies between two hosts: round trip and jitter in seconds, bandwidth in bytes per second and direction."""
+    """The path between two hosts: round trip and jitter in seconds, bandwidth in bytes per second and direction."""
 
     rtt: float = attrs.field(default=0.0, validator=_not_negative)
     jitter: float = attrs.field(default=0.0, validator=_not_negative)

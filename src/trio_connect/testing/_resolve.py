@@ -1,4 +1,4 @@
-"""What the address in a call of bind or connect means."""
+"""The address arguments of bind and connect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def resolve(family: socket.AddressFamily, address: Any, *, local: bool, v6
       family: the socket's.
       address: what the program passed to bind or connect.
       local: whether it is for bind.
-      v6only: whether an IPv6 socket takes no IPv4 address in IPv6 dress.
+      v6only: whether an IPv6 socket refuses IPv4-mapped addresses.
 
     Raises:
       OverflowError: the port is not one.

@@ -1,8 +1,8 @@
-"""One end of an association on an `SctpNetwork`: retransmission, failover, heartbeats, the end. RFC 9260.
+"""One end of an association on an `SctpNetwork`: retransmission, failover, heartbeats, shutdown (RFC 9260).
 
-What is left out of the protocol: congestion control, path MTU, bundling, restart, dynamic addresses. A packet is a
-function that runs at the other end when it arrives. Timers are only armed while they can do something, so that a
-virtual clock that jumps to the next event does not run for ever.
+Congestion control, path MTU, bundling, restart and dynamic addresses are left out. A packet is a function that runs at
+the other end when it arrives. A timer is only armed while it can have an effect, so that a clock that jumps to the next
+event does not run for ever.
 """
 
 from __future__ import annotations
@@ -88,23 +88,23 @@ class Reader(Protocol):
     unread: int
 
     def tell(self, event: sctp.AssociationEvent | sctp.PathEvent) -> None:
-        """Have the next reader know of something."""
+        """Queue an event for the next reader."""
 
     def put(self, data: bytes, info: sctp.ReceiveInfo) -> None:
         """Receive a message."""
 
     def fail(self, code: int) -> None:
-        """Have the reader who has read everything else get an error, once; after it comes the end."""
+        """Queue an error, to be raised once after everything else was read. The end follows it."""
 
     def end(self) -> None:
-        """Have the reader who has read everything else come to the end."""
+        """Queue the end, which comes after everything else was read."""
 
     def changed(self) -> None:
-        """Let those go on for whom it is worth another try."""
+        """Wake the tasks whose call may succeed now."""
 
 
 class End:
-    """One end. Its socket may be closed while it still sends what it has to."""
+    """One end of an association. It may outlive its socket, to deliver what was sent."""
 
     def __init__(
         self, net: Fabric, host: SctpHost, sock: Reader, local: tuple[str, ...], port: int, timers: Timers
@@ -196,7 +196,7 @@ class End:
         if self._setup is not None:
             self._setup.cancel()
         self.state = "up"
-        # Those that were given come first, in their order: so the kernel lists them.
+        # As in the kernel's list, the addresses given by the caller come first, in their order.
         listed = [each for each in confirmed if each in addresses]
         for each in dict.fromkeys((*listed, *addresses)):
             self.ways[each] = _Way(each, "active" if each in confirmed else "unconfirmed", self.timers.initial)
@@ -215,7 +215,12 @@ class End:
     # ------------------------------------------------------------------ sending
 
     def send(self, data: bytes, *, stream: int, ppid: int, unordered: bool, ttl: int | None) -> None:
-        """Send a message, or say why not."""
+        """Send a message.
+
+        Raises:
+          BlockingIOError: the send buffer is full.
+          OSError: EPIPE, EMSGSIZE, EINVAL.
+        """
         if self.state != "up" or self.is_shut:
             raise os_error(errno.EPIPE)
         if len(data) > BUFFER:
@@ -235,7 +240,7 @@ class End:
         self._transmit(chunk, self._best())
 
     def takes_more(self) -> bool:
-        """Say whether a sender need not wait: there is room, or an error for it."""
+        """Say whether a sender need not wait: there is room, or its call fails."""
         return self.state != "up" or self.is_shut or self.queued < BUFFER
 
     @property
@@ -256,7 +261,7 @@ class End:
         )
 
     def _packet(self, to: str, arrive: Callable[[End, str], None]) -> None:
-        """Send a packet to the peer; one that has no association any more answers with ABORT, RFC 9260 section 8.4."""
+        """Send a packet to the peer. A peer without the association answers with ABORT, RFC 9260 section 8.4."""
         peer = self.peer
         assert peer is not None
 
@@ -326,19 +331,19 @@ class End:
     # ------------------------------------------------------------------ receiving
 
     def arrived(self, chunk: _Chunk, source: str, acknowledge: Callable[[], None]) -> None:
-        """Take a chunk, and let the sender know."""
+        """Receive a chunk, and acknowledge it."""
         if self.state != "up" or chunk.has_arrived:
             self.net.send(self.host, self.local, source, acknowledge)
         elif self.socket.unread < BUFFER:
             self._take(chunk, source, acknowledge)
         else:
-            # A full window: the sender asks from time to time, which is left out here, and nothing counts as lost.
+            # The window is full. The probes of a real sender are left out here. Nothing counts as lost.
             assert chunk.timer is not None
             chunk.timer.cancel()
             self._postponed.append((chunk, source, acknowledge))
 
     def make_room(self) -> None:
-        """Take what was held up, now that something was read."""
+        """Receive the chunks that waited for a read."""
         while self._postponed and self.state == "up" and self.socket.unread < BUFFER:
             self.arrived(*self._postponed.popleft())
 
@@ -361,7 +366,7 @@ class End:
     # ------------------------------------------------------------------ heartbeats
 
     def schedule_heartbeats(self) -> None:
-        """Send heartbeats where they will change something."""
+        """Start a heartbeat timer on each path whose state a heartbeat would change."""
         for way in self.ways.values():
             if self.state == "up" and way.heartbeat is None and self._is_worth_a_heartbeat(way):
                 pause = way.rto if way.state == "unconfirmed" else self.timers.heartbeat + way.rto
@@ -401,7 +406,7 @@ class End:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Go on with the graceful end: whoever has nothing under way any more says so, until the other end answers."""
+        """Go on with the graceful end: an end with no chunk under way repeats SHUTDOWN until the other end answers."""
         if self.is_shut and not self._under_way and self._closing is None:
             self._say_shutdown()
 
@@ -453,7 +458,7 @@ class End:
             self.shutdown()
 
     def lost(self, code: int, cause: int) -> None:
-        """End because the peer has, or does not answer any more."""
+        """End because the peer has ended, or does not answer any more."""
         if self.state == "up":
             self._die()
             self.socket.tell(sctp.AssociationEvent("lost", cause))

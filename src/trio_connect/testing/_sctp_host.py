@@ -1,4 +1,4 @@
-"""Hosts that speak SCTP, and the packets between them: what the ends of an association stand on."""
+"""Hosts with SCTP, and the packets between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVENT: Final = ("", 0, 0, "")
 
 
 def os_error(code: int) -> OSError:
-    """Return what the kernel would raise."""
+    """Return the `OSError` that the kernel would raise."""
     return OSError(code, os.strerror(code))
 
 
@@ -25,7 +25,7 @@ class Looking(Protocol):
     """An end of an association, as its host knows it."""
 
     def schedule_heartbeats(self) -> None:
-        """Notice that paths were cut or healed."""
+        """Start heartbeats on paths that were cut or healed."""
         ...
 
 
@@ -76,7 +76,7 @@ class SctpHost:
 
 
 class Fabric:
-    """What a network is to its sockets: hosts by their addresses, time, and packets."""
+    """A network, as its sockets use it: hosts by their addresses, time, and packets."""
 
     def __init__(self) -> None:
         self.timeline = Timeline()
@@ -113,7 +113,7 @@ class Fabric:
         return self.timeline.at(self.timeline.now() + seconds, _EVENT, action)
 
     def carries(self, source: str | None, to: str) -> bool:
-        """Say whether a packet arrives now."""
+        """Say whether a packet that is sent now arrives."""
         return source is not None and to in self.hosts and not self.down & {source, to}
 
     def send(self, sender: SctpHost, local: tuple[str, ...], to: str, action: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Hosts that speak SCTP over several addresses, in virtual time: for programs that use `trio_connect.sctp`.
+"""Hosts with SCTP over several addresses, in virtual time, for programs that use `trio_connect.sctp`.
 
 Whatever a program does through `trio_connect.sctp` while the network is entered happens here. A socket stands on the
 host whose address it is bound to, and an unbound one on the first host, so client and server may run side by side.
@@ -44,13 +44,13 @@ class SctpNetwork:
     def __enter__(self) -> Self:
         """Have `trio_connect.sctp` make its sockets here."""
         self._before = sctp.set_socket_factory(self._make)
-        self._fabric.later(0, lambda: None)  # so that the task is there from now on, and in this run
+        self._fabric.later(0, lambda: None)  # the first use starts the task, which has to belong to this run
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Have it make them where it did before, and forget every association."""
+        """Restore the sockets of before, and forget every association."""
         sctp.set_socket_factory(self._before)
         self._fabric.timeline.close()
 

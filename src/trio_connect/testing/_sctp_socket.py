@@ -65,7 +65,7 @@ class FakeSctpSocket(sctp.SctpSocket):
         host.listeners.update(dict.fromkeys([(each, self._port) for each in self._local], self))
 
     def is_full(self) -> bool:
-        """Say whether as many associations wait to be accepted as may."""
+        """Say whether the backlog is full."""
         return self._backlog is None or len(self._accepted) > self._backlog
 
     def admit(self, client: End, source: str) -> End:
@@ -109,7 +109,7 @@ class FakeSctpSocket(sctp.SctpSocket):
     # ------------------------------------------------------------------ an association
 
     def tell(self, event: sctp.AssociationEvent | sctp.PathEvent) -> None:
-        """Have the next reader know of something."""
+        """Queue an event for the next reader."""
         self._received.append(event)
         self.changed()
 
@@ -122,12 +122,12 @@ class FakeSctpSocket(sctp.SctpSocket):
             self.changed()
 
     def fail(self, code: int) -> None:
-        """Have the reader who has read everything else get an error, once; after it comes the end."""
+        """Queue an error, to be raised once after everything else was read. The end follows it."""
         self._error, self._has_ended = code, True
         self.changed()
 
     def end(self) -> None:
-        """Have the reader who has read everything else come to the end."""
+        """Queue the end, which comes after everything else was read."""
         self._has_ended = True
         self.changed()
 
@@ -220,7 +220,7 @@ class FakeSctpSocket(sctp.SctpSocket):
     # ------------------------------------------------------------------ waiting
 
     def changed(self) -> None:
-        """Let those go on for whom it is worth another try."""
+        """Wake the tasks whose call may succeed now."""
         for waiter in self._waiters:
             if waiter.is_ready():
                 waiter.event.set()

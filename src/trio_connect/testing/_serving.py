@@ -1,4 +1,4 @@
-"""The tasks that run handlers, one per accepted connection, and what becomes of what they raise."""
+"""The tasks that run handlers, one per accepted connection, and the handling of their exceptions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Serving:
             self._fabric.failures.append(rest)
 
     def _news(self, error: BaseException) -> BaseException | None:
-        """What is left of a handler's error without what says only that the peer went away, or was recorded already."""
+        """A handler's error without the parts that only say that the peer went away, or that were recorded already."""
 
         def is_old(one: BaseException) -> bool:
             gone = isinstance(one, trio.BrokenResourceError | ConnectionError | trio.Cancelled)

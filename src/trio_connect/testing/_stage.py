@@ -1,7 +1,7 @@
-"""What serves a test that asked for the fixture `vnet`; `pytest_trio_connect` is the plugin itself.
+"""Runs a test that has the fixture `vnet` on its network; `pytest_trio_connect` is the plugin itself.
 
-pytest-trio hands a fixture value that is an instrument to `trio.run`, but only one that the test function itself asks
-for, so this hands over the others. Elsewhere, as under anyio's plugin, the test runs inside `with vnet:`.
+pytest-trio passes a fixture value that is an instrument to `trio.run`, but only one that the test function itself asks
+for, so this passes the others. Elsewhere, as under anyio's plugin, the test runs inside `with vnet:`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXTRA: Final = "trio_connect_vnet"
 
 
 class _Network(VirtualNetwork):
-    """Knows whether a run ever had it: a test that forgot to install its network talked to the real world."""
+    """Records whether a run had it: a test that forgot to install its network has used the real one."""
 
     installed = False
 
@@ -55,7 +55,7 @@ class Stage:
     def end(self, request: pytest.FixtureRequest) -> None:
         """Fail a test that left its network.
 
-        The report of a test that raised has what the network recorded; failing twice for one reason helps nobody.
+        A test that raised has the network's failures in its report already, and does not fail a second time for them.
         """
         __tracebackhide__ = True
         if self.raised is not None:

@@ -8,8 +8,8 @@ Rules.
   plus a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Everything behind it waits too.
 - Unread input at close, or SO_LINGER 0, becomes RST; otherwise FIN follows the data. Data for an end that is gone is
   answered with RST. RST is never retransmitted.
-- What a read or a write then says, and in which order, is Linux's (tcp_recvmsg, tcp_sendmsg): queued bytes first, then
-  the end of the stream if a FIN came, then a pending error once, then the end of the stream for ever; a write says the
+- The results of reads and writes come in Linux's order (tcp_recvmsg, tcp_sendmsg). A read gives queued bytes, then the
+  end of the stream if a FIN came, then a pending error once, then the end of the stream for ever. A write raises the
   pending error once, then EPIPE.
 """
 
@@ -57,7 +57,7 @@ def _nothing() -> None:
 
 @attrs.define(eq=False)
 class End:
-    """One end of a connection; two ends that know one another make a connection."""
+    """One end of a connection. The two ends of a connection refer to each other."""
 
     timeline: Timeline
     place: Place
@@ -73,12 +73,12 @@ class End:
 
     inbox: bytearray = attrs.field(factory=bytearray, init=False)
     error: int = attrs.field(default=0, init=False)
-    """The pending error, SO_ERROR: told once."""
+    """The pending error, SO_ERROR, which is raised once."""
     fin_received: bool = attrs.field(default=False, init=False)
     read_closed: bool = attrs.field(default=False, init=False)
     write_closed: bool = attrs.field(default=False, init=False)
     orphan: bool = attrs.field(default=False, init=False)
-    """No program holds this end any more; it only finishes what was sent."""
+    """Whether the program has closed this end, which then only delivers what was sent."""
     tally: Tally = attrs.field(factory=Tally, kw_only=True)
 
     on_open: Callable[[], None] = attrs.field(default=_nothing, init=False)
@@ -178,7 +178,7 @@ class End:
             self.on_writable()
 
     def close(self, linger: bool = True) -> None:
-        """Let go: FIN after the data, or RST when there is unread input or nothing may linger."""
+        """Close: send FIN after the data, or RST when there is unread input or SO_LINGER is 0."""
         self.on_readable = self.on_writable = _nothing
         if self.state != "open":
             self.die(0)
@@ -197,7 +197,7 @@ class End:
         self.die(0)
 
     def die(self, error: int) -> None:
-        """Be gone, with a pending error for the program if there is one to tell."""
+        """End at once, with a pending error for the program if one is given."""
         self.state = "dead"
         self.error = error
         self._outbox.clear()
@@ -210,7 +210,7 @@ class End:
         grown, self.receive_buffer = receive_buffer - self.receive_buffer, receive_buffer
         if self.state == "open":
             if grown < 0:
-                # A window once offered is not taken back (RFC 9293 3.8.6): what is read later pays for it.
+                # A window once offered is not taken back (RFC 9293 3.8.6): later reads open it by less.
                 self._window_debt -= grown
             else:
                 self._open_window(grown)
@@ -250,7 +250,7 @@ class End:
         self._drain()
 
     def _drain(self) -> None:
-        # What an arrival makes us send at once queues behind the messages that arrive with it: hence not re-entrant.
+        # Not re-entrant: what an arrival causes to be sent has to queue behind the messages that arrive with it.
         if self._delivering or self._timer is not None:
             return
         now = self.timeline.now()
@@ -274,7 +274,7 @@ class End:
 
     def _stall(self) -> None:
         if self.state == "dead":
-            # Nobody is left to retransmit; the peer finds out when it sends something.
+            # A closed end does not retransmit. The peer finds out when it sends something.
             self._transit.clear()
             return
         pause = min((MIN_RTO + self.path.rtt) * 2**self._retries, MAX_RTO)

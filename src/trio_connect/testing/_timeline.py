@@ -1,8 +1,8 @@
-"""When a virtual network does what: a heap of events, and one system task that sleeps until the next of them.
+"""The events of a virtual network: a heap, and one system task that sleeps until the next event.
 
 The task exists only after something was scheduled, and only in the run that scheduled it. It sleeps with a deadline on
 Trio's clock and nothing else, so autojump sees it as blocked and jumps straight to the next event. Cancelling an event
-moves that deadline at once: nothing wakes the clock for an event that will not happen.
+moves that deadline at once, so a cancelled event does not move the clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PURE: what happened on a virtual network, and when.
+"""PURE: the record of what happened on a virtual network, and when.
 
 Times are virtual seconds since the network was installed, rounded to a nanosecond so that sums of floats compare.
 Everything is reported in canonical order: by time, then host, port and ordinal. The order in which Trio ran the tasks
