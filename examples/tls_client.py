@@ -1,10 +1,10 @@
 """TLS over whichever address of a service proves that it is the service.
 
-The handshake is the `establish` of the race: an address whose certificate is not good loses, and the next is tried. The
+The race is won when the handshake is done: an address whose certificate is not good loses, and the next is tried. The
 first server here has a certificate of another name; the second is good. trustme makes the certificates.
 
 Prints:
-  127.0.0.1:...: failed: ...Hostname mismatch, certificate is not valid for 'api.test'...
+  127.0.0.1:...: failed: Hostname mismatch, certificate is not valid for 'api.test'...
   127.0.0.1:...: won
   TLSv1.3 with api.test: b'hello over TLS'
 """
@@ -29,21 +29,11 @@ def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
 async def serve(context: ssl.SSLContext, stream: TcpStream) -> None:
     """Send back what comes, over TLS."""
     try:
-        async with trio.SSLStream(stream, context, server_side=True) as tls:
+        async with await stream.start_tls(context, now() + 5_000, server_side=True) as tls:
             async for chunk in tls:
                 await tls.send_all(chunk)
     except trio.BrokenResourceError:
         pass  # a client that does not believe us
-
-
-async def handshake(
-    name: str, context: ssl.SSLContext, stream: TcpStream
-) -> tuple[TcpStream, "trio.SSLStream[TcpStream]"]:
-    """Do the handshake: this is what decides whether an address is good."""
-    # Never without server_hostname: trio.SSLStream then checks no name, and says nothing.
-    tls = trio.SSLStream(stream, context, server_hostname=name)
-    await tls.do_handshake()
-    return stream, tls
 
 
 async def main() -> None:
@@ -57,13 +47,11 @@ async def main() -> None:
             endpoints.append(listener.endpoint)
             nursery.start_soon(trio.serve_listeners, partial(serve, server_context(authority, name)), [listener])
         deadline = now() + 5_000
-        establish = partial(handshake, "api.test", context)
-        stream, tls = await connectx(endpoints, deadline, establish=establish)
-        async with tls:
+        async with await connectx(endpoints, deadline, tls=context, server_hostname="api.test") as stream:
             for attempt in stream.report.attempts:
                 print(f"{attempt.endpoint}: {attempt.outcome}{f': {attempt.reason}' if attempt.reason else ''}")
-            await tls.send_all(b"hello over TLS")
-            print(f"{tls.version()} with api.test: {await tls.receive_some()!r}")
+            await stream.send_all(b"hello over TLS")
+            print(f"{stream.version} with api.test: {await stream.receive_some()!r}")
         nursery.cancel_scope.cancel()
 
 
