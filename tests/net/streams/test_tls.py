@@ -340,6 +340,19 @@ async def test_an_end_without_close_notify_is_no_end(sockets: Sockets, how: str)
         await far.aclose()
 
 
+async def test_a_context_may_take_a_missing_close_notify_for_an_end() -> None:
+    client = tls.client_context()
+    client.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    async with no_leaks():
+        near, far = await secure(*await tcp_pair(), client=client)
+        await far.send_all(b"abc")
+        await far.tcp.aclose()
+        assert await near.receive_some() == b"abc"
+        assert await near.receive_some() == b""
+        await near.aclose()
+        await far.aclose()
+
+
 async def test_close_notify_is_sent_even_when_cancelled(sockets: Sockets) -> None:
     async with no_leaks(counters=sockets.counters):
         for unread in (False, True):
@@ -505,3 +518,31 @@ async def test_cancel_at_every_step_of_a_receive(sockets: Sockets, deadline: int
     await sweep(
         receive, environment=sent, rounds=repeated(1), counters=sockets.counters, check=all_is_there, inside=False
     )
+
+
+@contextlib.asynccontextmanager
+async def unread() -> AsyncIterator[TlsStream]:
+    near, far = await make_tls_pair()
+    await far.send_all(b"unread")
+    try:
+        yield near
+    finally:
+        near.abort()
+        far.abort()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda stream: stream.aclose(), id="aclose"),
+        pytest.param(lambda stream: stream.send_all(bytes(50_000_000)), id="send_all"),
+    ],
+)
+async def test_cancel_at_every_step_of_an_end(sockets: Sockets, end: Callable[[TlsStream], Awaitable[None]]) -> None:
+    async def is_over(stream: TlsStream, _: object) -> None:
+        await stream.aclose()
+        assert stream.fileno() == -1
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+
+    await sweep(end, environment=unread, rounds=repeated(1), counters=sockets.counters, check=is_over, inside=False)
