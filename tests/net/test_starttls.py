@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,44 +162,44 @@ def _postgres() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[Endpoint]:
+def postgres() -> Iterator[Endpoint]:
     """A database server of our own with TLS. It refuses to run as root, so root gives it another user."""
-    programs = _postgres()
-    assert programs is not None
-    user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
-    data = folder / "data"
-    certificate = tls.authority().issue_cert(tls.NAME)
-    (folder / "key.pem").write_bytes(certificate.private_key_pem.bytes())
-    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    (folder / "key.pem").chmod(0o600)
-    if user:
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, "postgres")
-        for parent in folder.parents[:2]:
-            parent.chmod(0o755)
-    port = free_port()
-    with open(folder / "log", "wb") as log:
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], check=True, stdout=log,
-            stderr=log, cwd=folder, **user,
-        )  # fmt: skip
-        settings = {
-            "ssl": "on", "ssl_cert_file": folder / "cert.pem", "ssl_key_file": folder / "key.pem", "fsync": "off",
-            "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "",
-        }  # fmt: skip
-        command = [
-            str(programs / "postgres"),
-            "-D",
-            str(data),
-            *(f"--{key}={value}" for key, value in settings.items()),
-        ]
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
-    try:
-        yield Endpoint("127.0.0.1", port)
-    finally:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(20)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        programs = _postgres()
+        assert programs is not None
+        user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
+        data = folder / "data"
+        certificate = tls.authority().issue_cert(tls.NAME)
+        (folder / "key.pem").write_bytes(certificate.private_key_pem.bytes())
+        (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+        (folder / "key.pem").chmod(0o600)
+        if user:
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, "postgres")
+        port = free_port()
+        with open(folder / "log", "wb") as log:
+            subprocess.run(
+                [programs / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], check=True, stdout=log,
+                stderr=log, cwd=folder, **user,
+            )  # fmt: skip
+            settings = {
+                "ssl": "on", "ssl_cert_file": folder / "cert.pem", "ssl_key_file": folder / "key.pem", "fsync": "off",
+                "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "",
+            }  # fmt: skip
+            command = [
+                str(programs / "postgres"),
+                "-D",
+                str(data),
+                *(f"--{key}={value}" for key, value in settings.items()),
+            ]
+            server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
+        try:
+            yield Endpoint("127.0.0.1", port)
+        finally:
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(20)
 
 
 async def once_it_listens(endpoint: Endpoint) -> TlsStream:
@@ -213,8 +214,8 @@ async def once_it_listens(endpoint: Endpoint) -> TlsStream:
 
 
 @pytest.mark.skipif(_postgres() is None, reason="PostgreSQL is not installed: its own TLS is not tried")
-async def test_postgres_answers_over_tls(tmp_path: Path) -> None:
-    with postgres(tmp_path) as endpoint:
+async def test_postgres_answers_over_tls() -> None:
+    with postgres() as endpoint:
         async with await once_it_listens(endpoint) as stream:
             # StartupMessage of protocol 3.0, and the beginning of the answer: AuthenticationOk.
             words = b"user\0tester\0database\0postgres\0\0"
