@@ -134,14 +134,15 @@ async def test_a_reset_in_the_handshake(sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize("deadline", ["0", "soon", "late"])
-async def test_a_deadline_ends_a_handshake(sockets: Sockets, deadline: str) -> None:
+async def test_a_deadline_ends_a_handshake(
+    sockets: Sockets, deadline: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with no_leaks(counters=sockets.counters):
         near, far = await tcp_pair()
-        context = tls.contexts().client  # made before the time begins
         until = {"0": 0, "soon": now() + 30, "late": now() - 5}[deadline]
         words = "did not begin" if deadline == "late" else "had no result by its deadline"
         with pytest.raises(DeadlineExceeded, match=f"TLS handshake with {near.peer} {words}"):
-            await near.start_tls(context, until)
+            await near.start_tls(tls.contexts().client, until)
         assert near.fileno() == -1
         far.abort()
 
