@@ -1,7 +1,7 @@
 """What TLS by argument costs: `connectx(tls=...)` beside a `trio.SSLStream` made by hand over `tcp_connect`.
 
-Both go to one server on the other core, do a whole handshake of TLS 1.3 each time, and reset the connection. CPU time of
-the client alone, handshake included: most of it is OpenSSL's on either side.
+Both go to one server on the other core, do a whole handshake of TLS 1.3 each time, and reset the connection. CPU time
+of the client alone, handshake included: most of it is OpenSSL's on either side.
 """
 
 from __future__ import annotations
