@@ -22,6 +22,7 @@ from trio_connect.outbound import (
     NotAdmitted,
     OutboundEvent,
     Overloaded,
+    Rate,
     RetryAt,
     SourceSuspended,
 )
@@ -346,3 +347,20 @@ async def test_whatever_an_observer_raises_leaks_nothing(vnet, autojump_clock, r
                         pass
                 assert vnet.open_sockets == ()
                 assert [each.held for each in destination.snapshot().limits] == [0, 0], name
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"group_max_connections": 1}, {"total_connections": 1}, {"group_rate": Rate(1, 60.0)}],
+    ids=["group", "program", "rate"],
+)
+async def test_9_a_call_that_changes_its_source_is_not_in_its_own_way(vnet, autojump_clock, limits):
+    good(vnet, "192.0.2.1")
+    for seed in range(8):  # which source is drawn first
+        async with opened(rules(**limits), sources=[BROKEN, NEAR], seed=seed) as out:
+            destination = out.destination("a", candidates=at("192.0.2.1"))
+            async with destination.connect(now() + 1000) as connection:
+                assert connection.source == NEAR
+                held = {each.name: each.held for each in destination.snapshot().limits if each.held}
+                assert sorted(held.values()) == [1] * len(held)
+            assert not any(each.held for each in destination.snapshot().limits)

@@ -237,17 +237,14 @@ class Run:
                 self._full = True
                 continue
             left = left[first:] + left[:first]
-            lease = self._state.acquire_from(source, moment)
+            old = self.admission.lease
+            starts_anew = any(isinstance(error, Overloaded) for error in self._errors)
+            lease = self._state.change_source(old, self.admission.source, source, moment, starts_anew=starts_anew)
             if isinstance(lease, Refusal):
                 self._give_back_candidates()
                 self._full = True
                 continue
             self._tried.append(source)
-            old = self.admission.lease
-            if self.admission.connecting is not None:
-                # The place under max_connecting moves to the new lease.
-                old.caps.remove(self.admission.connecting)
-                lease.caps.append(self.admission.connecting)
             self.admission.lease = lease
             self.admission.source = source
             self._waiting.release(old)

@@ -153,11 +153,34 @@ class DestinationState:
             refusals.append(outcome)
         return _joined(refusals)
 
-    def acquire_from(self, source: SourceState, now: float) -> Lease | Refusal:
-        """Take a place under the limits of another source, for a call that was admitted from a first one."""
+    def change_source(
+        self, held: Lease, before: SourceState, source: SourceState, now: float, *, starts_anew: bool
+    ) -> Lease | Refusal:
+        """Take a place under the limits of another source, for a call that was admitted from a first one.
+
+        What both sources share the call has already: its places move to the new lease, and what is left of the old one
+        is to be given back. A call alone in its group would else find the group full, with itself.
+
+        Args:
+          held: the lease of the call.
+          before: its source until now.
+          source: the other one.
+          now: the time.
+          starts_anew: whether a connection was made already, so that the next one counts under the rates of both, too.
+        """
         layers = self.layers_of(source)[1]
-        outcome = Limits.acquire(layers, self, now)
-        return outcome if isinstance(outcome, Lease) else _blocked(outcome, layers)
+        charged = () if starts_anew else self.layers_of(before)[1].paces
+        missing = Layers.of(
+            [cap for cap in layers.caps if cap not in held.caps], [pace for pace in layers.paces if pace not in charged]
+        )
+        outcome = Limits.acquire(missing, self, now)
+        if not isinstance(outcome, Lease):
+            return _blocked(outcome, missing)
+        for cap in list(held.caps):
+            if cap in layers.caps or cap is self._connecting:
+                held.caps.remove(cap)
+                outcome.caps.append(cap)
+        return outcome
 
     def usable_families(self, source: SourceState, now: float) -> tuple[frozenset[int], Refusal | None]:
         """Return the families by which a source reaches this destination, or why it does not."""
