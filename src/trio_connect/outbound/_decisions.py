@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from trio import current_time
 
@@ -216,7 +216,7 @@ class Overloaded(Exception):
 def overloaded_of(exc: BaseException) -> Overloaded | None:
     """Return the `Overloaded` that an exception is, or that a nursery has wrapped and nothing else with it."""
     if isinstance(exc, BaseExceptionGroup):
-        overloaded, others = exc.split(Overloaded)
+        overloaded, others = cast("BaseExceptionGroup[BaseException]", exc).split(Overloaded)
         if overloaded is None or others is not None:
             return None
         exc = first_leaf(overloaded)
