@@ -17,7 +17,7 @@ from .sockets.waiting import Expired
 from .streams.tcp_stream import TcpStream
 
 
-@enable_ki_protection  # costs nothing, and Ctrl-C cannot come between a socket and what would close it
+@enable_ki_protection  # free, and Ctrl-C cannot come between making a socket and the code that closes it
 async def tcp_connect(
     endpoint: EndpointLike,
     deadline: int = -1,
@@ -74,7 +74,7 @@ async def tcp_connect(
             code = await attempt.first_poll(may_spin=until > started)
         if code == PENDING:
             code = await attempt.finish(until)
-        elif not attempt.yielded:  # a loop of retries would starve every other task
+        elif not attempt.yielded:  # otherwise a loop of retries would starve every other task
             await cancel_shielded_checkpoint()
         if code:
             raise attempt.error(code)

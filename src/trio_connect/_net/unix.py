@@ -1,9 +1,9 @@
 """`unix_connect`, the twin of `tcp_connect`: the same streams, addressed by path.
 
-Connecting is immediate or refused, except when the listener's backlog is full: Linux then answers EAGAIN, which says
-that nothing was started and that nothing will report room (unix(7)). Python maps it to the exception of EINPROGRESS,
-and code that takes it for that reports a connection that does not exist. Here it is tried again, ever less often,
-until there is room or the deadline comes.
+Connecting is immediate or refused, except when the listener's backlog is full: Linux then answers EAGAIN: the
+connect has not started, and no event will report room (unix(7)). Python maps it to the exception of EINPROGRESS,
+so other code may report a connection that does not exist. Here the connect is tried again, ever less often, until there
+is room or the deadline comes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["connect_socket", "unix_connect"]
 
-# A full backlog empties at the pace of the server's accepts: begin below a scheduler tick, end where nobody notices.
+# A full backlog empties at the pace of the server's accepts: the first pause is below a scheduler tick,
+# the last too short to be noticed.
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
 
-@enable_ki_protection  # Ctrl-C cannot come between a socket and what would close it
+@enable_ki_protection  # Ctrl-C cannot come between making a socket and the code that closes it
 async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     """Connect to a unix-domain socket.
 
@@ -106,6 +107,6 @@ async def connect_socket(sock: StreamSocket, address: str | bytes, until: float)
         if now >= until:
             await checkpoint()
         else:
-            # A scope of our own is not needed: nothing but this sleep waits, and it knows when to end.
+            # No cancel scope is needed: only this sleep waits, and it ends at the deadline.
             await trio.sleep_until(min(now + pause, until))
         pause = min(pause * 2, _LONGEST_PAUSE)

@@ -92,7 +92,7 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
         return self._sock.trio_socket()
 
     def fileno(self) -> int:
-        """Return the file descriptor, -1 once closed. Closing the listener wakes whoever waits on it through Trio."""
+        """Return the file descriptor, -1 once closed. Closing the listener wakes tasks that wait on it through Trio."""
         return -1 if self._closed else self._sock.share_fileno()
 
     async def accept(self, deadline: int = -1) -> S:
@@ -105,10 +105,10 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
           deadline: milliseconds on the clock of `now()`; -1 for none, 0 for one that already waits.
 
         Returns:
-          The stream; its `peer` is who connected.
+          The stream; its `peer` is the client.
 
         Raises:
-          DeadlineExceeded: nobody connected in time.
+          DeadlineExceeded: no client connected in time.
           OSError: EMFILE, ENFILE, ENOBUFS or ENOMEM as they come, nothing was accepted; `trio.serve_listeners`
             waits a little and tries again.
           trio.BusyResourceError: another task is accepting.
@@ -138,12 +138,12 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
             return self._stream(sock, name)
 
     async def aclose(self) -> None:
-        """Stop listening; those who connected and were not accepted get RST. Twice is once."""
+        """Stop listening. Connections that were not accepted get RST. A second call does nothing."""
         self._close()
         await checkpoint()
 
     def close(self) -> None:
-        """Do what `aclose` does, for callers that cannot await. Twice is once."""
+        """Do what `aclose` does, for callers that cannot await. A second call does nothing."""
         self._close()
 
     def _close(self) -> None:

@@ -76,7 +76,8 @@ async def tcp_listen(
 
     Raises:
       OSError: EADDRINUSE, another socket listens there; EADDRNOTAVAIL, the address is not of this machine; EACCES, the
-        port needs more rights; ENODEV, the zone names no interface; EMFILE and kin. The text begins with "local:".
+        port needs more rights; ENODEV, the zone names no interface; EMFILE, ENFILE, ENOBUFS, ENOMEM. The text begins
+        with "local:".
       TypeError: an argument has the wrong type.
       ValueError: the endpoint is a name or malformed, or the backlog is negative.
 

@@ -58,7 +58,7 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
 async def unix_listen(path: UnixPath, *, backlog: int | None = None, mode: int | None = None) -> UnixListener:
     """Listen on a unix-domain socket. A checkpoint; never waits.
 
-    A path that exists is an error and is left alone: only its owner can know that nobody uses it. Closing the
+    A path that exists is an error and is left alone: only its owner can know whether it is in use. Closing the
     listener removes the path, unless another socket has taken its place; also when the program has changed its
     directory since.
 

@@ -39,7 +39,7 @@ class RunningAttempt:
     stream: TcpStream | None = None
     scope: trio.CancelScope | None = None
     over: bool = False
-    """Whether the race has no more use for its news: it was ended, or has won."""
+    """Whether the race ignores its further reports: it was ended, or has won."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -70,23 +70,23 @@ def _result_of(running: RunningAttempt, code: int) -> Fact:
 
 @final
 class RunningAttempts:
-    """Those that are alive, by their ids, in the order of their starts.
+    """The attempts that are alive, by their ids, in the order of their starts.
 
     Args:
-      mailbox: where their tasks tell what they find out.
+      mailbox: where their tasks put facts.
       establish: the caller's own test of a connection, or None.
     """
 
     def __init__(self, mailbox: Mailbox, establish: Establish | None) -> None:
         self.live: dict[int, RunningAttempt] = {}
         self.errors: dict[int, Exception | Callable[[], Exception]] = {}
-        """What each attempt that failed raises."""
+        """The exception of each attempt that failed."""
         self._mailbox = mailbox
         self._establish = establish
         self._nursery: trio.Nursery | None = None
 
     def start(self, attempt_id: int, attempt: Attempt, *, connected: bool) -> RunningAttempt:
-        """Take over an attempt that has begun, and follow it in a task if there is a nursery."""
+        """Take over an attempt that has begun. Run it in a task if there is a nursery."""
         running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, connected)
         if self._nursery is not None and (not connected or self._establish is not None):
             self._spawn(self._nursery, running)
@@ -99,20 +99,20 @@ class RunningAttempts:
             self._spawn(nursery, running)
 
     def poll(self) -> None:
-        """Ask each socket what its task could tell, and tell it."""
+        """Poll each socket, and put the fact that its task would put."""
         for running in self.live.values():
             code = running.attempt.poll()
             if code != PENDING:
                 self._mailbox.tell(_result_of(running, code))
 
     def take(self, attempt_id: int) -> RunningAttempt:
-        """Return one that the race has no more use for, its socket open."""
+        """Remove an attempt that the race has ended, and return it with its socket open."""
         running = self.live.pop(attempt_id)
         running.over = True
         return running
 
     def stop(self, attempt_id: int, error: Exception | Callable[[], Exception] | None = None) -> None:
-        """End one: close its socket, and remember what it raises."""
+        """End an attempt: close its socket, and remember its exception."""
         self.close(self.take(attempt_id))
         if error is not None:
             self.errors[attempt_id] = error
@@ -124,8 +124,8 @@ class RunningAttempts:
             self.stop(attempt_id)
 
     def close(self, running: RunningAttempt) -> None:
-        """Close one that was taken, and end its task; its socket first, so that a shielded task finds it gone."""
-        # Every other socket is to be closed as well, whatever the object of a factory does.
+        """Close an attempt that was taken, and end its task. The socket goes first: a shielded task then ends too."""
+        # The other sockets have to be closed too, whatever a factory's socket raises.
         try:
             if running.stream is not None:
                 running.stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -142,7 +142,7 @@ class RunningAttempts:
                 running.scope.cancel()
 
     def in_order(self) -> list[Exception]:
-        """Return what the failed attempts raise, in the order of their starts."""
+        """Return the exceptions of the failed attempts, in the order of their starts."""
         errors = (self.errors[attempt_id] for attempt_id in sorted(self.errors))
         return [error if isinstance(error, Exception) else error() for error in errors]
 
@@ -155,9 +155,9 @@ class RunningAttempts:
 async def run_attempt(
     running: RunningAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None
 ) -> None:
-    """Wait for an attempt to connect, run the caller's establish on it, and tell what came of each."""
+    """Wait for an attempt to connect, run the caller's establish on it, and report both outcomes."""
     if running.is_over():
-        return  # given up before this task had its first turn: waiting for a closed socket would confuse epoll
+        return  # ended before this task first ran: its socket is closed and cannot be waited for
     with scope:
         try:
             if not running.connected:

@@ -1,4 +1,4 @@
-"""Who brings candidates to a race: the list or iterable of a call, or a source that runs beside the race."""
+"""Where the candidates of a race come from: a list or iterable of the call, or a source that runs beside the race."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 MOST_READ: Final = 4096
-"""So many items are read of an iterable that yields duplicates, or what cannot be tried: it may have no end."""
+"""How many items are read from an iterable, which may be endless and yield duplicates or refused endpoints."""
 
 
 class Offers(Protocol):
-    """The race, as a source of candidates sees it."""
+    """A race, as a source of candidates uses it."""
 
     def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
-        """Bring candidates, all that are known in this instant in one call.
+        """Add candidates: all that are known in this instant, in one call.
 
         Args:
           pairs: to try, after those that wait. One that is known keeps its place.
@@ -62,8 +62,8 @@ class Candidates(Protocol):
         """Offer candidates to the race; when this returns, no more will come.
 
         Args:
-          race: to bring them to.
-          nursery: of the race, for tasks of one's own; they are cancelled when it is over.
+          race: takes the candidates.
+          nursery: the race's, for tasks of the source; they are cancelled when the race is over.
 
         Raises:
           Exception: it ends the race, and is raised from the call as it is.
@@ -73,14 +73,14 @@ class Candidates(Protocol):
 
 @final
 class Refusals:
-    """What the caller's filter says in one call: it is asked once for each endpoint.
+    """The answers of the caller's filter in one call. It is asked once for each endpoint.
 
     Args:
       address_filter: checked before.
     """
 
     def __init__(self, address_filter: AddressFilter) -> None:
-        # Loaded for those who filter only.
+        # Loaded only where a filter is used.
         from ..._filter import NetworkFilter
 
         self._filter = address_filter
@@ -106,7 +106,7 @@ class Refusals:
         verdict: object = self._filter(endpoint)
         if hasattr(verdict, "__await__"):
             if isinstance(verdict, Coroutine):
-                verdict.close()  # one that is dropped without it warns
+                verdict.close()  # a coroutine that is dropped without this warns
             raise TypeError(f"address_filter must not be async, but {shown(self._filter)} returned an awaitable")
         return None if verdict else NOT_ALLOWED
 
@@ -128,7 +128,7 @@ class EndpointsToCome:
         """Offer each endpoint as it comes.
 
         Raises:
-          ValueError: there was none.
+          ValueError: the iterable had no endpoint.
         """
         iterator = aiter(self._endpoints)
         read = 0
@@ -138,7 +138,7 @@ class EndpointsToCome:
                 if not race.offer(*pair_up(checked((item,)), self._sources, self._refusals)) or read == MOST_READ:
                     break
         finally:
-            # What a generator holds open is to be closed here and now, not by a garbage collector.
+            # A generator's resources are closed now, and not by the garbage collector.
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
                 await aclose()
@@ -187,10 +187,10 @@ def _connectable(item: EndpointLike) -> Endpoint:
 def pair_up(
     endpoints: Iterable[Endpoint], sources: Sequence[Source], refusals: Refusals | None
 ) -> tuple[list[Pair], dict[Pair, str]]:
-    """Return what to try, and what not to try, with the reasons.
+    """Return the candidates to try, and those that are skipped, with the reasons.
 
-    The endpoint comes before the source in rank: the caller's order of endpoints is kept, and a dead uplink costs one
-    delay, not one for each endpoint.
+    Each endpoint is paired with every source before the next endpoint. This keeps the caller's order of endpoints, and
+    a dead uplink costs one delay, not one for each endpoint.
     """
     skipped: dict[Pair, str] = {}
     if refusals is not None:

@@ -1,7 +1,7 @@
 """The driver of a race: tells `_engine.race` what happened, executes its commands, keeps the time.
 
-While a single attempt is pending and TCP is all that is wanted, nothing but one scope exists. From the second pending
-attempt on there is a nursery with a task for each. The driver's own task collects everything that happened at one
+While a single attempt of plain TCP is pending, the race has one cancel scope and no task. From the second pending
+attempt on it has a nursery with a task for each. The driver's own task collects everything that happened at one
 instant, passes it to the engine and executes its commands. Only this task closes sockets, so each is closed exactly
 once.
 """
@@ -65,7 +65,7 @@ async def run_race(
     Args:
       plan: what was asked for.
       pairs: the candidates that are known from the start.
-      skipped: what is not to be tried, with the reasons, for the report.
+      skipped: candidates that are not tried, with the reasons, for the report.
       first: the attempt on the first of `pairs` where it has begun already, when the call did, and what is known of it:
         `PENDING` when it was waited for until the race's first deadline, else its errno; then it is closed.
       candidates: brings others while the race runs, or None.
@@ -94,7 +94,7 @@ class _Driver:
         first: tuple[Attempt, int] | None,
         candidates: Candidates | None,
     ) -> None:
-        # Opened first, because a closed list takes no more, not even those that are only to be reported.
+        # Skipped candidates are added first, because a closed list takes none.
         self._race = Race(plan.policy, plan.started, pairs, more=True, multipath=plan.options.multipath)
         if skipped:
             self._race.skip(skipped)
@@ -147,7 +147,7 @@ class _Driver:
         else:
             try:
                 stream._set_report(self._finish())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            except BaseException:  # the observer's: nobody will get the winner
+            except BaseException:  # the observer raised: the caller will not get the winner
                 winner.stream = stream
                 self._attempts.close(winner)
                 raise
@@ -179,7 +179,7 @@ class _Driver:
         return self._winner is not None or self._exhausted or self._expired or self._mailbox.crash is not None
 
     def _cancel_all(self, keep: RunningAttempt | None = None) -> None:
-        """Close what is open; nothing after the end of a race."""
+        """Close what is open. After the end of a race this does nothing."""
         now = current_time()
         self._execute(self._race.cancel(now), now)
         self._attempts.stop_all()  # whatever the engine thinks, if it was interrupted
@@ -187,7 +187,7 @@ class _Driver:
             self._attempts.close(self._winner)
 
     def _finish(self) -> ConnectReport:
-        """Make the report, and tell what has not been told yet, the end last."""
+        """Make the report, and tell the remaining events, the end last."""
         now = current_time()
         report = self._make_report(now)
         self._teller.note(RaceFinished, report, now)
@@ -227,7 +227,7 @@ class _Driver:
         except BaseException as exc:  # noqa: BLE001 - raised by the driver's task, outside of the nursery
             self._mailbox.crash_with(without_cancellation(exc))
         else:
-            self._mailbox.wake()  # no more will come: whether that ends the race, only the engine knows
+            self._mailbox.wake()  # no more will come: the engine decides whether that ends the race
 
     # ------------------------------------------------------------------ waiting
 
@@ -259,13 +259,13 @@ class _Driver:
                         nursery.start_soon(self._run_candidates, self._candidates, nursery)
                     await self._loop()
                 finally:
-                    # Sockets first: a loser that shields itself from cancellation finds its connection gone.
+                    # Sockets are closed first, so that a loser which shields itself from cancellation ends too.
                     self._cancel_all(keep=self._winner)
                     nursery.cancel_scope.cancel()
         except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
             error = out_of_the_group(exc)
-        # A cancel from outside that comes in the pass of the win still reaches the tasks of the losers. It is too late
-        # to take the winner away: whoever cancelled finds out at the next checkpoint.
+        # A cancel from outside in the pass of the win still reaches the tasks of the losers. The winner is returned all
+        # the same, and the cancel takes effect at the caller's next checkpoint.
         if error is not None and not (self._winner is not None and isinstance(error, trio.Cancelled)):
             try:
                 raise error
@@ -291,9 +291,9 @@ class _Driver:
             self._process(last=not passes)
 
     async def _drain_ready(self) -> None:
-        """Let every task tell what became ready at this instant, before time itself ends or starts anything.
+        """Let every task report what became ready at this instant, before time ends or starts an attempt.
 
-        Ready beats expired, and which task the loop happened to run first in this pass must not decide.
+        A result that is ready counts at its deadline. Trio runs the tasks of a pass in random order.
         """
         if self._can_poll:
             self._attempts.poll()
@@ -308,18 +308,18 @@ class _Driver:
 
     @property
     def _can_poll(self) -> bool:
-        """Whether polling the sockets tells everything that their tasks could tell."""
+        """Whether polling the sockets gives every fact that their tasks could report."""
         return self._plan.establish is None and not self._plan.factory
 
     # ------------------------------------------------------------------ facts in
 
     def _process(self, *, last: bool = True) -> None:
-        """Tell the engine everything that became known at this instant, and do what it says."""
+        """Pass every fact of this instant to the engine, and execute its commands."""
         now = current_time()
         for fact in self._mailbox.take():
             running = self._attempts.live.get(fact.id)
             if running is None or self._is_over():
-                continue  # the engine has ended it, and its socket is closed; the task did not know yet
+                continue  # the engine has ended the attempt; its task reported before it was cancelled
             if isinstance(fact, Failed):
                 self._end(running, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
                 commands = self._race.failed(
@@ -384,7 +384,7 @@ class _Driver:
         if attempt.sock is not None and not start.plain and not attempt.asks_for_multipath(plan.options):
             self._race.no_multipath()
         if code not in (0, PENDING):
-            # Its text is made when somebody asks: a race that is won never needs it.
+            # The text is made on demand: a race that is won does not need it.
             self._attempts.errors[start.id] = partial(attempt.error, code, now - began)
             phase, reason = attempt.phase, attempt.reason(code)
             self._teller.note(AttemptFinished, start.id, endpoint, "failed", phase, code, now, reason)
@@ -400,7 +400,7 @@ class _Driver:
     def _abandon(self, abandon: Abandon, now: float) -> None:
         running = self._attempts.live.get(abandon.id)
         if running is None:
-            return  # it had already ended; what a late success had open was closed with its attempt
+            return  # the attempt has ended already, and its socket is closed
         attempt = running.attempt
         phase = attempt.phase
         if abandon.reason == "attempt_timeout":

@@ -27,7 +27,7 @@ def fails_an_attempt(exc: BaseException) -> TypeGuard[Exception]:
 
 
 def without_cancellation(exc: BaseException) -> BaseException:
-    """Return what is left of an exception when Trio's own Cancelled is taken out; raise it if that is nothing.
+    """Return an exception without Trio's own Cancelled. An exception of Cancelled alone is raised.
 
     A nursery in the caller's establish raises a group when several of its tasks are cancelled.
     """
@@ -49,7 +49,7 @@ def _is_cancellation(exc: BaseException) -> bool:
 
 
 def out_of_the_group(exc: BaseException) -> BaseException:
-    """Return what a nursery of ours has wrapped: the one error that there can be, or else a cancellation."""
+    """Return the exception that a nursery of ours has wrapped: the one error, or else a cancellation."""
     if not isinstance(exc, BaseExceptionGroup):
         return exc
     group = cast("BaseExceptionGroup[BaseException]", exc)
@@ -60,9 +60,9 @@ def out_of_the_group(exc: BaseException) -> BaseException:
 
 
 def comes_of_closing(exc: BaseException | None) -> bool:
-    """Say whether an exception is what a caller's establish makes of a connection that was closed under it.
+    """Say whether an exception comes from the closing of the connection that a caller's establish was using.
 
-    That is a `trio.ClosedResourceError`, bare, in the group of a nursery, or behind the exception of a library.
+    It is a `trio.ClosedResourceError`, bare, in the group of a nursery, or behind the exception of a library.
     """
     while exc is not None:
         if isinstance(exc, (trio.ClosedResourceError, *ATTEMPT_ERRORS)):

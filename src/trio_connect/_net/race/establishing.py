@@ -1,4 +1,4 @@
-"""What makes a connection good: the caller's own test, over TLS where that is asked for."""
+"""How a connection is established: the caller's own test, over TLS where that is asked for."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def over_tls(
 
     Raises:
       TypeError: an argument has the wrong type, or there is a name and no `tls`.
-      ValueError: the name is impossible, or the context is for servers.
+      ValueError: the name is not a possible host name, or the context is for servers.
     """
     if tls is None:
         raise TypeError(f"server_hostname is for TLS: pass tls=True or a context as well, got {shown(server_hostname)}")

@@ -1,7 +1,7 @@
-"""What the tasks of a race have found out and nobody has acted on yet.
+"""The facts that the tasks of a race have reported and the driver has not processed.
 
 The driver's own task collects everything that happened at one instant, passes it to the engine and executes its
-commands, so that which task Trio's loop ran first makes no difference.
+commands, so the order in which Trio ran the tasks does not matter.
 """
 
 from __future__ import annotations
@@ -47,30 +47,30 @@ class Failed:
 Fact: TypeAlias = Connected | Established | Failed
 
 
-# The order in which the facts of one instant are told: progress puts off a start that a failure would make, and a
-# success makes it needless.
+# The order in which the engine gets the facts of one instant: progress postpones a start that a failure would make, and
+# a success makes the start unnecessary.
 _ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
 
 
 @final
 class Mailbox:
-    """The facts, what ended the race if something did, and whoever waits for either."""
+    """The facts, the exception that ends the race if there is one, and the task that waits for either."""
 
     __slots__ = ("_lot", "crash", "facts")
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.crash: BaseException | None = None
-        """What ends the whole race, because it is not the failure of an attempt."""
+        """The exception that ends the whole race: it is not the failure of an attempt."""
         self._lot = trio.lowlevel.ParkingLot()
 
     def tell(self, fact: Fact) -> None:
-        """Put a fact in."""
+        """Add a fact."""
         self.facts.append(fact)
         self.wake()
 
     def crash_with(self, exc: BaseException) -> None:
-        """Put in what ends the race.
+        """Add an exception that ends the race.
 
         Keep the first exception; later ones may be its consequences. An interrupt replaces an ordinary exception.
         """
@@ -89,7 +89,7 @@ class Mailbox:
                 await self._lot.park()
 
     def discard(self) -> None:
-        """Forget what nobody will ask for: exceptions that hold the frames of tasks, which hold this."""
+        """Drop the facts. Their exceptions would form a reference cycle: they refer to frames, which refer to this."""
         self.facts = []
         self.crash = None
 

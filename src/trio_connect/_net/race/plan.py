@@ -1,4 +1,4 @@
-"""What a race is to do: the options that every racing call takes, checked here alone, and fixed in a plan."""
+"""The options of a race, which are checked here and nowhere else, and the plan that is made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
 
 
 class TcpRaceOptions(TypedDict, total=False):
-    """The keyword arguments of every race, whatever comes of it."""
+    """The keyword arguments of every race, also of one without TLS."""
 
     policy: RacePolicy
     """How the race is run."""
@@ -41,7 +41,7 @@ class TcpRaceOptions(TypedDict, total=False):
 
 
 class RaceOptions(TcpRaceOptions, total=False):
-    """The keyword arguments that `connectx`, `connect` and what is built on them have in common."""
+    """The keyword arguments of `connectx` and `connect`."""
 
     tls: ssl.SSLContext | Literal[True] | None
     """Connect over TLS, with this context; True verifies by the authorities that the system trusts."""
@@ -51,7 +51,7 @@ class RaceOptions(TcpRaceOptions, total=False):
 
 @attrs.frozen(kw_only=True)
 class RacePlan:
-    """One race, as it was asked for. All of it has been checked."""
+    """The checked arguments of one race."""
 
     policy: RacePolicy
     sources: Sequence[Source]
@@ -119,7 +119,7 @@ def check_address_filter(address_filter: object) -> None:
     if not callable(address_filter):
         raise TypeError(f"address_filter must be callable or None, got {shown(address_filter)}")
     if iscoroutinefunction(address_filter) or iscoroutinefunction(type(address_filter).__call__):
-        # What an async function returns is true, so that taken for an answer it would allow everything.
+        # The coroutine of an async function is true, so as an answer it would allow every endpoint.
         raise TypeError(f"address_filter must not be async, got {shown(address_filter)}")
 
 
