@@ -163,7 +163,9 @@ async def test_a_full_backlog_is_waited_for(sockets: Sockets, tmp_path: Path) ->
         await listener.aclose()
 
 
-async def test_waiting_for_room_is_no_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_room_is_no_busy_loop(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tries = 0
     begin = KernelSocket.begin
 
