@@ -16,10 +16,10 @@ import attrs
 
 from .. import Endpoint, sctp
 from ._sctp_host import Fabric, Listening, SctpHost, os_error
+from ._sctp_path import PeerPath, Timers, best
 from ._timeline import Timer
 
 State: TypeAlias = Literal["connecting", "echoed", "up", "dead"]
-PathState: TypeAlias = Literal["active", "potentially failed", "inactive", "unconfirmed"]
 
 BUFFER: Final = 212_992
 """Bytes that wait to be acknowledged, or to be received: Linux's default, net.core.wmem_default."""
@@ -27,45 +27,6 @@ PIECE: Final = 65_536
 _INIT_ATTEMPTS: Final = 8  # net.sctp.max_init_retransmits
 _MOST_ERRORS: Final = 10  # net.sctp.association_max_retrans
 _USER_ABORT: Final = 12  # RFC 9260 section 3.3.10.12
-_PREFERENCE: Final[tuple[PathState, ...]] = ("active", "potentially failed", "unconfirmed", "inactive")
-
-
-@attrs.frozen
-class Timers:
-    """What an association was told of its timers, in seconds. The defaults are Linux's."""
-
-    initial: float = 3.0
-    least: float = 1.0
-    greatest: float = 60.0
-    heartbeat: float = 30.0
-    path_retransmissions: int = 5
-
-    def tuned(self, tuning: sctp.SctpTuning) -> Timers:
-        """Return these timers with what a tuning says."""
-        least, greatest = self.least, self.greatest
-        if tuning.rto_max is not None:
-            greatest, least = tuning.rto_max, min(least, tuning.rto_max)
-        if tuning.rto_min is not None:
-            least, greatest = tuning.rto_min, max(greatest, tuning.rto_min)
-        return Timers(
-            self.initial if tuning.rto_initial is None else tuning.rto_initial,
-            least,
-            greatest,
-            self.heartbeat if tuning.heartbeat is None else tuning.heartbeat,
-            self.path_retransmissions if tuning.path_max_retrans is None else tuning.path_max_retrans,
-        )
-
-
-@attrs.define(eq=False)
-class _Way:
-    """One path to the peer."""
-
-    address: str
-    state: PathState
-    rto: float
-    srtt: float = 0.0
-    errors: int = 0
-    heartbeat: Timer | None = None
 
 
 @attrs.define(eq=False)
@@ -117,7 +78,7 @@ class End:
         self.peer_port = 0
         self.outbound = self.inbound = 0
         self.primary = ""
-        self.ways: dict[str, _Way] = {}
+        self.ways: dict[str, PeerPath] = {}
         self.queued = 0
         self.is_shut = False
         """Whether either end has said that it sends no more."""
@@ -199,7 +160,7 @@ class End:
         # As in the kernel's list, the addresses given by the caller come first, in their order.
         listed = [each for each in confirmed if each in addresses]
         for each in dict.fromkeys((*listed, *addresses)):
-            self.ways[each] = _Way(each, "active" if each in confirmed else "unconfirmed", self.timers.initial)
+            self.ways[each] = PeerPath(each, "active" if each in confirmed else "unconfirmed", self.timers.initial)
         self.primary = primary if primary in self.ways else next(iter(self.ways))
         assert self.peer is not None
         self.inbound = self.peer.outbound
@@ -248,12 +209,10 @@ class End:
         """How many messages are under way."""
         return len(self._under_way)
 
-    def _best(self, but: _Way | None = None) -> _Way:
-        """Return the path to send on: the primary one unless another is in a better state."""
-        ways = sorted(self.ways.values(), key=lambda way: (_PREFERENCE.index(way.state), way.address != self.primary))
-        return next((way for way in ways if way is not but), ways[0])
+    def _best(self, but: PeerPath | None = None) -> PeerPath:
+        return best(self.ways.values(), self.primary, but)
 
-    def _transmit(self, chunk: _Chunk, way: _Way) -> None:
+    def _transmit(self, chunk: _Chunk, way: PeerPath) -> None:
         sent = self.net.now()
         chunk.timer = self.net.later(way.rto, lambda: self._timed_out(chunk, way))
         self._packet(
@@ -273,7 +232,7 @@ class End:
 
         self.net.carry(self.host, self.local, to, reached)
 
-    def _timed_out(self, chunk: _Chunk, way: _Way) -> None:
+    def _timed_out(self, chunk: _Chunk, way: PeerPath) -> None:
         if chunk.is_done or self.state != "up":
             return
         if not self._failed(way):
@@ -283,40 +242,33 @@ class End:
             chunk.data, chunk.expires = b"", None  # what remains tells the peer to go on without it: FORWARD TSN
         self._transmit(chunk, self._best(but=way))
 
-    def _failed(self, way: _Way) -> bool:
+    def _failed(self, way: PeerPath) -> bool:
         """Count a packet of a path that was not acknowledged in time; return whether the association goes on.
 
         RFC 9260 sections 8.1 and 8.2.
         """
-        way.errors += 1
-        way.rto = min(way.rto * 2, self.timers.greatest)
         if way.state != "unconfirmed":
             self._errors += 1
-        if way.errors > self.timers.path_retransmissions and way.state != "inactive":
-            way.state = "inactive"
+        if way.missed(self.timers):
             self._tell(way, "unreachable")
-        elif way.state == "active":
-            way.state = "potentially failed"  # RFC 7829
         if self._errors > _MOST_ERRORS:
             self.lost(errno.ETIMEDOUT, 0)
             return False
         self.schedule_heartbeats()
         return True
 
-    def _worked(self, way: _Way, rtt: float) -> None:
-        way.errors = self._errors = 0
-        way.srtt = rtt
-        way.rto = min(max(self.timers.least, 3 * rtt), self.timers.greatest)
-        before, way.state = way.state, "active"
+    def _worked(self, way: PeerPath, rtt: float) -> None:
+        self._errors = 0
+        before = way.answered(rtt, self.timers)
         if before == "inactive":
             self._tell(way, "available")
         elif before == "unconfirmed":
             self._tell(way, "confirmed")
 
-    def _tell(self, way: _Way, what: Literal["available", "unreachable", "confirmed"]) -> None:
+    def _tell(self, way: PeerPath, what: Literal["available", "unreachable", "confirmed"]) -> None:
         self.socket.tell(sctp.PathEvent(Endpoint(way.address, self.peer_port), what))
 
-    def _taken(self, chunk: _Chunk, way: _Way, sent: float) -> None:
+    def _taken(self, chunk: _Chunk, way: PeerPath, sent: float) -> None:
         if chunk.is_done or self.state != "up":
             return
         chunk.is_done = True
@@ -372,11 +324,11 @@ class End:
                 pause = way.rto if way.state == "unconfirmed" else self.timers.heartbeat + way.rto
                 way.heartbeat = self.net.later(pause, lambda way=way: self._heartbeat(way))  # type: ignore[misc]
 
-    def _is_worth_a_heartbeat(self, way: _Way) -> bool:
+    def _is_worth_a_heartbeat(self, way: PeerPath) -> bool:
         works = self.net.carries(self.host.route(self.local, way.address), way.address)
         return {"active": not works, "inactive": works}.get(way.state, True)
 
-    def _heartbeat(self, way: _Way) -> None:
+    def _heartbeat(self, way: PeerPath) -> None:
         sent = self.net.now()
 
         def answered() -> None:

@@ -12,8 +12,9 @@ import attrs
 import trio
 
 from .. import Endpoint, sctp
-from ._sctp_association import PIECE, End, Timers
+from ._sctp_association import PIECE, End
 from ._sctp_host import Fabric, os_error
+from ._sctp_path import Timers
 
 _ESTABLISHED = 4  # enum sctp_sstat_state
 _SERVER_STREAMS = 10  # what Linux asks for when nobody says otherwise
