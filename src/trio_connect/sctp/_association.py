@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SctpObserver: TypeAlias = "Callable[[PathEvent | AssociationEvent | RaceFinished], None]"
-"""Called synchronously by whoever receives or connects: it must be quick. One that raises is logged and dropped."""
+"""Called synchronously by `receive`, `accept` or `connectx`: must be quick. One that raises is logged and dropped."""
 
 _MOST_EVENTS: Final = 256
 _LOST: Final = {
@@ -57,14 +57,14 @@ def _call(observer: SctpObserver, event: PathEvent | AssociationEvent | RaceFini
 
 @final
 class Teller:
-    """Tells an observer, until it raises."""
+    """Calls an observer, until it raises."""
 
     def __init__(self, observer: SctpObserver | None, what: str) -> None:
         self._observer = observer
         self._what = what
 
     def tell(self, event: PathEvent | AssociationEvent | RaceFinished) -> None:
-        """Tell what happened."""
+        """Tell an event."""
         if self._observer is not None:
             try:
                 _call(self._observer, event)
@@ -77,7 +77,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
     """An association with one peer, RFC 9260.
 
     Iterating over it gives messages; it ends when the peer has shut the association down. One task may receive while
-    others send. There is no half-close in SCTP: who shuts down stops both directions.
+    others send. There is no half-close in SCTP: a shutdown stops both directions.
 
     `connectx` and `SctpListener.accept` make it.
     """
@@ -85,7 +85,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
     report: ConnectReport
     """How it was made. Empty for one that a listener accepted."""
     path_events: deque[PathEvent]
-    """What happened to the paths, the last 256 events. Whoever receives fills it: a task that only sends sees none."""
+    """What happened to the paths, the last 256 events. Receiving fills it: without a receiving task it stays empty."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
         self._receiving = self._closed = False
         self._code = 0
         self._end: str | None = None
-        """Why nothing more will come: "" for a shutdown, else the text of an error."""
+        """Why the association has ended: "" for a shutdown, else the text of an error."""
         self.report = report
         self.path_events = deque(maxlen=_MOST_EVENTS)
 
@@ -123,7 +123,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
 
     @property
     def id(self) -> int:
-        """The kernel's number of it; 0 when it had ended before it was accepted."""
+        """The kernel's number of the association; 0 when it had ended before it was accepted."""
         return 0 if self._status is None else self._status.association
 
     @property
@@ -158,8 +158,8 @@ class Association(trio.abc.ReceiveChannel[Message]):
 
         Raises:
           OSError: EINVAL, the peer has no such address; ENOTCONN, the association has ended.
-          TypeError: no endpoint.
-          ValueError: an endpoint that cannot be.
+          TypeError: not an endpoint.
+          ValueError: the endpoint is malformed.
           trio.ClosedResourceError: it was closed here.
         """
         address = as_endpoint(endpoint)
@@ -266,7 +266,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
         """Return when a call began.
 
         Raises:
-          DeadlineExceeded: at or after its deadline, so it must not do anything.
+          DeadlineExceeded: it begins at or after its deadline, so nothing is done.
         """
         await checkpoint_if_cancelled()
         started = trio.current_time()
@@ -310,7 +310,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
                 try:
                     in_time = await park(lambda _: wait(), 0, until)
                 except trio.ClosedResourceError:
-                    continue  # the next try says who closed it
+                    continue  # the next try raises the reason
             except BaseException:
                 await cancel_shielded_checkpoint()
                 raise
@@ -371,7 +371,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
                 raise OSError(self._code, self._end) if self._end else trio.EndOfChannel
 
     def _read_one(self) -> Message | None:
-        """Take the next thing from the socket; a message if that completes one.
+        """Take the next piece or notification from the socket. Return a message if it completes one.
 
         Raises:
           BlockingIOError: there is nothing, and more may come.
@@ -469,7 +469,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
         """
         if not self._closed:
             self._closed = True
-            # Others that wait here must not take what this call waits for.
+            # Other waiting tasks must not take the notification that this call waits for.
             self._socket.wake()
             try:
                 with trio.move_on_after(self._tuning.shutdown), contextlib.suppress(trio.ClosedResourceError):

@@ -107,7 +107,7 @@ async def _connect(call: _Connecting, teller: Teller, *, ppid: int, tuning: Sctp
     report = call.report()
     try:
         teller.tell(RaceFinished(report, trio.current_time()))
-    except BaseException:  # an interrupt: nobody will get the association
+    except BaseException:  # an interrupt: the caller will not get the association
         sock.abort()
         raise
     return Association(
@@ -117,7 +117,7 @@ async def _connect(call: _Connecting, teller: Teller, *, ppid: int, tuning: Sctp
 
 @attrs.define(eq=False)
 class _Try:
-    """One address of the peer, and what became of it."""
+    """One address of the peer, and the outcome of trying it."""
 
     endpoint: Endpoint
     cause: Cause | None = None
@@ -263,7 +263,7 @@ class _Connecting:
                 each.begin(at, ("failure" if self._errors else "first") if not turn else "delay")
 
     def _note_failure(self, started: float, code: int) -> None:
-        """Charge a failure to who caused it, a refusal to one address and anything else to all of them.
+        """Charge a refusal to one address, and any other failure to all of them.
 
         Those whose turn had not come are tried first from now on.
         """
@@ -291,7 +291,7 @@ class _Connecting:
         return ", ".join(each.host for each in self._local) or "any address"
 
     def report(self) -> ConnectReport:
-        """Return the report of what has been done by now."""
+        """Return the report of the attempts by now."""
         winner = next((each.endpoint for each in self._tries if each.outcome == "won"), None)
         attempts = tuple(
             Attempt(
@@ -316,7 +316,7 @@ def open_sctp_socket(family: AddressFamily, what: str) -> SctpSocket:
     """Make a socket, or say what this machine lacks.
 
     Raises:
-      OSError: EPROTONOSUPPORT or kin, there is no SCTP here; another, there is no socket to be had.
+      OSError: EPROTONOSUPPORT or ESOCKTNOSUPPORT, there is no SCTP here; any other errno, there is no socket.
     """
     try:
         return open_socket(family)

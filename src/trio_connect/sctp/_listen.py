@@ -56,7 +56,7 @@ class SctpListener(trio.abc.Listener[Association]):
 
         Raises:
           DeadlineExceeded: the deadline came first.
-          OSError: EMFILE and kin: this machine is out of something; `trio.serve_listeners` waits and goes on.
+          OSError: EMFILE, ENFILE, ENOBUFS or ENOMEM: `trio.serve_listeners` waits and goes on.
           TypeError: an argument has the wrong type.
           ValueError: the deadline is below -1.
           trio.BusyResourceError: another task accepts.

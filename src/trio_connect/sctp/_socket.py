@@ -1,7 +1,7 @@
 """A one-to-one SCTP socket: the contract, and the kernel's.
 
-Everything is tried once and never waits; what would wait raises `BlockingIOError`, and the two methods that wait say
-so. The library holds one of these for an association or listener, and closes it.
+A call that would wait raises `BlockingIOError`. Only `wait_readable` and `wait_writable` wait.
+An association or listener owns one socket, and closes it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Piece:
 
 
 class SctpSocket(ABC):
-    """What an association or a listener stands on: the kernel's socket, or one that a test has made.
+    """The socket of an association or a listener: the kernel's, or one that a test has made.
 
-    Only `wait_readable` and `wait_writable` wait. Every other method raises `BlockingIOError` where it would, and
+    Only `wait_readable` and `wait_writable` wait. Every other method raises `BlockingIOError` where it would wait, and
     `OSError` as the kernel would.
     """
 
@@ -62,7 +62,7 @@ class SctpSocket(ABC):
         """Bind to local addresses, all with one port; port 0 asks for any.
 
         Args:
-          endpoints: one or more; the port of the first is everybody's.
+          endpoints: one or more; all have the port of the first.
 
         Raises:
           OSError: what the kernel says.
@@ -96,7 +96,7 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def connect(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Begin an association over any of the peer's addresses, RFC 6458 section 9.9. What comes of it is told.
+        """Begin an association over any of the peer's addresses, RFC 6458 section 9.9. Notifications tell the outcome.
 
         Args:
           endpoints: one or more addresses of one peer.
@@ -112,7 +112,7 @@ class SctpSocket(ABC):
         Ends the time in which the attempt delay was the retransmission time-out.
 
         Args:
-          tuning: the timers; what is None stays.
+          tuning: the timers; None leaves one as it is.
 
         Raises:
           OSError: what the kernel says.
@@ -139,7 +139,7 @@ class SctpSocket(ABC):
 
     @abstractmethod
     def status(self) -> Status:
-        """Return how the association stands; EINVAL when there is not one."""
+        """Return the status of the association; EINVAL when there is not one."""
 
     @abstractmethod
     def peer_addresses(self) -> tuple[Endpoint, ...]:
@@ -206,7 +206,7 @@ _factory: trio.lowlevel.RunVar[SocketFactory | None] = trio.lowlevel.RunVar("tri
 
 
 def set_socket_factory(factory: SocketFactory | None) -> SocketFactory | None:
-    """Have this run make its SCTP sockets elsewhere: what `trio.socket.set_custom_socket_factory` is for TCP.
+    """Set the factory of SCTP sockets for this run, as `trio.socket.set_custom_socket_factory` does for TCP.
 
     Args:
       factory: called with the address family; None for the kernel's sockets.
@@ -223,7 +223,7 @@ def set_socket_factory(factory: SocketFactory | None) -> SocketFactory | None:
 
 
 def factory_installed() -> bool:
-    """Say whether this run makes its SCTP sockets elsewhere."""
+    """Say whether this run has a factory of SCTP sockets."""
     return _factory.get() is not None
 
 

@@ -1,4 +1,4 @@
-"""What users of SCTP hold in their hands: messages, paths, what happens to them, and the timers."""
+"""The public values of SCTP: messages, paths, events and timers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AssociationState: TypeAlias = Literal["up", "lost", "restarted", "shut down", "c
 """What happened to an association: enum sctp_sac_state, RFC 6458 section 6.1.1."""
 
 PathState: TypeAlias = Literal["inactive", "potentially failed", "active", "unconfirmed", "unknown"]
-"""What the kernel thinks of a path: enum sctp_spinfo_state, RFC 6458 section 8.2.2 and RFC 7829."""
+"""The state of a path: enum sctp_spinfo_state, RFC 6458 section 8.2.2 and RFC 7829."""
 
 PathEventState: TypeAlias = Literal[
     "available", "unreachable", "removed", "added", "primary", "confirmed", "potentially failed"

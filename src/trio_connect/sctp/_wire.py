@@ -6,8 +6,8 @@ socket address's own (port, flow label) and the payload protocol identifier: the
 untouched, so RFC 6458 section 5.3.4 leaves its byte order to the two programs, and RFC 9260 section 14.4 lists the
 values as big-endian numbers. Here it is a plain int on both sides, and big-endian in the packet.
 
-Everything here is a function of its arguments. What comes from the kernel, or from who pretends to be one, is parsed
-or refused with `WireError`; nothing else is raised, whatever the bytes.
+Everything here is a function of its arguments. Bytes from the kernel, or from a test in its place,
+are parsed or refused with `WireError`; nothing else is raised, whatever the bytes.
 
 Layouts: linux/sctp.h. `sctp_paddrparams`, `sctp_paddrinfo` and `sctp_setprim` are packed, so that an address follows
 its association id at once.

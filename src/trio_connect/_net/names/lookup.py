@@ -1,6 +1,6 @@
-"""The lookups of one name: run side by side, told to the gate, remembered for the report.
+"""The lookups of one name: they run side by side, their answers go to the gate, and the report gets their records.
 
-Whoever connects opens the nursery, waits for the gate and then for what comes later::
+The caller opens the nursery, waits for the gate and then for later answers::
 
     lookups = Lookups("example.org", served_families(sources), SYSTEM_RESOLVER, resolution_delay=0.050)
     async with trio.open_nursery() as nursery:
@@ -46,12 +46,12 @@ def _without_frames(error: OSError) -> OSError:
 
 @final
 class Lookups:
-    """The questions about one name and what has become of them.
+    """The questions about one name, and their outcomes.
 
     Args:
       host: a name that `check_host` has passed; numeric hosts need no lookup.
       families: which to ask for, see `served_families`.
-      resolver: whom to ask.
+      resolver: the resolver to ask.
       resolution_delay: seconds, see `Gate`.
       ipv4_first: likewise.
       on_start: told about each question as it goes out: its kind and the time.
@@ -137,7 +137,7 @@ class Lookups:
             if self._crash is not None:
                 raise self._crash
             if self.gate.open and len(self.addresses) > self._seen:
-                # What comes in this pass is of the same instant, and sorted together with the rest.
+                # Answers of this pass belong to the same instant, and are sorted together.
                 await cancel_shielded_checkpoint()
                 self._seen = len(self.addresses)
                 return True

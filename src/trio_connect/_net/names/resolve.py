@@ -33,7 +33,7 @@ MAX_LABEL_BYTES: Final = 63  # RFC 1035 section 2.3.4
 
 @runtime_checkable
 class Resolver(Protocol):
-    """What finds the addresses of a host. Any object with this method will do."""
+    """Finds the addresses of a host. Any object with this method will do."""
 
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         """Return the addresses of one family; called once per family, side by side, for hosts that are no addresses.
@@ -43,7 +43,7 @@ class Resolver(Protocol):
           family: `socket.AF_INET6` or `socket.AF_INET`.
 
         Returns:
-          The answer; one without addresses when there are none. Addresses of another family are dropped by the caller.
+          The answer, without addresses when the host has no address of the family. The caller drops other families.
 
         Raises:
           OSError: the resolver could not find out. It fails this lookup only. Any other exception ends the whole
@@ -57,7 +57,7 @@ class MailResolver(Resolver, Protocol):
     """A resolver that finds the mail hosts of a domain, too."""
 
     async def mx(self, domain: str, /) -> Sequence[MailRecord]:
-        """Return the MX records of a domain, in any order; none when it has none, or does not exist.
+        """Return the MX records of a domain, in any order; empty when it has no records, or does not exist.
 
         Args:
           domain: as the user gave it, checked by `check_host`.
@@ -73,7 +73,7 @@ class SrvResolver(Resolver, Protocol):
     """A resolver that finds the hosts of a service, too."""
 
     async def srv(self, name: str, /) -> Sequence[SrvRecord]:
-        """Return the SRV records of a name, in any order; none when it has none, or does not exist.
+        """Return the SRV records of a name, in any order; empty when it has no records, or does not exist.
 
         Args:
           name: service, protocol and domain, such as ``_xmpp-client._tcp.example.org``; checked by `check_host`.
@@ -97,7 +97,7 @@ def numeric(host: str) -> str | None:
 
 
 def encoded(host: str) -> bytes:
-    """Return a name as it is asked for: ASCII as it is, anything else by IDNA 2008, which is Trio's business.
+    """Return a name as it is asked for: ASCII as it is, anything else by IDNA 2008, as Trio encodes it.
 
     Raises:
       ValueError: it cannot be encoded.
@@ -166,7 +166,7 @@ def cleaned(answer: Answer, family: AddressFamily) -> Answer:
     No more are ever tried, and a hostile answer has thousands: what is not read costs nothing.
 
     Raises:
-      TypeError: it is no Answer.
+      TypeError: it is not an Answer.
       ValueError: an address in it is not numeric.
     """
     if not isinstance(answer, Answer):
@@ -216,7 +216,7 @@ def _records(given: object, what: str, kind: type[_R]) -> dict[bytes, tuple[_R, 
 
 @final
 class StaticResolver:
-    """A resolver that knows its answers: for tests, pinned hosts and closed networks. It never asks anybody.
+    """A resolver that knows its answers: for tests, pinned hosts and closed networks. It asks no server.
 
     Args:
       hosts: the address or addresses of each name, of both families, in the order to answer with. Names are compared
@@ -226,7 +226,7 @@ class StaticResolver:
       srv: the hosts of each service, by names such as ``_xmpp-client._tcp.example.org``.
 
     Raises:
-      TypeError: `hosts` is no mapping, or an entry has the wrong type.
+      TypeError: `hosts` is not a mapping, or an entry has the wrong type.
       ValueError: a name is malformed, numeric or there twice, or an address is not numeric.
     """
 

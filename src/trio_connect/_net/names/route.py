@@ -19,7 +19,7 @@ __all__ = ["look_up_route", "look_up_routes"]
 
 
 def look_up_route(endpoint: Endpoint, source: Source | None = None) -> str | None:
-    """Return the source address towards an endpoint, numeric, or None when there is no way to reach it from here.
+    """Return the source address towards an endpoint, numeric, or None when it has no route from here.
 
     Never waits and sends no packet. A policy route that tells TCP from UDP (``ip rule ... ipproto tcp``) is missed.
 
@@ -52,8 +52,8 @@ def look_up_route(endpoint: Endpoint, source: Source | None = None) -> str | Non
 def look_up_routes(endpoints: Iterable[Endpoint], sources: Iterable[Source] = ()) -> dict[Endpoint, str | None]:
     """Return the source address towards each endpoint, for `Knowledge`.
 
-    Not to be called in a run with a socket factory or hostname resolver of its own: there the kernel knows nothing
-    of the network, and an empty mapping says so.
+    Not to be called in a run with a socket factory or hostname resolver of its own: the kernel knows nothing
+    of that network. An empty mapping stands for this.
 
     Args:
       endpoints: where to. Those whose route cannot be asked for are left out, which makes their source unknown.

@@ -1,17 +1,17 @@
 """The system's resolver: what getaddrinfo(3) answers for both families, asked for one family at a time.
 
-Why one call per family: with one call for both, the slower answer holds up the faster, and a server that drops AAAA
+One call per family, because with one call for both the slower answer delays the faster, and a server that drops AAAA
 queries turns each connect into a wait of seconds.
 
-What one call for both does better has to be kept, though. The C library asks the hosts file for both families before it
+One call for both has two advantages, which are kept here. The C library asks the hosts file for both families before it
 asks DNS for either; with a call per family, a name that the hosts file has for IPv4 only is asked of DNS for IPv6. And
 it walks the search list of a relative name once; two walks can end at two hosts. So the hosts file is read here, the
 search list is walked here, and where the system is set up in a way that is not known here (an LDAP directory, DNS
 before the hosts file), one call asks for both families.
 
-Why lookups have threads of their own: ``getaddrinfo`` cannot be interrupted, so a lookup that nobody waits for any more
-stays in its thread until libc gives up, by default half a minute. In Trio's shared pool of threads 40 of these stop
-every file access of the program too.
+Lookups have threads of their own, because ``getaddrinfo`` cannot be interrupted: a cancelled lookup stays in its thread
+until libc gives up, by default half a minute. In Trio's shared pool of threads, 40 of these would stop every file
+access of the program too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["SYSTEM_RESOLVER", "SystemLookup", "SystemResolver", "custom_resolver
 
 _Outcome: TypeAlias = Answer | OSError
 
-# RFC 6761 section 6.3: names that end in "localhost." are loopback, and are not to be asked of anybody.
+# RFC 6761 section 6.3: names that end in "localhost." are loopback, and no server is to be asked for them.
 _LOOPBACK: Final = Answer(("::1", "127.0.0.1"))
 
 # getaddrinfo(3): "no network addresses in the specified address family", "does not have any network addresses defined",
@@ -70,7 +70,7 @@ class SystemResolver:
 
     - A name that the hosts file has for either family is answered from it alone; nothing is asked of DNS.
     - A relative name has both families from one candidate of the search list of resolv.conf(5).
-    - ``localhost`` and what ends in it is loopback, unless the hosts file says otherwise; nobody is asked (RFC 6761
+    - ``localhost`` and what ends in it is loopback, unless the hosts file says otherwise; no server is asked (RFC 6761
       section 6.3).
     - Where nsswitch.conf(5) names a service that is not known here, or DNS before the hosts file, one call asks for
       both families, and the faster one waits for the slower.
@@ -230,7 +230,7 @@ class SystemLookup:
         return True
 
     def _make_plan(self) -> Answer | tuple[bytes, ...]:
-        """Return what is known without asking anybody, or the names to ask for; without any, one call asks for all."""
+        """Return an answer that needs no server, or the names to ask for; no names means one call for both families."""
         if self._is_numeric():
             return (self._name,)
         services = system_files.name_services()
@@ -267,7 +267,7 @@ class SystemLookup:
         return mine
 
     async def _outcome(self, name: bytes, family: AddressFamily) -> _Outcome:
-        """Return what a question came to: asked by whoever comes first, for both."""
+        """Return the outcome of a question, which the first of the two families asks for both."""
         key = name, family
         while key not in self._outcomes:
             if key in self._asking:
@@ -304,4 +304,4 @@ def _with_zone(sockaddr: tuple[Any, ...]) -> str:
 
 
 SYSTEM_RESOLVER: Final = SystemResolver()
-"""Who is asked when the caller names nobody. One for all, so that its limits hold for the program."""
+"""The default resolver. There is one, so that its limits hold for the whole program."""

@@ -1,6 +1,6 @@
 """The files that say how this system finds names, read again whenever they have changed.
 
-A look at one costs a stat(2), about a microsecond, in Trio's own thread: these are small local files, as those that an
+Each use costs a stat(2), about a microsecond, in Trio's own thread: these are small local files, like those that an
 import reads. What cannot be read counts as empty, as it does for the C library; but not when this process is out of
 descriptors, for then a name that the hosts file pins or blocks would be asked of DNS.
 """
@@ -118,7 +118,7 @@ def hosts_file() -> HostsFile:
 
 
 def name_services() -> NameServices:
-    """Return who is asked for hosts on this system."""
+    """Return which services this system asks for hosts."""
     return _NSSWITCH.read()
 
 
