@@ -202,11 +202,22 @@ def postgres() -> Iterator[Endpoint]:
                 server.wait(20)
 
 
-async def once_it_listens(endpoint: Endpoint) -> TlsStream:
+async def sign_in(stream: TcpStream) -> TlsStream:
+    """Go over to TLS and say who we are. A server that still starts up refuses that, with an ErrorResponse."""
+    secured = await secure_postgres(stream)
+    # StartupMessage of protocol 3.0, and the beginning of the answer: AuthenticationOk.
+    words = b"user\0tester\0database\0postgres\0\0"
+    await secured.send_all(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
+    if await secured.receive_exactly(9, now() + 5_000) != b"R" + struct.pack("!ii", 8, 0):
+        raise EstablishFailed("the server lets nobody in yet")
+    return secured
+
+
+async def once_it_has_started(endpoint: Endpoint) -> TlsStream:
     until = time.monotonic() + 20
     while True:
         try:
-            return await connectx([endpoint], now() + 5_000, establish=secure_postgres)
+            return await connectx([endpoint], now() + 5_000, establish=sign_in)
         except ConnectFailed:
             if time.monotonic() > until:
                 raise
@@ -216,9 +227,5 @@ async def once_it_listens(endpoint: Endpoint) -> TlsStream:
 @pytest.mark.skipif(_postgres() is None, reason="PostgreSQL is not installed: its own TLS is not tried")
 async def test_postgres_answers_over_tls() -> None:
     with postgres() as endpoint:
-        async with await once_it_listens(endpoint) as stream:
-            # StartupMessage of protocol 3.0, and the beginning of the answer: AuthenticationOk.
-            words = b"user\0tester\0database\0postgres\0\0"
-            await stream.send_all(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
-            assert await stream.receive_exactly(9, now() + 5_000) == b"R" + struct.pack("!ii", 8, 0)
+        async with await once_it_has_started(endpoint) as stream:
             assert isinstance(stream.ssl.context, ssl.SSLContext)
