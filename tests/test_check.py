@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trio_connect._check import SIZE_LIMIT, check_float, check_int, check_range, check_size
+from trio_connect._check import SIZE_LIMIT, check_float, check_int, check_range, check_size, check_text
 
 
 class Count(int):
@@ -69,3 +69,9 @@ class Hostile:
 
     def __repr__(self) -> str:
         raise LookupError
+
+
+def test_a_text_is_a_str() -> None:
+    assert check_text("", "reason") == ""
+    with pytest.raises(TypeError, match="reason must be a str, got b'x'"):
+        check_text(b"x", "reason")

@@ -32,6 +32,7 @@ BAD = [
     ("stagger", True, TypeError, "stagger must be a number, got True"),
     ("stagger", 0.0099, ValueError, "stagger must be at least 0.01 seconds (RFC 8305 section 5), got 0.0099"),
     ("connect_timeout", inf, ValueError, "connect_timeout must be at least 0.001 seconds, and finite, got inf"),
+    ("connect_timeout", 2.0**40, ValueError, "connect_timeout must be below 2**40 seconds, got 1099511627776.0: a"),
     ("source_suspension", 0.0009, ValueError, "source_suspension must be at least 0.001 seconds, and finite"),
     ("failures_to_delay", -1, ValueError, "failures_to_delay must be at least 0, got -1"),
     ("failures_to_delay", 1.0, TypeError, "failures_to_delay must be an int, got 1.0"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_connect._text import LONGEST_SHOWN, printable, shown
+from trio_connect._text import LONGEST_SHOWN, one_line, printable, shown
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,18 @@ def test_what_has_no_repr_is_shown_too():
 def test_a_long_repr_is_cut():
     assert shown(list(range(1_000_000))).startswith("[0, 1, 2, ")
     assert len(shown(list(range(1_000_000)))) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("421 too\r\n busy\t", "421 too busy"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 197 + "..."),
+        # White space alone may fill what is looked at of a text without an end.
+        ("ab" + " " * 10**6, "ab..."),
+    ],
+)
+def test_what_others_said_is_one_line(text, expected):
+    assert one_line(text) == expected

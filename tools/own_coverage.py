@@ -20,6 +20,7 @@ PACKAGE: Final = ROOT / "src/trio_connect"
 
 # Modules that another's test file tests too: the tables and the schedule of a race are tested as one with it.
 TESTED_IN: Final = {
+    "_engine/facts": "tests/engine/test_race.py",
     "_engine/race_table": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",
     "_policy": "tests/engine/test_race.py",

@@ -13,7 +13,7 @@ import pytest
 from tests.lab.netlab import Host
 from tests.support.leaks import no_leaks
 from trio_connect import ConnectFailed, Endpoint, RacePolicy, Source, connectx, now, tcp_connect
-from trio_connect._net import attempt
+from trio_connect._net.sockets import local_ports
 from trio_connect.libdill import ipaddr, ipaddr_remote
 from trio_connect.libdill import now as dill_now
 from trio_connect.libdill import tcp_connect as dill_connect
@@ -154,7 +154,7 @@ def test_field_03_a_connect_to_itself_is_found_after_the_range_has_changed(
             with pytest.raises(ConnectionRefusedError):
                 await tcp_connect(("127.0.0.1", 20000), now() + 5000)
             client.sysctl("net.ipv4.ip_local_port_range", "20000 20000")
-            monkeypatch.setattr(attempt, "monotonic", lambda: time.monotonic() + 1.0)  # a second later
+            monkeypatch.setattr(local_ports, "monotonic", lambda: time.monotonic() + 1.0)  # a second later
             # The one local port there is, so the kernel cannot but choose it.
             with pytest.raises(ConnectionRefusedError):
                 await tcp_connect(("127.0.0.1", 20000), now() + 5000)
