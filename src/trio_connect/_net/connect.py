@@ -8,30 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
-from socket import AF_INET
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, overload
 
 import trio
 from trio import current_time
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._answer import Lookup
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint, check_port
-from .._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families
+from .._engine.order import served_families
 from .._messages import call_exceeded, call_late, resolve_failed
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from .._report import ConnectReport
 from .._text import printable, shown
-from .._trace import LookupFinished, LookupStarted, Observer
+from .._trace import Observer
 from .connectx import connectx
+from .names.candidates import AddressesOfName, in_order, kernel_knows
 from .names.lookup import Lookups
 from .names.resolve import Resolver, check_host, numeric
-from .names.route import look_up_routes
-from .names.system import SYSTEM_RESOLVER, custom_resolver
-from .names.system_files import policy_table
-from .race.candidates import Offers, Refusals, pair_up
+from .names.system import SYSTEM_RESOLVER
+from .race.candidates import Refusals
 from .race.driver import run_race
 from .race.errors import out_of_the_group
 from .race.establishing import over_tls
@@ -45,32 +42,11 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._filter import AddressFilter
-    from .reports import Pair
 
 T = TypeVar("T")
 
 _LONGEST: Final = 64
 """A numeric address with a zone is no longer (RFC 4291 section 2.2, IF_NAMESIZE), and nothing longer is remembered."""
-
-
-def _kernel_knows() -> bool:
-    """Say whether the kernel's routes are those of the network that this run sees."""
-    return not factory_installed() and custom_resolver() is None
-
-
-def _in_order(
-    endpoints: Iterable[Endpoint], sources: Sequence[Source], policy: RacePolicy, *, ask_kernel: bool
-) -> tuple[Endpoint, ...]:
-    everything = tuple(dict.fromkeys(endpoints))
-    # One endpoint has one order, and asking for routes costs three system calls for each.
-    routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
-    known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
-    return order(
-        everything,
-        known,
-        preferred_family_count=policy.preferred_family_count,
-        first_family=None if policy.first_family == "system" else policy.first_family,
-    )
 
 
 def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = DEFAULT_POLICY) -> tuple[Endpoint, ...]:
@@ -93,7 +69,7 @@ def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = D
     check_policy(policy)
     if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
-    return _in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=_kernel_knows())
+    return in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=kernel_knows())
 
 
 async def resolve(
@@ -142,7 +118,7 @@ async def resolve(
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)
     endpoints = (Endpoint(address, port) for address in lookups.addresses)
-    return _in_order(endpoints, (), DEFAULT_POLICY, ask_kernel=_kernel_knows())
+    return in_order(endpoints, (), DEFAULT_POLICY, ask_kernel=kernel_knows())
 
 
 async def _everything(lookups: Lookups) -> None:
@@ -363,69 +339,13 @@ async def connect(
         until=until, started=current_time(), factory=factory_installed(), target=f"{host}:{port}",
     )  # fmt: skip
     refusals = None if address_filter is None else Refusals(address_filter)
-    return await run_race(plan, candidates=_AddressesOfName(host, port, resolver or SYSTEM_RESOLVER, plan, refusals))
+    return await run_race(plan, candidates=AddressesOfName(host, port, resolver or SYSTEM_RESOLVER, plan, refusals))
 
 
 @lru_cache(maxsize=1024)
 def _literal(host: str, port: int) -> Endpoint | None:
     """Return the endpoint of a numeric host, None for a name. Reading such a text costs a quarter of a connect."""
     return None if numeric(host) is None else Endpoint(host, port)
-
-
-@final
-class _AddressesOfName:
-    """The addresses of one name, as candidates of a race."""
-
-    def __init__(self, host: str, port: int, resolver: Resolver, plan: RacePlan, refusals: Refusals | None) -> None:
-        self._host = host
-        self._port = port
-        self._resolver = resolver
-        self._plan = plan
-        self._ask_kernel = _kernel_knows()
-        self._refusals = refusals
-        self._endpoints: dict[str, Endpoint] = {}
-        self._lookups: Lookups | None = None
-
-    @property
-    def lookups(self) -> tuple[Lookup, ...]:
-        """Those that have ended; once the race is over, all of them."""
-        return () if self._lookups is None else self._lookups.records
-
-    async def run(self, race: Offers, nursery: trio.Nursery) -> None:
-        """Run the lookups in the race's nursery, and offer what they find, sorted."""
-        plan = self._plan
-        host, origin = self._host, plan.started
-        lookups = self._lookups = Lookups(
-            host,
-            served_families(plan.sources),
-            self._resolver,
-            resolution_delay=plan.policy.resolution_delay,
-            ipv4_first=plan.policy.first_family == AF_INET,
-            on_start=None
-            if plan.observer is None
-            else lambda kind, at: race.notify(LookupStarted, host, kind, origin + at),
-            on_end=None
-            if plan.observer is None
-            else lambda lookup: race.notify(LookupFinished, lookup, origin + lookup.ended),
-            origin=origin,
-        )
-        lookups.start(nursery)
-        while await lookups.more():
-            pairs, refused = self._in_order(lookups.addresses)
-            race.offer(pairs, refused, order=pairs)
-
-    def _in_order(self, addresses: Sequence[str]) -> tuple[list[Pair], dict[Pair, str]]:
-        """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
-        for address in addresses:
-            if address not in self._endpoints:
-                self._endpoints[address] = Endpoint(address, self._port)
-        # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
-        allowed, refused = pair_up((self._endpoints[address] for address in addresses), (), self._refusals)
-        # All of them can be reached: nothing was asked of a family that no source has, and answers are kept by family.
-        sources = self._plan.sources
-        endpoints = (endpoint for _, endpoint in allowed)
-        ordered = _in_order(endpoints, sources, self._plan.policy, ask_kernel=self._ask_kernel)
-        return pair_up(ordered, sources, None)[0], refused
 
 
 def check_resolver(resolver: object) -> None:
