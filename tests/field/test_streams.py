@@ -335,6 +335,29 @@ async def test_field_13_what_is_unread_is_added_to_the_bound() -> None:
     assert taken[1] - taken[0] == 1
 
 
+class Drained(Flooded):
+    """A buffer that was full, and a peer that sends no more."""
+
+    def recv_into(self, buffer: bytearray) -> int:
+        if self.reads:
+            self.reads += 1
+            raise BlockingIOError
+        return super().recv_into(buffer)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return 1 << 16
+
+
+@pytest.mark.parametrize(("turn", "looks"), [(0.0, 33), (0.004, 4)])
+async def test_field_13_a_busy_machine_is_not_waited_for(turn, looks, monkeypatch) -> None:
+    """The processor is given to others, to the kernel's threads among them, for 10 ms in all and no longer."""
+    monkeypatch.setattr(kernel_socket, "yield_processor", lambda: turn)
+    peer = Drained(Passes(), 1 << 16)
+    await KernelSocket(cast("socket.socket", peer)).discard()
+    assert peer.reads == 1 + looks
+    peer.close()
+
+
 async def test_field_13_a_trickle_is_not_followed() -> None:
     """A peer that sends a byte for each read is read from 256 times."""
     flood = Flooded(Passes(), 1)

@@ -18,6 +18,7 @@ from trio.lowlevel import cancel_shielded_checkpoint
 
 from .stream_socket import (
     EMPTY_READS,
+    LONGEST_YIELD,
     PEER_BUFFER,
     SHORT_READS,
     LocalFailure,
@@ -161,16 +162,17 @@ class FactorySocket(StreamSocket):
     async def discard(self) -> None:
         """Throw away what has been received, without waiting for the peer; see the other socket."""
         limit = short = empty = allowed_empty = 0
+        yielded = 0.0
         with trio.CancelScope(shield=True):
             while short < SHORT_READS:
                 try:
                     data = await within(-inf, self._sock.recv, _SHARE)
                 except Expired:
-                    if empty == allowed_empty:
+                    if empty == allowed_empty or yielded > LONGEST_YIELD:
                         return
                     empty += 1
                     short += 1
-                    yield_processor()
+                    yielded += yield_processor()
                     continue
                 except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
                     return

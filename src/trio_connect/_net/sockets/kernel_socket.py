@@ -28,7 +28,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from .stream_socket import EMPTY_READS, PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
+from .stream_socket import EMPTY_READS, LONGEST_YIELD, PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
 from .waiting import Expired, one_pass, park, yield_processor
 
 if TYPE_CHECKING:
@@ -281,6 +281,7 @@ class KernelSocket(StreamSocket):
         """
         limit: float = inf  # asked for when there is something to discard, which is rare
         short = empty = allowed_empty = 0
+        yielded = 0.0
         while limit > 0 and short < SHORT_READS:
             count = 0
             try:
@@ -294,10 +295,10 @@ class KernelSocket(StreamSocket):
                     allowed_empty = EMPTY_READS if 2 * unread >= buffer else 0
                 empty = 0
             except BlockingIOError:
-                if empty == allowed_empty:
+                if empty == allowed_empty or yielded > LONGEST_YIELD:
                     return
                 empty += 1
-                yield_processor()
+                yielded += yield_processor()
             except OSError:
                 return
             limit -= count

@@ -48,6 +48,10 @@ SHORT_READS: Final = 256
 EMPTY_READS: Final = 32
 """So many passes in a row of a discard may find nothing where the peer's kernel was waiting for room."""
 
+LONGEST_YIELD: Final = 0.010
+"""Seconds that a discard gives to others in all. On a busy machine each turn of somebody else's takes milliseconds, in
+which no task of this program runs."""
+
 # linux/in.h; only Linux builds of the socket module have it.
 IPPROTO_MPTCP: Final = int(getattr(socket, "IPPROTO_MPTCP", 262))
 # linux/socket.h and linux/mptcp.h.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from math import inf
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast
 
 from trio import Cancelled, CancelScope, current_time, open_nursery
@@ -27,18 +28,21 @@ PASSES: Final = 8
 
 if sys.platform == "win32":
 
-    def yield_processor() -> None:
+    def yield_processor() -> float:
         """Do nothing: Windows delivers over loopback without a thread that has to wait for its turn."""
+        return 0.0
 
 else:
 
-    def yield_processor() -> None:
-        """Let the kernel's threads have their turn on this processor, if they wait for it, sched_yield(2).
+    def yield_processor() -> float:
+        """Let the kernel's threads have their turn on this processor, if they wait for it; return the seconds it took.
 
         What is sent over loopback is mostly there when send(2) returns. After much of it Linux leaves the rest to
-        ksoftirqd, a thread like any other, and a process that is busy looks before that has run.
+        ksoftirqd, a thread like any other, and a process that is busy looks before that has run. See sched_yield(2).
         """
+        began = perf_counter()
         os.sched_yield()
+        return perf_counter() - began
 
 
 class Expired(Exception):
