@@ -1,9 +1,9 @@
 """Three API endpoints behind one destination, each with a key and its limits, asked by an httpx2 client.
 
-The client keeps its pool of connections, and asks for leave before each request: `permit` says which endpoint may be
-asked now, under the limits of its key. The endpoints count for themselves, and answer 429 to a key that is over its
-limit, which must not happen. One of them answers 429 to its first request all the same, with a Retry-After. Then nobody
-asks before that time is over.
+The client keeps its pool of connections, which are ours, so that its errors name the endpoint. It asks for leave before
+each request: `permit` says which endpoint may be asked now, under the limits of its key. The endpoints count for
+themselves, and answer 429 to a key that is over its limit, which must not happen. One of them answers 429 to its first
+request all the same, with a Retry-After. Then nobody asks before that time is over.
 
 It needs `pip install httpx2`.
 
@@ -23,6 +23,7 @@ import httpx2
 import trio
 
 from trio_connect import Endpoint, TcpStream, tcp_listen
+from trio_connect.adapters.httpx2 import transport
 from trio_connect.outbound import Candidate, Destination, Overloaded, Rate, open_outbound
 
 
@@ -107,7 +108,7 @@ async def main() -> None:
             keys[listener.endpoint] = api.key
             # Each key may be used so often at once, and begin 50 requests a second, 3 of them at once.
             candidates.append(Candidate(listener.endpoint, max_connections=api.limit, rate=Rate(50, burst=3)))
-        async with open_outbound() as out, httpx2.AsyncClient() as http:
+        async with open_outbound() as out, httpx2.AsyncClient(transport=transport()) as http:
             client = Client(http, out.destination("api", candidates=candidates), keys)
             async with trio.open_nursery() as questions:
                 for question in range(30):

@@ -68,7 +68,11 @@ SOCKET_TYPES: Final = frozenset({"AddressFamily", "SocketKind", "MsgFlag", "Addr
 
 RUNTIME: Final = frozenset({"trio", "attrs", "attr"})
 # What an extra or an adapter brings, by the name that is imported.
-OPTIONAL: Final = frozenset({"anyio", "coredis", "dns", "httpcore", "opentelemetry", "python_socks", "rich"})
+OPTIONAL: Final = frozenset(
+    {
+        "anyio", "coredis", "dns", "httpcore", "httpcore2", "httpx", "httpx2", "opentelemetry", "python_socks", "rich",
+    }
+)  # fmt: skip
 MAY_ALSO_IMPORT: Final[Mapping[str, frozenset[str]]] = {
     "adapters": OPTIONAL,
     "cli": frozenset({"rich"}),

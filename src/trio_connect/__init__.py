@@ -49,6 +49,7 @@ _LATER: _typing.Final = {
     "order_endpoints": "_net.connect",
     "resolve": "_net.connect",
     "RaceOptions": "_net.race.plan",
+    "TcpRaceOptions": "_net.race.plan",
     "connectx": "_net.connectx",
     "TcpListener": "_net.listeners.tcp_listener",
     "tcp_listen": "_net.listeners.tcp_listener",
@@ -105,6 +106,7 @@ if _typing.TYPE_CHECKING:
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
     from ._net.race.plan import RaceOptions as RaceOptions
+    from ._net.race.plan import TcpRaceOptions as TcpRaceOptions
     from ._net.streams.unix_stream import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
     from ._policy import RacePolicy as RacePolicy

@@ -1,0 +1,45 @@
+"""httpx's own transport, connecting by `trio_connect.connect`."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from . import _transport
+
+try:
+    import httpcore
+    import httpx
+except ImportError as exc:
+    raise ImportError("trio_connect.adapters.httpx needs httpx: pip install httpx") from exc
+
+__all__ = ["TransportOptions", "transport"]
+
+
+class TransportOptions(_transport.StockOptions, total=False):
+    """What `transport` takes: how to connect, and whatever `httpx.AsyncHTTPTransport` takes."""
+
+    limits: httpx.Limits
+    """How many connections the pool has."""
+    proxy: httpx.Proxy | httpx.URL | str | None
+    """A proxy, which our back end then connects to. Not together with an `address_filter`."""
+
+
+def transport(**options: Unpack[TransportOptions]) -> httpx.AsyncHTTPTransport:
+    """Make the transport of a client that connects by `trio_connect.connect`.
+
+    A client that is given a transport takes no proxy from the environment. Its TLS begins after the connect, so only
+    TCP is raced, see `trio_connect.adapters.httpcore.Backend`.
+
+    Args:
+      **options: see `TransportOptions`.
+
+    Returns:
+      A stock `httpx.AsyncHTTPTransport`, for ``httpx.AsyncClient(transport=...)``.
+
+    Raises:
+      ImportError: httpx is not installed. Importing this module raises it.
+      RuntimeError: this version of httpx has its back end elsewhere.
+      TypeError: there is no option of this name.
+      ValueError: `address_filter` and `proxy` are given, or `sources` and `local_address`.
+    """
+    return _transport.make(httpx.AsyncHTTPTransport, httpcore.AsyncNetworkBackend, options)

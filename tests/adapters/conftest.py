@@ -1,0 +1,3 @@
+from tests.adapters.kit import client, core
+
+__all__ = ["client", "core"]
