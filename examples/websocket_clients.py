@@ -39,7 +39,8 @@ async def by_trio_websocket(stream: TlsStream, port: int) -> str:
     """Say hello with trio-websocket."""
     async with (
         trio.open_nursery() as nursery,
-        await wrap_client_stream(nursery, stream, f"chat.test:{port}", "/room") as connection,
+        # It says that it wants a stream of Trio's, and uses what any trio.abc.Stream has.
+        await wrap_client_stream(nursery, stream, f"chat.test:{port}", "/room") as connection,  # type: ignore[arg-type]
     ):
         await connection.send_message("hello")
         return str(await connection.get_message())
@@ -56,7 +57,7 @@ async def answer(context: ssl.SSLContext, stream: TcpStream) -> None:
         async with await request.accept() as connection:
             try:
                 while True:
-                    await connection.send_message(f"{await connection.get_message()}, answered")
+                    await connection.send_message(str(await connection.get_message()) + ", answered")
             except ConnectionClosed:
                 pass
 
@@ -72,9 +73,9 @@ async def main() -> None:
     """Start the service, and talk to it with both clients."""
     authority = trustme.CA()
     for_server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("chat.test").configure_cert(for_server)
-    for_clients = ssl.create_default_context()
-    authority.configure_trust(for_clients)
+    with authority.issue_cert("chat.test").private_key_and_cert_chain_pem.tempfile() as path:
+        for_server.load_cert_chain(path)
+    for_clients = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     async with trio.open_nursery() as nursery:
         good = await tcp_listen(("127.0.0.1", 0))
         port = good.endpoint.port

@@ -80,10 +80,13 @@ async def test_likewise_over_tls(net: VirtualNetwork, client: Client) -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_over_loopback_and_nothing_is_left(sockets: Sockets, client: Client, scheme: str) -> None:
     site = Site(tls.contexts().server if scheme == "https" else None)
-    async with no_leaks(counters=sockets.counters), serving(site.serve) as endpoint:
-        async with client(verify=tls.contexts().client) as http:
-            for path in ("/one", "/two"):
-                assert (await http.get(f"{scheme}://{endpoint}{path}")).text == "ok"
+    async with (
+        no_leaks(counters=sockets.counters),
+        serving(site.serve) as endpoint,
+        client(verify=tls.contexts().client) as http,
+    ):
+        for path in ("/one", "/two"):
+            assert (await http.get(f"{scheme}://{endpoint}{path}")).text == "ok"
     assert (site.connections, site.requests) == (1, ["/one", "/two"])
 
 
