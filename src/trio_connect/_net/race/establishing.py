@@ -63,7 +63,7 @@ def over_tls(
     """
     if tls is None:
         raise TypeError(f"server_hostname is for TLS: pass tls=True or a context as well, got {shown(server_hostname)}")
-    from ..streams.tls import check_client, default_context
+    from ..streams.handshake import check_client, default_context
 
     context = default_context() if tls is True else tls
     check_client(context, server_hostname)

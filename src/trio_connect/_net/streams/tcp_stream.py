@@ -85,9 +85,9 @@ class TcpStream(ByteStream[Endpoint]):
         See RFC 8446 for TLS, RFC 3207 section 6 and CVE-2011-0411 for what is wrong with bytes before it.
         """
         until = to_seconds(deadline)
-        from . import tls
+        from .handshake import start
 
-        channel = await tls.start(self, context, until, server_hostname=server_hostname, server_side=server_side)
+        channel = await start(self, context, until, server_hostname=server_hostname, server_side=server_side)
         return TlsStream(channel, self)
 
     @staticmethod

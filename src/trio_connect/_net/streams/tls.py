@@ -1,4 +1,4 @@
-"""TLS over a connection: a `trio.SSLStream` as one more channel of bytes, and the handshake that makes one.
+"""TLS over a connection: a `trio.SSLStream` as one more channel of bytes, made by a `Handshake`.
 
 `trio.SSLStream` knows no deadlines, so the connection beneath it is shown to it as a `TlsTransport`, which waits as
 long as the stream above says. Rejected: a cancel scope around each call, which would end a receive whose bytes have
@@ -10,18 +10,14 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import suppress
-from functools import cache
 from itertools import repeat
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
-from trio import current_time
 
-from ..._deadline import is_late
-from ..._errors import HandshakeFailed
 from ..._messages import reason_of, strerror
-from ..._text import printable, shown
+from ..._text import printable
 from ..sockets.byte_channel import ByteChannel
 from ..sockets.waiting import Expired
 from .byte_stream import ByteStream
@@ -43,8 +39,6 @@ _LARGEST_RECORD: Final = 1 << 14
 """RFC 8446 section 5.1: how much one record holds, and so how much one read gives at most."""
 _CHUNK: Final = 8 * _LARGEST_RECORD
 """What is encrypted at a time: all of it is held twice, and a deadline is looked at after each."""
-_CONTENT_TYPES: Final = range(20, 25)
-"""RFC 8446 section 5.1 and RFC 6520: the first byte of a record. The second is 3 in every version since SSL 3.0."""
 _OPENING: Final = 32
 """So many bytes of what a peer sends first are kept, to tell TLS from something else."""
 _NOT_TOLD: Final = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError, OSError, Expired)
@@ -112,23 +106,34 @@ class TlsTransport(trio.abc.Stream):
           Expired: the deadline came first.
           OSError: the connection broke.
         """
-        stream = self.stream
-        stream._check_can_send()
-        stream._sending = self.has_sent = True
         view = memoryview(data)
         try:
             for _ in turns(self._send_until):
-                view = view[await stream._sock.send(view, self._send_until) :]
-                if stream._closed:
-                    stream._raise_closed()
+                view = view[await self.send_some(view, self._send_until) :]
                 if not view:
                     return
             raise Expired
         except (Expired, trio.Cancelled):
             self.is_cut_short = True
             raise
+
+    async def send_some(self, data: Buffer, until: float) -> int:
+        """Send some of the bytes and return how many. What interrupts this has sent nothing.
+
+        Raises:
+          Expired: `until`, a point in Trio time, came first.
+          OSError: the connection broke.
+        """
+        stream = self.stream
+        stream._check_can_send()
+        stream._sending = self.has_sent = True
+        try:
+            count = await stream._sock.send(data, until)
         finally:
             stream._sending = False
+        if stream._closed:
+            stream._raise_closed()
+        return count
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending might not block."""
@@ -146,25 +151,30 @@ class TlsTransport(trio.abc.Stream):
 
 
 @final
-class _SpyContext:
-    """Stands for an `ssl.SSLContext` while a `trio.SSLStream` is made.
+class SpyContext:
+    """Stands for an `ssl.SSLContext` while a `trio.SSLStream` is made, and keeps what that is made of.
 
-    When a handshake fails, `trio.SSLStream` leaves OpenSSL's alert where OpenSSL has put it, and shows nobody where.
+    `trio.SSLStream` shows nobody where OpenSSL has put the alert of a handshake that failed, and what interrupts its
+    handshake breaks it for good.
     """
+
+    session: ssl.SSLObject
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        self.outgoing = ssl.MemoryBIO()
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
         """Do what the context does."""
-        self.outgoing = outgoing
-        return self._context.wrap_bio(incoming, outgoing, **options)
+        self.incoming, self.outgoing = incoming, outgoing
+        self.session = self._context.wrap_bio(incoming, outgoing, **options)
+        return self.session
 
 
 @final
 class TlsChannel(ByteChannel):
-    """The bytes of a connection over TLS. Made by `start`."""
+    """The bytes of a connection over TLS. Made by a `Handshake`."""
 
     __slots__ = ("_outgoing", "_transport", "_why", "ssl")
 
@@ -240,7 +250,7 @@ class TlsChannel(ByteChannel):
             # OpenSSL refuses to go on with the closing when it finds unread data, and Trio then sends nothing. A server
             # that has never sent has its session tickets still with Trio, and nothing may come before these.
             if self.ssl.server_side is False or transport.has_sent:
-                await _send_now(transport, self._outgoing.read())
+                await send_now(transport, self._outgoing.read())
 
     def _raise_broken(self, what: str, exc: trio.BrokenResourceError) -> NoReturn:
         if not self._why:
@@ -254,152 +264,20 @@ class TlsChannel(ByteChannel):
             return "a send was cut short by its deadline or by a cancel, which may leave half a record"
         if self.lost:
             return strerror(self.lost)
-        if _is_end(exc.__cause__):
+        if is_end(exc.__cause__):
             return "the peer ended the connection without close_notify, so that bytes may be missing"
         return reason_of(exc)
 
 
-def _is_end(error: BaseException | None) -> bool:
+def is_end(error: BaseException | None) -> bool:
+    """Say whether an error of OpenSSL's stands for the end of the connection."""
     # Which of these OpenSSL gives for the same end differs between its versions.
     return isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError | ssl.SSLZeroReturnError)
 
 
-async def _send_now(transport: TlsTransport, data: bytes) -> None:
+async def send_now(transport: TlsTransport, data: bytes) -> None:
     """Send an alert if that can be done without waiting. Never raises."""
     if data:
         transport.send_by(-inf)
         with suppress(*_NOT_TOLD):
             await transport.send_all(data)
-
-
-# --- the handshake ----------------------------------------------------------------------------------------------------
-
-
-async def start(
-    stream: ByteStream[Endpoint],
-    context: ssl.SSLContext,
-    until: float,
-    *,
-    server_hostname: str | None,
-    server_side: bool,
-) -> TlsChannel:
-    """Do the handshake over a connection. Whatever this raises, but for wrong arguments, has closed the connection.
-
-    Args:
-      stream: the connection.
-      context: what the handshake is done with.
-      until: the deadline, in Trio time.
-      server_hostname: the name to verify; None for the address of the peer.
-      server_side: whether the peer is to begin.
-
-    Raises:
-      DeadlineExceeded: the deadline came first.
-      trio.BrokenResourceError: the handshake failed.
-    """
-    transport, session, outgoing = _prepare(stream, context, server_hostname, server_side=server_side)
-    stream._check_can_receive()
-    stream._check_can_send()
-    if count := stream.buffered:
-        raise RuntimeError(
-            f"{count} bytes from {printable(str(stream.peer))} are buffered that came before TLS: whoever is between "
-            "may have put them there, so they must not be taken for what comes over TLS"
-        )
-    if is_late(until):
-        await stream.aclose()
-        await stream._refuse_late("TLS handshake", until)
-    started = current_time()
-    transport.receive_by(until)
-    transport.send_by(until)
-    try:
-        await session.do_handshake()
-    except BaseException as exc:
-        with trio.CancelScope(shield=True):
-            if not transport.is_cut_short:
-                await _send_now(transport, outgoing.read())
-            await stream.aclose()
-        if isinstance(exc, Expired):
-            raise stream._exceeded("TLS handshake", started, 0) from None
-        if isinstance(exc, trio.BrokenResourceError | OSError):
-            reason = _why_not(exc, transport.opening)
-            text = f"TLS handshake with {printable(str(stream.peer))} failed: {reason}"
-            raise HandshakeFailed(text, reason) from exc.__cause__ or exc
-        raise
-    transport.wait_for_ever()
-    transport.has_sent = False
-    return TlsChannel(transport, session, outgoing)
-
-
-def _prepare(
-    stream: ByteStream[Endpoint], context: ssl.SSLContext, server_hostname: str | None, *, server_side: bool
-) -> tuple[TlsTransport, trio.SSLStream[trio.abc.Stream], ssl.MemoryBIO]:
-    check_context(context)
-    check_server_hostname(server_hostname)
-    if not isinstance(server_side, bool):
-        raise TypeError(f"server_side must be a bool, got {shown(server_side)}")
-    if server_side and server_hostname is not None:
-        raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
-    # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
-    name = None if server_side else (server_hostname or stream.peer.host).removesuffix(".")
-    spy = _SpyContext(context)
-    transport = TlsTransport(stream)
-    context = cast("ssl.SSLContext", spy)
-    try:
-        session: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
-            transport, context, server_hostname=name, server_side=server_side
-        )
-    except (ValueError, ssl.SSLError) as exc:
-        raise ValueError(f"TLS cannot begin with {shown(name)} and {shown(context)}: {reason_of(exc)}") from exc
-    return transport, session, spy.outgoing
-
-
-def _why_not(error: BaseException, opening: bytes) -> str:
-    """Return in one line why a handshake failed."""
-    if opening and (opening[0] not in _CONTENT_TYPES or opening[1:2] not in (b"", b"\x03")):
-        return f"the peer speaks plain text, not TLS: it sent {opening!r}"
-    if _is_end(error.__cause__):
-        return "the peer ended the connection in the handshake"
-    return reason_of(error)
-
-
-# --- arguments --------------------------------------------------------------------------------------------------------
-
-
-def check_context(context: object) -> None:
-    """Refuse what is not an `ssl.SSLContext`."""
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"context must be an ssl.SSLContext, got {shown(context)}")
-
-
-def check_server_hostname(server_hostname: object) -> None:
-    """Refuse what cannot be the name of a server.
-
-    Raises:
-      TypeError: it is not a str.
-      ValueError: it is empty, begins with a dot, or has a NUL in it.
-    """
-    if server_hostname is None:
-        return
-    if not isinstance(server_hostname, str):
-        raise TypeError(f"server_hostname must be a str or None, got {shown(server_hostname)}")
-    if not server_hostname.removesuffix(".") or server_hostname.startswith(".") or "\0" in server_hostname:
-        raise ValueError(f"server_hostname must be a host name or an address, got {shown(server_hostname)}")
-
-
-def check_client(context: object, server_hostname: object) -> None:
-    """Refuse, before anything is connected, what no client can do a handshake with.
-
-    Raises:
-      TypeError: an argument has the wrong type.
-      ValueError: the name is impossible, or the context is for servers.
-    """
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"tls must be True, an ssl.SSLContext or None, got {shown(context)}")
-    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
-        raise ValueError(f"tls must be a context for clients, got one for servers: {shown(context)}")
-    check_server_hostname(server_hostname)
-
-
-@cache
-def default_context() -> ssl.SSLContext:
-    """Return the context of ``tls=True``. Made once: reading the system's authorities takes tens of milliseconds."""
-    return ssl.create_default_context()
