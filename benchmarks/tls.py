@@ -1,6 +1,6 @@
 """What TLS by argument costs: `connectx(tls=...)` beside a `trio.SSLStream` made by hand over `tcp_connect`.
 
-Both go to one server on the other core, do a whole handshake of TLS 1.3 each time, and reset the connection. CPU time
+All go to one server on the other core, do a whole handshake of TLS 1.3 each time, and reset the connection. CPU time
 of the client alone, handshake included: most of it is OpenSSL's on either side.
 """
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,10 +35,11 @@ from _harness import (
     table,
     versions,
 )
-from trio_connect import Endpoint, connectx, now, tcp_connect
+from trio_connect import Endpoint, TcpStream, connectx, now, tcp_connect
 
 NAME = "service.test"
 OURS, BY_HAND = "connectx(tls=)", "trio.SSLStream over tcp_connect"
+START_TLS, ESTABLISH = "tcp_connect, start_tls", "connectx, trio.SSLStream as its establish"
 
 
 def serve(core: int, certificate: bytes, told: Connection) -> None:
@@ -82,6 +84,19 @@ def contestants(endpoint: Endpoint, context: ssl.SSLContext, n: int) -> dict[str
             await trio.SSLStream(stream, context, server_hostname=NAME).do_handshake()
         stream.abort()
 
+    async def start_tls() -> None:
+        deadline = now() + 5_000
+        stream = await tcp_connect(endpoint, deadline)
+        await stream.start_tls(context, deadline, server_hostname=NAME)
+        stream.abort()
+
+    async def handshake(stream: TcpStream) -> None:
+        await trio.SSLStream(stream, context, server_hostname=NAME).do_handshake()
+
+    async def establish() -> None:
+        stream = await connectx((endpoint,), now() + 5_000, establish=handshake)
+        stream.abort()
+
     async def many(connect: Callable[[], Awaitable[None]]) -> Sample:
         for _ in range(20):
             await connect()
@@ -90,7 +105,8 @@ def contestants(endpoint: Endpoint, context: ssl.SSLContext, n: int) -> dict[str
             await connect()
         return Sample((time.perf_counter() - wall) / n, (time.process_time() - cpu) / n)
 
-    return {OURS: lambda: trio.run(many, ours), BY_HAND: lambda: trio.run(many, by_hand)}
+    calls = {OURS: ours, BY_HAND: by_hand, START_TLS: start_tls, ESTABLISH: establish}
+    return {name: partial(trio.run, many, call) for name, call in calls.items()}
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from .._policy import DEFAULT_POLICY, RacePolicy
 from .attempt import PENDING, Attempt
 from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
-from .race.establishing import over_tls
+from .race.establishing import OverTls, over_tls
+from .race.first import First
 from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, check_establish, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired
@@ -203,9 +204,11 @@ async def connectx(
         if establish is not None:
             check_establish(establish)
         establish = over_tls(tls, server_hostname, establish)
-    plain = observer is None and establish is None
+    secure = establish if isinstance(establish, OverTls) and establish.test is None else None
+    alone = observer is None and (establish is None or secure is not None)
     if (
-        not plain
+        observer is not None
+        or establish is not None
         or policy is not DEFAULT_POLICY
         or options is not DEFAULT_OPTIONS
         or sources != ()
@@ -228,12 +231,12 @@ async def connectx(
     if options is not DEFAULT_OPTIONS and len(pairs) > 1:
         check_fast_open(options, establish, candidates=len(set(pairs)))
     first = None
-    plain = plain and bool(pairs)
-    if plain:
+    alone = alone and bool(pairs)
+    if alone:
         await checkpoint_if_cancelled()
     started = current_time()
     factory = factory_installed()
-    if plain and until > started and not factory:
+    if alone and until > started and not factory:
         # The first attempt is made before anything is built for a race: most of the time there is none.
         source, endpoint = pairs[0]
         attempt = Attempt(endpoint, source, started)
@@ -243,27 +246,37 @@ async def connectx(
                 code = await attempt.first_poll(may_spin=True)
             if code == PENDING:
                 # Nothing else is to be done before the next start is due or the attempt's time is up.
-                alone = policy.attempt_timeout
-                if policy.attempt_delay < alone and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
-                    alone = policy.attempt_delay
+                limit = policy.attempt_timeout
+                if policy.attempt_delay < limit and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
+                    limit = policy.attempt_delay
                 try:
-                    code = await attempt.finish(min(started + alone, until))
+                    code = await attempt.finish(min(started + limit, until))
                 except Expired:
                     pass
             if not code:
-                if not attempt.yielded:
-                    await cancel_shielded_checkpoint()
-                assert attempt.sock is not None
-                multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
-                return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time(), multipath))
+                if secure is None:
+                    if not attempt.yielded:
+                        await cancel_shielded_checkpoint()
+                    assert attempt.sock is not None
+                    multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
+                    return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time(), multipath))
+                first = First(attempt, 0)
+                others = len(pairs) > 1 or attempt.asks_for_multipath(options)
+                secured = await first.secure(secure, policy, until, others=others)
+                if secured is not None:
+                    multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
+                    first.set_report((pairs, skipped, started, current_time(), multipath))
+                    return secured
         except BaseException:  # written out, for a context manager costs a twentieth of a connect
             attempt.close()
             raise
-        if code != PENDING:
-            attempt.close()
-            # Failed, and perhaps in a pass that has brought a cancel: another SYN would come after it.
+        if first is None:
+            first = First(attempt, code)
+            if code != PENDING:
+                attempt.close()
+        if first.has_failed:
+            # And perhaps in a pass that has brought a cancel: another SYN would come after it.
             await checkpoint_if_cancelled()
-        first = attempt, code
     plan = RacePlan(
         policy=policy, sources=sources, options=options, establish=establish, observer=observer,
         until=until, started=started, factory=factory,

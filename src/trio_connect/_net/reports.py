@@ -14,7 +14,7 @@ from trio import current_time
 from .._endpoint import Endpoint, Source
 from .._errors import DeadlineExceeded
 from .._messages import call_exceeded, call_late
-from .._report import EMPTY_REPORT, Attempt, ConnectReport
+from .._report import EMPTY_REPORT, Attempt, ConnectReport, Phase
 from .sockets.multipath import read_multipath
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
@@ -32,15 +32,23 @@ def report_of(recorded: Recorded) -> ConnectReport:
         return recorded
     if recorded is None:
         return EMPTY_REPORT
-    return recorded() if callable(recorded) else _won_alone(recorded)
+    return recorded() if callable(recorded) else won_alone(recorded)
 
 
-def _won_alone(facts: Facts) -> ConnectReport:
+def won_alone(facts: Facts, *, phase: Phase = "connect") -> ConnectReport:
+    """Return the report of a connect that needed no race.
+
+    Args:
+      facts: of it.
+      phase: how far its attempt had to come.
+    """
     pairs, skipped, started, ended, info = facts
     elapsed = ended - started
     (source, endpoint), *others = dict.fromkeys(pairs)
     attempts = [
-        Attempt(endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, outcome="won"),
+        Attempt(
+            endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, phase=phase, outcome="won"
+        ),
         *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in others),
         *(
             Attempt(endpoint=endpoint, source=source, outcome="skipped", reason=reason)

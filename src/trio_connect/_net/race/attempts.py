@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._endpoint import Endpoint
+    from .first import First
     from .plan import Establish
 
 _log: Final = logging.getLogger("trio_connect")
@@ -35,6 +36,7 @@ class RunningAttempt:
 
     id: int
     attempt: Attempt
+    establish: Establish | None
     connected: bool = False
     stream: TcpStream | None = None
     scope: trio.CancelScope | None = None
@@ -87,10 +89,15 @@ class RunningAttempts:
 
     def start(self, attempt_id: int, attempt: Attempt, *, connected: bool) -> RunningAttempt:
         """Take over an attempt that has begun. Run it in a task if there is a nursery."""
-        running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, connected)
+        running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, self._establish, connected)
         if self._nursery is not None and (not connected or self._establish is not None):
             self._spawn(self._nursery, running)
         return running
+
+    def go_on_with(self, running: RunningAttempt, first: First) -> None:
+        """Establish an attempt by going on with what it has begun. Its task has not been started."""
+        running.stream = first.stream
+        running.establish = first.go_on
 
     def spawn_in(self, nursery: trio.Nursery) -> None:
         """Give each attempt a task, now and from now on."""
@@ -149,13 +156,11 @@ class RunningAttempts:
     def _spawn(self, nursery: trio.Nursery, running: RunningAttempt) -> None:
         running.scope = scope = trio.CancelScope()
         name = f"connect to {running.endpoint}"
-        nursery.start_soon(run_attempt, running, scope, self._mailbox, self._establish, name=name)
+        nursery.start_soon(run_attempt, running, scope, self._mailbox, name=name)
 
 
-async def run_attempt(
-    running: RunningAttempt, scope: trio.CancelScope, mailbox: Mailbox, establish: Establish | None
-) -> None:
-    """Wait for an attempt to connect, run the caller's establish on it, and report both outcomes."""
+async def run_attempt(running: RunningAttempt, scope: trio.CancelScope, mailbox: Mailbox) -> None:
+    """Wait for an attempt to connect, run its establish on it, and report both outcomes."""
     if running.is_over():
         return  # ended before this task first ran: its socket is closed and cannot be waited for
     with scope:
@@ -168,16 +173,21 @@ async def run_attempt(
                 if code:
                     return
                 running.connected = True
-            if establish is not None:
-                mailbox.tell(Established(running.id, await call_establish(establish, running.open_stream())))
+            if running.establish is not None:
+                mailbox.tell(Established(running.id, await call_establish(running.establish, running.open_stream())))
         except BaseException as exc:  # noqa: BLE001 - told to the driver, to be raised outside of the nursery
             _tell_error(running, without_cancellation(exc), mailbox)
 
 
 def _tell_error(running: RunningAttempt, exc: BaseException, mailbox: Mailbox) -> None:
     if fails_an_attempt(exc):
-        reason = reason_of(exc)
-        exc.add_note(f"while establishing over {running.endpoint}")
-        mailbox.tell(Failed(running.id, "establish", errno_of_establish(exc), exc, reason, True))
+        mailbox.tell(failure(running, exc))
     elif not running.is_over() or not comes_of_closing(exc):
         mailbox.crash_with(exc)
+
+
+def failure(running: RunningAttempt, exc: Exception) -> Failed:
+    """Return the fact that what establishes an attempt has raised this."""
+    reason = reason_of(exc)
+    exc.add_note(f"while establishing over {running.endpoint}")
+    return Failed(running.id, "establish", errno_of_establish(exc), exc, reason, True)

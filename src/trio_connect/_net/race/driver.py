@@ -35,7 +35,7 @@ from ..attempt import PENDING, Attempt
 from ..sockets.multipath import read_multipath
 from ..sockets.stream_socket import close_on_error
 from ..sockets.waiting import PASSES, park
-from .attempts import RunningAttempt, RunningAttempts
+from .attempts import RunningAttempt, RunningAttempts, failure
 from .errors import out_of_the_group, without_cancellation
 from .mailbox import Connected, Established, Fact, Failed, Mailbox
 from .telling import Teller
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ..._trace import TraceEvent
     from ..reports import Pair
     from .candidates import Candidates
+    from .first import First
     from .plan import RacePlan
 
 P = ParamSpec("P")
@@ -57,7 +58,7 @@ async def run_race(
     pairs: Sequence[Pair] = (),
     skipped: Mapping[Pair, str] | None = None,
     *,
-    first: tuple[Attempt, int] | None = None,
+    first: First | None = None,
     candidates: Candidates | None = None,
 ) -> Any:
     """Run a race to its end.
@@ -66,8 +67,7 @@ async def run_race(
       plan: what was asked for.
       pairs: the candidates that are known from the start.
       skipped: candidates that are not tried, with the reasons, for the report.
-      first: the attempt on the first of `pairs` where it has begun already, when the call did, and what is known of it:
-        `PENDING` when it was waited for until the race's first deadline, else its errno; then it is closed.
+      first: the attempt on the first of `pairs` where it has begun already, when the call did.
       candidates: brings others while the race runs, or None.
 
     Returns:
@@ -91,7 +91,7 @@ class _Driver:
         plan: RacePlan,
         pairs: Sequence[Pair],
         skipped: Mapping[Pair, str],
-        first: tuple[Attempt, int] | None,
+        first: First | None,
         candidates: Candidates | None,
     ) -> None:
         # Skipped candidates are added first, because a closed list takes none.
@@ -102,7 +102,7 @@ class _Driver:
             self._race.no_more()
         self._plan = plan
         self._first = first
-        self._waited = first is not None and first[1] == PENDING
+        self._waited = first is not None and first.code == PENDING
         self._candidates = candidates
         self._teller = Teller(plan.observer, plan.target)
         self._mailbox = Mailbox()
@@ -321,10 +321,7 @@ class _Driver:
             if running is None or self._is_over():
                 continue  # the engine has ended the attempt; its task reported before it was cancelled
             if isinstance(fact, Failed):
-                self._end(running, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
-                commands = self._race.failed(
-                    fact.id, now, phase=fact.phase, errno=fact.code, emitted=fact.emitted, reason=fact.reason
-                )
+                commands = self._fail(running, fact, now)
             elif isinstance(fact, Established) or self._plan.establish is None:
                 self._value = fact.value if isinstance(fact, Established) else None
                 commands = self._race.succeeded(fact.id, now)
@@ -338,6 +335,12 @@ class _Driver:
             elif last:
                 self._expired = True
         self._teller.tell()
+
+    def _fail(self, running: RunningAttempt, fact: Failed, now: float) -> list[Command]:
+        self._end(running, fact.phase, "failed", fact.code, fact.error, fact.reason, now)
+        return self._race.failed(
+            fact.id, now, phase=fact.phase, errno=fact.code, emitted=fact.emitted, reason=fact.reason
+        )
 
     def _progress(self, running: RunningAttempt, now: float) -> list[Command]:
         running.attempt.phase = "establish"
@@ -379,7 +382,7 @@ class _Driver:
                 if code not in (0, PENDING):
                     attempt.close()
         else:
-            attempt, code = first
+            attempt, code = first.attempt, first.code
         now = current_time()
         if attempt.sock is not None and not start.plain and not attempt.asks_for_multipath(plan.options):
             self._race.no_multipath()
@@ -395,7 +398,11 @@ class _Driver:
             return []
         if plan.establish is None:
             return self._race.succeeded(start.id, now)
-        return self._progress(running, now)
+        if first is None:
+            return self._progress(running, now)
+        self._attempts.go_on_with(running, first)
+        commands = self._progress(running, first.connected)
+        return commands if first.error is None else commands + self._fail(running, failure(running, first.error), now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
         running = self._attempts.live.get(abandon.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import isawaitable, iscoroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Literal
 
+    from ..streams.handshake import Handshake
     from ..streams.tcp_stream import TcpStream, TlsStream
-    from .plan import Establish
 
 S = TypeVar("S")
 
@@ -45,17 +45,49 @@ async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
+@final
+class OverTls:
+    """An establish that does a TLS handshake, and then runs the caller's. Its arguments are checked: see `over_tls`.
+
+    Args:
+      context: what the handshake is done with.
+      server_hostname: the name to verify; None for the address of each attempt.
+      test: the caller's own test of a connection over TLS, or None.
+    """
+
+    __slots__ = ("_context", "_server_hostname", "test")
+
+    def __init__(
+        self, context: ssl.SSLContext, server_hostname: str | None, test: Callable[[TlsStream], Awaitable[Any]] | None
+    ) -> None:
+        self._context = context
+        self._server_hostname = server_hostname
+        self.test = test
+
+    @enable_ki_protection
+    async def __call__(self, stream: TcpStream) -> Any:
+        """Do the handshake and the test: what that returned, or the stream over TLS."""
+        secured = await stream.start_tls(self._context, server_hostname=self._server_hostname)
+        return secured if self.test is None else await call_establish(self.test, secured)
+
+    def begin(self, stream: TcpStream) -> Handshake:
+        """Return the handshake alone, which a deadline may interrupt."""
+        from ..streams.handshake import Handshake
+
+        return Handshake(stream, self._context, server_hostname=self._server_hostname, server_side=False)
+
+
 def over_tls(
     tls: ssl.SSLContext | Literal[True] | None,
     server_hostname: str | None,
-    establish: Callable[[TlsStream], Awaitable[Any]] | None,
-) -> Establish:
+    test: Callable[[TlsStream], Awaitable[Any]] | None,
+) -> OverTls:
     """Return the establish that does a TLS handshake, and then runs the caller's.
 
     Args:
       tls: the context, or True for the one that trusts the system's authorities.
       server_hostname: the name to verify; None for the address of each attempt.
-      establish: the caller's own test of a connection over TLS, or None.
+      test: the caller's own test of a connection over TLS, or None.
 
     Raises:
       TypeError: an argument has the wrong type, or there is a name and no `tls`.
@@ -67,10 +99,4 @@ def over_tls(
 
     context = default_context() if tls is True else tls
     check_client(context, server_hostname)
-
-    @enable_ki_protection
-    async def secure(stream: TcpStream) -> Any:
-        secured = await stream.start_tls(context, server_hostname=server_hostname)
-        return secured if establish is None else await call_establish(establish, secured)
-
-    return secure
+    return OverTls(context, server_hostname, test)
