@@ -118,12 +118,14 @@ BY_DESIGN: Final = {
     46: "values are used as given, never clamped. Below 10 ms is refused, where the RFC says MUST NOT; between 10 and "
     "100 ms is the caller's decision, and the default is 250 ms",
     47: "values are used as given, never clamped: a longer delay is a caller's way to one attempt at a time",
+    22: "name servers are asked in the operator's order, as resolv.conf(5) promises: the first may be the only one "
+    "that knows the inner names",
 }
 
 _SERVICES: Final = (4, *range(11, 19), *range(26, 31), *range(58, 62))
 NOT_YET: Final = {
     **dict.fromkeys(_SERVICES, RECORDS),
-    **dict.fromkeys((22, 23, 24, 25, 67), ANSWERS),
+    **dict.fromkeys((25, 67), ANSWERS),
     **dict.fromkeys((32, 33, 34, 35, 36, 37), HISTORY),
     **dict.fromkeys((3, *range(68, 74)), NAT64),
     48: f"{HISTORY}, which alone knows round-trip times",

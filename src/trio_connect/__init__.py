@@ -53,6 +53,7 @@ _LATER: _typing.Final = {
     "connectx": "_net.connectx",
     "TcpListener": "_net.listeners.tcp_listener",
     "tcp_listen": "_net.listeners.tcp_listener",
+    "DnsResolver": "_net.names.dns",
     "MailResolver": "_net.names.resolve",
     "Resolver": "_net.names.resolve",
     "SrvResolver": "_net.names.resolve",
@@ -100,6 +101,7 @@ if _typing.TYPE_CHECKING:
     from ._net.listeners.tcp_listener import tcp_listen as tcp_listen
     from ._net.listeners.unix_listener import UnixListener as UnixListener
     from ._net.listeners.unix_listener import unix_listen as unix_listen
+    from ._net.names.dns import DnsResolver as DnsResolver
     from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver
     from ._net.names.resolve import SrvResolver as SrvResolver

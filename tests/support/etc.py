@@ -9,10 +9,11 @@ from typing import Any
 from trio_connect._net.names import system_files
 
 PARSERS: Mapping[str, Any] = {
-    "hosts": "_HOSTS",
-    "nsswitch.conf": "_NSSWITCH",
-    "resolv.conf": "_RESOLV",
-    "gai.conf": "_GAI",
+    "_HOSTS": "hosts",
+    "_NSSWITCH": "nsswitch.conf",
+    "_RESOLV": "resolv.conf",
+    "_NAME_SERVERS": "resolv.conf",
+    "_GAI": "gai.conf",
 }
 
 
@@ -21,7 +22,7 @@ class Etc:
 
     def __init__(self, folder: Path, monkeypatch: Any) -> None:
         self.folder = folder
-        for name, attribute in PARSERS.items():
+        for attribute, name in PARSERS.items():
             real = getattr(system_files, attribute)
             watched = system_files.WatchedFile[Any](str(folder / name), real._parse)
             monkeypatch.setattr(system_files, attribute, watched)

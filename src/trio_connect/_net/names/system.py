@@ -31,14 +31,12 @@ from ..._engine.search_list import questions
 from ..._messages import local_lookup_error
 from ..._text import shown
 from . import system_files
+from .localhost import LOOPBACK, is_localhost
 from .resolve import check_host, cleaned, encoded, numeric
 
 __all__ = ["SYSTEM_RESOLVER", "SystemLookup", "SystemResolver", "custom_resolver"]
 
 _Outcome: TypeAlias = Answer | OSError
-
-# RFC 6761 section 6.3: names that end in "localhost." are loopback, and no server is to be asked for them.
-_LOOPBACK: Final = Answer(("::1", "127.0.0.1"))
 
 # getaddrinfo(3): "no network addresses in the specified address family", "does not have any network addresses defined",
 # "the node is not known". The first two are not in POSIX, and macOS and Windows say EAI_NONAME for them.
@@ -238,9 +236,8 @@ class SystemLookup:
             found = system_files.hosts_file().addresses(self._name)
             if found:
                 return Answer(found)
-        lower = self._name.lower().removesuffix(b".")
-        if lower == b"localhost" or lower.endswith(b".localhost"):
-            return _LOOPBACK
+        if is_localhost(self._name):
+            return LOOPBACK
         return questions(self._name, services, system_files.search_list())
 
     async def _walk(self, names: tuple[bytes, ...], family: AddressFamily) -> _Outcome | None:

@@ -16,11 +16,21 @@ from typing import Final, Generic, TypeVar, final
 
 from ..._engine.gai_conf import parse_gai_conf
 from ..._engine.hosts_file import HostsFile
+from ..._engine.name_servers import parse_name_servers
 from ..._engine.name_services import NameServices, parse_name_services
 from ..._engine.policy_table import DEFAULT_POLICY_TABLE, PolicyTable
 from ..._engine.search_list import NO_SEARCH, SearchList, parse_resolv_conf
 
-__all__ = ["SHORTAGE", "WatchedFile", "hosts_file", "name_services", "policy_table", "search_list"]
+__all__ = [
+    "SHORTAGE",
+    "WatchedFile",
+    "hosts_file",
+    "name_servers",
+    "name_services",
+    "policy_table",
+    "resolv_conf_search_list",
+    "search_list",
+]
 
 T = TypeVar("T")
 
@@ -97,6 +107,10 @@ def _parse_resolv_conf(content: bytes) -> SearchList:
     )
 
 
+def _parse_name_servers(content: bytes) -> tuple[str, ...]:
+    return parse_name_servers(_text(content))
+
+
 def _parse_nsswitch(content: bytes) -> NameServices:
     return parse_name_services(_text(content))
 
@@ -108,6 +122,7 @@ def _parse_gai_conf(content: bytes) -> PolicyTable:
 _HOSTS: Final = WatchedFile("/etc/hosts", HostsFile)
 _NSSWITCH: Final = WatchedFile("/etc/nsswitch.conf", _parse_nsswitch)
 _RESOLV: Final = WatchedFile("/etc/resolv.conf", _parse_resolv_conf)
+_NAME_SERVERS: Final = WatchedFile("/etc/resolv.conf", _parse_name_servers)
 _GAI: Final = WatchedFile("/etc/gai.conf", _parse_gai_conf)
 _GNU: Final = _is_gnu()
 
@@ -125,6 +140,16 @@ def name_services() -> NameServices:
 def search_list() -> SearchList:
     """Return how this system completes relative names; not at all where the C library can be left alone with it."""
     return _RESOLV.read() if _GNU else NO_SEARCH
+
+
+def resolv_conf_search_list() -> SearchList:
+    """Return how resolv.conf(5) completes relative names, for those who ask name servers themselves."""
+    return _RESOLV.read()
+
+
+def name_servers() -> tuple[str, ...]:
+    """Return the name servers of resolv.conf(5), numeric; none where there is no such file."""
+    return _NAME_SERVERS.read()
 
 
 def policy_table() -> PolicyTable:
