@@ -41,7 +41,7 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
         "endpoint": "[2001:db8::1]:443", "source": "2001:db8::9", "cause": "first", "started_us": 0,
         "ended_us": 250_000, "phase": "connect", "outcome": "failed", "errno": errno.ECONNREFUSED,
         "error": "ECONNREFUSED", "reason": "connection refused", "beaten_by": None,
-        "plain": False,
+        "plain": False, "host": None,
     }  # fmt: skip
     assert (won["source"], won["errno"], won["error"]) == (None, None, None)
     assert lost["beaten_by"] == "192.0.2.1:443"
@@ -64,6 +64,19 @@ def test_what_was_got_of_multipath_tcp_is_in_the_data_and_a_plain_attempt_is_tol
     assert rows[1].startswith("192.0.2.1:443  ")
     assert rows[2].startswith("192.0.2.1:443 (plain TCP)  ")
     assert attrs.evolve(report, multipath=Multipath(subflows=2)).to_dict()["multipath"] == {"subflows": 2}
+
+
+def test_with_several_names_each_row_says_which_and_the_data_always_does() -> None:
+    rows = (
+        Attempt(endpoint=FIRST, host="db1.test", outcome="not tried"),
+        Attempt(endpoint=SECOND, host="db2.test", outcome="not tried"),
+    )
+    report = ConnectReport(attempts=rows)
+    assert [row["host"] for row in report.to_dict()["attempts"]] == ["db1.test", "db2.test"]
+    assert all(f"({attempt.host})" in line for attempt, line in zip(rows, report.draw(100).splitlines(), strict=False))
+    mixed = ConnectReport(attempts=(rows[0], attrs.evolve(rows[1], host=None)))
+    assert mixed.draw().splitlines()[1].startswith(f"{SECOND}  ")
+    assert "db1.test" not in ConnectReport(attempts=rows[:1]).draw()
 
 
 def test_an_empty_report_has_data_too() -> None:

@@ -46,8 +46,8 @@ _LATER: _typing.Final = {
     "NetworkFilter": "_filter",
     "Multipath": "_multipath",
     "connect": "_net.connect",
-    "order_endpoints": "_net.connect",
-    "resolve": "_net.connect",
+    "order_endpoints": "_net.names.ordering",
+    "resolve": "_net.resolving",
     "RaceOptions": "_net.race.plan",
     "TcpRaceOptions": "_net.race.plan",
     "connectx": "_net.connectx",
@@ -94,14 +94,13 @@ if _typing.TYPE_CHECKING:
     from ._filter import NetworkFilter as NetworkFilter
     from ._multipath import Multipath as Multipath
     from ._net.connect import connect as connect
-    from ._net.connect import order_endpoints as order_endpoints
-    from ._net.connect import resolve as resolve
     from ._net.connectx import connectx as connectx
     from ._net.listeners.tcp_listener import TcpListener as TcpListener
     from ._net.listeners.tcp_listener import tcp_listen as tcp_listen
     from ._net.listeners.unix_listener import UnixListener as UnixListener
     from ._net.listeners.unix_listener import unix_listen as unix_listen
     from ._net.names.dns import DnsResolver as DnsResolver
+    from ._net.names.ordering import order_endpoints as order_endpoints
     from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver
     from ._net.names.resolve import SrvResolver as SrvResolver
@@ -109,6 +108,7 @@ if _typing.TYPE_CHECKING:
     from ._net.names.system import SystemResolver as SystemResolver
     from ._net.race.plan import RaceOptions as RaceOptions
     from ._net.race.plan import TcpRaceOptions as TcpRaceOptions
+    from ._net.resolving import resolve as resolve
     from ._net.streams.unix_stream import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
     from ._policy import RacePolicy as RacePolicy

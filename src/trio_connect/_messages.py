@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from ._durations import duration, milliseconds
 from ._errors import ConnectFailed, DeadlineExceeded, HandshakeFailed, ResolveFailed
+from ._lookup_text import beside_attempts, each_lookup
 from ._text import one_line, printable
 
 if TYPE_CHECKING:
-    from ._answer import Lookup
     from ._endpoint import Endpoint
     from ._report import Attempt, ConnectReport, Phase
 
@@ -317,15 +317,6 @@ def _where(target: str, attempts: Sequence[Attempt]) -> str:
     return f"{target} ({named})" if target and named else target or named or "endpoints that never came"
 
 
-def _failed_lookups(report: ConnectReport) -> str:
-    """Return what is to be said of the lookups that failed beside attempts: they may have had the better address."""
-    return "; ".join(
-        f"the {lookup.kind} lookup of {printable(lookup.host)} failed: {_lookup_outcome(lookup)}"
-        for lookup in report.lookups
-        if lookup.error is not None
-    )
-
-
 def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
     """Return the error for a race that its caller's deadline has ended.
 
@@ -341,7 +332,7 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
     told = [attempt for attempt in report.attempts if attempt.started is not None or is_refused(attempt)]
     worth_counting = len(told) > 1 or any(attempt.outcome in ("failed", "skipped") for attempt in told)
     counts = _counts(told) if worth_counting else ""
-    detail = "; ".join(filter(None, (counts, _failed_lookups(report))))
+    detail = "; ".join(filter(None, (counts, beside_attempts(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
 
 
@@ -380,7 +371,7 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         if started
         else f"{tries} to {where} ({counts})"
     )
-    if lookups := _failed_lookups(report):
+    if lookups := beside_attempts(report):
         text = f"{text}; {lookups}"
     error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
@@ -403,19 +394,19 @@ def _nothing_allowed(target: str, report: ConnectReport) -> ConnectFailed:
     where = f" to {printable(target)}" if target else ""
     beyond = f" and {len(told) - _MOST_REFUSED} more" if len(told) > _MOST_REFUSED else ""
     text = f"no attempt could be made{where}: {NOT_ALLOWED}: {', '.join(told[:_MOST_REFUSED])}{beyond}"
-    more = "; ".join(filter(None, (_counts(others), _failed_lookups(report))))
+    more = "; ".join(filter(None, (_counts(others), beside_attempts(report))))
     return ConnectFailed(errno.EACCES, f"{text}; {more}" if more else text, report=report, errors=())
 
 
 def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
-    """Return the error for a name without an address that could be tried.
+    """Return the error for a name, or several, without an address that could be tried.
 
     Args:
-      host: the name.
+      host: the name, or the names in one text.
       report: the finished report, with the lookups.
     """
     host = printable(host)
-    told = [f"{lookup.kind}: {_lookup_outcome(lookup)}" for lookup in report.lookups]
+    told = each_lookup(report)
     told += [f"{attempt.endpoint} {attempt.outcome}" for attempt in report.attempts]
     text = f"no address to try for {host} after {duration(report.elapsed)} ({', '.join(told)})"
     errors = [lookup.error for lookup in report.lookups if lookup.error is not None]
@@ -424,11 +415,3 @@ def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
     if errors:
         error.__cause__ = ExceptionGroup(f"lookups of {host}", errors)
     return error
-
-
-def _lookup_outcome(lookup: Lookup) -> str:
-    if lookup.error is not None:
-        return printable(str(lookup.error))
-    if lookup.answer is None:
-        return "cancelled"
-    return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"

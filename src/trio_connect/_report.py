@@ -37,6 +37,7 @@ class Attempt:
 
     Args:
       endpoint: where it went.
+      host: the name that it was tried for.
       source: where it came from; None when the kernel chose.
       cause: why it was started; None when it was not.
       started: seconds after the report's `started_at`; None when it was not started.
@@ -50,6 +51,9 @@ class Attempt:
     """
 
     endpoint: Endpoint
+    host: str | None = None
+    """The name that was looked up and has this endpoint; with several names that do, the first of them. None where the
+    caller gave the address itself."""
     source: Source | None = None
     cause: Cause | None = None
     """Why it was started; None when it was not."""
@@ -75,6 +79,7 @@ class Attempt:
         """Return this attempt as JSON-safe data, times in whole microseconds."""
         return {
             "endpoint": str(self.endpoint),
+            "host": self.host,
             "source": None if self.source is None else str(self.source),
             "cause": self.cause,
             "started_us": microseconds(self.started),
@@ -147,7 +152,9 @@ class ConnectReport:
           TypeError: `width` is not an int.
           ValueError: `width` is below 60.
         """
-        rows = [*map(_lookup_row, self.lookups), *(_attempt_row(attempt, self.elapsed) for attempt in self.attempts)]
+        hosts = len({attempt.host for attempt in self.attempts})
+        rows = [_lookup_row(lookup) for lookup in self.lookups]
+        rows += [_attempt_row(attempt, self.elapsed, with_host=hosts > 1) for attempt in self.attempts]
         picture = draw_timeline(rows, width, legend=legend and bool(rows))
         return f"{picture}\n{self._result(width)}" if rows else self._result(width)
 
@@ -198,8 +205,10 @@ def _lookup_row(lookup: Lookup) -> TimelineRow:
     return TimelineRow(label=label, text=text, ending=ending, started=lookup.started, ended=lookup.ended)
 
 
-def _attempt_row(attempt: Attempt, elapsed: float) -> TimelineRow:
+def _attempt_row(attempt: Attempt, elapsed: float, *, with_host: bool) -> TimelineRow:
     label = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
+    if with_host and attempt.host is not None:
+        label += f" ({printable(attempt.host)})"
     if attempt.plain:
         label += " (plain TCP)"
     if attempt.started is None:

@@ -227,8 +227,8 @@ async def test_field_09_the_kernel_is_asked_for_no_more_routes_than_are_tried(
         asked.append(endpoint)
 
     monkeypatch.setattr(route, "look_up_route", look_up_route)
-    for module in ("connect", "names.candidates"):
-        monkeypatch.setattr(f"trio_connect._net.{module}.kernel_knows", lambda: True)
+    for user in ("resolving", "names.candidates"):
+        monkeypatch.setattr(f"trio_connect._net.{user}.kernel_knows", lambda: True)
     dead(vnet, *hosts[:64])
     resolver = StaticResolver({"hostile.test": hosts})
     assert len(await resolve("hostile.test", 443, resolver=resolver)) == 64

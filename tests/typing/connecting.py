@@ -39,6 +39,15 @@ async def results(endpoints: Sequence[Endpoint]) -> None:
     await connectx(endpoints, establish=not_async)  # type: ignore[arg-type]
 
 
+async def several_names(names: list[str], pairs: tuple[tuple[str, int], ...], context: ssl.SSLContext) -> None:
+    assert_type(await connect(["db1.test", ("db2.test", 5433)], 5432), TcpStream)
+    assert_type(await connect(names, 5432, establish=greeting), bytes)
+    assert_type(await connect(pairs, 5432, tls=context), TlsStream)
+    assert_type((await connect(names, 5432)).report.attempts[0].host, str | None)
+    await connect([["db1.test"]], 5432)  # type: ignore[list-item]
+    await connect([("db1.test", "5432")], 5432)  # type: ignore[list-item]
+
+
 def allow(endpoint: Endpoint) -> bool:
     return endpoint.port == 443
 

@@ -124,9 +124,12 @@ class Gate:
     @property
     def deadline(self) -> float:
         """When the gate needs a `tick`; `math.inf` when only facts can change it."""
-        if self._state != "waiting" or self._first_positive is None:
-            return inf
-        return self._first_positive + self._delay
+        return self.waits_until if self._state == "waiting" else inf
+
+    @property
+    def waits_until(self) -> float:
+        """When its first address has waited for the resolution delay; `math.inf` without an address."""
+        return inf if self._first_positive is None else self._first_positive + self._delay
 
     @property
     def preferred(self) -> LookupKind | None:
@@ -206,4 +209,4 @@ class Gate:
         preferred = self.preferred
         if preferred is None or self._questions[preferred] != "pending":
             return "open"
-        return "open" if now >= self._first_positive + self._delay else "waiting"
+        return "open" if now >= self.waits_until else "waiting"

@@ -1,104 +1,145 @@
-"""The addresses of a name as candidates of a race, in the order to try them in."""
+"""The addresses of the hosts of one connect, as candidates of its race: late ones join, the whole list sorted anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from socket import AF_INET
 from typing import TYPE_CHECKING, final
 
+from trio import current_time
+from trio.lowlevel import ParkingLot
+
 from ..._endpoint import Endpoint
-from ..._engine.order import NO_KNOWLEDGE, Knowledge, order, served_families
+from ..._engine.order import served_families
+from ..._engine.several_names import in_turn, released
 from ..._trace import LookupFinished, LookupStarted
-from ..race.candidates import pair_up
-from ..sockets.open import factory_installed
-from .lookup import Lookups
-from .route import look_up_routes
-from .system import custom_resolver
-from .system_files import policy_table
+from ..race.candidates import Offers, Refusals, pair_up
+from .lookup import Lookups, wait_for_more
+from .ordering import in_order, kernel_knows
 
 if TYPE_CHECKING:
     import trio
 
-    from ..._answer import Lookup
-    from ..._endpoint import Source
-    from ..._policy import RacePolicy
-    from ..race.candidates import Offers, Refusals
+    from ..._answer import Lookup, LookupKind
+    from ..race.hosts import HostOfEndpoint
     from ..race.plan import RacePlan
     from ..reports import Pair
+    from .hosts import Host
     from .resolve import Resolver
 
 
-def kernel_knows() -> bool:
-    """Say whether the kernel's routes are those of the network that this run sees."""
-    return not factory_installed() and custom_resolver() is None
+@final
+class _Addresses:
+    """Those of one host, in the order to try them in. Sorted when others have come, for that asks the kernel."""
 
+    def __init__(self, host: Host, lookups: Lookups) -> None:
+        self.host = host
+        self.lookups = lookups
+        self._endpoints: dict[str, Endpoint] = {}
+        self._sorted: tuple[str, ...] = ()
+        self.allowed: tuple[Endpoint, ...] = ()
+        self.refused: dict[Pair, str] = {}
 
-def in_order(
-    endpoints: Iterable[Endpoint], sources: Sequence[Source], policy: RacePolicy, *, ask_kernel: bool
-) -> tuple[Endpoint, ...]:
-    everything = tuple(dict.fromkeys(endpoints))
-    # One endpoint has one order, and asking for routes costs three system calls for each.
-    routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
-    known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
-    return order(
-        everything,
-        known,
-        preferred_family_count=policy.preferred_family_count,
-        first_family=None if policy.first_family == "system" else policy.first_family,
-    )
+    def sort(self, plan: RacePlan, refusals: Refusals | None, *, ask_kernel: bool) -> None:
+        """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
+        addresses = self.lookups.addresses
+        if addresses == self._sorted:
+            return
+        for address in addresses:
+            if address not in self._endpoints:
+                self._endpoints[address] = self.host.literal or Endpoint(address, self.host.port)
+        # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
+        allowed, self.refused = pair_up((self._endpoints[address] for address in addresses), (), refusals)
+        endpoints = (endpoint for _, endpoint in allowed)
+        self.allowed = in_order(endpoints, plan.sources, plan.policy, ask_kernel=ask_kernel)
+        self._sorted = addresses
 
 
 @final
-class AddressesOfName:
-    """The addresses of one name, as candidates of a race."""
+class AddressesOfHosts:
+    """The addresses of one name, or of several of one service, as candidates of a race.
 
-    def __init__(self, host: str, port: int, resolver: Resolver, plan: RacePlan, refusals: Refusals | None) -> None:
-        self._host = host
-        self._port = port
-        self._resolver = resolver
+    Args:
+      hosts: in the order to try them in, at least one.
+      resolver: whom to ask. Each name is asked for once, also when it is there with several ports.
+      plan: of the race.
+      host_of: learns which endpoint is tried for which name.
+      refusals: of the caller's filter.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        resolver: Resolver,
+        plan: RacePlan,
+        host_of: HostOfEndpoint,
+        refusals: Refusals | None,
+    ) -> None:
         self._plan = plan
-        self._ask_kernel = kernel_knows()
+        self._host_of = host_of
         self._refusals = refusals
-        self._endpoints: dict[str, Endpoint] = {}
-        self._lookups: Lookups | None = None
+        self._resolver = resolver
+        self._hosts = hosts
+        self._lookups: dict[str, Lookups] = {}
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
         """Those that have ended; once the race is over, all of them."""
-        return () if self._lookups is None else self._lookups.records
+        return tuple(chain.from_iterable(each.records for each in self._lookups.values()))
 
     async def run(self, race: Offers, nursery: trio.Nursery) -> None:
         """Run the lookups in the race's nursery, and offer what they find, sorted."""
+        lot = ParkingLot()
+        hosts = [_Addresses(host, self._look_up(host, race, lot)) for host in self._hosts]
+        lookups = [host.lookups for host in hosts]
+        for each in self._lookups.values():
+            each.start(nursery)
+        ask_kernel = kernel_knows()
+        found = 0
+        while (more := await wait_for_more(lookups, lot, found)) is not None:
+            found = more
+            known = hosts[: released([each.gate for each in lookups], current_time())]
+            for host in known:
+                host.sort(self._plan, self._refusals, ask_kernel=ask_kernel)
+            self._offer(race, known)
+
+    def _look_up(self, host: Host, race: Offers, lot: ParkingLot) -> Lookups:
+        if host.name in self._lookups:
+            return self._lookups[host.name]
         plan = self._plan
-        host, origin = self._host, plan.started
-        lookups = self._lookups = Lookups(
-            host,
-            served_families(plan.sources),
+        name, origin = host.name, plan.started
+
+        def on_start(kind: LookupKind, at: float) -> None:
+            race.notify(LookupStarted, name, kind, origin + at)
+
+        def on_end(lookup: Lookup) -> None:
+            race.notify(LookupFinished, lookup, origin + lookup.ended)
+
+        lookups = self._lookups[name] = Lookups(
+            name,
+            () if host.literal is not None else served_families(plan.sources),
             self._resolver,
             resolution_delay=plan.policy.resolution_delay,
             ipv4_first=plan.policy.first_family == AF_INET,
-            on_start=None
-            if plan.observer is None
-            else lambda kind, at: race.notify(LookupStarted, host, kind, origin + at),
-            on_end=None
-            if plan.observer is None
-            else lambda lookup: race.notify(LookupFinished, lookup, origin + lookup.ended),
+            on_start=None if plan.observer is None else on_start,
+            on_end=None if plan.observer is None else on_end,
             origin=origin,
+            lot=lot,
         )
-        lookups.start(nursery)
-        while await lookups.more():
-            pairs, refused = self._in_order(lookups.addresses)
-            race.offer(pairs, refused, order=pairs)
+        if host.literal is not None:
+            lookups.know(name)
+        return lookups
 
-    def _in_order(self, addresses: Sequence[str]) -> tuple[list[Pair], dict[Pair, str]]:
-        """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
-        for address in addresses:
-            if address not in self._endpoints:
-                self._endpoints[address] = Endpoint(address, self._port)
-        # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
-        allowed, refused = pair_up((self._endpoints[address] for address in addresses), (), self._refusals)
-        # All of them can be reached: nothing was asked of a family that no source has, and answers are kept by family.
-        sources = self._plan.sources
-        endpoints = (endpoint for _, endpoint in allowed)
-        ordered = in_order(endpoints, sources, self._plan.policy, ask_kernel=self._ask_kernel)
-        return pair_up(ordered, sources, None)[0], refused
+    def _offer(self, race: Offers, known: Sequence[_Addresses]) -> None:
+        """Offer the addresses of these hosts, each to the first host that has it."""
+        refused: dict[Pair, str] = {}
+        for each in known:
+            refused.update(each.refused)
+        names = [None if each.host.literal is not None else each.host.name for each in known]
+        ordered = in_turn(each.allowed for each in known)
+        out = in_turn([endpoint for _, endpoint in each.refused] for each in known)
+        self._host_of.found({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
+        # What no source reaches can only be a literal: nothing was asked of a family that no source has.
+        pairs, unreachable = pair_up(ordered, self._plan.sources, None)
+        race.offer(pairs, refused | unreachable, order=pairs)

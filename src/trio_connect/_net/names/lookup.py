@@ -16,7 +16,7 @@ lookup, any other exception comes out of `Lookups.more`, as itself and in no gro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from math import inf
@@ -28,11 +28,12 @@ from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, ch
 
 from ..._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
 from ..._engine.gate import Gate
+from ..._engine.several_names import next_release, released
 from ..._messages import first_leaf
 from .resolve import Resolver, cleaned
 from .system import SystemLookup, SystemResolver
 
-__all__ = ["Lookups"]
+__all__ = ["Lookups", "wait_for_more"]
 
 
 def _without_frames(error: OSError) -> OSError:
@@ -57,13 +58,13 @@ class Lookups:
       on_start: told about each question as it goes out: its kind and the time.
       on_end: told about each record as it is made.
       origin: the point in Trio time that every time in records and hooks counts from; by default that of creation.
+      lot: where to wait for answers; names that are waited for together share one.
 
     The two hooks must not raise.
     """
 
     __slots__ = (
         "_addresses",
-        "_crash",
         "_found",
         "_lot",
         "_on_end",
@@ -71,6 +72,7 @@ class Lookups:
         "_records",
         "_seen",
         "addresses",
+        "crash",
         "families",
         "gate",
         "host",
@@ -88,6 +90,7 @@ class Lookups:
         on_start: Callable[[LookupKind, float], None] | None = None,
         on_end: Callable[[Lookup], None] | None = None,
         origin: float | None = None,
+        lot: ParkingLot | None = None,
     ) -> None:
         self.host = host
         self.families = tuple(families)
@@ -102,12 +105,13 @@ class Lookups:
         self._on_start = on_start
         self._on_end = on_end
         self._records: dict[LookupKind, Lookup] = {}
-        self._crash: Exception | None = None
+        self.crash: Exception | None = None
+        """What a lookup raised that is not an `OSError`: it ends the whole call."""
         self._found: dict[AddressFamily, tuple[str, ...]] = {}
         self.addresses: tuple[str, ...] = ()
         """Every address known by now, in the order the families were asked for."""
         self._seen = 0
-        self._lot = ParkingLot()
+        self._lot = ParkingLot() if lot is None else lot  # an empty one is false
 
     @property
     def records(self) -> tuple[Lookup, ...]:
@@ -132,32 +136,18 @@ class Lookups:
         Raises:
           Exception: a lookup raised something that is not an `OSError`, or a resolver did not return an answer.
         """
-        await checkpoint_if_cancelled()
-        while True:
-            if self._crash is not None:
-                raise self._crash
-            if self.gate.open and len(self.addresses) > self._seen:
-                # Answers of this pass belong to the same instant, and are sorted together.
-                await cancel_shielded_checkpoint()
-                self._seen = len(self.addresses)
-                return True
-            if not self.gate.pending or self.gate.state == "cancelled":
-                await cancel_shielded_checkpoint()
-                return False
-            await self._next_fact()
+        found = await wait_for_more((self,), self._lot, self._seen)
+        if found is None:
+            return False
+        self._seen = found
+        return True
 
-    async def _next_fact(self) -> None:
-        deadline = self.gate.deadline
-        if deadline == inf:
-            await self._lot.park()
-            return
-        with trio.CancelScope(deadline=deadline):
-            await self._lot.park()
-            return
-        # Both this scope's expiry and an answer may be due in one pass of the loop. One more pass lets the answer be
-        # told first: ready beats expired, and which task the loop happened to run first must not decide.
-        await checkpoint()
-        self.gate.tick(trio.current_time())
+    def know(self, address: str) -> None:
+        """Take a numeric host as its own answer. Nothing is asked, so `families` have to be none."""
+        kind: LookupKind = "AAAA" if ":" in address else "A"
+        self.gate.asked(kind)
+        self.gate.answered(kind, (address,), self.origin)
+        self.addresses = (address,)
 
     async def _ask(self, nursery: trio.Nursery, index: int) -> None:
         # Trio runs the tasks of one pass in any order. So each question's task sends the next one out, in the pass
@@ -181,12 +171,12 @@ class Lookups:
             if isinstance(leaf, OSError) and exc.split(OSError)[1] is None:
                 error = _without_frames(leaf)
             else:
-                self._crash = exc
+                self.crash = exc
         except trio.Cancelled:
             self.gate.cancel()
             raise
         except Exception as exc:  # noqa: BLE001 - raised again by more(), outside of the nursery's group
-            self._crash = exc
+            self.crash = exc
         finally:
             now = trio.current_time()
             record = Lookup(
@@ -207,3 +197,51 @@ class Lookups:
             elif error is not None:
                 self.gate.failed(kind, now)
             self._lot.unpark_all()
+
+
+async def wait_for_more(names: Sequence[Lookups], lot: ParkingLot, seen: int) -> int | None:
+    """Wait until there are more addresses of names that are released, see `several_names`.
+
+    Args:
+      names: in the order of their addresses.
+      lot: theirs.
+      seen: how many addresses the last such call has said.
+
+    Returns:
+      How many addresses the released names have now; None when no further one will come: after the last answer, or at
+      once when nothing was asked.
+
+    Raises:
+      Exception: see `Lookups.more`.
+    """
+    await checkpoint_if_cancelled()
+    gates = [each.gate for each in names]
+    while True:
+        for each in names:
+            if each.crash is not None:
+                raise each.crash
+        count = released(gates, trio.current_time())
+        if sum(len(each.addresses) for each in names[:count]) > seen:
+            # Answers of this pass belong to the same instant, and are sorted together.
+            await cancel_shielded_checkpoint()
+            count = released(gates, trio.current_time())
+            return sum(len(each.addresses) for each in names[:count])
+        if all(not gate.pending or gate.state == "cancelled" for gate in gates):
+            await cancel_shielded_checkpoint()
+            return None
+        await _next_fact(lot, next_release(gates, count))
+        now = trio.current_time()
+        for gate in gates:
+            gate.tick(now)
+
+
+async def _next_fact(lot: ParkingLot, deadline: float) -> None:
+    if deadline == inf:
+        await lot.park()
+        return
+    with trio.CancelScope(deadline=deadline):
+        await lot.park()
+        return
+    # Both this scope's expiry and an answer may be due in one pass of the loop. One more pass lets the answer be
+    # told first: ready beats expired, and which task the loop happened to run first must not decide.
+    await checkpoint()

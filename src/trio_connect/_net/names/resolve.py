@@ -21,6 +21,7 @@ __all__ = [
     "SrvResolver",
     "StaticResolver",
     "check_host",
+    "check_resolver",
     "cleaned",
     "encoded",
     "numeric",
@@ -158,6 +159,12 @@ def _check_host(host: str) -> str:
                 f"each label of a host has 1 to {MAX_LABEL_BYTES} bytes (RFC 1035 section 2.3.4), got {shown(host)}"
             )
     return host
+
+
+def check_resolver(resolver: object) -> None:
+    """Refuse what is no resolver."""
+    if resolver is not None and not isinstance(resolver, Resolver):
+        raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
 
 
 def cleaned(answer: Answer, family: AddressFamily) -> Answer:

@@ -37,6 +37,7 @@ from ..sockets.stream_socket import close_on_error
 from ..sockets.waiting import PASSES, park
 from .attempts import RunningAttempt, RunningAttempts, failure
 from .errors import out_of_the_group, without_cancellation
+from .hosts import with_hosts
 from .mailbox import Connected, Established, Fact, Failed, Mailbox
 from .telling import Teller
 
@@ -172,7 +173,8 @@ class _Driver:
         if self._expired:
             return race_exceeded(plan.target, report)
         if report.lookups and not report.tried and not any(map(is_refused, report.attempts)):
-            return resolve_failed(report.lookups[0].host, report)
+            names = dict.fromkeys(lookup.host for lookup in report.lookups)
+            return resolve_failed(", ".join(names), report)
         return race_failed(plan.target, report, self._attempts.in_order())
 
     def _is_over(self) -> bool:
@@ -198,7 +200,7 @@ class _Driver:
         started = self._plan.started
         return ConnectReport(
             lookups=() if self._candidates is None else self._candidates.lookups,
-            attempts=self._race.records(),
+            attempts=with_hosts(self._race.records(), self._plan.host_of),
             started_at=started,
             elapsed=ended - started,
             multipath=read_multipath(self._multipath_info),
@@ -369,6 +371,8 @@ class _Driver:
     def _start(self, start: Start) -> list[Command]:
         plan = self._plan
         source, endpoint = start.candidate
+        if plan.host_of is not None:
+            plan.host_of.begin(endpoint)
         first, self._first = self._first, None
         # The attempt that has begun already began when the call did, before the pass of the loop that it was given.
         began = current_time() if first is None else plan.started

@@ -11,11 +11,13 @@ from ..._text import shown
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from typing import Literal
 
+    from ..._endpoint import Endpoint
     from ..streams.handshake import Handshake
     from ..streams.tcp_stream import TcpStream, TlsStream
+    from .hosts import HostOfEndpoint
 
 S = TypeVar("S")
 
@@ -51,52 +53,65 @@ class OverTls:
 
     Args:
       context: what the handshake is done with.
-      server_hostname: the name to verify; None for the address of each attempt.
+      name_of: the name to verify at an endpoint; None for its address.
       test: the caller's own test of a connection over TLS, or None.
     """
 
-    __slots__ = ("_context", "_server_hostname", "test")
+    __slots__ = ("_context", "_name_of", "test")
 
     def __init__(
-        self, context: ssl.SSLContext, server_hostname: str | None, test: Callable[[TlsStream], Awaitable[Any]] | None
+        self,
+        context: ssl.SSLContext,
+        name_of: Callable[[Endpoint], str | None],
+        test: Callable[[TlsStream], Awaitable[Any]] | None,
     ) -> None:
         self._context = context
-        self._server_hostname = server_hostname
+        self._name_of = name_of
         self.test = test
 
     @enable_ki_protection
     async def __call__(self, stream: TcpStream) -> Any:
         """Do the handshake and the test: what that returned, or the stream over TLS."""
-        secured = await stream.start_tls(self._context, server_hostname=self._server_hostname)
+        secured = await stream.start_tls(self._context, server_hostname=self._name_of(stream.peer))
         return secured if self.test is None else await call_establish(self.test, secured)
 
     def begin(self, stream: TcpStream) -> Handshake:
         """Return the handshake alone, which a deadline may interrupt."""
         from ..streams.handshake import Handshake
 
-        return Handshake(stream, self._context, server_hostname=self._server_hostname, server_side=False)
+        name = self._name_of(stream.peer)
+        return Handshake(stream, self._context, server_hostname=name, server_side=False)
 
 
 def over_tls(
     tls: ssl.SSLContext | Literal[True] | None,
     server_hostname: str | None,
     test: Callable[[TlsStream], Awaitable[Any]] | None,
+    *,
+    names: Iterable[str] = (),
+    host_of: HostOfEndpoint | None = None,
 ) -> OverTls:
     """Return the establish that does a TLS handshake, and then runs the caller's.
 
     Args:
       tls: the context, or True for the one that trusts the system's authorities.
-      server_hostname: the name to verify; None for the address of each attempt.
+      server_hostname: the name to verify; None for that of each attempt.
       test: the caller's own test of a connection over TLS, or None.
+      names: those that `host_of` may return.
+      host_of: for which name each endpoint is tried. An attempt without one verifies its address.
 
     Raises:
       TypeError: an argument has the wrong type, or there is a name and no `tls`.
-      ValueError: the name is not a possible host name, or the context is for servers.
+      ValueError: a name is not a possible host name, or the context is for servers.
     """
     if tls is None:
         raise TypeError(f"server_hostname is for TLS: pass tls=True or a context as well, got {shown(server_hostname)}")
-    from ..streams.handshake import check_client, default_context
+    from ..streams.handshake import check_client, check_server_hostname, default_context
 
     context = default_context() if tls is True else tls
     check_client(context, server_hostname)
-    return OverTls(context, server_hostname, test)
+    for name in names:
+        check_server_hostname(name)
+    if server_hostname is not None or host_of is None:
+        return OverTls(context, lambda _endpoint: server_hostname, test)
+    return OverTls(context, host_of, test)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..._filter import AddressFilter
     from ..._trace import Observer
     from ..streams.tcp_stream import TcpStream
+    from .hosts import HostOfEndpoint
 
 Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
 
@@ -66,6 +67,8 @@ class RacePlan:
     """Whether sockets come from the run's factory."""
     target: str = ""
     """A name and port for messages, "" when the endpoints are all there is to name."""
+    host_of: HostOfEndpoint | None = None
+    """For which of the caller's names each endpoint is tried; None without names."""
 
     @property
     def is_late(self) -> bool:

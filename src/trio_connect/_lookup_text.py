@@ -1,0 +1,71 @@
+"""What the messages of errors say of lookups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._answer import Lookup
+    from ._report import ConnectReport
+
+__all__ = ["beside_attempts", "each_lookup"]
+
+
+def beside_attempts(report: ConnectReport) -> str:
+    """Return what is to be said of lookups beside attempts that failed: they may have had the better address.
+
+    These are the lookups that failed and, of several names, those for which nothing was found in all, or not in time.
+
+    Args:
+      report: the finished report.
+    """
+    told = [
+        f"the {lookup.kind} lookup of {printable(lookup.host)} failed: {_outcome(lookup)}"
+        for lookup in report.lookups
+        if lookup.error is not None
+    ]
+    by_host = _by_host(report)
+    for host, lookups in by_host.items() if len(by_host) > 1 else ():
+        if all(lookup.answer is not None and not lookup.answer.addresses for lookup in lookups):
+            told.append(f"nothing was found for {printable(host)} ({_outcomes(lookups)})")
+        elif all(lookup.answer is None and lookup.error is None for lookup in lookups):
+            told.append(f"the lookup of {printable(host)} did not end")
+    return "; ".join(told)
+
+
+def each_lookup(report: ConnectReport) -> list[str]:
+    """Return the outcome of each lookup in a few words; of several names, that of each name.
+
+    Args:
+      report: the finished report.
+    """
+    by_host = _by_host(report)
+    if len(by_host) > 1:
+        return [f"{printable(host)}: {_outcomes(lookups)}" for host, lookups in by_host.items()]
+    return [f"{lookup.kind}: {_outcome(lookup)}" for lookup in report.lookups]
+
+
+def _by_host(report: ConnectReport) -> dict[str, list[Lookup]]:
+    by_host: dict[str, list[Lookup]] = {}
+    for lookup in report.lookups:
+        by_host.setdefault(lookup.host, []).append(lookup)
+    return by_host
+
+
+def _outcomes(lookups: Sequence[Lookup]) -> str:
+    """Return the outcome of each lookup of one name, or of all of them where they agree."""
+    outcomes = {lookup.kind: _outcome(lookup) for lookup in lookups}
+    agreed = set(outcomes.values())
+    return agreed.pop() if len(agreed) == 1 else ", ".join(f"{kind}: {outcome}" for kind, outcome in outcomes.items())
+
+
+def _outcome(lookup: Lookup) -> str:
+    if lookup.error is not None:
+        return printable(str(lookup.error))
+    if lookup.answer is None:
+        return "cancelled"
+    return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"

@@ -1,0 +1,103 @@
+"""The hosts of a connect: one name, or several of one service, each with a port, checked before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
+from typing import Final, TypeAlias, cast
+
+import attrs
+
+from ..._endpoint import Endpoint, check_port
+from ..._engine.race import MAX_RACED
+from ..._text import printable, shown
+from .resolve import check_host, numeric
+
+__all__ = ["Host", "HostLike", "check_hosts", "literal", "target_of"]
+
+HostLike: TypeAlias = str | tuple[str, int]
+"""A name or numeric address, alone or with a port of its own."""
+
+_LONGEST: Final = 64
+"""A numeric address with a zone is no longer (RFC 4291 section 2.2, IF_NAMESIZE), and nothing longer is remembered."""
+
+_MOST_NAMED: Final = 4
+"""How many hosts the messages of one connect name."""
+
+
+@attrs.frozen
+class Host:
+    """One host of a connect."""
+
+    name: str
+    port: int
+    literal: Endpoint | None
+    """What a numeric host is; None for a name."""
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}" if self.literal is None else str(self.literal)
+
+
+def literal(host: str, port: int) -> Endpoint | None:
+    """Return the endpoint of a numeric host, None for a name, and for what no host can be."""
+    return _literal(host, port) if host.__class__ is str and port.__class__ is int and len(host) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _literal(host: str, port: int) -> Endpoint | None:
+    # Reading such a text costs a quarter of a connect.
+    return None if numeric(host) is None else Endpoint(host, port)
+
+
+def check_hosts(hosts: object, port: int) -> tuple[Host, ...]:
+    """Return the hosts of a connect, each once, or say what is wrong with them; nothing is looked up.
+
+    Args:
+      hosts: one, or an iterable, of which no more are read than one race can try.
+      port: for those that have none of their own; checked before.
+
+    Raises:
+      TypeError: one is no str, and no pair of a str and an int.
+      ValueError: there is none, one cannot be a name, or a port is out of range.
+    """
+    if isinstance(hosts, str | bytes) or not isinstance(hosts, Iterable):
+        return (_host(hosts, port),)
+    found = dict.fromkeys(_item(item, port) for item in islice(cast("Iterable[object]", hosts), MAX_RACED))
+    if not found:
+        raise ValueError("connect needs at least one host, got none")
+    return tuple(found)
+
+
+def _item(item: object, port: int) -> Host:
+    if isinstance(item, str):
+        return _host(item, port)
+    pair = cast("tuple[object, ...]", item) if isinstance(item, tuple) else ()
+    if len(pair) != 2:
+        raise TypeError(f"each of several hosts is a name or a pair (name, port), got {shown(item)}")
+    host, own_port = cast("tuple[object, int]", pair)
+    return _host(host, check_connect_port(own_port, host))
+
+
+def _host(host: object, port: int) -> Host:
+    name = check_host(host)
+    return Host(name, port, literal(name, port))
+
+
+def check_connect_port(port: int, host: object) -> int:
+    """Return a port that can be connected to.
+
+    Raises:
+      TypeError: it is not an int.
+      ValueError: it is not in 1 to 65535.
+    """
+    if check_port(port) == 0:
+        where = printable(host) if isinstance(host, str) else "the hosts"
+        raise ValueError(f"cannot connect to port 0 of {where}: a port is 1 to 65535")
+    return port
+
+
+def target_of(hosts: tuple[Host, ...]) -> str:
+    """Return where a connect goes, for messages."""
+    more = len(hosts) - _MOST_NAMED
+    return ", ".join(map(str, hosts[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

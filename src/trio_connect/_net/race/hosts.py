@@ -1,0 +1,55 @@
+"""For which of the caller's names each endpoint is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from ..._endpoint import Endpoint
+    from ..._report import Attempt
+
+
+@final
+class HostOfEndpoint:
+    """For which name each endpoint is tried: TLS verifies it, and the report has it.
+
+    Of several names with one endpoint the first counts. That one may answer last, so the name of an endpoint can change
+    until an attempt on it begins.
+    """
+
+    __slots__ = ("_begun", "_found")
+
+    def __init__(self) -> None:
+        self._found: Mapping[Endpoint, str | None] = {}
+        self._begun: dict[Endpoint, str | None] = {}
+
+    def __call__(self, endpoint: Endpoint) -> str | None:
+        """Return the name of an endpoint; None where the caller gave the address itself."""
+        return self._begun[endpoint] if endpoint in self._begun else self._found.get(endpoint)
+
+    def found(self, hosts: Mapping[Endpoint, str | None]) -> None:
+        """Learn of which name each endpoint is by now.
+
+        Args:
+          hosts: of all endpoints that are known.
+        """
+        self._found = hosts
+
+    def begin(self, endpoint: Endpoint) -> None:
+        """Learn that an attempt on an endpoint begins."""
+        self._begun.setdefault(endpoint, self._found.get(endpoint))
+
+
+def with_hosts(attempts: tuple[Attempt, ...], host_of: HostOfEndpoint | None) -> tuple[Attempt, ...]:
+    """Return the rows of a report with the name that each was tried for.
+
+    Args:
+      attempts: as the race has them: it knows of endpoints only.
+      host_of: None without names.
+    """
+    if host_of is None:
+        return attempts
+    return tuple(attrs.evolve(attempt, host=host_of(attempt.endpoint)) for attempt in attempts)
