@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.sweep import repeated, sweep
-from trio_connect import ConnectFailed, ConnectReport, Endpoint, Source, StaticResolver
+from trio_connect import ConnectFailed, ConnectReport, Endpoint, Source, StaticResolver, TcpStream
 from trio_connect.adapters import failure_of
 from trio_connect.testing import VirtualNetwork
 
@@ -64,6 +65,22 @@ def test_both_clients_know_each_exception(core: Any) -> None:
     for name in ("ConnectError", "ConnectTimeout", "ReadError", "ReadTimeout", "WriteError", "WriteTimeout"):
         assert issubclass(getattr(httpcore, name), getattr(core, name))
     assert issubclass(Backend, core.AsyncNetworkBackend)
+
+
+def test_the_failure_behind_an_error_is_not_that_of_an_earlier_one() -> None:
+    earlier = ConnectFailed(111, "earlier")
+
+    def stumble() -> None:
+        try:
+            raise earlier
+        except ConnectFailed:
+            raise KeyError("while handling it")  # noqa: B904 - this is what is tried
+
+    with pytest.raises(KeyError) as caught:
+        stumble()
+    assert caught.value.__context__ is earlier
+    assert failure_of(caught.value) is None
+    assert failure_of(earlier) is earlier
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
@@ -147,6 +164,24 @@ async def test_a_context_for_the_other_side_leaves_nothing() -> None:
         with pytest.raises(ValueError, match="TLS cannot begin"):
             await plain.start_tls(tls.contexts().server, tls.NAME)
         assert plain.get_extra_info("socket") is None
+
+
+async def test_a_reset_and_nonsense_over_tls_are_no_end() -> None:
+    async def break_it(nonsense: bytes, stream: TcpStream) -> None:
+        async with await stream.start_tls(tls.contexts().server, server_side=True) as secured:
+            assert await secured.receive_exactly(2) == b"go"
+            if nonsense:
+                await stream.send_all(nonsense)
+                await secured.receive_some()
+            stream.abort()
+
+    for nonsense in (b"", b"\x17\x03\x03\x00\x05wrong"):
+        async with serving(partial(break_it, nonsense)) as endpoint:
+            stream = await (await Backend().connect_tcp("127.0.0.1", endpoint.port)).start_tls(tls.contexts().client)
+            await stream.write(b"go")
+            with pytest.raises(httpcore.ReadError, match=f"with {endpoint} broke"):
+                await stream.read(100)
+            await stream.aclose()
 
 
 @virtual
