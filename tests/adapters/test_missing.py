@@ -25,8 +25,8 @@ def anew(monkeypatch: pytest.MonkeyPatch, adapter: str, *missing: str) -> Module
     ("adapter", "missing", "text"),
     [
         ("httpcore", ("httpcore2", "httpcore"), "needs httpcore2, or httpcore 1: pip install httpcore2"),
-        ("httpx2", ("httpx2",), "needs httpx2: pip install httpx2"),
-        ("httpx", ("httpx",), "needs httpx: pip install httpx"),
+        ("httpx2", ("httpx2", "httpcore2", "httpcore"), "needs httpx2: pip install httpx2"),
+        ("httpx", ("httpx", "httpcore2", "httpcore"), "needs httpx: pip install httpx"),
         ("anyio", ("anyio",), "needs anyio 4.10 or later: pip install anyio"),
     ],
 )

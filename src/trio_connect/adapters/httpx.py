@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from . import _transport
-
 try:
     import httpcore
     import httpx
 except ImportError as exc:
     raise ImportError("trio_connect.adapters.httpx needs httpx: pip install httpx") from exc
+
+from . import _transport
 
 __all__ = ["TransportOptions", "transport"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from . import _transport
-
 try:
     import httpcore2
     import httpx2
 except ImportError as exc:
     raise ImportError("trio_connect.adapters.httpx2 needs httpx2: pip install httpx2") from exc
+
+from . import _transport
 
 __all__ = ["TransportOptions", "transport"]
 
