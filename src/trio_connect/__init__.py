@@ -46,6 +46,7 @@ _LATER: _typing.Final = {
     "NetworkFilter": "_filter",
     "Multipath": "_multipath",
     "connect": "_net.connect",
+    "HostLike": "_net.names.hosts",
     "order_endpoints": "_net.names.ordering",
     "resolve": "_net.resolving",
     "RaceOptions": "_net.race.plan",
@@ -100,6 +101,7 @@ if _typing.TYPE_CHECKING:
     from ._net.listeners.unix_listener import UnixListener as UnixListener
     from ._net.listeners.unix_listener import unix_listen as unix_listen
     from ._net.names.dns import DnsResolver as DnsResolver
+    from ._net.names.hosts import HostLike as HostLike
     from ._net.names.ordering import order_endpoints as order_endpoints
     from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
+from importlib import import_module
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -23,10 +24,8 @@ from trio_connect import ConnectFailed, Endpoint, NetworkFilter, TcpStream, TlsS
 from trio_connect.adapters import failure_of
 from trio_connect.testing import VirtualNetwork, echo
 
-adapter = pytest.importorskip(
-    "trio_connect.adapters.anyio", reason="NOT RUN: anyio is not installed, or older than 4.10", exc_type=ImportError
-)
-anyio = pytest.importorskip("anyio")
+anyio = pytest.importorskip("anyio", reason="NOT RUN: anyio is not installed")
+adapter = import_module("trio_connect.adapters.anyio")
 Connectable, Stream = adapter.Connectable, adapter.Stream
 
 V6, V4 = "2001:db8::1", "192.0.2.1"
@@ -85,6 +84,17 @@ async def test_over_tls_the_race_is_won_by_the_handshake(net: VirtualNetwork) ->
         assert stream.extra(attribute.channel_binding_tls_unique) is not None
         with pytest.raises(NotImplementedError, match="no half-close over TLS"):
             await stream.send_eof()
+
+
+@virtual
+async def test_several_names_also_when_it_connects_again(net: VirtualNetwork) -> None:
+    net.host(V4).listen(5433, echo)
+    net.dns("db1.test", [])
+    net.dns("db2.test", a=[V4])
+    connectable = Connectable(iter(["db1.test", ("db2.test", 5433)]), 5432)
+    for _ in range(2):
+        async with await connectable.connect() as stream:
+            assert stream.extra(anyio.abc.SocketAttribute.remote_address) == (V4, 5433)
 
 
 @virtual

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -21,11 +23,9 @@ from trio_connect import ConnectFailed, ConnectReport, Endpoint, Source, StaticR
 from trio_connect.adapters import failure_of
 from trio_connect.testing import VirtualNetwork
 
-httpcore = pytest.importorskip(
-    "trio_connect.adapters.httpcore",
-    reason="NOT RUN: neither httpcore2 nor httpcore is installed",
-    exc_type=ImportError,
-)
+if not any(map(find_spec, ("httpcore2", "httpcore"))):
+    pytest.skip("NOT RUN: httpcore2 and httpcore are not installed", allow_module_level=True)
+httpcore = import_module("trio_connect.adapters.httpcore")
 Backend = httpcore.Backend
 V6, V4 = "2001:db8::1", "192.0.2.1"
 NAMES = StaticResolver({tls.NAME: ["127.0.0.1"]})

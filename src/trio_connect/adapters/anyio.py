@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, Unpack, final
 
 import trio
 
-from .. import RaceOptions, Resolver, TcpStream, TlsStream, connect
+from .. import HostLike, RaceOptions, Resolver, TcpStream, TlsStream, connect
 
 try:
     import anyio
@@ -134,16 +134,22 @@ class Connectable(ByteStreamConnectable):
     """A host and a port to connect to by `trio_connect.connect`, for whatever takes a connectable of anyio.
 
     Args:
-      host: a name or a numeric address.
+      host: a name or a numeric address, or several of one service, see `trio_connect.connect`.
       port: 1 to 65535.
       resolver: whom to ask for addresses; None for the system.
       **options: see `trio_connect.RaceOptions`; with ``tls=`` the race is won when the handshake is done.
     """
 
     def __init__(
-        self, host: str, port: int, *, resolver: Resolver | None = None, **options: Unpack[RaceOptions]
+        self,
+        host: str | Iterable[HostLike],
+        port: int,
+        *,
+        resolver: Resolver | None = None,
+        **options: Unpack[RaceOptions],
     ) -> None:
-        self.host = host
+        # Connecting again reads it again.
+        self.host = host if isinstance(host, str) else tuple(host)
         self.port = port
         self._resolver = resolver
         self._options = options
