@@ -43,7 +43,8 @@ class Layer(enum.Enum):
 PURE_VALUES: Final = frozenset(
     {
         "_answer", "_check", "_durations", "_endpoint", "_filter", "_lookup_text", "_multipath", "_options",
-        "_outbound_values", "_policy", "_relabel", "_render", "_report", "_repr", "_special_purpose", "_text", "_trace",
+        "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr", "_special_purpose", "_text",
+        "_trace", "_unresolved",
     }
 )  # fmt: skip
 # The parts of front doors that decide, by their path below the package.

@@ -7,6 +7,7 @@ import ipaddress
 import pickle
 import socket
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -235,6 +236,29 @@ def test_a_source_describes_itself() -> None:
     assert str(BOTH) == "192.0.2.1, 2001:db8::1, port 7, interface eth0"
 
 
+def test_a_proxy_serves_both_families_whatever_the_addresses() -> None:
+    source = Source(ipv4="192.0.2.1", proxy="socks5://user:word@proxy.test:1080")
+    assert source.serves(socket.AF_INET6)
+    assert source.serves(socket.AF_INET)
+    source.check(Endpoint("2001:db8::2", 1))
+    with pytest.raises(
+        ValueError, match=r"cannot reach \[fe80::1%eth0\]:1: a proxy knows nothing of this machine's zones"
+    ):
+        source.check(Endpoint("fe80::1%eth0", 1))
+
+
+def test_a_source_shows_its_proxy_and_never_the_password() -> None:
+    source = Source(ipv4="192.0.2.1", proxy="socks5h://user:word@proxy.test:1080", proxy_resolves=True)
+    assert source.describe(socket.AF_INET) == str(source) == "192.0.2.1, proxy socks5h://***@proxy.test:1080"
+    assert source.describe(socket.AF_INET6) == "proxy socks5h://***@proxy.test:1080"
+    shown = "Source(ipv4='192.0.2.1', proxy='socks5h://***@proxy.test:1080', proxy_resolves=True)"
+    assert repr(source) == shown
+    for twin in (pickle.loads(pickle.dumps(source)), copy.deepcopy(source), attrs.evolve(source, weight=1)):
+        assert twin == source
+        assert repr(twin) == shown
+    assert source != attrs.evolve(source, proxy="socks5h://user:other@proxy.test:1080")
+
+
 def test_source_addresses_are_normalised() -> None:
     assert Source(ipv6="2001:DB8::0:1") == Source(ipv6="2001:db8::1")
     assert Source(ipv6="fe80::1%eth0").ipv6 == "fe80::1%eth0"
@@ -254,6 +278,11 @@ def test_source_addresses_are_normalised() -> None:
         ({"interface": "eth0\0"}, ValueError, "interface must be the name"),
         ({"interface": b"eth0"}, TypeError, "interface must be a str, got b'eth0'"),
         ({"name": 7}, TypeError, "the name of a source must be a str, got 7"),
+        ({"proxy": 7}, TypeError, "proxy must be a str such as"),
+        ({"proxy": "proxy.test:1080"}, ValueError, "its scheme is socks5, socks5h or http"),
+        ({"proxy_resolves": 1}, TypeError, "proxy_resolves must be a bool, got 1"),
+        ({"proxy_resolves": True}, ValueError, "cannot be said of a source without a proxy"),
+        ({"proxy": "socks5://p:1", "proxy_resolves": True}, ValueError, "cannot be said of socks5: write socks5h"),
         ({"port": -1}, ValueError, "port must be between"),
         ({"port": 65536}, ValueError, "port must be between"),
         ({"port": True}, TypeError, "port must be an int, got True"),

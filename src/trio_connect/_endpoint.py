@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 from socket import AF_INET, AF_INET6, AddressFamily
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
 from ._check import check_range
 from ._repr import changed_repr
 from ._text import shown
+
+if TYPE_CHECKING:
+    from ._proxy import Proxy
 
 __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectable"]
 
@@ -166,7 +169,7 @@ class Endpoint:
         scope = f", {self.scope_id!r}" if self.scope_id else ""
         return f"Endpoint({self.host!r}, {self.port}{scope}{extra})"
 
-    def __reduce__(self) -> tuple[type[Endpoint], tuple[str, int, int | str, int]]:
+    def __reduce__(self) -> tuple[type[Endpoint], tuple[str | int, ...]]:
         return Endpoint, (self.host, self.port, self.scope_id, self.flowinfo)
 
 
@@ -239,11 +242,27 @@ def _source_weight(value: int) -> int:
     return check_range(value, "the weight of a source", 0, _MAX_WEIGHT)
 
 
+def _whether_proxy_resolves(value: bool) -> bool:
+    if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"proxy_resolves must be a bool, got {shown(value)}")
+    return value
+
+
+def _proxy(value: str | None) -> Proxy | None:
+    if value is None:
+        return None
+    # Most sources have no proxy.
+    from ._proxy import parse_proxy
+
+    return parse_proxy(value)
+
+
 @attrs.frozen(repr=False)
 class Source:
-    """A local identity to connect from: an address per family, an interface, a port.
+    """A local identity to connect from: an address per family, an interface, a port, perhaps a proxy.
 
-    With addresses of one family only, the other family cannot be used from this source. With none, both can.
+    With addresses of one family only, the other family cannot be used from this source. With none, both can. Through a
+    proxy both can in any case: the addresses are then for the connection to the proxy.
 
     Args:
       ipv4: the numeric IPv4 address to bind to, or None to let the kernel choose.
@@ -251,23 +270,39 @@ class Source:
       interface: the interface to send through (SO_BINDTODEVICE on Linux, socket(7); IP_BOUND_IF on macOS).
       port: the local port, or 0 for any. With 0 and an address the kernel picks the port when it knows the
         destination (IP_BIND_ADDRESS_NO_PORT, ip(7)), so ports do not run out at 28,000 connections.
+      proxy: connect through this proxy, such as ``socks5://user:word@proxy.example:1080`` or ``http://[2001:db8::8]:3128``
+        (which is sent CONNECT); what cannot stand in a URL is percent-encoded. Needs the extra ``socks``. The name of a
+        target is looked up here, and its addresses are what the proxy is asked for; with ``socks5h`` the proxy looks
+        it up. No text shows the password.
       name: what `trio_connect.outbound` calls this source; None for the text of its addresses.
       weight: how often `trio_connect.outbound` chooses this source, beside the weights of the others. 0 means never
         while another can be used.
+      proxy_resolves: whether names are sent to the proxy, which then looks them up: for ``http`` this asks for it, for
+        ``socks5h`` it says once more that no `address_filter` here can judge what the proxy finds. Without it a call
+        that has both such a proxy and a filter is a ValueError.
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: an address is not numeric or of the wrong family, or the port or weight is out of range.
+      ValueError: an address is not numeric or of the wrong family, the port or weight is out of range, the proxy is
+        not the URL of one, or `proxy_resolves` is said of no proxy or of one that is not to look names up.
     """
 
     ipv4: str | None = attrs.field(default=None, converter=_ipv4_host)
     ipv6: str | None = attrs.field(default=None, converter=_ipv6_host)
     interface: str | None = attrs.field(default=None, converter=_interface_name)
     port: int = attrs.field(default=0, converter=check_port)
+    proxy: Proxy | None = attrs.field(default=None, converter=_proxy)
+    """The proxy to connect through; its text is the URL without the name and the password."""
     name: str | None = attrs.field(default=None, converter=_source_name)
     weight: int = attrs.field(default=1, converter=_source_weight)
+    proxy_resolves: bool = attrs.field(default=False, converter=_whether_proxy_resolves)
 
     __repr__ = changed_repr
+
+    def __attrs_post_init__(self) -> None:
+        if self.proxy_resolves and (self.proxy is None or self.proxy.scheme == "socks5"):
+            what = "a source without a proxy" if self.proxy is None else "socks5: write socks5h"
+            raise ValueError(f"proxy_resolves is for a proxy that looks names up, and cannot be said of {what}")
 
     def serves(self, family: AddressFamily) -> bool:
         """Say whether connections of this family can start here.
@@ -276,12 +311,14 @@ class Source:
           family: `socket.AF_INET` or `socket.AF_INET6`.
 
         Returns:
-          True unless this source has addresses, but none of the family.
+          True unless this source has addresses, but none of the family, and no proxy.
         """
-        return (self.ipv4 is None and self.ipv6 is None) or self.address(family) is not None
+        return self.proxy is not None or (self.ipv4 is None and self.ipv6 is None) or self.address(family) is not None
 
     def address(self, family: AddressFamily) -> str | None:
         """Return the address to bind to for this family, or None to leave it to the kernel.
+
+        With a proxy it is bound when the connection to the proxy is of this family.
 
         Args:
           family: `socket.AF_INET` or `socket.AF_INET6`.
@@ -298,10 +335,13 @@ class Source:
           endpoint: where a connection would go.
 
         Raises:
-          ValueError: this source has addresses, but none of the endpoint's family.
+          ValueError: this source has addresses, but none of the endpoint's family; or a proxy, which knows nothing of
+            the zones of this machine that the endpoint names.
         """
         if not self.serves(endpoint.family):
             raise ValueError(f"source {self} has no address of the family of {endpoint}")
+        if not reaches(self, endpoint):
+            raise ValueError(f"source {self} cannot reach {endpoint}: a proxy knows nothing of this machine's zones")
 
     def describe(self, family: AddressFamily) -> str:
         """Return the text of this source for messages about one family.
@@ -310,20 +350,29 @@ class Source:
           family: `socket.AF_INET` or `socket.AF_INET6`.
 
         Returns:
-          The address, the interface and the port, as far as there are any; else "any address".
+          The address, the interface, the port and the proxy, as far as there are any; else "any address".
         """
-        address = self.address(family)
-        parts = [] if address is None else [address]
-        if self.port:
-            parts.append(f"port {self.port}")
-        if self.interface is not None:
-            parts.append(f"interface {self.interface}")
-        return ", ".join(parts) or "any"
+        return self._described(self.address(family))
 
     def __str__(self) -> str:
-        parts = [text for text in (self.ipv4, self.ipv6) if text is not None]
+        return self._described(self.ipv4, self.ipv6)
+
+    def _described(self, *addresses: str | None) -> str:
+        parts = [text for text in addresses if text is not None]
         if self.port:
             parts.append(f"port {self.port}")
         if self.interface is not None:
             parts.append(f"interface {self.interface}")
+        if self.proxy is not None:
+            parts.append(f"proxy {self.proxy}")
         return ", ".join(parts) or "any"
+
+
+def sends_names(source: Source) -> bool:
+    """Say whether the name of a target goes to the proxy of a source, and is not looked up here."""
+    return source.proxy is not None and (source.proxy.scheme == "socks5h" or source.proxy_resolves)
+
+
+def reaches(source: Source, endpoint: Endpoint) -> bool:
+    """Say whether a connection from a source can go to an endpoint."""
+    return source.serves(endpoint.family) and (source.proxy is None or not endpoint.scope_id)

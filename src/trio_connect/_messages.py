@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NO_SOURCE: Final = "no source of its family"
 """The reason of an attempt that was skipped because no source has an address of its family."""
 
+NO_ZONE: Final = "a proxy knows nothing of this machine's zones"
+"""The reason of an attempt that was skipped because its endpoint has a zone, and every source that is left a proxy."""
+
 NOT_ALLOWED: Final = "not allowed by the address filter"
 """How the reason of an attempt begins that was skipped because the caller's filter refused its endpoint."""
 
@@ -275,13 +278,19 @@ def _is_local_failure(attempt: Attempt) -> bool:
     return attempt.errno is not None and attempt.outcome == "failed" and is_local(attempt.errno, attempt.phase)
 
 
+def _is_of_a_proxy(attempt: Attempt) -> bool:
+    """Say whether an attempt failed before its proxy was asked for the endpoint."""
+    return attempt.phase == "bind" and attempt.source is not None and attempt.source.proxy is not None
+
+
 def _kind(attempt: Attempt) -> str:
     if attempt.outcome == "skipped":
         return NOT_ALLOWED if is_refused(attempt) else f"skipped, {attempt.reason}"
     if attempt.errno is None or attempt.outcome == "timed out":
         return "not established" if attempt.outcome == "failed" else attempt.outcome
     if is_local(attempt.errno, attempt.phase):
-        return f"local: {strerror(attempt.errno)}"
+        blamed = "proxy" if _is_of_a_proxy(attempt) else "local"
+        return f"{blamed}: {strerror(attempt.errno)}"
     return _WORDS.get(attempt.errno) or strerror(attempt.errno)
 
 

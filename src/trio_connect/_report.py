@@ -51,6 +51,7 @@ class Attempt:
     """
 
     endpoint: Endpoint
+    """Where it went. Where a proxy was sent a name, the `host` of this is the name."""
     host: str | None = None
     """The name that was looked up and has this endpoint; with several names that do, the first of them. None where the
     caller gave the address itself."""
@@ -61,7 +62,7 @@ class Attempt:
     """When it was started; None for "skipped" and "not tried"."""
     ended: float | None = None
     phase: Phase = "connect"
-    """How far it came."""
+    """How far it came. Through a proxy it is in "bind" until the proxy has been asked for the endpoint."""
     outcome: Outcome
     errno: int | None = None
     """The error of a failed attempt; ETIMEDOUT when `attempt_timeout` ended it."""

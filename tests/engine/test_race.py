@@ -292,6 +292,15 @@ def test_attempt_timeout_covers_establish_too():
     assert race.records()[0].phase == "establish"
 
 
+def test_an_attempt_that_was_abandoned_ended_in_the_phase_that_is_told_afterwards():
+    race = at_0(A, B)
+    assert race.tick(10.0) == [Abandon(0, "attempt_timeout"), Start(1, B, "delay")]
+    race.ended_in(0, "bind")
+    assert race.cancel(11.0) == [Abandon(1, "cancelled")]
+    race.ended_in(1, "bind")
+    assert [(row.outcome, row.phase) for row in race.records()] == [("timed out", "bind"), ("cancelled", "bind")]
+
+
 def test_several_attempts_can_time_out_in_one_tick_and_open_one_gate():
     race = at_0(A, B, C, D, attempt_timeout=0.3)
     race.tick(0.25)

@@ -11,6 +11,7 @@ from trio_connect import (
     Endpoint,
     NetworkFilter,
     RaceOptions,
+    Source,
     TcpStream,
     TlsStream,
     connect,
@@ -103,3 +104,10 @@ async def errors(endpoints: Sequence[Endpoint]) -> None:
                 assert_type(cause.errno, int | None)
         for attempt in error.attempts:
             assert_type(attempt.reason, str | None)
+
+
+def proxies() -> None:
+    source = Source(proxy="socks5h://user:word@proxy.test:1080", proxy_resolves=True)
+    assert_type(source.proxy_resolves, bool)
+    assert_type(str(source.proxy), str)
+    Source(proxy=1080)  # type: ignore[arg-type]

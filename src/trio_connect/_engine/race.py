@@ -335,6 +335,13 @@ class Race:
         commands.append(Won(attempt))
         return commands
 
+    def ended_in(self, attempt: int, phase: Phase) -> None:
+        """Learn in which phase an attempt was that the race has told to be abandoned, for its row in the report.
+
+        An attempt through a proxy is in "bind" until the proxy has been asked, and reports nothing by then.
+        """
+        self._tries[attempt].phase = phase
+
     def cancel(self, now: float) -> list[Command]:
         """Learn that the caller does not want the result any more."""
         if not self._takes("cancel"):

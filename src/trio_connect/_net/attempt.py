@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint
@@ -24,6 +24,8 @@ from .sockets.options import DEFAULT_PLAN, connecting
 from .sockets.stream_socket import LocalFailure, errno_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._endpoint import Endpoint, Source
     from .._options import SocketOptions
     from .._report import Phase
@@ -55,6 +57,33 @@ def load_reports() -> object:
     except OSError:  # whoever looks at a report tries again
         return None
     return reports
+
+
+class AnyAttempt(Protocol):
+    """What a race and `tcp_connect` ask of an attempt: an `Attempt`, or one through a proxy."""
+
+    endpoint: Endpoint
+    started: float
+    phase: Phase
+    sock: StreamSocket | None
+    yielded: bool
+
+    def begin(self, options: SocketOptions, *, factory: bool) -> int: ...
+    def begin_and_poll(self, options: SocketOptions, *, factory: bool) -> int: ...
+    def poll(self) -> int: ...
+    async def first_poll(self, *, may_spin: bool) -> int: ...
+    async def finish(self, until: float) -> int: ...
+    def asks_for_multipath(self, options: SocketOptions) -> bool: ...
+    def multipath_info(self, options: SocketOptions) -> bytes | None: ...
+    def may_have_sent(self, code: int) -> bool: ...
+    def reason(self, code: int) -> str: ...
+    def error(self, code: int, elapsed: float | None = None) -> OSError: ...
+    def origin(self) -> str: ...
+    def close(self) -> None: ...
+
+
+OpenAttempt: TypeAlias = "Callable[[Endpoint, Source | None, float], AnyAttempt]"
+"""Makes an attempt that has not begun, at an endpoint, from a source, starting at a point in Trio time."""
 
 
 class Cancellable(Protocol):

@@ -23,7 +23,7 @@ from .race.candidates import Refusals
 from .race.driver import run_race
 from .race.establishing import over_tls
 from .race.hosts import HostOfEndpoint
-from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, check_fast_open, check_race_options
+from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, any_proxy, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .streams.tcp_stream import TcpStream, TlsStream
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .._endpoint import Source
     from .._filter import AddressFilter
     from .._trace import Observer
+    from .race.candidates import Candidates
 
 T = TypeVar("T")
 
@@ -191,7 +192,8 @@ async def connect(
         that is numeric, or a resolver that answers at once, leads to a connection.
       resolver: whom to ask; None for the system, or the hostname resolver that this run has installed.
       policy: how lookups and race are run.
-      sources: where connections may start, best first. A family that none of them has is not looked up.
+      sources: where connections may start, best first. A family that none of them has is not looked up, and nothing
+        is when all of them have proxies that look names up.
       address_filter: asked once for each address that a lookup finds, late ones too, and for a numeric host, however it
         is spelled; see `connectx`.
       observer: called with each `TraceEvent` as it happens.
@@ -210,10 +212,12 @@ async def connect(
       ConnectFailed: every attempt failed, or `address_filter` allowed nothing (errno EACCES), see `connectx`.
         (`ResolveFailed` is one too.)
       DeadlineExceeded: the deadline came first; `report` has what was done by then.
+      ImportError: a source has a proxy, and python-socks is not installed.
       TypeError: an argument has the wrong type, `establish` is not async, `address_filter` is, or there is a
         `server_hostname` and no `tls`.
       ValueError: the host is no possible name, there is no host, a port is out of range, the options ask for
-        `fast_open` for a name without an `establish` or `tls`, the context is for servers, or the deadline is below -1.
+        `fast_open` for a name without an `establish` or `tls`, the context is for servers, there are an
+        `address_filter` and a proxy that looks names up (see `Source`), or the deadline is below -1.
 
     See RFC 8305.
     """
@@ -233,10 +237,16 @@ async def connect(
             options=options, establish=establish,
         )  # fmt: skip
     check_fast_open(options, establish)
-    plan = RacePlan(
-        policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-        until=until, started=current_time(), factory=factory_installed(), target=target_of(hosts), host_of=host_of,
-    )  # fmt: skip
     refusals = None if address_filter is None else Refusals(address_filter)
-    candidates = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)
-    return await run_race(plan, candidates=candidates)
+    proxied = None
+    if sources != () and any_proxy(sources):
+        from .proxies.names import ProxiedNames
+
+        proxied = ProxiedNames(hosts, sources, refusals)
+    plan = RacePlan(
+        policy=policy, sources=sources if proxied is None else proxied.asked_here, options=options, establish=establish,
+        observer=observer, until=until, started=current_time(), factory=factory_installed(),
+        through_proxy=None if proxied is None else proxied.open_attempt, target=target_of(hosts), host_of=host_of,
+    )  # fmt: skip
+    candidates: Candidates = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)
+    return await run_race(plan, candidates=candidates if proxied is None else proxied.beside(candidates))

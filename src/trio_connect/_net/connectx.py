@@ -20,7 +20,15 @@ from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
 from .race.establishing import OverTls, over_tls
 from .race.first import First
-from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, check_establish, check_fast_open, check_race_options
+from .race.plan import (
+    RaceOptions,
+    RacePlan,
+    TcpRaceOptions,
+    any_proxy,
+    check_establish,
+    check_fast_open,
+    check_race_options,
+)
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired
 from .streams.tcp_stream import TcpStream, TlsStream
@@ -192,10 +200,12 @@ async def connectx(
         furthest; `report` has each attempt, `errors` what each raised, ``__cause__`` is a group of these. With errno
         EACCES: `address_filter` allowed nothing.
       DeadlineExceeded: the deadline came first; `report` has what was tried.
+      ImportError: a source has a proxy, and python-socks is not installed.
       TypeError: an argument has the wrong type, `establish` is not async, `address_filter` is, or there is a
         `server_hostname` and no `tls`.
       ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
-        be several and no `establish` or `tls`, the context is for servers, or the deadline is below -1.
+        be several and no `establish` or `tls`, the context is for servers, there are an `address_filter` and a proxy
+        that looks names up (see `Source`), or the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
@@ -215,12 +225,18 @@ async def connectx(
         or address_filter is not None
     ):
         check_race_options(policy, sources, address_filter, observer, options, establish)
+    through_proxy = None
+    if sources != () and any_proxy(sources):
+        from .proxies.attempt import proxied_attempts
+
+        through_proxy = proxied_attempts(sources)
+        alone = False
     refusals = None if address_filter is None else Refusals(address_filter)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
         check_fast_open(options, establish)
         plan = RacePlan(
             policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-            until=until, started=current_time(), factory=factory_installed(),
+            until=until, started=current_time(), factory=factory_installed(), through_proxy=through_proxy,
         )  # fmt: skip
         to_come = EndpointsToCome(cast("AsyncIterable[EndpointLike]", endpoints), sources, refusals)
         return await run_race(plan, candidates=to_come)
@@ -279,6 +295,6 @@ async def connectx(
             await checkpoint_if_cancelled()
     plan = RacePlan(
         policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-        until=until, started=started, factory=factory,
+        until=until, started=started, factory=factory, through_proxy=through_proxy,
     )  # fmt: skip
     return await run_race(plan, pairs, skipped, first=first)

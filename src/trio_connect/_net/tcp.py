@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -15,6 +16,9 @@ from .attempt import PENDING, Attempt, load_reports
 from .sockets.open import factory_installed
 from .sockets.waiting import Expired
 from .streams.tcp_stream import TcpStream
+
+if TYPE_CHECKING:
+    from .attempt import OpenAttempt
 
 
 @enable_ki_protection  # free, and Ctrl-C cannot come between making a socket and the code that closes it
@@ -31,7 +35,7 @@ async def tcp_connect(
       endpoint: where to, an `Endpoint` or an address tuple of the `socket` module.
       deadline: milliseconds on the clock of `now()`; -1 for none. With 0 connect(2) is tried, other tasks get
         one turn, and it is looked at once more. With one that has passed nothing is tried.
-      source: the address, interface or port to connect from.
+      source: the address, interface or port to connect from, or the proxy to connect through, see `Source`.
       options: what to set on the socket before it connects.
 
     Returns:
@@ -42,6 +46,7 @@ async def tcp_connect(
         time in its text, which begins with "local:" for trouble on this machine. The kernel's own giving up is a
         plain `TimeoutError`.
       DeadlineExceeded: the deadline came first; `report` has the attempt.
+      ImportError: the source has a proxy, and python-socks is not installed.
       TypeError: an argument has the wrong type.
       ValueError: the endpoint is a name or malformed, its port is 0, the source has no address of its family, or the
         deadline is below -1. Nothing was opened.
@@ -53,8 +58,13 @@ async def tcp_connect(
     if not endpoint.port:
         check_connectable(endpoint)
     until = to_seconds(deadline)
+    open_attempt: OpenAttempt = Attempt
     if source is not None:
         _check_source(source, endpoint)
+        if source.proxy is not None:
+            from .proxies.attempt import proxied_attempts
+
+            open_attempt = proxied_attempts((source,))
     if options is not DEFAULT_OPTIONS:
         check_options(options)
     load_reports()
@@ -66,7 +76,7 @@ async def tcp_connect(
         from .reports import late_connect
 
         raise late_connect(endpoint, source, until)
-    attempt = Attempt(endpoint, source, started)
+    attempt = open_attempt(endpoint, source, started)
     try:
         factory = factory_installed()
         code = attempt.begin(options, factory=factory)

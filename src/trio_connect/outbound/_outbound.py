@@ -17,7 +17,7 @@ from trio.lowlevel import enable_ki_protection
 from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
 from .._endpoint import check_port
 from .._net.names.resolve import check_host
-from .._net.race.plan import check_address_filter
+from .._net.race.plan import check_address_filter, check_proxies_can_be_filtered
 from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
 from .._text import shown
 from ._destination import Destination
@@ -212,7 +212,8 @@ async def open_outbound(
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: a source is there twice.
+      ValueError: a source is there twice, or there are an `address_filter` and a proxy that looks names up (see
+        `trio_connect.Source`).
     """
     _check(policy, OutboundPolicy, "policy")
     given: object = sources
@@ -224,6 +225,7 @@ async def open_outbound(
         raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
     if address_filter is not None:
         check_address_filter(address_filter)
+        check_proxies_can_be_filtered(sources)
     if observer is not None and not callable(observer):
         raise TypeError(f"observer must be callable or None, got {shown(observer)}")
     _check(random, (Random, type(None)), "random")

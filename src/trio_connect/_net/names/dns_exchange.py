@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from errno import ECONNRESET
+from math import inf
 from typing import TYPE_CHECKING, final
 
-from trio import BrokenResourceError
+from trio import BrokenResourceError, current_time
 
+from ..._options import DEFAULT_OPTIONS
+from ..._policy import DEFAULT_POLICY
+from ..race.driver import run_race
+from ..race.plan import RacePlan
 from ..sockets.address import sockaddr_of
 from ..sockets.datagram import DatagramSocket
-from ..tcp import tcp_connect
+from ..sockets.open import factory_installed
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint
+    from ..streams.tcp_stream import TcpStream
     from .dns_wire import Question, Reply
 
 __all__ = ["Exchange"]
@@ -81,7 +87,7 @@ class Exchange:
 
     async def _ask_over_tcp(self) -> Reply:
         wire = self._question.wire
-        async with await tcp_connect(self.server) as stream:
+        async with await self._connect() as stream:
             try:
                 await stream.send_all(len(wire).to_bytes(2, "big") + wire)
                 while True:
@@ -91,6 +97,15 @@ class Exchange:
                         return reply
             except BrokenResourceError as exc:
                 raise ConnectionResetError(ECONNRESET, f"{self.server} has closed the connection") from exc
+
+    async def _connect(self) -> TcpStream:
+        # A race of one, and not tcp_connect. That stands above, because the name of a proxy has to be looked up.
+        plan = RacePlan(
+            policy=DEFAULT_POLICY, sources=(), options=DEFAULT_OPTIONS, establish=None, observer=None,
+            until=inf, started=current_time(), factory=factory_installed(),
+        )  # fmt: skip
+        stream: TcpStream = await run_race(plan, [(None, self.server)])
+        return stream
 
     def close(self) -> None:
         """Close the socket. A task in `reply` has to be cancelled first."""

@@ -66,6 +66,8 @@ def look_up_routes(endpoints: Iterable[Endpoint], sources: Iterable[Source] = ()
         if source is None and sources:
             routes[endpoint] = None
             continue
+        if source is not None and source.proxy is not None:
+            continue  # the packets of this machine go to the proxy
         try:
             routes[endpoint] = look_up_route(endpoint, source)
         except OSError:

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from ..._messages import reason_of
-from ..attempt import PENDING, Attempt
+from ..attempt import PENDING
 from ..streams.tcp_stream import TcpStream
 from .errors import comes_of_closing, errno_of_establish, fails_an_attempt, without_cancellation
 from .establishing import call_establish
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._endpoint import Endpoint
+    from ..attempt import AnyAttempt
     from .first import First
     from .plan import Establish
 
@@ -35,7 +36,7 @@ class RunningAttempt:
     """An attempt that the race waits for, or that has just won it."""
 
     id: int
-    attempt: Attempt
+    attempt: AnyAttempt
     establish: Establish | None
     connected: bool = False
     stream: TcpStream | None = None
@@ -87,7 +88,7 @@ class RunningAttempts:
         self._establish = establish
         self._nursery: trio.Nursery | None = None
 
-    def start(self, attempt_id: int, attempt: Attempt, *, connected: bool) -> RunningAttempt:
+    def start(self, attempt_id: int, attempt: AnyAttempt, *, connected: bool) -> RunningAttempt:
         """Take over an attempt that has begun. Run it in a task if there is a nursery."""
         running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, self._establish, connected)
         if self._nursery is not None and (not connected or self._establish is not None):

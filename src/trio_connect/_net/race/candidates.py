@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, cast, final
 
 from trio.lowlevel import disable_ki_protection
 
-from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
+from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable, reaches
 from ..._engine.race import MAX_RACED
-from ..._messages import NO_SOURCE, NOT_ALLOWED
+from ..._messages import NO_SOURCE, NO_ZONE, NOT_ALLOWED
 from ..._text import shown
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _read(
         if endpoint not in seen:
             seen.add(endpoint)
             yield endpoint
-            reachable = not sources or any(source.serves(endpoint.family) for source in sources)
+            reachable = not sources or any(reaches(source, endpoint) for source in sources)
             usable += reachable and (refusals is None or refusals.of(endpoint) is None)
             if usable == MAX_RACED:
                 return
@@ -201,8 +201,9 @@ def pair_up(
         return [(None, endpoint) for endpoint in endpoints], skipped
     pairs: list[Pair] = []
     for endpoint in endpoints:
-        usable: list[Pair] = [(source, endpoint) for source in sources if source.serves(endpoint.family)]
+        usable: list[Pair] = [(source, endpoint) for source in sources if reaches(source, endpoint)]
         pairs += usable
         if not usable:
-            skipped[None, endpoint] = NO_SOURCE
+            serves = any(source.serves(endpoint.family) for source in sources)
+            skipped[None, endpoint] = NO_ZONE if serves else NO_SOURCE
     return pairs, skipped

@@ -44,7 +44,9 @@ from .telling import Teller
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..._endpoint import Endpoint, Source
     from ..._trace import TraceEvent
+    from ..attempt import AnyAttempt
     from ..reports import Pair
     from .candidates import Candidates
     from .first import First
@@ -276,8 +278,10 @@ class _Driver:
 
     async def _loop(self) -> None:
         plan = self._plan
-        # With a factory, an establish or a source of candidates a task needs several passes for what is ready already.
+        # With a factory, an establish, a source of candidates or a proxy a task needs several passes for what is ready
+        # already.
         stages = (self._candidates is not None) + plan.factory + (plan.establish is not None)
+        stages += plan.through_proxy is not None
         passes = PASSES * stages if stages else 1
         while not self._is_over():
             if current_time() < plan.until:
@@ -311,7 +315,8 @@ class _Driver:
     @property
     def _can_poll(self) -> bool:
         """Whether polling the sockets gives every fact that their tasks could report."""
-        return self._plan.establish is None and not self._plan.factory
+        plan = self._plan
+        return plan.establish is None and not plan.factory and plan.through_proxy is None
 
     # ------------------------------------------------------------------ facts in
 
@@ -379,7 +384,7 @@ class _Driver:
         self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began)
         self._attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if first is None:
-            attempt = Attempt(endpoint, source, began)
+            attempt = self._new_attempt(endpoint, source, began)
             with close_on_error(attempt):
                 options = attrs.evolve(plan.options, multipath=False) if start.plain else plan.options
                 code = attempt.begin_and_poll(options, factory=plan.factory)
@@ -408,12 +413,19 @@ class _Driver:
         commands = self._progress(running, first.connected)
         return commands if first.error is None else commands + self._fail(running, failure(running, first.error), now)
 
+    def _new_attempt(self, endpoint: Endpoint, source: Source | None, began: float) -> AnyAttempt:
+        through_proxy = self._plan.through_proxy
+        if through_proxy is None or source is None or source.proxy is None:
+            return Attempt(endpoint, source, began)
+        return through_proxy(endpoint, source, began)
+
     def _abandon(self, abandon: Abandon, now: float) -> None:
         running = self._attempts.live.get(abandon.id)
         if running is None:
             return  # the attempt has ended already, and its socket is closed
         attempt = running.attempt
         phase = attempt.phase
+        self._race.ended_in(abandon.id, phase)
         if abandon.reason == "attempt_timeout":
             elapsed = milliseconds(now - attempt.started)
             doing = "connect to" if phase == "connect" else "establish with"

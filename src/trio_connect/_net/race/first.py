@@ -22,7 +22,7 @@ from .errors import fails_an_attempt
 if TYPE_CHECKING:
     from ..._policy import RacePolicy
     from ..._report import ConnectReport
-    from ..attempt import Attempt
+    from ..attempt import AnyAttempt
     from ..reports import Facts
     from ..streams.handshake import Handshake
     from .establishing import OverTls
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class First:
     """An attempt that has begun already, when the call did."""
 
-    attempt: Attempt
+    attempt: AnyAttempt
     code: int
     """0 when TCP is up; `PENDING` when it was waited for until the race's first deadline, else its errno; then it is
     closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from socket import AF_UNSPEC
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -28,6 +29,8 @@ class HostOfEndpoint:
 
     def __call__(self, endpoint: Endpoint) -> str | None:
         """Return the name of an endpoint; None where the caller gave the address itself."""
+        if endpoint.family == AF_UNSPEC:
+            return endpoint.host  # a name, which a proxy looks up
         return self._begun[endpoint] if endpoint in self._begun else self._found.get(endpoint)
 
     def found(self, hosts: Mapping[Endpoint, str | None]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import attrs
 
-from ..._endpoint import Source
+from ..._endpoint import Source, sends_names
 from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from ..._text import shown
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..._filter import AddressFilter
     from ..._trace import Observer
+    from ..attempt import OpenAttempt
     from ..streams.tcp_stream import TcpStream
     from .hosts import HostOfEndpoint
 
@@ -65,6 +66,8 @@ class RacePlan:
     """When the call began, in Trio time."""
     factory: bool
     """Whether sockets come from the run's factory."""
+    through_proxy: OpenAttempt | None = None
+    """Makes the attempts from sources that have a proxy; None when no source has one."""
     target: str = ""
     """A name and port for messages, "" when the endpoints are all there is to name."""
     host_of: HostOfEndpoint | None = None
@@ -91,6 +94,7 @@ def check_race_options(
         _check_sources(sources)
     if address_filter is not None:
         check_address_filter(address_filter)
+        check_proxies_can_be_filtered(cast("Sequence[Source]", sources))
     if options is not DEFAULT_OPTIONS:
         check_options(options)
     if observer is not None and not callable(observer):
@@ -111,6 +115,25 @@ def _check_sources(sources: object) -> None:
     for item in cast("Iterable[object]", sources):
         if not isinstance(item, Source):
             raise TypeError(f"sources must be a sequence of Source, got {shown(item)} in it")
+
+
+def any_proxy(sources: Iterable[Source]) -> bool:
+    """Say whether a source has a proxy."""
+    return any(source.proxy is not None for source in sources)
+
+
+def check_proxies_can_be_filtered(sources: Iterable[Source]) -> None:
+    """Refuse a filter beside a proxy that looks names up, unless the source says that this is meant.
+
+    Raises:
+      ValueError: the filter would judge none of the addresses that the proxy finds.
+    """
+    for source in sources:
+        if sends_names(source) and not source.proxy_resolves:
+            raise ValueError(
+                f"proxy {source.proxy} looks names up itself, so the address filter cannot judge what it finds: "
+                "use socks5, which is sent addresses, or say Source(..., proxy_resolves=True)"
+            )
 
 
 def check_address_filter(address_filter: object) -> None:

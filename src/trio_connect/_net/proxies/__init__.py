@@ -1,0 +1,1 @@
+"""Connecting through proxies."""
