@@ -255,6 +255,21 @@ async def test_a_redirect_to_an_internal_address_gets_no_packet_there(client: Cl
             assert internal.requests == ["/latest/meta-data"]
 
 
+LOOPBACK = [
+    "localhost", "localhost.", "127.0.0.1", "127.1", "0x7f.1", "2130706433", "0.0.0.0", "[::1]", "[::]",
+    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
+]  # fmt: skip
+
+
+async def test_no_spelling_of_this_machine_gets_past_the_filter(client: Client) -> None:
+    site = Site()
+    async with serving(site.serve) as endpoint, client(address_filter=PUBLIC) as guarded:
+        for host in LOOPBACK:
+            with pytest.raises(client.library.ConnectError, match="not allowed by the address filter"):
+                await guarded.get(f"http://{host}:{endpoint.port}/")
+    assert site.connections == 0
+
+
 class Rebinding:
     """A resolver whose owner says an address that is allowed first, and an internal one from then on."""
 
