@@ -18,9 +18,10 @@ from tests.adapters.kit import serving
 from tests.net.racing import Stopwatch, dead, virtual
 from tests.support import tls
 from tests.support.leaks import no_leaks
+from tests.support.proxies import ProxyServer
 from tests.support.sockets import Sockets
 from tests.support.sweep import repeated, sweep
-from trio_connect import ConnectFailed, Endpoint, NetworkFilter, TcpStream, TlsStream, connectx
+from trio_connect import ConnectFailed, Endpoint, NetworkFilter, Source, TcpStream, TlsStream, connectx
 from trio_connect.adapters import failure_of
 from trio_connect.testing import VirtualNetwork, echo
 
@@ -108,6 +109,17 @@ async def test_under_the_tls_of_anyio(net: VirtualNetwork) -> None:
         await stream.send(b"hello")
         assert await stream.receive() == b"HELLO"
         assert stream.extra(anyio.abc.SocketAttribute.remote_address) == (V4, 443)
+
+
+@virtual
+async def test_a_proxy_that_looks_the_name_up(net: VirtualNetwork) -> None:
+    pytest.importorskip("python_socks", reason="NOT RUN: python-socks is not installed")
+    net.host(V4).listen(1080, ProxyServer().socks5)
+    source = Source(proxy=f"socks5h://{V4}:1080")
+    async with await Connectable("api.test", 80, sources=[source]).connect() as stream:
+        await stream.send(b"hello")
+        assert await stream.receive() == b"hello"
+        assert stream.extra(anyio.abc.SocketAttribute.remote_address) == ("api.test", 80)
 
 
 @virtual

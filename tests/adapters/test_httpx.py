@@ -17,6 +17,7 @@ from tests.adapters.kit import OK, Client, Site, found, serving
 from tests.net.racing import Stopwatch, dead, rows, virtual
 from tests.support import tls
 from tests.support.leaks import no_leaks
+from tests.support.proxies import ProxyServer
 from tests.support.sockets import Sockets
 from trio_connect import (
     Answer,
@@ -311,7 +312,7 @@ async def test_proxies_of_the_environment_are_not_asked(client: Client, monkeypa
 
 
 def test_a_filter_and_a_proxy_contradict_one_another(client: Client) -> None:
-    with pytest.raises(ValueError, match="address_filter cannot be combined with proxy"):
+    with pytest.raises(ValueError, match=r"address_filter cannot be combined with proxy.*sources=\[Source"):
         client(address_filter=PUBLIC, proxy="http://proxy.test:3128")
 
 
@@ -455,6 +456,38 @@ async def test_a_bad_certificate_behind_a_proxy(net: VirtualNetwork, client: Cli
     async with client(verify=tls.contexts().client, proxy=proxy) as http:
         with pytest.raises(client.library.ConnectError, match=f"TLS .*{V4}:3128 failed: .*Hostname mismatch"):
             await http.get(f"https://{CERTIFIED}/")
+
+
+# --- proxies of ours --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "http", "socks5h"])
+@virtual
+async def test_through_a_source_with_a_proxy(net: VirtualNetwork, client: Client, scheme: str) -> None:
+    """It is sent addresses, which a filter has judged; or names, as the source says."""
+    pytest.importorskip("python_socks", reason="NOT RUN: python-socks is not installed")
+    site = Site(tls.contexts().server)
+
+    async def behind(stream: Any, _host: str, _port: int) -> None:
+        await site.serve(stream)
+
+    server = ProxyServer(behind=behind)
+    net.host("192.0.2.8").listen(1080, server.http if scheme == "http" else server.socks5)
+    net.dns(CERTIFIED, a=[V4])
+    net.dns("internal.test", a=[OTHER])
+    by_name = scheme == "socks5h"
+    source = Source(proxy=f"{scheme}://192.0.2.8:1080", proxy_resolves=by_name)
+    judge = NetworkFilter(deny=[f"{OTHER}/32"])
+    async with client(verify=tls.contexts().client, sources=[source], address_filter=judge) as http:
+        response = await http.get(f"https://{CERTIFIED}/")
+        assert response.text == "ok"
+        target = (CERTIFIED if by_name else V4, 443)
+        assert response.extensions["network_stream"].get_extra_info("server_addr") == target
+        assert server.asked == [target]
+        if not by_name:
+            with pytest.raises(client.library.ConnectError, match="not allowed by the address filter"):
+                await http.get("https://internal.test/")
+            assert server.asked == [target]
 
 
 # --- cancelling -------------------------------------------------------------------------------------------------------

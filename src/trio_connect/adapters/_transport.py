@@ -56,8 +56,8 @@ def make(stock: type[T], kind: type, options: Any) -> T:
     ours: Any = {name: options.pop(name) for name in ConnectOptions.__optional_keys__ & options.keys()}
     if options.get("proxy") is not None and ours.get("address_filter") is not None:
         raise ValueError(
-            "address_filter cannot be combined with proxy: a proxy looks names up by itself, so that nobody could be "
-            "asked about the addresses of the target"
+            "address_filter cannot be combined with proxy, which looks names up by itself, so that nobody could judge "
+            "the addresses; give the proxy as a source: sources=[Source(proxy='socks5://...')]"
         )
     if options.get("local_address") is not None and ours.get("sources"):
         raise ValueError("give sources or local_address, not both")

@@ -109,9 +109,9 @@ class Stream(ByteStream):
         stream = self.stream
         attributes: dict[Any, Callable[[], Any]] = {
             SocketAttribute.family: lambda: stream.peer.family,
-            SocketAttribute.local_address: lambda: stream.local.sockaddr[:2],
+            SocketAttribute.local_address: lambda: (stream.local.host, stream.local.port),
             SocketAttribute.local_port: lambda: stream.local.port,
-            SocketAttribute.remote_address: lambda: stream.peer.sockaddr[:2],
+            SocketAttribute.remote_address: lambda: (stream.peer.host, stream.peer.port),
             SocketAttribute.remote_port: lambda: stream.peer.port,
         }
         if isinstance(stream, TlsStream):

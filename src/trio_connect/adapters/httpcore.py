@@ -12,6 +12,7 @@ import errno
 import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from socket import AF_UNSPEC
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, final
 
 import trio
@@ -190,7 +191,10 @@ class NetworkStream(_NetworkStream):
 
 def _address(value: Endpoint | str | bytes) -> Any:
     """Return an address as the `socket` module has it."""
-    return value.sockaddr if isinstance(value, Endpoint) else value
+    if not isinstance(value, Endpoint):
+        return value
+    # Only a proxy that looks names up knows the address.
+    return (value.host, value.port) if value.family == AF_UNSPEC else value.sockaddr
 
 
 def _name(connection: TcpStream | UnixStream) -> str:
