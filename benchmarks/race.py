@@ -45,13 +45,14 @@ from _harness import (
     table,
     versions,
 )
-from trio_connect import Endpoint, RacePolicy, connect, connectx, now, tcp_connect
+from trio_connect import Endpoint, History, RacePolicy, connect, connectx, now, tcp_connect
 
 DELAY = 0.250
 OURS, TRIO = "trio_connect.connectx", "trio.open_tcp_stream"
 ASYNCIO, HAPPY = "asyncio create_connection", "aiohappyeyeballs"
 SINGLE = "trio_connect.tcp_connect"
 LITERAL = "trio_connect.connect, an address"
+REMEMBERING = "trio_connect.connectx, with a history"
 PATHS = {
     "inline": "plain loopback, the handshake is over when connect(2) returns",
     "asynchronous": "steered loopback, it ends a little later",
@@ -89,6 +90,12 @@ async def ours(lists: Sequence[Sequence[Endpoint]]) -> None:
 async def ours_ready(lists: Sequence[Sequence[Endpoint]]) -> None:
     for endpoints in lists:
         (await connectx(endpoints, now() + 60_000)).abort()
+
+
+async def with_history(lists: Sequence[Sequence[Endpoint]]) -> None:
+    history = History()
+    for endpoints in lists:
+        (await connectx(endpoints, now() + 60_000, history=history)).abort()
 
 
 async def single(lists: Sequence[Sequence[Endpoint]]) -> None:
@@ -176,6 +183,7 @@ def first_answers(pairs: Sequence[Addresses], rounds: int) -> Samples:
     contestants = {
         SINGLE: (single, on_trio, ready),
         OURS: (ours_ready, on_trio, ready),
+        REMEMBERING: (with_history, on_trio, ready),
         LITERAL: (literal, on_trio, pairs),
         TRIO: (open_tcp_stream, on_trio, pairs),
     }

@@ -41,7 +41,7 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
         "endpoint": "[2001:db8::1]:443", "source": "2001:db8::9", "cause": "first", "started_us": 0,
         "ended_us": 250_000, "phase": "connect", "outcome": "failed", "errno": errno.ECONNREFUSED,
         "error": "ECONNREFUSED", "reason": "connection refused", "beaten_by": None,
-        "plain": False, "host": None,
+        "plain": False, "host": None, "delay_us": None, "delay_reason": None, "history": None,
     }  # fmt: skip
     assert (won["source"], won["errno"], won["error"]) == (None, None, None)
     assert lost["beaten_by"] == "192.0.2.1:443"

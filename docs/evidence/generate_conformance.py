@@ -22,7 +22,6 @@ _NAME: Final = re.compile(r"test_lines?_(\d+(?:_(?:and_)?\d+)*)_")
 
 RECORDS: Final = "comes with DNS records of services (SVCB, HTTPS)"
 ANSWERS: Final = "comes with our own DNS resolver: the system's tells neither ttl nor late answers"
-HISTORY: Final = "comes with `History`, the memory of earlier connects"
 NAT64: Final = "comes with NAT64: nothing is synthesised, DNS64 answers are tried as they are"
 
 # M must, S should, R recommended, m may, of RFC 8305 and draft-ietf-happy-happyeyeballs-v3; X where they are silent.
@@ -126,14 +125,10 @@ _SERVICES: Final = (4, *range(11, 19), *range(26, 31), *range(58, 62))
 NOT_YET: Final = {
     **dict.fromkeys(_SERVICES, RECORDS),
     **dict.fromkeys((25, 67), ANSWERS),
-    **dict.fromkeys((32, 33, 34, 35, 36, 37), HISTORY),
     **dict.fromkeys((3, *range(68, 74)), NAT64),
-    48: f"{HISTORY}, which alone knows round-trip times",
-    49: f"{HISTORY}: today no delay depends on anything, a session to resume included",
     62: "there is no HTTP here; whoever speaks it passes `connectx` the endpoints that Alt-Svc names",
     **dict.fromkeys((64, 65), f"{ANSWERS}, so nothing takes an endpoint back"),
-    66: f"{HISTORY}, without which no attempt has an expected time",
-    84: "comes with `trio_connect.outbound`, which owns what several connects to one destination share",
+    66: "an update starts the next early only when a `History` knows that everything that is pending has failed lately",
 }
 
 INTRODUCTION: Final = """\

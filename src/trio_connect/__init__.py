@@ -52,6 +52,7 @@ _LATER: _typing.Final = {
     "RaceOptions": "_net.race.plan",
     "TcpRaceOptions": "_net.race.plan",
     "connectx": "_net.connectx",
+    "History": "_net.history",
     "TcpListener": "_net.listeners.tcp_listener",
     "tcp_listen": "_net.listeners.tcp_listener",
     "DnsResolver": "_net.names.dns",
@@ -64,6 +65,7 @@ _LATER: _typing.Final = {
     "UnixStream": "_net.streams.unix_stream",
     "unix_connect": "_net.unix",
     "unix_listen": "_net.listeners.unix_listener",
+    "Adaptive": "_policy",
     "RacePolicy": "_policy",
     "TimelineRow": "_render",
     "draw_timeline": "_render",
@@ -96,6 +98,7 @@ if _typing.TYPE_CHECKING:
     from ._multipath import Multipath as Multipath
     from ._net.connect import connect as connect
     from ._net.connectx import connectx as connectx
+    from ._net.history import History as History
     from ._net.listeners.tcp_listener import TcpListener as TcpListener
     from ._net.listeners.tcp_listener import tcp_listen as tcp_listen
     from ._net.listeners.unix_listener import UnixListener as UnixListener
@@ -113,6 +116,7 @@ if _typing.TYPE_CHECKING:
     from ._net.resolving import resolve as resolve
     from ._net.streams.unix_stream import UnixStream as UnixStream
     from ._net.unix import unix_connect as unix_connect
+    from ._policy import Adaptive as Adaptive
     from ._policy import RacePolicy as RacePolicy
     from ._render import TimelineRow as TimelineRow
     from ._render import draw_timeline as draw_timeline

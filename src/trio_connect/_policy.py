@@ -12,7 +12,7 @@ from ._check import check_float, check_size
 from ._repr import changed_repr
 from ._text import shown
 
-__all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "RacePolicy", "check_policy"]
+__all__ = ["DEFAULT_POLICY", "MIN_ATTEMPT_DELAY", "Adaptive", "RacePolicy", "check_policy"]
 
 MIN_ATTEMPT_DELAY: Final = 0.010
 """RFC 8305 section 5: "a subsequent connection MUST NOT be started within 10 milliseconds of the previous attempt"."""
@@ -23,6 +23,12 @@ LONGEST_DELAY: Final = 30.0
 DEFAULT_ATTEMPT_DELAY: Final = 0.250
 """RFC 8305 section 8: "The time to wait between connection attempts in the absence of RTT data. Recommended to be 250
 milliseconds"."""
+
+LEAST_ADAPTIVE_DELAY: Final = 0.100
+"""RFC 8305 section 8: "The recommended minimum value is 100 milliseconds"."""
+
+GREATEST_ADAPTIVE_DELAY: Final = 2.0
+"""RFC 8305 section 8: "The maximum value is recommended to be 2 seconds"."""
 
 DEFAULT_RESOLUTION_DELAY: Final = 0.050
 """RFC 8305 section 8: "The time to wait for a AAAA response after receiving an A response. Recommended to be 50
@@ -53,7 +59,12 @@ def _not_milliseconds(field: attrs.Attribute[Any], seconds: float) -> None:
         )
 
 
-def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
+def _delay(instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, Adaptive):
+        _fixed_delay(instance, field, value)
+
+
+def _fixed_delay(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
     number = _number(field, value)
     _not_milliseconds(field, number)
     if number < MIN_ATTEMPT_DELAY:
@@ -61,6 +72,12 @@ def _delay(_instance: object, field: attrs.Attribute[Any], value: object) -> Non
             f"{field.name} must be at least {MIN_ATTEMPT_DELAY} seconds (RFC 8305 section 5), "
             f"or math.inf for one attempt at a time, got {shown(value)}"
         )
+
+
+def _finite_delay(instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    _fixed_delay(instance, field, value)
+    if value == inf:
+        raise ValueError(f"{field.name} must be finite, got {shown(value)}")
 
 
 def _timeout(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -86,6 +103,35 @@ def _family(_instance: object, field: attrs.Attribute[Any], value: object) -> No
 
 
 @attrs.frozen(kw_only=True, repr=False)
+class Adaptive:
+    """An attempt delay that follows the round-trip time to the address that was started last. It needs a `History`.
+
+    The delay is about the time after which the attempt sends its first packet again: twice the smoothed round-trip time
+    and four times its variation (RFC 6298), within the bounds that are given here. Times are in seconds.
+
+    Args:
+      initial: the delay while no round trip to the address is known.
+      minimum: the least that a round trip leads to. At least 0.010.
+      maximum: the most. At most 30.
+
+    Raises:
+      TypeError: a value is not a number.
+      ValueError: a value is out of range, or they are not in the order minimum, initial, maximum.
+    """
+
+    initial: float = attrs.field(default=DEFAULT_ATTEMPT_DELAY, validator=_finite_delay)
+    minimum: float = attrs.field(default=LEAST_ADAPTIVE_DELAY, validator=_finite_delay)
+    maximum: float = attrs.field(default=GREATEST_ADAPTIVE_DELAY, validator=_finite_delay)
+    __repr__ = changed_repr
+
+    def __attrs_post_init__(self) -> None:
+        if not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(
+                f"minimum <= initial <= maximum must hold, got {self.minimum:g}, {self.initial:g} and {self.maximum:g}"
+            )
+
+
+@attrs.frozen(kw_only=True, repr=False)
 class RacePolicy:
     """How several endpoints of one peer are raced. Times are in seconds; values are used as given, never clamped.
 
@@ -93,7 +139,7 @@ class RacePolicy:
 
     Args:
       attempt_delay: how long after one start the next is due while nothing has failed. 0.010 to 30;
-        `math.inf` tries strictly one endpoint at a time.
+        `math.inf` tries strictly one endpoint at a time. `Adaptive` follows the round-trip times of a `History`.
       attempt_timeout: how long one attempt may take, the caller's establish included, before it counts as failed.
         `math.inf` leaves it to the kernel and the caller's deadline.
       resolution_delay: how long an IPv4 answer that comes first waits for the IPv6 one; 0 to 30.
@@ -110,7 +156,7 @@ class RacePolicy:
       ValueError: a number is NaN or out of range.
     """
 
-    attempt_delay: float = attrs.field(default=DEFAULT_ATTEMPT_DELAY, validator=_delay)
+    attempt_delay: float | Adaptive = attrs.field(default=DEFAULT_ATTEMPT_DELAY, validator=_delay)
     attempt_timeout: float = attrs.field(default=DEFAULT_ATTEMPT_TIMEOUT, validator=_timeout)
     resolution_delay: float = attrs.field(default=DEFAULT_RESOLUTION_DELAY, validator=_wait)
     max_in_flight: int = attrs.field(default=DEFAULT_MAX_IN_FLIGHT, validator=_count)

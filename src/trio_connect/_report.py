@@ -22,8 +22,8 @@ __all__ = ["Attempt", "Cause", "ConnectReport", "Outcome", "Phase"]
 Phase: TypeAlias = Literal["socket", "bind", "connect", "establish"]
 """How far an attempt had come: making the socket, binding it, connecting, the caller's own test."""
 
-Cause: TypeAlias = Literal["first", "delay", "failure", "slot", "arrival"]
-"""Why an attempt was started when it was."""
+Cause: TypeAlias = Literal["first", "delay", "failure", "slot", "arrival", "history"]
+"""Why an attempt was started when it was. "history": another race had learned that what this one waited for failed."""
 
 Outcome: TypeAlias = Literal["won", "lost", "failed", "timed out", "skipped", "not tried", "cancelled"]
 """How an attempt ended."""
@@ -48,6 +48,9 @@ class Attempt:
       reason: why it failed or was skipped, in one line.
       beaten_by: who won while this one was still trying.
       plain: whether it is the one plain TCP attempt of a race whose others ask for MPTCP.
+      delay: seconds after which the next start was due; None unless the policy's `attempt_delay` is `Adaptive`.
+      delay_reason: why it was that long.
+      history: why a `History` had it put behind others, or tried again.
     """
 
     endpoint: Endpoint
@@ -73,6 +76,12 @@ class Attempt:
     """Who won while this one was still trying."""
     plain: bool = False
     """Whether it is the one plain TCP attempt of a race whose others ask for MPTCP, see `SocketOptions.multipath`."""
+    delay: float | None = None
+    """Seconds from its start after which the next was due; None unless the policy's `attempt_delay` is `Adaptive`."""
+    delay_reason: str | None = None
+    """Why the delay was that long, such as "round trip 80 ms +- 12 ms"."""
+    history: str | None = None
+    """Why a `History` had it put behind others, or tried again: "put behind: connection refused 2.00 s before"."""
 
     __repr__ = changed_repr
 
@@ -92,6 +101,9 @@ class Attempt:
             "reason": self.reason,
             "beaten_by": None if self.beaten_by is None else str(self.beaten_by),
             "plain": self.plain,
+            "delay_us": microseconds(self.delay),
+            "delay_reason": self.delay_reason,
+            "history": self.history,
         }
 
 
@@ -213,7 +225,8 @@ def _attempt_row(attempt: Attempt, elapsed: float, *, with_host: bool) -> Timeli
     if attempt.plain:
         label += " (plain TCP)"
     if attempt.started is None:
-        return TimelineRow(label=label, text=": ".join(filter(None, (attempt.outcome, attempt.reason))))
+        said = (attempt.outcome, attempt.reason, attempt.history)
+        return TimelineRow(label=label, text=": ".join(filter(None, said)))
     text: str = attempt.outcome
     if attempt.outcome == "failed":
         code = "" if attempt.errno is None else f" {errorcode.get(attempt.errno, attempt.errno)}"
@@ -223,4 +236,11 @@ def _attempt_row(attempt: Attempt, elapsed: float, *, with_host: bool) -> Timeli
         text = f"{text} in {attempt.phase}"
     ended = elapsed if attempt.ended is None else attempt.ended
     ending = _ENDINGS.get(attempt.outcome)
-    return TimelineRow(label=label, text=text, ending=ending, started=attempt.started, ended=ended)
+    details: list[str] = []
+    if attempt.history is not None:
+        details.append(attempt.history)
+    if attempt.delay is not None:
+        details.append(f"delay {short_duration(attempt.delay)} ({attempt.delay_reason})")
+    return TimelineRow(
+        label=label, text=text, ending=ending, started=attempt.started, ended=ended, details=tuple(details)
+    )

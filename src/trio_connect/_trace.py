@@ -54,6 +54,12 @@ class AttemptStarted:
     source: Source | None
     cause: Cause
     at: float
+    delay: float | None = None
+    """Seconds after which the next start is due; None unless the policy's `attempt_delay` is `Adaptive`."""
+    delay_reason: str | None = None
+    """Why it is that long; as in the report."""
+    history: str | None = None
+    """Why a `History` had it put behind others, or tried again; as in the report."""
 
 
 @attrs.frozen

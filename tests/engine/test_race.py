@@ -11,12 +11,14 @@ from math import inf, nan
 from socket import AF_INET, AF_INET6
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from trio_connect._endpoint import Endpoint, Source
-from trio_connect._engine import race as race_module
 from trio_connect._engine.facts import ILLEGAL, LATE, IllegalFact
+from trio_connect._engine.history import FAILED, FINE, SLOW, Limits, Memory
 from trio_connect._engine.race import MAX_RACED, Race
+from trio_connect._engine.race_memory import RaceMemory
 from trio_connect._engine.race_schedule import Schedule
 from trio_connect._engine.race_table import (
     ATTEMPT_DECISIONS,
@@ -30,7 +32,8 @@ from trio_connect._engine.race_table import (
     Start,
     Won,
 )
-from trio_connect._policy import DEFAULT_POLICY, MIN_ATTEMPT_DELAY, RacePolicy, check_policy
+from trio_connect._engine.race_tries import Try
+from trio_connect._policy import DEFAULT_POLICY, MIN_ATTEMPT_DELAY, Adaptive, RacePolicy, check_policy
 from trio_connect._report import Attempt
 
 
@@ -1017,7 +1020,7 @@ def test_mptcp_a_system_without_it_needs_no_plain_attempt():
 
 def snapshot(race: Race) -> dict[str, Any]:
     def plain(value: Any) -> Any:
-        if isinstance(value, race_module._Try | Schedule):
+        if isinstance(value, Try | Schedule):
             return {name: getattr(value, name, "not there") for name in value.__slots__}
         if isinstance(value, dict):
             return [(key, plain(item)) for key, item in value.items()]
@@ -1422,3 +1425,291 @@ def test_only_a_policy_is_a_policy():
     check_policy(DEFAULT_POLICY)
     with pytest.raises(TypeError, match=r"^policy must be a RacePolicy, got 0\.25$"):
         check_policy(0.25)
+
+
+# With a memory of earlier connects
+
+
+LIMITS = Limits(size=100, retry_after=10.0, retry_at_most=60.0, explore_after=600.0, lifetime=3600.0, hedge_budget=None)
+
+
+def the_start(commands: list[Command]) -> Start:
+    (command,) = commands
+    assert isinstance(command, Start)
+    return command
+
+
+def approximately(value: float) -> Any:
+    return pytest.approx(value)
+
+
+class Remembering:
+    """Races with one memory."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.memory = Memory(attrs.evolve(LIMITS, **limits))
+
+    def race(self, *candidates: Candidate, now: float = 0.0, more: bool = False, **policy: Any) -> Race:
+        values = RacePolicy(**policy)
+        memory = RaceMemory(self.memory, "", "", values, wake=lambda: None)
+        return Race(values, now, candidates, more=more, memory=memory)
+
+    def fails(self, candidate: Candidate, now: float) -> None:
+        self.memory.failed(("", "", None, candidate[1]), now, "refused", began=now)
+
+    def level(self, candidate: Candidate, now: float) -> int:
+        return self.memory.level(("", "", None, candidate[1]), now)
+
+
+def test_what_failed_lately_is_started_last_and_the_report_says_why():
+    earlier = Remembering()
+    earlier.fails(A, 0.0)
+    race = earlier.race(A, B, C, now=1.0)
+    assert [race.tick(at)[0] for at in (1.0, 1.25)] == [Start(0, B, "first"), Start(1, C, "delay")]
+    note = "put behind: refused 1.00 s before"
+    assert race.tick(1.5) == [Start(2, A, "delay", memory=(None, None, "put behind: refused 1.50 s before"))]
+    race = earlier.race(A, B, now=1.0)
+    race.tick(1.0)
+    race.succeeded(0, 1.1)
+    assert race.records() == (
+        Attempt(endpoint=B[1], cause="first", started=0.0, ended=approximately(0.1), outcome="won"),
+        Attempt(endpoint=A[1], outcome="not tried", history=note),
+    )
+
+
+def test_line_48_each_delay_is_that_of_the_attempt_that_was_started_last():
+    earlier = Remembering()
+    earlier.memory.answered(("", "", None, A[1]), 0.1, 0.0)
+    race = earlier.race(A, B, C, attempt_delay=Adaptive())
+    (start,) = race.tick(0.0)
+    assert start == Start(0, A, "first", memory=(approximately(0.4), "round trip 100 ms +- 50 ms", None))
+    quiet(race, 0.4)
+    assert race.tick(0.4) == [Start(1, B, "delay", memory=(0.25, "initial: no round trip is known", None))]
+    quiet(race, 0.65)
+    race.tick(0.65)
+    race.succeeded(0, 0.7)
+    assert [row.delay for row in race.records()] == [pytest.approx(0.4), 0.25, 0.25]
+    assert race.records()[1].delay_reason == "initial: no round trip is known"
+
+
+def test_line_49_the_delay_is_the_same_for_whatever_is_established_over_it():
+    earlier = Remembering()
+    earlier.memory.answered(("", "", None, A[1]), 0.1, 0.0)
+    for _ in range(2):
+        race = earlier.race(A, B, attempt_delay=Adaptive())
+        race.tick(0.0)
+        assert race.deadline == pytest.approx(0.4)
+        race.cancel(0.0)
+
+
+REFUSED_BY_ESTABLISH: dict[str, Any] = {"phase": "establish", "errno": None}
+NO_PACKET: dict[str, Any] = {"phase": "connect", "errno": errno.ENETUNREACH, "emitted": False}
+
+
+@pytest.mark.parametrize(
+    ("end", "level"),
+    [
+        (lambda race: refused(race, 0, 0.2), FAILED),
+        (lambda race: race.failed(0, 0.2, **REFUSED_BY_ESTABLISH), FAILED),
+        (lambda race: race.failed(0, 0.2, phase="bind", errno=errno.EADDRINUSE), FINE),
+        (lambda race: race.failed(0, 0.2, phase="socket", errno=errno.EPROTONOSUPPORT), FINE),
+        (lambda race: race.failed(0, 0.2, **NO_PACKET), FINE),
+        (lambda race: race.succeeded(0, 0.2), FINE),
+        (lambda race: race.cancel(0.2), FINE),
+        (lambda race: race.cancel(0.3), SLOW),
+        (lambda race: (race.tick(0.25), race.succeeded(1, 0.3)), SLOW),
+        (lambda race: (race.tick(0.25), ran_out(race, 0, 0.3), race.cancel(0.3)), FINE),
+    ],
+    ids=["refused", "establish", "bind", "socket", "no packet", "won", "cancel", "late cancel", "beaten", "ran out"],
+)
+def test_what_the_memory_learns_of_how_an_attempt_ends(end, level):
+    earlier = Remembering()
+    race = earlier.race(A, B)
+    race.tick(0.0)
+    end(race)
+    race.cancel(0.3)
+    assert earlier.level(A, 0.3) == level
+    assert (earlier.memory.waits, earlier.memory.hedges) == ({}, {})
+
+
+def test_attempt_timeout_is_a_failure_that_the_memory_learns_of():
+    earlier = Remembering()
+    race = earlier.race(A, attempt_timeout=1.0)
+    race.tick(0.0)
+    assert race.tick(1.0) == [Abandon(0, "attempt_timeout"), Exhausted()]
+    assert earlier.level(A, 1.0) == FAILED
+    other = earlier.race(A, now=2.0)
+    assert other.tick(2.0)[0] == Start(
+        0, A, "first", memory=(None, None, "put behind: took longer than attempt_timeout 1.00 s before")
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"phase": "connect", "errno": errno.ECONNRESET}, "failed with ECONNRESET"),
+        ({"phase": "connect", "errno": 9999}, "failed with 9999"),
+        ({"phase": "establish", "errno": None}, "failed"),
+    ],
+)
+def test_a_failure_without_a_reason_is_told_by_its_errno(how, reason):
+    earlier = Remembering()
+    race = earlier.race(A)
+    race.tick(0.0)
+    race.failed(0, 0.1, **how)
+    assert earlier.memory.why(("", "", None, A[1]), 1.1) == f"put behind: {reason} 1.00 s before"
+
+
+def test_what_is_measured_is_the_handshake_of_tcp():
+    earlier = Remembering()
+    race = earlier.race(A)
+    race.tick(0.0)
+    race.progressed(0, 0.1)
+    race.succeeded(0, 0.5)
+    assert earlier.memory.delay(("", "", None, A[1]), Adaptive(), 0.5)[0] == pytest.approx(0.4)
+
+
+def test_line_84_of_many_races_that_wait_for_one_address_as_many_hedge_as_may_be_in_flight():
+    earlier = Remembering()
+    races = [earlier.race(A, B, max_in_flight=3) for _ in range(10)]
+    for race in races:
+        race.tick(0.0)
+    assert [len(race.tick(0.25)) for race in races] == [1] * 3 + [0] * 7
+    held = races[5]
+    # It is due again after another delay.
+    quiet(held, 0.5)
+    # The first one that hedged wins: A is slow, and every race that waits for it alone goes on at once.
+    races[0].succeeded(1, 0.27)
+    assert [race.tick(0.27) for race in races[1:3]] == [[], []]
+    assert all(race.tick(0.27) == [Start(1, B, "history")] for race in races[3:])
+    held.succeeded(1, 0.29)
+    for race in races:
+        race.cancel(0.29)
+    assert (earlier.memory.waits, earlier.memory.hedges) == ({}, {})
+
+
+def test_a_start_that_was_held_back_is_made_after_another_delay():
+    earlier = Remembering()
+    races = [earlier.race(A, B, C, max_in_flight=2) for _ in range(3)]
+    for race in races:
+        race.tick(0.0)
+    assert [race.tick(0.25) for race in races] == [[Start(1, B, "delay")], [Start(1, B, "delay")], []]
+    quiet(races[2], 0.5)
+    # By then B is pending elsewhere for longer than its delay too.
+    assert races[2].tick(0.5) == [Start(1, C, "delay")]
+
+
+def test_line_84_what_another_race_has_learned_starts_the_next_before_its_own_delay_but_not_within_the_floor():
+    earlier = Remembering()
+    one, other, late = earlier.race(A, B), earlier.race(A, B, now=0.1), earlier.race(A, B, now=0.2)
+    one.tick(0.0)
+    other.tick(0.1)
+    late.tick(0.2)
+    one.tick(0.25)
+    one.succeeded(1, 0.27)
+    assert other.tick(0.27) == [Start(1, B, "history")]
+    assert other.deadline != inf
+    assert other.tick(0.3) == []
+    assert late.tick(0.28) == [Start(1, B, "history")]
+    young = earlier.race(C, A, now=0.27)
+    young.tick(0.27)
+    earlier.fails(C, 0.275)
+    assert young.tick(0.275) == []
+    quiet(young, 0.27 + MIN_ATTEMPT_DELAY)
+    assert the_start(young.tick(0.28)).cause == "history"
+
+
+def test_a_race_that_has_nothing_left_learns_nothing():
+    earlier = Remembering()
+    race = earlier.race(A, attempt_timeout=1.0)
+    race.tick(0.0)
+    earlier.fails(A, 0.1)
+    assert race.tick(0.1) == []
+    assert race.deadline == 1.0
+
+
+def test_a_start_that_a_failure_has_caused_is_never_held_back():
+    earlier = Remembering(hedge_budget=1.0)
+    one, other, third = (earlier.race(A, B, C) for _ in range(3))
+    for race in (one, other, third):
+        race.tick(0.0)
+    assert one.tick(0.25) == [Start(1, B, "delay")]
+    assert other.tick(0.25) == []
+    assert the_start(refused(other, 0, 0.3)).id == 1
+    # At the instant that the start is due anyway as well.
+    earlier = Remembering(hedge_budget=1.0)
+    one, other = (earlier.race(A, B, C) for _ in range(2))
+    one.tick(0.0)
+    one.tick(0.25)
+    other.tick(0.0)
+    assert refused(other, 0, 0.25) == [Start(1, B, "delay")]
+
+
+def test_without_a_token_a_hedge_waits_until_there_is_one():
+    earlier = Remembering(hedge_budget=1.0)
+    one, other = earlier.race(A, B), earlier.race(A, B, now=0.125)
+    one.tick(0.0)
+    other.tick(0.125)
+    one.tick(0.25)
+    for at in (0.375, 0.625, 0.875):
+        quiet(other, at)
+        assert other.tick(at) == []
+    for _ in range(20):
+        earlier.memory.succeeded(("", "", None, D[1]), 1.0)
+    start = the_start(other.tick(1.125))
+    assert (start.candidate, start.cause) == (B, "delay")
+
+
+def test_the_first_start_waits_for_better_candidates_while_more_may_come():
+    earlier = Remembering()
+    earlier.fails(A, 0.0)
+    race = earlier.race(A, now=1.0, more=True)
+    assert race.tick(1.0) == []
+    quiet(race, 1.05)
+    race.add([B], 1.02)
+    assert race.tick(1.02) == [Start(0, B, "first")]
+    quiet(race, 1.27)
+    race.succeeded(0, 1.04)
+    race = earlier.race(A, now=2.0, more=True)
+    race.tick(2.0)
+    assert the_start(race.tick(2.05)).candidate == A
+    # Nothing that waits is known to be any good, so what comes is started at once.
+    race.add([B], 2.1)
+    assert race.tick(2.1) == [Start(1, B, "history")]
+
+
+def test_it_does_not_wait_any_longer_when_no_more_will_come():
+    earlier = Remembering()
+    earlier.fails(A, 0.0)
+    race = earlier.race(A, now=1.0, more=True)
+    race.tick(1.0)
+    race.no_more()
+    assert the_start(race.tick(1.01)).candidate == A
+
+
+# Adaptive delays
+
+
+def test_line_48_the_bounds_are_those_of_the_rfc():
+    assert (Adaptive().initial, Adaptive().minimum, Adaptive().maximum) == (0.250, 0.100, 2.0)
+    assert Adaptive(initial=0.1, maximum=0.1).maximum == 0.1
+    assert RacePolicy(attempt_delay=Adaptive(minimum=0.010)).attempt_delay == Adaptive(minimum=0.010)
+    assert repr(Adaptive(maximum=3)) == "Adaptive(maximum=3)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"minimum": 0.009}, ValueError, "minimum must be at least 0.01 seconds"),
+        ({"maximum": 31}, ValueError, "milliseconds were probably meant"),
+        ({"maximum": inf}, ValueError, "maximum must be finite"),
+        ({"initial": nan}, ValueError, "initial must be a number of seconds"),
+        ({"initial": True}, TypeError, "initial must be a number of seconds"),
+        ({"initial": "1"}, TypeError, "initial must be a number of seconds"),
+        ({"initial": 0.05}, ValueError, "minimum <= initial <= maximum must hold, got 0.1, 0.05 and 2"),
+        ({"initial": 2.5}, ValueError, "minimum <= initial <= maximum must hold, got 0.1, 2.5 and 2"),
+    ],
+)
+def test_bounds_of_adaptive_delays_are_checked(arguments, error, text):
+    with pytest.raises(error, match=text):
+        Adaptive(**arguments)

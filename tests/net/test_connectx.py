@@ -88,7 +88,7 @@ async def test_endpoints_that_are_none_are_refused_before_anything_is_opened(end
         ({"observer": 3}, TypeError),
         ({"establish": 3}, TypeError),
         ({"options": {}}, TypeError),
-        ({"history": None}, TypeError),
+        ({"history": {}}, TypeError),
         ({"timeout": 3}, TypeError),
         ({"deadline": 1.0}, TypeError),
         ({"deadline": True}, TypeError),
@@ -980,7 +980,10 @@ async def test_line_78_the_report_is_data_that_json_takes_with_a_version_and_uni
         at("192.0.2.1", "2001:db8::2", "192.0.2.3", "192.0.2.4"), sources=[Source(), Source(ipv6="2001:db8::fe")][:1]
     )
     stream.abort()
-    common: dict[str, object] = {"source": "any", "phase": "connect", "reason": None, "plain": False, "host": None}
+    common: dict[str, object] = {
+        "source": "any", "phase": "connect", "reason": None, "plain": False, "host": None,
+        "delay_us": None, "delay_reason": None, "history": None,
+    }  # fmt: skip
     assert json.loads(json.dumps(stream.report.to_dict(), allow_nan=False)) == {
         "version": 1,
         "started_at_us": 2_000_000,

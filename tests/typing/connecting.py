@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from typing import Unpack, assert_type
 
 from trio_connect import (
+    Adaptive,
     AddressFilter,
     Attempt,
     ConnectFailed,
     Endpoint,
+    History,
     NetworkFilter,
     RaceOptions,
+    RacePolicy,
     Source,
     TcpStream,
     TlsStream,
     connect,
     connectx,
+    order_endpoints,
 )
 
 
@@ -87,6 +91,19 @@ async def results_over_tls(endpoints: Sequence[Endpoint], context: ssl.SSLContex
     assert_type(stream.alpn, str | None)
     tcp = await connect("api.test", 25)
     assert_type(await tcp.start_tls(context), TlsStream)
+
+
+async def with_a_history(endpoints: Sequence[Endpoint], history: History) -> None:
+    assert_type(await connectx(endpoints, history=history.partition("user")), TcpStream)
+    assert_type(await connect("api.test", 443, history=None), TcpStream)
+    assert_type(order_endpoints(endpoints, history=history), tuple[Endpoint, ...])
+    assert_type(History.load("history.json", size=10, hedge_budget=None), History)
+    History.load("history.json", sise=10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    RacePolicy(attempt_delay=Adaptive(maximum=1.0))
+    stream = await connectx(endpoints, history=history, policy=RacePolicy(attempt_delay=Adaptive()))
+    for attempt in stream.report.attempts:
+        assert_type(attempt.delay, float | None)
+        assert_type(attempt.history, str | None)
 
 
 async def passed_on(endpoints: Sequence[Endpoint], **options: Unpack[RaceOptions]) -> TcpStream | TlsStream:

@@ -3,6 +3,9 @@
 The source address of each endpoint is passed in as a `Knowledge`. A rule that lacks its knowledge decides nothing, so
 without any knowledge the order follows from the addresses alone.
 
+A memory of earlier connects adds what RFC 8305 section 4 asks for: between the rules 8 and 9 lower round-trip times
+first, then what was used before. What failed or is slow goes behind all others, after the families are interleaved.
+
 The RFC compares two destinations at a time and its "no preference" is not transitive when something is unknown or when
 two families tie. Here every rule is a rank, so the result does not depend on the sorting algorithm:
 
@@ -23,12 +26,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from socket import AF_INET, AF_INET6, AddressFamily
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
-from .._endpoint import Endpoint, Source
 from .policy_table import DEFAULT_POLICY_TABLE, PolicyTable, as_integer, common_prefix_length, is_ipv4, scope_of
+
+if TYPE_CHECKING:
+    from .._endpoint import Endpoint, Source
+    from .history_order import Recollections
 
 __all__ = ["Knowledge", "interleave", "order", "served_families", "sort"]
 
@@ -51,10 +57,12 @@ class Knowledge:
       sources: the source address of each endpoint, numeric (a zone is ignored); None for an endpoint that has none and
         so cannot be reached (rule 1). An endpoint that is not in the mapping has an unknown source.
       table: the policy table of rules 5 and 6.
+      history: what is remembered of earlier connects.
     """
 
     sources: Mapping[Endpoint, str | None] = _NO_SOURCES
     table: PolicyTable = DEFAULT_POLICY_TABLE
+    history: Recollections | None = None
 
 
 NO_KNOWLEDGE: Final = Knowledge()
@@ -112,7 +120,19 @@ def sort(endpoints: Iterable[Endpoint], known: Knowledge = NO_KNOWLEDGE) -> tupl
     """
     ranks = {endpoint: _rank(endpoint, known) for endpoint in endpoints}
     ranked = groupby(sorted(ranks, key=ranks.__getitem__), key=ranks.__getitem__)
-    return tuple(chain.from_iterable(_apply_rule_9(tuple(tied), known) for _, tied in ranked))
+    return tuple(chain.from_iterable(_order_tied(tuple(tied), known) for _, tied in ranked))
+
+
+def _order_tied(tied: Sequence[Endpoint], known: Knowledge) -> Iterable[Endpoint]:
+    """Return endpoints that the rules 1 to 8 do not tell apart, in order."""
+    history = known.history
+    if history is None:
+        return _apply_rule_9(tied, known)
+    preference = {endpoint: history.preference(endpoint) for endpoint in tied}
+    preferred = groupby(sorted(tied, key=preference.__getitem__), key=preference.__getitem__)
+    ordered = [*chain.from_iterable(_apply_rule_9(tuple(equal), known) for _, equal in preferred)]
+    first = history.to_try_first(ordered)
+    return ordered if first is None else (first, *(endpoint for endpoint in ordered if endpoint != first))
 
 
 def interleave(
@@ -160,7 +180,17 @@ def order(
       preferred_family_count: see `interleave`.
       first_family: likewise.
     """
-    return interleave(sort(endpoints, known), preferred_family_count, first_family=first_family)
+    if known.history is None:
+        return interleave(sort(endpoints, known), preferred_family_count, first_family=first_family)
+    levels: dict[int, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        levels.setdefault(known.history.level(endpoint), []).append(endpoint)
+    return tuple(
+        chain.from_iterable(
+            interleave(sort(levels[level], known), preferred_family_count, first_family=first_family)
+            for level in sorted(levels)
+        )
+    )
 
 
 def served_families(sources: Iterable[Source]) -> tuple[AddressFamily, ...]:

@@ -41,6 +41,9 @@ Every pair of state and fact is in `race_table`. An illegal pair raises `Illegal
 **When** the next candidate is started is `race_schedule`'s decision: by the attempt delay, or sooner when an attempt
 fails. The race asks it whenever a candidate waits, a slot is free and time has passed or a fact has come.
 
+**A memory of earlier connects** (`race_memory`), where there is one, says which candidate is next, how long the delay
+after its start is, and whether a start that only the timer has caused may be made.
+
 **MPTCP.** When the attempts ask for it, the best endpoint gets one more attempt, over plain TCP, at the end of the
 list: a middlebox may drop a SYN that has the option, and an MPTCP socket may refuse another option that was asked for.
 The plain attempt starts when a start is due and no candidate waits, also while more may come. It goes to the endpoint
@@ -53,10 +56,11 @@ next one waits. ``attempt_timeout`` keeps black holes from taking every slot for
 
 from __future__ import annotations
 
-from errno import ENOPROTOOPT, EOPNOTSUPP, ETIMEDOUT
+from errno import ETIMEDOUT
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
+from .._policy import Adaptive
 from .._report import Attempt
 from .facts import ILLEGAL, LATE, IllegalFact
 from .race_schedule import Schedule
@@ -71,13 +75,14 @@ from .race_table import (
     Start,
     Won,
 )
+from .race_tries import Try, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .._endpoint import Endpoint
     from .._policy import RacePolicy
-    from .._report import Cause, Outcome, Phase
+    from .._report import Phase
+    from .race_memory import RaceMemory
     from .race_table import AttemptFact, AttemptState, RaceFact, RaceState
 
 __all__ = ["MAX_RACED", "Race"]
@@ -89,45 +94,6 @@ section 4 asks to limit the number of children. 64 starts at the default delay t
 
 TIMED_OUT: Final = "took longer than attempt_timeout"
 """The reason of an attempt that `attempt_timeout` has ended."""
-
-_OPTION_REFUSED: Final = frozenset({ENOPROTOOPT, EOPNOTSUPP})
-"""What setsockopt(2) says of an option that an MPTCP socket does not have."""
-
-
-def _is_loopback(endpoint: Endpoint) -> bool:
-    # RFC 1122 section 3.2.1.3 (g) and RFC 4291 section 2.5.3. The text is normalised.
-    host = endpoint.host
-    return host == "::1" or host.startswith("127.")
-
-
-class _Try:
-    """One attempt: the data for its row in the report, and for the schedule."""
-
-    __slots__ = ("candidate", "cause", "ended", "errno", "phase", "plain", "reason", "started", "state")
-
-    ended: float
-    """Unset while the attempt is alive."""
-
-    def __init__(self, candidate: Candidate, cause: Cause, started: float, *, plain: bool = False) -> None:
-        self.candidate = candidate
-        self.plain = plain
-        self.begin(cause, started)
-
-    def begin(self, cause: Cause, started: float) -> None:
-        """Start, for the first time or again."""
-        self.cause: Cause = cause
-        self.started = started
-        self.state: AttemptState = "connecting"
-        self.phase: Phase = "connect"
-        self.errno: int | None = None
-        self.reason: str | None = None
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether no peer has answered, so that a middlebox may have dropped MPTCP."""
-        if self.state in ("failed", "timed out") and self.errno != ETIMEDOUT:
-            return self.phase == "socket" and self.errno in _OPTION_REFUSED
-        return self.phase == "connect"
 
 
 class Race:
@@ -142,23 +108,13 @@ class Race:
       candidates: those known from the start, in the order to try them in. Of duplicates the first counts.
       more: whether others may come; if so, `no_more` has to be called in the end.
       multipath: whether the attempts ask for MPTCP, so that one over plain TCP is to follow.
+      memory: of earlier connects, for this race; with an `Adaptive` delay there is one.
     """
 
     __slots__ = (
-        "_latest",
-        "_limit",
-        "_live",
-        "_origin",
-        "_plain_is_due",
-        "_raced",
-        "_schedule",
-        "_skipped",
-        "_starved",
-        "_timeout",
-        "_tries",
-        "_waiting",
-        "state",
-    )
+        "_latest", "_limit", "_live", "_memory", "_origin", "_plain_is_due", "_raced", "_schedule", "_skipped",
+        "_starved", "_timeout", "_tries", "_waiting", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -168,8 +124,11 @@ class Race:
         *,
         more: bool,
         multipath: bool = False,
+        memory: RaceMemory | None = None,
     ) -> None:
-        self._schedule = Schedule(policy.attempt_delay, now)
+        delay = policy.attempt_delay
+        self._schedule = Schedule(delay.initial if isinstance(delay, Adaptive) else delay, now)
+        self._memory = memory
         self._timeout = policy.attempt_timeout
         self._limit = policy.max_in_flight
         self._origin = now
@@ -177,10 +136,10 @@ class Race:
         self._waiting: dict[Candidate, None] = dict.fromkeys(candidates)
         self._raced: set[Candidate] = set()
         self._skipped: dict[Candidate, str] = {}
-        self._tries: list[_Try] = []
+        self._tries: list[Try] = []
         # In order of start, so the first one is the next to time out.
-        self._live: dict[int, _Try] = {}
-        self._starved: dict[int, _Try] = {}
+        self._live: dict[int, Try] = {}
+        self._starved: dict[int, Try] = {}
         self._latest = -1
         self._plain_is_due = multipath
 
@@ -212,6 +171,8 @@ class Race:
             # Idle means that every attempt ended before `now`: facts of one instant have no order.
             idle = not self._live and all(row.ended != now for row in self._tries)
             self._schedule.arrived(now, idle=idle)
+        if self._memory is not None:
+            self._memory.look_again()
 
     def skip(self, candidates: Mapping[Candidate, str]) -> None:
         """Report candidates that are not to be tried. One that is known stays as it is.
@@ -274,6 +235,8 @@ class Race:
             row.reason = TIMED_OUT
             self._end(attempt, row, now)
             commands.append(Abandon(attempt, "attempt_timeout"))
+        if self._memory is not None and self._can_start():
+            self._ask(self._memory, now)
         return self._go_on(now, commands)
 
     def progressed(self, attempt: int, now: float) -> list[Command]:
@@ -282,6 +245,8 @@ class Race:
         if row is None:
             return []
         row.phase = "establish"
+        if self._memory is not None:
+            self._memory.connected(attempt, now)
         self._schedule.progressed(row.started, now)
         return self._go_on(now, [])
 
@@ -319,8 +284,10 @@ class Race:
             row.ended = now
             self._starved[attempt] = self._live.pop(attempt)
             self._schedule.ran_out()
+            if self._memory is not None:
+                self._memory.end(attempt, now, "local")
         else:
-            self._end(attempt, row, now)
+            self._end(attempt, row, now, is_local=not emitted or phase in ("socket", "bind"))
         return self._go_on(now, [])
 
     def succeeded(self, attempt: int, now: float) -> list[Command]:
@@ -331,6 +298,8 @@ class Race:
         row.ended = now
         del self._live[attempt]
         self.state = "won"
+        if self._memory is not None:
+            self._memory.end(attempt, now, "won")
         commands = self._abandon_all(now, "lost")
         commands.append(Won(attempt))
         return commands
@@ -357,30 +326,8 @@ class Race:
         """
         if RACE_FACTS[self.state]["tick"] != LATE:
             raise IllegalFact(f"records: the race is still {self.state}")
-        origin = self._origin
-        winner = next((row.candidate[1] for row in self._tries if row.state == "won"), None)
-        rows = [
-            Attempt(
-                source=row.candidate[0],
-                endpoint=row.candidate[1],
-                cause=row.cause,
-                started=row.started - origin,
-                ended=row.ended - origin,
-                phase=row.phase,
-                # The race is over, so no attempt is alive, and none is started again.
-                outcome="failed" if row.state == "starved" else cast("Outcome", row.state),
-                errno=row.errno,
-                reason=row.reason,
-                beaten_by=winner if row.state == "lost" else None,
-                plain=row.plain,
-            )
-            for row in self._tries
-        ]
-        rows += [Attempt(source=c[0], endpoint=c[1], outcome="not tried") for c in self._waiting]
-        rows += [
-            Attempt(source=c[0], endpoint=c[1], outcome="skipped", reason=reason) for c, reason in self._skipped.items()
-        ]
-        return tuple(rows)
+        notes = None if self._memory is None else self._memory.notes
+        return records(self._tries, self._waiting, self._skipped, self._origin, notes or {})
 
     def _takes(self, fact: RaceFact) -> bool:
         """Say whether a fact about the race counts: False when it is late."""
@@ -389,7 +336,7 @@ class Race:
             raise IllegalFact(f"{fact}: not while the race is {self.state}")
         return becomes != LATE
 
-    def _heard(self, attempt: int, fact: AttemptFact) -> _Try | None:
+    def _heard(self, attempt: int, fact: AttemptFact) -> Try | None:
         """Move an attempt on by what was reported of it, and return it; None when the report is late."""
         row = self._tries[attempt] if 0 <= attempt < len(self._tries) else None
         state: AttemptState = "waiting" if row is None else row.state
@@ -426,8 +373,10 @@ class Race:
             return row.started + self._timeout
         return inf
 
-    def _end(self, attempt: int, row: _Try, now: float) -> None:
+    def _end(self, attempt: int, row: Try, now: float, *, is_local: bool = False) -> None:
         """Record a failure, a time-out included."""
+        if self._memory is not None:
+            self._memory.end(attempt, now, "local" if is_local else "failed", row.why())
         self._schedule.ended(row.started, now, was_full=len(self._live) >= self._limit)
         row.ended = now
         del self._live[attempt]
@@ -435,11 +384,32 @@ class Race:
     def _go_on(self, now: float, commands: list[Command]) -> list[Command]:
         """Make the start that is due, or end the race."""
         if self._can_start() and now >= self._schedule.next_start:
-            commands.append(self._start(now))
+            if self._may_start(now):
+                commands.append(self._start(now))
+            else:
+                self._schedule.held_back(now)
         elif self._is_exhausted():
             self.state = "exhausted"
+            if self._memory is not None:
+                self._memory.over()
             commands.append(Exhausted())
         return commands
+
+    def _ask(self, memory: RaceMemory, now: float) -> None:
+        """Ask the memory whether the next start is due at another time than the schedule says."""
+        if not self._tries:
+            begins = memory.begins(self._waiting, now, more=self.state == "open")
+            if begins is not None:
+                self._schedule.begins(begins)
+        elif memory.has_learned(now):
+            self._schedule.learned(now)
+
+    def _may_start(self, now: float) -> bool:
+        """Ask the memory about a start that only the timer has caused: no attempt has ended at its instant."""
+        if self._memory is None or self._schedule.cause != "delay" or not self._live:
+            return True
+        ended = (row.ended for attempt, row in enumerate(self._tries) if attempt not in self._live)
+        return now in ended or self._memory.may_hedge()
 
     def _start(self, now: float) -> Start:
         if self._starved:
@@ -450,18 +420,23 @@ class Race:
             plain = None if self._has_waiting() else self._plain()
             if plain is not None:
                 self._plain_is_due = False
-                row = _Try(plain, self._schedule.cause, now, plain=True)
+                row = Try(plain, self._schedule.cause, now, plain=True)
             else:
-                candidate = next(iter(self._waiting))
+                waiting = self._waiting
+                candidate = next(iter(waiting)) if self._memory is None else self._memory.choose(waiting, now)
                 del self._waiting[candidate]
                 self._raced.add(candidate)
-                row = _Try(candidate, self._schedule.cause, now)
+                row = Try(candidate, self._schedule.cause, now)
             attempt = len(self._tries)
             self._tries.append(row)
         self._latest = attempt
         self._live[attempt] = row
-        self._schedule.started(now, sets_floor=not _is_loopback(row.candidate[1]))
-        return Start(attempt, row.candidate, row.cause, row.plain)
+        note: str | None = None
+        if self._memory is not None:
+            row.delay, row.delay_reason = self._memory.begin(attempt, row.candidate, now)
+            note = self._memory.notes.get(row.candidate)
+        self._schedule.started(now, sets_floor=not row.is_loopback, delay=row.delay)
+        return Start(attempt, row.candidate, row.cause, row.plain, (row.delay, row.delay_reason, note))
 
     def _abandon_all(self, now: float, reason: Literal["lost", "cancelled"]) -> list[Command]:
         commands: list[Command] = []
@@ -469,5 +444,9 @@ class Race:
             row.state = reason
             row.ended = now
             commands.append(Abandon(attempt, reason))
+            if self._memory is not None:
+                self._memory.end(attempt, now, "given up")
         self._live.clear()
+        if self._memory is not None:
+            self._memory.over()
         return commands

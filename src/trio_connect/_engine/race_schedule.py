@@ -18,6 +18,9 @@ Facts of one instant apply in this list's order, whatever order they are told in
 Trio runs the tasks of a pass in random order. Each new fact recomputes the instant from the state before it. After a
 start at the same instant, facts of older attempts change nothing.
 
+- Another race learns that what this one waits for has failed, or is slow: that sets it likewise, cause "history".
+- A start that the memory of earlier connects holds back is due again after another delay.
+
 A start for which this machine had no descriptor or memory does not bring the next start forward, which would fail the
 same way. It is repeated when another attempt ends, or after another delay.
 
@@ -81,8 +84,16 @@ class Schedule:
         """When the next start may be made at the earliest."""
         return max(self._due, self._floor)
 
-    def started(self, now: float, *, sets_floor: bool) -> None:
-        """Set the timer after a start."""
+    def started(self, now: float, *, sets_floor: bool, delay: float | None = None) -> None:
+        """Set the timer after a start.
+
+        Args:
+          now: the time.
+          sets_floor: whether the start sent a packet into the network.
+          delay: seconds to the next start, from now on; None for as many as before.
+        """
+        if delay is not None:
+            self._delay = delay
         self._last_start = now
         if sets_floor:
             self._floor = now + MIN_ATTEMPT_DELAY
@@ -139,6 +150,21 @@ class Schedule:
             instant = self._instant_at(now)
             instant.arrival_idle = idle
             self._work_out(instant)
+
+    def begins(self, at: float) -> None:
+        """Set the timer for the first start."""
+        self._due = at
+
+    def held_back(self, now: float) -> None:
+        """Set the timer for a start that is not to be made now."""
+        self._due = now + self._delay
+        self._instant = None
+
+    def learned(self, now: float) -> None:
+        """Set the timer, because another race has learned that waiting is in vain."""
+        if self._due > now:
+            self._due, self.cause = max(now, self._floor), "history"
+            self._instant = None
 
     def _instant_at(self, now: float) -> _Instant:
         if self._instant is None or self._instant.at != now:

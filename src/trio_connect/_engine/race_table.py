@@ -37,6 +37,8 @@ class Start:
     cause: Cause
     plain: bool = False
     """Whether it is plain TCP although the others ask for MPTCP."""
+    memory: tuple[float | None, str | None, str | None] = (None, None, None)
+    """The delay after it, why it is that long, and why the attempt was put behind others or is tried again."""
 
 
 @attrs.frozen

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .._endpoint import Source
     from .._filter import AddressFilter
     from .._trace import Observer
+    from .history import History
     from .race.candidates import Candidates
 
 T = TypeVar("T")
@@ -167,6 +168,7 @@ async def connect(
     resolver: Resolver | None = None,
     policy: RacePolicy = DEFAULT_POLICY,
     sources: Sequence[Source] = (),
+    history: History | None = None,
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
@@ -194,6 +196,8 @@ async def connect(
       policy: how lookups and race are run.
       sources: where connections may start, best first. A family that none of them has is not looked up, and nothing
         is when all of them have proxies that look names up.
+      history: a memory of earlier connects, which this one reads and adds to: among addresses that RFC 6724 does not
+        tell apart the faster one goes first, and what failed lately, or was slow, goes last; see `History`.
       address_filter: asked once for each address that a lookup finds, late ones too, and for a numeric host, however it
         is spelled; see `connectx`.
       observer: called with each `TraceEvent` as it happens.
@@ -217,14 +221,15 @@ async def connect(
         `server_hostname` and no `tls`.
       ValueError: the host is no possible name, there is no host, a port is out of range, the options ask for
         `fast_open` for a name without an `establish` or `tls`, the context is for servers, there are an
-        `address_filter` and a proxy that looks names up (see `Source`), or the deadline is below -1.
+        `address_filter` and a proxy that looks names up (see `Source`), the delay is `Adaptive` without a `history`, or
+        the deadline is below -1.
 
     See RFC 8305.
     """
     check_connect_port(port, host)
     hosts = check_hosts(host, port)
     until = to_seconds(deadline)
-    check_race_options(policy, sources, address_filter, observer, options, establish)
+    check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
     check_resolver(resolver)
     host_of = HostOfEndpoint()
     if tls is not None or server_hostname is not None:
@@ -233,8 +238,8 @@ async def connect(
     literals = [each.literal for each in hosts if each.literal is not None]
     if len(literals) == len(hosts):
         return await connectx(
-            literals, deadline, policy=policy, sources=sources, address_filter=address_filter, observer=observer,
-            options=options, establish=establish,
+            literals, deadline, policy=policy, sources=sources, history=history, address_filter=address_filter,
+            observer=observer, options=options, establish=establish,
         )  # fmt: skip
     check_fast_open(options, establish)
     refusals = None if address_filter is None else Refusals(address_filter)
@@ -245,7 +250,7 @@ async def connect(
         proxied = ProxiedNames(hosts, sources, refusals)
     plan = RacePlan(
         policy=policy, sources=sources if proxied is None else proxied.asked_here, options=options, establish=establish,
-        observer=observer, until=until, started=current_time(), factory=factory_installed(),
+        observer=observer, history=history, until=until, started=current_time(), factory=factory_installed(),
         through_proxy=None if proxied is None else proxied.open_attempt, target=target_of(hosts), host_of=host_of,
     )  # fmt: skip
     candidates: Candidates = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)

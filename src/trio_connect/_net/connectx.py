@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .._endpoint import EndpointLike, Source
     from .._filter import AddressFilter
     from .._trace import Observer
+    from .history import History
 
 T = TypeVar("T")
 
@@ -153,6 +154,7 @@ async def connectx(
     *,
     policy: RacePolicy = DEFAULT_POLICY,
     sources: Sequence[Source] = (),
+    history: History | None = None,
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
@@ -175,6 +177,8 @@ async def connectx(
       policy: how the race is run.
       sources: where connections may start, best first. Each endpoint is tried from each source that has an address of
         its family, before the next endpoint; one that no source serves is reported as skipped.
+      history: a memory of earlier connects, which this one reads and adds to. An endpoint that failed lately, or was
+        slow, is tried after the others; so is one that another race waits for in vain.
       address_filter: asked once for each endpoint, before any packet; true allows it. One that it refuses is reported
         as skipped, with the reason, and all others are raced. What it raises is raised from here.
       observer: called with each `TraceEvent` as it happens.
@@ -205,7 +209,7 @@ async def connectx(
         `server_hostname` and no `tls`.
       ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
         be several and no `establish` or `tls`, the context is for servers, there are an `address_filter` and a proxy
-        that looks names up (see `Source`), or the deadline is below -1.
+        that looks names up (see `Source`), the delay is `Adaptive` without a `history`, or the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
@@ -215,16 +219,17 @@ async def connectx(
             check_establish(establish)
         establish = over_tls(tls, server_hostname, establish)
     secure = establish if isinstance(establish, OverTls) and establish.test is None else None
-    alone = observer is None and (establish is None or secure is not None)
+    alone = observer is None and history is None and (establish is None or secure is not None)
     if (
         observer is not None
         or establish is not None
         or policy is not DEFAULT_POLICY
         or options is not DEFAULT_OPTIONS
         or sources != ()
+        or history is not None
         or address_filter is not None
     ):
-        check_race_options(policy, sources, address_filter, observer, options, establish)
+        check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
     through_proxy = None
     if sources != () and any_proxy(sources):
         from .proxies.attempt import proxied_attempts
@@ -236,7 +241,8 @@ async def connectx(
         check_fast_open(options, establish)
         plan = RacePlan(
             policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-            until=until, started=current_time(), factory=factory_installed(), through_proxy=through_proxy,
+            history=history, until=until, started=current_time(), factory=factory_installed(),
+            through_proxy=through_proxy,
         )  # fmt: skip
         to_come = EndpointsToCome(cast("AsyncIterable[EndpointLike]", endpoints), sources, refusals)
         return await run_race(plan, candidates=to_come)
@@ -263,8 +269,9 @@ async def connectx(
             if code == PENDING:
                 # Nothing else is to be done before the next start is due or the attempt's time is up.
                 limit = policy.attempt_timeout
-                if policy.attempt_delay < limit and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
-                    limit = policy.attempt_delay
+                delay = cast("float", policy.attempt_delay)  # one that learns has a history
+                if delay < limit and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
+                    limit = delay
                 try:
                     code = await attempt.finish(min(started + limit, until))
                 except Expired:
@@ -295,6 +302,6 @@ async def connectx(
             await checkpoint_if_cancelled()
     plan = RacePlan(
         policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-        until=until, started=started, factory=factory, through_proxy=through_proxy,
+        history=history, until=until, started=started, factory=factory, through_proxy=through_proxy,
     )  # fmt: skip
     return await run_race(plan, pairs, skipped, first=first)

@@ -159,7 +159,8 @@ class QueueSet:
         Raises:
           OSError: EAGAIN, as many operations are submitted and not claimed as the set allows; EBADF, the set has ended.
           TypeError: an argument has the wrong type.
-          ValueError: there are no endpoints, one is a name or has port 0, or the deadline is below -1.
+          ValueError: there are no endpoints, one is a name or has port 0, the delay is `Adaptive` without a `history`,
+            or the deadline is below -1.
         """
         check_deadline(deadline)
         check_race_options(
@@ -169,6 +170,7 @@ class QueueSet:
             options.get("observer"),
             options.get("options", DEFAULT_OPTIONS),
             None,
+            history=options.get("history"),
         )
         unknown = options.keys() - TcpRaceOptions.__annotations__.keys()
         if unknown:

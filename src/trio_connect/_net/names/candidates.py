@@ -52,7 +52,7 @@ class _Addresses:
         # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
         allowed, self.refused = pair_up((self._endpoints[address] for address in addresses), (), refusals)
         endpoints = (endpoint for _, endpoint in allowed)
-        self.allowed = in_order(endpoints, plan.sources, plan.policy, ask_kernel=ask_kernel)
+        self.allowed = in_order(endpoints, plan.sources, plan.policy, ask_kernel=ask_kernel, history=plan.history)
         self._sorted = addresses
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
 
 from ..._endpoint import Endpoint, EndpointLike, Source, as_endpoint
 from ..._engine.order import NO_KNOWLEDGE, Knowledge, order
@@ -13,6 +16,9 @@ from .route import look_up_routes
 from .system import custom_resolver
 from .system_files import policy_table
 
+if TYPE_CHECKING:
+    from ..history import History
+
 
 def kernel_knows() -> bool:
     """Say whether the kernel's routes are those of the network that this run sees."""
@@ -20,7 +26,12 @@ def kernel_knows() -> bool:
 
 
 def in_order(
-    endpoints: Iterable[Endpoint], sources: Sequence[Source], policy: RacePolicy, *, ask_kernel: bool
+    endpoints: Iterable[Endpoint],
+    sources: Sequence[Source],
+    policy: RacePolicy,
+    *,
+    ask_kernel: bool,
+    history: History | None = None,
 ) -> tuple[Endpoint, ...]:
     """Return endpoints of one name in the order to try them in.
 
@@ -29,11 +40,16 @@ def in_order(
       sources: where connections may start.
       policy: its families' order.
       ask_kernel: whether `kernel_knows`.
+      history: a memory of earlier connects, or None.
     """
     everything = tuple(dict.fromkeys(endpoints))
     # One endpoint has one order, and asking for routes costs three system calls for each.
     routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
     known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
+    if history is not None:
+        from ..history import recollections
+
+        known = attrs.evolve(known, history=recollections(history, sources))
     return order(
         everything,
         known,
@@ -42,7 +58,9 @@ def in_order(
     )
 
 
-def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = DEFAULT_POLICY) -> tuple[Endpoint, ...]:
+def order_endpoints(
+    endpoints: Iterable[EndpointLike], *, policy: RacePolicy = DEFAULT_POLICY, history: History | None = None
+) -> tuple[Endpoint, ...]:
     """Return endpoints in the order in which `connect` would try them.
 
     Sorts by the rules of RFC 6724 section 6, which need the source address that the kernel would use for each (asked
@@ -53,6 +71,8 @@ def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = D
       endpoints: in any order; equal ones keep theirs, and duplicates are dropped.
       policy: its `first_family` says which family comes first, its `preferred_family_count` how many of that family
         come before the first of the other.
+      history: a memory of earlier connects: lower round-trip times and addresses that were used go first among those
+        that the rules do not tell apart, what failed lately or was slow goes last.
 
     Raises:
       RuntimeError: called outside of `trio.run`.
@@ -60,6 +80,10 @@ def order_endpoints(endpoints: Iterable[EndpointLike], *, policy: RacePolicy = D
       ValueError: an endpoint is a name or malformed.
     """
     check_policy(policy)
+    if history is not None:
+        from ..history import check_history
+
+        check_history(history)
     if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
-    return in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=kernel_knows())
+    return in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=kernel_knows(), history=history)

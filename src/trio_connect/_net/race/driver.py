@@ -97,18 +97,17 @@ class _Driver:
         first: First | None,
         candidates: Candidates | None,
     ) -> None:
+        self._mailbox = Mailbox()
+        memory = plan.memory(self._mailbox.wake)
         # Skipped candidates are added first, because a closed list takes none.
-        self._race = Race(plan.policy, plan.started, pairs, more=True, multipath=plan.options.multipath)
-        if skipped:
-            self._race.skip(skipped)
+        self._race = Race(plan.policy, plan.started, pairs, more=True, multipath=plan.options.multipath, memory=memory)
+        self._race.skip(skipped)
         if candidates is None:
             self._race.no_more()
-        self._plan = plan
-        self._first = first
+        self._plan, self._first = plan, first
         self._waited = first is not None and first.code == PENDING
         self._candidates = candidates
         self._teller = Teller(plan.observer, plan.target)
-        self._mailbox = Mailbox()
         self._attempts = RunningAttempts(self._mailbox, plan.establish)
         self._winner: RunningAttempt | None = None
         self._value: Any = None
@@ -246,7 +245,8 @@ class _Driver:
             elif live:
                 (running,) = live.values()
                 assert running.attempt.sock is not None
-                await park(wait_writable, running.attempt.sock.fileno(), deadline)
+                wait = park if self._plan.history is None else self._mailbox.park
+                await wait(wait_writable, running.attempt.sock.fileno(), deadline)
             else:  # the floor between two starts has to pass
                 await trio.sleep_until(deadline)
             self._attempts.poll()
@@ -381,7 +381,7 @@ class _Driver:
         first, self._first = self._first, None
         # The attempt that has begun already began when the call did, before the pass of the loop that it was given.
         began = current_time() if first is None else plan.started
-        self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began)
+        self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began, *start.memory)
         self._attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if first is None:
             attempt = self._new_attempt(endpoint, source, began)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 from trio import current_time
@@ -68,7 +68,7 @@ class First:
         until = min(until, attempt.started + policy.attempt_timeout)
         if others:
             # As the schedule of a race has it: postponed by as long as the handshake of TCP took.
-            delay = policy.attempt_delay
+            delay = cast("float", policy.attempt_delay)  # one that learns has a history, and no first attempt alone
             until = min(until, attempt.started + delay + min(now - attempt.started, delay))
         try:
             return TlsStream(await self.handshake.advance(until), stream)

@@ -13,6 +13,8 @@ import trio
 from trio import current_time
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ..._report import Phase
 
 
@@ -56,13 +58,14 @@ _ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
 class Mailbox:
     """The facts, the exception that ends the race if there is one, and the task that waits for either."""
 
-    __slots__ = ("_lot", "crash", "facts")
+    __slots__ = ("_lot", "_scope", "crash", "facts")
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.crash: BaseException | None = None
         """The exception that ends the whole race: it is not the failure of an attempt."""
         self._lot = trio.lowlevel.ParkingLot()
+        self._scope: trio.CancelScope | None = None
 
     def tell(self, fact: Fact) -> None:
         """Add a fact."""
@@ -81,12 +84,22 @@ class Mailbox:
     def wake(self) -> None:
         """Have the driver's loop go round once."""
         self._lot.unpark_all()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def wait(self, deadline: float) -> None:
         """Wait to be woken, until a deadline in Trio time at most."""
         if deadline > current_time():
             with trio.CancelScope(deadline=deadline):
                 await self._lot.park()
+
+    async def park(self, wait: Callable[[int], Awaitable[None]], fd: int, deadline: float) -> None:
+        """Wait for an fd, until a deadline in Trio time at most, or to be woken.
+
+        For a race that has one attempt and no task, while others may learn what it should know.
+        """
+        with trio.CancelScope(deadline=deadline) as self._scope:
+            await wait(fd)
 
     def discard(self) -> None:
         """Drop the facts. Their exceptions would form a reference cycle: they refer to frames, which refer to this."""

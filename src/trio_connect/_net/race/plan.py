@@ -11,16 +11,18 @@ import attrs
 
 from ..._endpoint import Source, sends_names
 from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
-from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
+from ..._policy import DEFAULT_POLICY, Adaptive, RacePolicy, check_policy
 from ..._text import shown
 
 if TYPE_CHECKING:
     import ssl
     from typing import Literal
 
+    from ..._engine.race_memory import RaceMemory
     from ..._filter import AddressFilter
     from ..._trace import Observer
     from ..attempt import OpenAttempt
+    from ..history import History
     from ..streams.tcp_stream import TcpStream
     from .hosts import HostOfEndpoint
 
@@ -34,6 +36,8 @@ class TcpRaceOptions(TypedDict, total=False):
     """How the race is run."""
     sources: Sequence[Source]
     """Where connections may start, best first. Each endpoint is tried from each source that has its family."""
+    history: History | None
+    """A memory of earlier connects, which this one reads and adds to."""
     address_filter: AddressFilter | None
     """Says of each endpoint whether a connection may go there, such as `NetworkFilter.public_only()`."""
     observer: Observer | None
@@ -68,10 +72,23 @@ class RacePlan:
     """Whether sockets come from the run's factory."""
     through_proxy: OpenAttempt | None = None
     """Makes the attempts from sources that have a proxy; None when no source has one."""
+    history: History | None = None
     target: str = ""
     """A name and port for messages, "" when the endpoints are all there is to name."""
     host_of: HostOfEndpoint | None = None
     """For which of the caller's names each endpoint is tried; None without names."""
+
+    def memory(self, wake: Callable[[], object]) -> RaceMemory | None:
+        """Return what this race reads of its history, and writes into it; None without one.
+
+        Args:
+          wake: called when another race has learned what this one should know.
+        """
+        if self.history is None:
+            return None
+        from ..history import memory_for_race
+
+        return memory_for_race(self.history, self.policy, wake, measures=not self.options.fast_open)
 
     @property
     def is_late(self) -> bool:
@@ -80,16 +97,31 @@ class RacePlan:
 
 
 def check_race_options(
-    policy: object, sources: object, address_filter: object, observer: object, options: object, establish: object
+    policy: object,
+    sources: object,
+    address_filter: object,
+    observer: object,
+    options: object,
+    establish: object,
+    *,
+    history: object = None,
 ) -> None:
     """Refuse what cannot be the arguments of a race.
 
     Raises:
       TypeError: one has the wrong type.
-      ValueError: a field of the policy or of the options is out of range.
+      ValueError: a field of the policy or of the options is out of range, or the policy is to learn and has nothing to
+        learn from.
     """
+    if history is not None:
+        # Loaded only where one is used.
+        from ..history import check_history
+
+        check_history(history)
     if policy is not DEFAULT_POLICY:
         check_policy(policy)
+        if history is None:
+            check_learns_nothing(cast("RacePolicy", policy))
     if sources != ():
         _check_sources(sources)
     if address_filter is not None:
@@ -101,6 +133,18 @@ def check_race_options(
         raise TypeError(f"observer must be callable or None, got {shown(observer)}")
     if establish is not None:
         check_establish(establish)
+
+
+def check_learns_nothing(policy: RacePolicy) -> None:
+    """Refuse an `Adaptive` delay where there is no `History`.
+
+    Raises:
+      ValueError: it is one.
+    """
+    if isinstance(policy.attempt_delay, Adaptive):
+        raise ValueError(  # noqa: TRY004 - what is wrong is that there is no history
+            "an Adaptive attempt_delay learns from a History: pass history=, the same one to each call"
+        )
 
 
 def check_establish(establish: object) -> None:
