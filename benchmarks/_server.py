@@ -3,6 +3,7 @@
 Prints one line of JSON, the ports it found between LOWEST and HIGHEST, and serves until its stdin ends.
 
   accept   accepts and closes, in batches, so that it wakes seldom while somebody connects in a row
+  accept6  likewise, over IPv6 and on the same port; absent where this system has none
   echo     sends back what comes
   sink     reads and forgets
   source   sends without end
@@ -30,13 +31,17 @@ DROP = 256
 IPPROTO_MPTCP = 262  # linux/in.h
 
 
-def listen(ports: range, backlog: int = BACKLOG, proto: int = 0) -> socket.socket:
+def listen(
+    ports: range, backlog: int = BACKLOG, proto: int = 0, family: socket.AddressFamily = socket.AF_INET
+) -> socket.socket:
     for port in ports:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, proto)
+        sock = socket.socket(family, socket.SOCK_STREAM, proto)
         # All addresses of 127.0.0.0/8: a client that spreads over many of them never runs out of local ports.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind(("0.0.0.0", port))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(("" if family == socket.AF_INET else "::", port))
             sock.listen(backlog)
         except OSError:
             sock.close()
@@ -113,13 +118,18 @@ def main() -> None:
         listeners["multipath"] = listen(ports, proto=IPPROTO_MPTCP)
     except OSError:
         pass
+    port = listeners["accept"].getsockname()[1]
+    try:
+        listeners["accept6"] = listen(range(port, port + 1), family=socket.AF_INET6)
+    except OSError:
+        pass
     full = listeners["full"] = listen(ports, 0)
     filler = socket.socket()  # kept: a backlog of 0 has room for one
     filler.connect(("127.0.0.1", full.getsockname()[1]))
     handlers = {"echo": echo, "sink": sink, "source": source, "lines": lines, "drops": drops}
     for name, handler in handlers.items():
         threading.Thread(target=serve, args=(listeners[name], handler), daemon=True).start()
-    for name in listeners.keys() & {"accept", "multipath"}:
+    for name in listeners.keys() & {"accept", "accept6", "multipath"}:
         threading.Thread(target=accept_and_close, args=(listeners[name],), daemon=True).start()
     print(json.dumps({name: sock.getsockname()[1] for name, sock in listeners.items()}), flush=True)
     sys.stdin.read()

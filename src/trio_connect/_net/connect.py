@@ -15,6 +15,7 @@ from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
 from .connectx import connectx
+from .host_of import HostOfEndpoint
 from .names.candidates import AddressesOfHosts
 from .names.hosts import HostLike, check_connect_port, check_hosts, target_of
 from .names.resolve import Resolver, check_resolver
@@ -22,7 +23,6 @@ from .names.system import SYSTEM_RESOLVER
 from .race.candidates import Refusals
 from .race.driver import run_race
 from .race.establishing import over_tls
-from .race.hosts import HostOfEndpoint
 from .race.plan import RaceOptions, RacePlan, TcpRaceOptions, any_proxy, check_fast_open, check_race_options
 from .sockets.open import factory_installed
 from .streams.tcp_stream import TcpStream, TlsStream

@@ -10,16 +10,15 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import enable_ki_protection
 
 from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
-from .attempt import PENDING, Attempt
+from .race.alone import first_then_race
 from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
-from .race.establishing import OverTls, over_tls
-from .race.first import First
+from .race.establishing import over_tls
 from .race.plan import (
     RaceOptions,
     RacePlan,
@@ -30,7 +29,6 @@ from .race.plan import (
     check_race_options,
 )
 from .sockets.open import factory_installed
-from .sockets.waiting import Expired
 from .streams.tcp_stream import TcpStream, TlsStream
 
 if TYPE_CHECKING:
@@ -218,8 +216,6 @@ async def connectx(
         if establish is not None:
             check_establish(establish)
         establish = over_tls(tls, server_hostname, establish)
-    secure = establish if isinstance(establish, OverTls) and establish.test is None else None
-    alone = observer is None and history is None and (establish is None or secure is not None)
     if (
         observer is not None
         or establish is not None
@@ -235,7 +231,6 @@ async def connectx(
         from .proxies.attempt import proxied_attempts
 
         through_proxy = proxied_attempts(sources)
-        alone = False
     refusals = None if address_filter is None else Refusals(address_filter)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
         check_fast_open(options, establish)
@@ -252,56 +247,7 @@ async def connectx(
         raise ValueError("connectx needs at least one endpoint, got none")
     if options is not DEFAULT_OPTIONS and len(pairs) > 1:
         check_fast_open(options, establish, candidates=len(set(pairs)))
-    first = None
-    alone = alone and bool(pairs)
-    if alone:
-        await checkpoint_if_cancelled()
-    started = current_time()
-    factory = factory_installed()
-    if alone and until > started and not factory:
-        # The first attempt is made before anything is built for a race: most of the time there is none.
-        source, endpoint = pairs[0]
-        attempt = Attempt(endpoint, source, started)
-        try:
-            code = attempt.begin(options, factory=False)
-            if code == PENDING:
-                code = await attempt.first_poll(may_spin=True)
-            if code == PENDING:
-                # Nothing else is to be done before the next start is due or the attempt's time is up.
-                limit = policy.attempt_timeout
-                delay = cast("float", policy.attempt_delay)  # one that learns has a history
-                if delay < limit and (len(pairs) > 1 or attempt.asks_for_multipath(options)):
-                    limit = delay
-                try:
-                    code = await attempt.finish(min(started + limit, until))
-                except Expired:
-                    pass
-            if not code:
-                if secure is None:
-                    if not attempt.yielded:
-                        await cancel_shielded_checkpoint()
-                    assert attempt.sock is not None
-                    multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
-                    return TcpStream(attempt.sock, endpoint, (pairs, skipped, started, current_time(), multipath))
-                first = First(attempt, 0)
-                others = len(pairs) > 1 or attempt.asks_for_multipath(options)
-                secured = await first.secure(secure, policy, until, others=others)
-                if secured is not None:
-                    multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
-                    first.set_report((pairs, skipped, started, current_time(), multipath))
-                    return secured
-        except BaseException:  # written out, for a context manager costs a twentieth of a connect
-            attempt.close()
-            raise
-        if first is None:
-            first = First(attempt, code)
-            if code != PENDING:
-                attempt.close()
-        if first.has_failed:
-            # And perhaps in a pass that has brought a cancel: another SYN would come after it.
-            await checkpoint_if_cancelled()
-    plan = RacePlan(
-        policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-        history=history, until=until, started=started, factory=factory, through_proxy=through_proxy,
+    return await first_then_race(
+        pairs, skipped, policy=policy, sources=sources, options=options, establish=establish, observer=observer,
+        history=history, until=until, through_proxy=through_proxy,
     )  # fmt: skip
-    return await run_race(plan, pairs, skipped, first=first)

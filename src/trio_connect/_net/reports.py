@@ -6,15 +6,17 @@ long to define as everything that a plain connect needs, so this module is loade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from trio import current_time
 
+from .._answer import Lookup
 from .._endpoint import Endpoint, Source
 from .._errors import DeadlineExceeded
 from .._messages import call_exceeded, call_late
 from .._report import EMPTY_REPORT, Attempt, ConnectReport, Phase
+from .host_of import HostOfEndpoint, with_hosts
 from .sockets.multipath import read_multipath
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
@@ -35,27 +37,57 @@ def report_of(recorded: Recorded) -> ConnectReport:
     return recorded() if callable(recorded) else won_alone(recorded)
 
 
-def won_alone(facts: Facts, *, phase: Phase = "connect") -> ConnectReport:
+def won_alone(
+    facts: Facts,
+    *,
+    phase: Phase = "connect",
+    origin: float | None = None,
+    lookups: Sequence[Lookup] = (),
+    host_of: HostOfEndpoint | None = None,
+) -> ConnectReport:
     """Return the report of a connect that needed no race.
 
     Args:
       facts: of it.
       phase: how far its attempt had to come.
+      origin: when the call began, in Trio time; None for when the attempt did.
+      lookups: of the call.
+      host_of: for which name each endpoint was to be tried; None without names.
     """
     pairs, skipped, started, ended, info = facts
-    elapsed = ended - started
+    origin = started if origin is None else origin
+    elapsed = ended - origin
     (source, endpoint), *others = dict.fromkeys(pairs)
-    attempts = [
+    attempts = (
         Attempt(
-            endpoint=endpoint, source=source, cause="first", started=0.0, ended=elapsed, phase=phase, outcome="won"
+            endpoint=endpoint, source=source, cause="first", started=started - origin, ended=elapsed, phase=phase,
+            outcome="won",
         ),
-        *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in others),
+        *untried(others, skipped),
+    )  # fmt: skip
+    return ConnectReport(
+        lookups=tuple(lookups),
+        attempts=with_hosts(attempts, host_of),
+        started_at=origin,
+        elapsed=elapsed,
+        multipath=read_multipath(info),
+    )
+
+
+def untried(pairs: Iterable[Pair], skipped: Mapping[Pair, str]) -> tuple[Attempt, ...]:
+    """Return the rows of candidates that were not started.
+
+    Args:
+      pairs: those that might have been.
+      skipped: those that were not to be, with the reasons.
+    """
+    return (
+        *(Attempt(endpoint=endpoint, source=source, outcome="not tried") for source, endpoint in pairs),
         *(
             Attempt(endpoint=endpoint, source=source, outcome="skipped", reason=reason)
             for (source, endpoint), reason in skipped.items()
         ),
-    ]
-    return ConnectReport(attempts=tuple(attempts), started_at=started, elapsed=elapsed, multipath=read_multipath(info))
+    )
 
 
 def late_connect(endpoint: Endpoint, source: Source | None, until: float) -> DeadlineExceeded:

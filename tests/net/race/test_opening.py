@@ -14,8 +14,8 @@ from tests.support.scripted import IN_PROGRESS, passes, script
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._engine.spinning import Spinning
 from trio_connect._net import attempt as attempt_module
-from trio_connect._net import connectx as module
 from trio_connect._net.attempt import Attempt
+from trio_connect._net.race import alone as module
 from trio_connect._net.sockets.kernel_socket import KernelSocket
 
 AWAY = [("192.0.2.1", 443), ("192.0.2.2", 443)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import trio
 
     from ..._answer import Lookup, LookupKind
-    from ..race.hosts import HostOfEndpoint
+    from ..host_of import HostOfEndpoint
     from ..race.plan import RacePlan
     from ..reports import Pair
     from .hosts import Host

@@ -22,13 +22,13 @@ from ..._errors import ConnectFailed, ResolveFailed
 from ..._policy import DEFAULT_POLICY
 from ..._text import one_line
 from ..attempt import PENDING
+from ..host_of import HostOfEndpoint
 from ..names.candidates import AddressesOfHosts
 from ..names.hosts import check_hosts
 from ..names.resolve import check_host
 from ..names.system import SYSTEM_RESOLVER
 from ..race.candidates import pair_up
 from ..race.driver import run_race
-from ..race.hosts import HostOfEndpoint
 from ..race.plan import RacePlan
 from ..sockets.waiting import within
 from .tunnel import check_installed, open_tunnel

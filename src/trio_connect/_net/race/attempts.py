@@ -6,6 +6,7 @@ each is closed exactly once.
 
 from __future__ import annotations
 
+import errno
 import logging
 from math import inf
 from typing import TYPE_CHECKING, Final, final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
+from ..._durations import milliseconds
 from ..._messages import reason_of
 from ..attempt import PENDING
 from ..streams.tcp_stream import TcpStream
@@ -192,3 +194,16 @@ def failure(running: RunningAttempt, exc: Exception) -> Failed:
     reason = reason_of(exc)
     exc.add_note(f"while establishing over {running.endpoint}")
     return Failed(running.id, "establish", errno_of_establish(exc), exc, reason, True)
+
+
+def took_too_long(attempt: AnyAttempt, now: float) -> TimeoutError:
+    """Return the error of an attempt that `attempt_timeout` ends.
+
+    Args:
+      attempt: its phase says what it was doing; its socket is still open.
+      now: the time.
+    """
+    doing = "connect to" if attempt.phase == "connect" else "establish with"
+    elapsed = milliseconds(now - attempt.started)
+    text = f"{doing} {attempt.endpoint} from {attempt.origin()} took longer than attempt_timeout, {elapsed}"
+    return TimeoutError(errno.ETIMEDOUT, text)

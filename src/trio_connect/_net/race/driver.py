@@ -25,25 +25,25 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from ..._durations import milliseconds
 from ..._engine.race import TIMED_OUT, Race
 from ..._engine.race_table import Abandon, Command, Start, Won
 from ..._messages import is_refused, race_exceeded, race_failed, race_late, resolve_failed
 from ..._report import ConnectReport, Outcome, Phase
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted, RaceFinished
 from ..attempt import PENDING, Attempt
+from ..host_of import with_hosts
 from ..sockets.multipath import read_multipath
 from ..sockets.stream_socket import close_on_error
 from ..sockets.waiting import PASSES, park
-from .attempts import RunningAttempt, RunningAttempts, failure
+from .attempts import RunningAttempt, RunningAttempts, failure, took_too_long
 from .errors import out_of_the_group, without_cancellation
-from .hosts import with_hosts
 from .mailbox import Connected, Established, Fact, Failed, Mailbox
 from .telling import Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..._answer import Lookup
     from ..._endpoint import Endpoint, Source
     from ..._trace import TraceEvent
     from ..attempt import AnyAttempt
@@ -63,6 +63,7 @@ async def run_race(
     *,
     first: First | None = None,
     candidates: Candidates | None = None,
+    lookups: Sequence[Lookup] = (),
 ) -> Any:
     """Run a race to its end.
 
@@ -70,8 +71,9 @@ async def run_race(
       plan: what was asked for.
       pairs: the candidates that are known from the start.
       skipped: candidates that are not tried, with the reasons, for the report.
-      first: the attempt on the first of `pairs` where it has begun already, when the call did.
+      first: the attempt on the first of `pairs` where it has begun already.
       candidates: brings others while the race runs, or None.
+      lookups: those that the call has made before the race, for the report.
 
     Returns:
       The winner's stream, or what establish returned for it. The stream has its report.
@@ -82,7 +84,7 @@ async def run_race(
       DeadlineExceeded: the deadline came first.
       BaseException: what establish or candidates raised, other than the failure of an attempt, as it is.
     """
-    return await _Driver(plan, pairs, skipped or {}, first, candidates).run()
+    return await _Driver(plan, pairs, skipped or {}, first, candidates, lookups).run()
 
 
 @final
@@ -96,17 +98,21 @@ class _Driver:
         skipped: Mapping[Pair, str],
         first: First | None,
         candidates: Candidates | None,
+        lookups: Sequence[Lookup],
     ) -> None:
         self._mailbox = Mailbox()
         memory = plan.memory(self._mailbox.wake)
-        # Skipped candidates are added first, because a closed list takes none.
-        self._race = Race(plan.policy, plan.started, pairs, more=True, multipath=plan.options.multipath, memory=memory)
+        self._began = plan.started if first is None else first.attempt.started
+        known = pairs if first is None else ()
+        self._race = Race(plan.policy, plan.started, known, more=True, multipath=plan.options.multipath, memory=memory)
+        if first is not None:
+            self._race.add(pairs, self._began)
         self._race.skip(skipped)
         if candidates is None:
-            self._race.no_more()
+            self._race.no_more()  # last, because a closed list takes none
         self._plan, self._first = plan, first
         self._waited = first is not None and first.code == PENDING
-        self._candidates = candidates
+        self._candidates, self._lookups = candidates, lookups
         self._teller = Teller(plan.observer, plan.target)
         self._attempts = RunningAttempts(self._mailbox, plan.establish)
         self._winner: RunningAttempt | None = None
@@ -156,7 +162,7 @@ class _Driver:
         return value
 
     async def _run(self) -> None:
-        self._execute(self._race.tick(self._plan.started), self._plan.started)
+        self._execute(self._race.tick(self._began), self._began)
         self._teller.tell()
         if self._candidates is None and self._can_poll:
             await self._watch_one()
@@ -200,7 +206,7 @@ class _Driver:
     def _make_report(self, ended: float) -> ConnectReport:
         started = self._plan.started
         return ConnectReport(
-            lookups=() if self._candidates is None else self._candidates.lookups,
+            lookups=tuple(self._lookups) if self._candidates is None else self._candidates.lookups,
             attempts=with_hosts(self._race.records(), self._plan.host_of),
             started_at=started,
             elapsed=ended - started,
@@ -278,8 +284,7 @@ class _Driver:
 
     async def _loop(self) -> None:
         plan = self._plan
-        # With a factory, an establish, a source of candidates or a proxy a task needs several passes for what is ready
-        # already.
+        # Of a factory, an establish, a source of candidates or a proxy, what is ready already takes several passes.
         stages = (self._candidates is not None) + plan.factory + (plan.establish is not None)
         stages += plan.through_proxy is not None
         passes = PASSES * stages if stages else 1
@@ -315,8 +320,7 @@ class _Driver:
     @property
     def _can_poll(self) -> bool:
         """Whether polling the sockets gives every fact that their tasks could report."""
-        plan = self._plan
-        return plan.establish is None and not plan.factory and plan.through_proxy is None
+        return self._plan.establish is None and not self._plan.factory and self._plan.through_proxy is None
 
     # ------------------------------------------------------------------ facts in
 
@@ -379,8 +383,8 @@ class _Driver:
         if plan.host_of is not None:
             plan.host_of.begin(endpoint)
         first, self._first = self._first, None
-        # The attempt that has begun already began when the call did, before the pass of the loop that it was given.
-        began = current_time() if first is None else plan.started
+        # The attempt that has begun already began before the pass of the loop that it was given.
+        began = current_time() if first is None else self._began
         self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began, *start.memory)
         self._attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if first is None:
@@ -427,11 +431,7 @@ class _Driver:
         phase = attempt.phase
         self._race.ended_in(abandon.id, phase)
         if abandon.reason == "attempt_timeout":
-            elapsed = milliseconds(now - attempt.started)
-            doing = "connect to" if phase == "connect" else "establish with"
-            text = f"{doing} {attempt.endpoint} from {attempt.origin()} took longer than attempt_timeout, {elapsed}"
-            error = TimeoutError(errno.ETIMEDOUT, text)
-            self._end(running, phase, "timed out", errno.ETIMEDOUT, error, TIMED_OUT, now)
+            self._end(running, phase, "timed out", errno.ETIMEDOUT, took_too_long(attempt, now), TIMED_OUT, now)
         else:
             outcome: Outcome = "cancelled" if abandon.reason == "cancelled" else "lost"
             self._end(running, phase, outcome, None, None, None, now)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ..._endpoint import Endpoint
+    from ..host_of import HostOfEndpoint
     from ..streams.handshake import Handshake
     from ..streams.tcp_stream import TcpStream, TlsStream
-    from .hosts import HostOfEndpoint
 
 S = TypeVar("S")
 

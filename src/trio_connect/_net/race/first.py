@@ -7,7 +7,6 @@ attempt is due, and goes on in a task of the race. No other establish can be sto
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -20,10 +19,11 @@ from ..streams.tcp_stream import TcpStream, TlsStream
 from .errors import fails_an_attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..._policy import RacePolicy
     from ..._report import ConnectReport
     from ..attempt import AnyAttempt
-    from ..reports import Facts
     from ..streams.handshake import Handshake
     from .establishing import OverTls
 
@@ -85,13 +85,7 @@ class First:
         assert self.handshake is not None
         return TlsStream(await self.handshake.advance(inf), stream)
 
-    def set_report(self, facts: Facts) -> None:
+    def set_report(self, make: Callable[[], ConnectReport]) -> None:
         """Give what has won without a race its report, which is made when somebody looks."""
         assert self.stream is not None
-        self.stream._set_report(partial(_report, facts))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
-
-def _report(facts: Facts) -> ConnectReport:
-    from ..reports import won_alone
-
-    return won_alone(facts, phase="establish")
+        self.stream._set_report(make)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

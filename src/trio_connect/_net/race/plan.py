@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..._trace import Observer
     from ..attempt import OpenAttempt
     from ..history import History
+    from ..host_of import HostOfEndpoint
     from ..streams.tcp_stream import TcpStream
-    from .hosts import HostOfEndpoint
 
 Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
 

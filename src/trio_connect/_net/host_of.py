@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 if TYPE_CHECKING:
-    from ..._endpoint import Endpoint
-    from ..._report import Attempt
+    from .._endpoint import Endpoint
+    from .._report import Attempt
 
 
 @final
