@@ -19,7 +19,18 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.sweep import repeated, sweep
-from trio_connect import ConnectFailed, ConnectReport, Endpoint, Source, StaticResolver, TcpStream
+from trio_connect import (
+    ConnectFailed,
+    ConnectReport,
+    Endpoint,
+    History,
+    RaceFinished,
+    Source,
+    StaticResolver,
+    TcpStream,
+    TraceEvent,
+    order_endpoints,
+)
 from trio_connect.adapters import failure_of
 from trio_connect.testing import VirtualNetwork
 
@@ -156,6 +167,126 @@ async def test_tls_without_a_name_verifies_the_address() -> None:
         plain = await Backend().connect_tcp("127.0.0.1", endpoint.port)
         with pytest.raises(httpcore.ConnectError, match="IP address mismatch"):
             await plain.start_tls(tls.contexts().client)
+
+
+async def _silent(stream: trio.abc.Stream) -> None:
+    """TLS that never answers, behind a TCP that does."""
+    async with stream:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+
+BAD_TLS: dict[str, tuple[Any, str]] = {
+    "expired": (Site(tls.server_context(tls.NAME, expired=True)).serve, "certificate has expired"),
+    "silent": (_silent, "no result by its deadline"),
+}
+
+
+@pytest.mark.parametrize("fault", ["expired", "silent"])
+@virtual
+async def test_a_handshake_that_failed_is_told_to_the_history_and_the_next_connect_avoids_the_address(
+    net: VirtualNetwork, core: Any, fault: str
+) -> None:
+    serve, text = BAD_TLS[fault]
+    site = Site(tls.contexts().server)
+    net.host(V6).listen(443, serve)
+    net.host(V4).listen(443, site.serve)
+    net.dns(tls.NAME, aaaa=[V6], a=[V4])
+    reports: list[ConnectReport] = []
+    failures: list[str] = []
+
+    def watch(event: TraceEvent) -> None:
+        if isinstance(event, RaceFinished):
+            reports.append(event.report)
+
+    history = History()
+    backend = Backend(history=history, observer=watch)
+
+    async def ask() -> bool:
+        """Say whether a request over a connection of its own was answered."""
+        timeouts = {"timeout": {"connect": 1.0}}
+        context = tls.contexts().client
+        async with core.AsyncConnectionPool(network_backend=backend, ssl_context=context) as pool:
+            try:
+                await pool.request("GET", f"https://{tls.NAME}/", extensions=timeouts)
+            except (core.ConnectError, core.ConnectTimeout) as exc:
+                failures.append(str(exc))
+                return False
+        return True
+
+    def tried() -> list[str]:
+        return [attempt.endpoint.host for attempt in reports[-1].tried]
+
+    assert not await ask()
+    for _ in range(3):
+        assert await ask()
+        assert tried() == [V4]
+    # Ten seconds later one request finds out that it is still so, and the next time is twice as long.
+    await trio.sleep(10)
+    assert not await ask()
+    assert tried() == [V6]
+    assert "tried again: " in (reports[-1].attempts[0].history or "")
+    for wait in (11, 8):
+        await trio.sleep(wait)
+        assert await ask()
+    assert [text in failure for failure in failures] == [True, True]
+    # Other connects know it too.
+    assert order_endpoints([(V6, 443), (V4, 443)], history=history)[0].host == V4
+
+
+@virtual
+async def test_without_a_history_it_fails_each_time(net: VirtualNetwork, core: Any) -> None:
+    net.host(V6).listen(443, BAD_TLS["expired"][0])
+    net.host(V4).listen(443, Site(tls.contexts().server).serve)
+    net.dns(tls.NAME, aaaa=[V6], a=[V4])
+    async with core.AsyncConnectionPool(network_backend=Backend(), ssl_context=tls.contexts().client) as pool:
+        for _ in range(2):
+            with pytest.raises(core.ConnectError, match="certificate has expired"):
+                await pool.request("GET", f"https://{tls.NAME}/")
+
+
+@virtual
+async def test_what_says_nothing_of_the_address_is_not_told_to_the_history(net: VirtualNetwork) -> None:
+    history = History()
+    backend = Backend(history=history)
+    net.host(V4).listen(443, BAD_TLS["expired"][0])
+    net.host(V6).listen(443, Site(tls.contexts().server).serve)
+
+    def is_good() -> bool:
+        return order_endpoints([(V4, 443), ("192.0.2.2", 443)], history=history)[0].host == V4
+
+    # Through a proxy of the client's, TLS is with another host.
+    plain = await backend.connect_tcp(V4, 443)
+    with pytest.raises(httpcore.ConnectError):
+        await plain.start_tls(tls.contexts().client, tls.NAME)
+    assert is_good()
+    # Closed on this side.
+    plain = await backend.connect_tcp(V4, 443)
+    await plain.aclose()
+    with pytest.raises(httpcore.ConnectError):
+        await plain.start_tls(tls.contexts().client, V4)
+    assert is_good()
+    # Cancelled.
+    plain = await backend.connect_tcp(V4, 443)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await plain.start_tls(tls.contexts().client, V4)
+    assert is_good()
+    # TLS inside of TLS: the address is that of the outer one.
+    outer = await (await backend.connect_tcp(V6, 443)).start_tls(tls.contexts().client, tls.NAME)
+    with pytest.raises((httpcore.ConnectError, httpcore.ConnectTimeout)):
+        await outer.start_tls(tls.contexts().client, V6, 1.0)
+    assert order_endpoints([(V6, 443), ("2001:db8::2", 443)], history=history)[0].host == V6
+    # And one that does.
+    plain = await backend.connect_tcp(V4, 443, local_address="192.0.2.254")
+    with pytest.raises(httpcore.ConnectError):
+        await plain.start_tls(tls.contexts().client, V4)
+    assert is_good(), "it was another source"
+    plain = await backend.connect_tcp(V4, 443)
+    with pytest.raises(httpcore.ConnectError):
+        await plain.start_tls(tls.contexts().client, V4)
+    assert not is_good()
 
 
 async def test_a_context_for_the_other_side_leaves_nothing() -> None:

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, final
 
 import trio
 
-from .. import IMMEDIATE, Endpoint, Source, TcpStream, TlsStream, UnixStream, connect, deadline_after, unix_connect
+from .. import (
+    IMMEDIATE,
+    Endpoint,
+    History,
+    Source,
+    TcpStream,
+    TlsStream,
+    UnixStream,
+    connect,
+    deadline_after,
+    unix_connect,
+)
 from . import ConnectOptions
 from ._nested_tls import NestedTls
 
@@ -109,9 +120,18 @@ def _deadline(timeout: float | None) -> int:
 class NetworkStream(_NetworkStream):
     """A connection as httpcore sees it."""
 
-    def __init__(self, connection: TcpStream | UnixStream, tls: TlsStream | NestedTls | None = None) -> None:
+    def __init__(
+        self,
+        connection: TcpStream | UnixStream,
+        tls: TlsStream | NestedTls | None = None,
+        *,
+        host: str = "",
+        history: History | None = None,
+    ) -> None:
         self._connection = connection
         self._tls = tls
+        self._host = host
+        self._history = history
         self._stream = tls or connection
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -154,10 +174,27 @@ class NetworkStream(_NetworkStream):
                         self._outermost(), ssl_context, deadline,
                         server_hostname=server_hostname, peer=_name(self._connection),
                     )  # fmt: skip
-        except BaseException:
+        except BaseException as exc:
+            if self._history is not None and server_hostname == self._host:
+                self._tell(self._history, exc)
             await trio.aclose_forcefully(self._connection)
             raise
         return NetworkStream(self._connection, tls)
+
+    def _tell(self, history: History, exc: BaseException) -> None:
+        """Have the next connect avoid an address whose TLS does not work.
+
+        With another name than the one that was connected to, TLS goes through a proxy of the client's, or to a name of
+        the program's choice. Neither is the fault of this address. Nor is a cancel, or a close on this side.
+        """
+        is_failure = isinstance(exc, (ConnectError, ConnectTimeout))
+        if (
+            is_failure
+            and isinstance(self._stream, TcpStream)
+            and not isinstance(exc.__cause__, trio.ClosedResourceError)
+        ):
+            winner = self._stream.report.winner
+            history.failed(self._stream.peer, str(exc), source=None if winner is None else winner.source)
 
     def _outermost(self) -> trio.abc.Stream:
         return self._stream.ssl if isinstance(self._stream, NestedTls) else self._stream
@@ -209,7 +246,8 @@ class Backend(_NetworkBackend):
 
     Every address of a host is raced, and what failed is in the text of the client's own exception; see
     `trio_connect.adapters.failure_of` for the report. These clients begin TLS after the connect. So the race is won by
-    the first TCP connection, and an address whose TLS is dead can win it.
+    the first TCP connection, and an address whose TLS is dead can win it. With a `history` it wins once: a handshake
+    that fails is told to it, and the next connect tries other addresses first.
 
     Args:
       **options: see `ConnectOptions`: how to connect.
@@ -264,7 +302,7 @@ class Backend(_NetworkBackend):
             except ValueError as exc:
                 # A redirect may lead to a host or a port that nobody can have.
                 raise ConnectError(str(exc)) from exc
-            return await _finished(connection, socket_options)
+            return await _finished(connection, socket_options, host, options.get("history"))
 
     async def connect_unix_socket(
         self,
@@ -306,7 +344,12 @@ def _check_trio() -> None:
         raise RuntimeError("trio_connect connects on Trio only: run the client under trio.run()")
 
 
-async def _finished(connection: TcpStream | UnixStream, options: Iterable[SocketOption] | None) -> NetworkStream:
+async def _finished(
+    connection: TcpStream | UnixStream,
+    options: Iterable[SocketOption] | None,
+    host: str = "",
+    history: History | None = None,
+) -> NetworkStream:
     """Set the client's socket options. Whatever this raises has closed the connection."""
     try:
         for option in options or ():
@@ -321,4 +364,4 @@ async def _finished(connection: TcpStream | UnixStream, options: Iterable[Socket
     except BaseException:
         await trio.aclose_forcefully(connection)
         raise
-    return NetworkStream(connection)
+    return NetworkStream(connection, host=host, history=history)
