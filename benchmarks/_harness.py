@@ -19,6 +19,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -194,6 +195,16 @@ class Sample:
 
     wall: float
     cpu: float
+
+
+class Watch:
+    """Measures from when it is made to `read`, per operation."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self, count: int) -> Sample:
+        return Sample((time.perf_counter() - self._wall) / count, (time.process_time() - self._cpu) / count)
 
 
 Samples = dict[str, list[Sample]]

@@ -1,4 +1,4 @@
-"""Bytes after connecting: ping-pong, bulk both ways, many small records out of a full pipe, and one long line."""
+"""Bytes after connecting: bulk both ways, many small records out of a full pipe, and one long line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from _harness import (
     Bound,
     NotPermittedError,
     Sample,
+    Watch,
     cores,
     end,
     enter_network,
@@ -41,31 +41,9 @@ BLOCKING = c.BLOCKING
 MIB = 1 << 20
 LINE = 16 * MIB
 RECORD = 64
-SMALL = bytes(RECORD)
 LARGE = bytes(MIB)
 
-Ports = dict[str, int]
-Clock = Callable[[], None]
-"""Called when the warm-up is over: from then on the time counts."""
-
-
-class Watch:
-    """Measures from `start` to `read`, per operation."""
-
-    def start(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self, count: int) -> Sample:
-        return Sample((time.perf_counter() - self._wall) / count, (time.process_time() - self._cpu) / count)
-
-
 # ---------------------------------------------------------------------- ours
-
-
-async def ours_ping_pong(stream: TcpStream, n: int) -> None:
-    for _ in range(n):
-        await stream.send_all(SMALL)
-        await stream.receive_exactly(RECORD)
 
 
 async def ours_send(stream: TcpStream, n: int) -> None:
@@ -105,14 +83,6 @@ async def ours_line(stream: TcpStream, n: int) -> None:
 # ---------------------------------------------------------------------- trio
 
 
-async def trio_ping_pong(stream: trio.SocketStream, n: int) -> None:
-    for _ in range(n):
-        await stream.send_all(SMALL)
-        left = RECORD
-        while left:
-            left -= len(await stream.receive_some())
-
-
 async def trio_send(stream: trio.SocketStream, n: int) -> None:
     for _ in range(n):
         await stream.send_all(LARGE)
@@ -150,14 +120,6 @@ async def trio_line(stream: trio.SocketStream, n: int) -> None:
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def asyncio_ping_pong(streams: Streams, n: int) -> None:
-    reader, writer = streams
-    for _ in range(n):
-        writer.write(SMALL)
-        await writer.drain()
-        await reader.readexactly(RECORD)
-
-
 async def asyncio_send(streams: Streams, n: int) -> None:
     _, writer = streams
     for _ in range(n):
@@ -187,12 +149,6 @@ async def asyncio_line(streams: Streams, n: int) -> None:
 # ---------------------------------------------------------------------- blocking
 
 
-def blocking_ping_pong(sock: socket.socket, n: int) -> None:
-    for _ in range(n):
-        sock.sendall(SMALL)
-        sock.recv(RECORD, socket.MSG_WAITALL)
-
-
 def blocking_send(sock: socket.socket, n: int) -> None:
     for _ in range(n):
         sock.sendall(LARGE)
@@ -208,21 +164,19 @@ def blocking_receive(sock: socket.socket, n: int) -> None:
 
 
 def run_blocking(body: Callable[[Any, int], None], port: int, n: int) -> Sample:
-    watch = Watch()
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         body(sock, max(1, n // 20))
-        watch.start()
+        watch = Watch()
         body(sock, n)
         return watch.read(n)
 
 
 def run_trio(connect: Callable[[int], Awaitable[Any]], body: Any, port: int, n: int) -> Sample:
     async def main() -> Sample:
-        watch = Watch()
         async with await connect(port) as stream:
             await body(stream, max(1, n // 20))
-            watch.start()
+            watch = Watch()
             await body(stream, n)
             return watch.read(n)
 
@@ -230,10 +184,9 @@ def run_trio(connect: Callable[[int], Awaitable[Any]], body: Any, port: int, n: 
 
 
 async def asyncio_main(body: Any, port: int, n: int, limit: int = 65536) -> Sample:
-    watch = Watch()
     streams = await asyncio.open_connection("127.0.0.1", port, limit=limit)
     await body(streams, max(1, n // 20))
-    watch.start()
+    watch = Watch()
     await body(streams, n)
     sample = watch.read(n)
     streams[1].transport.abort()
@@ -261,17 +214,6 @@ on_ours, on_trio = partial(run_trio, open_ours), partial(run_trio, open_trio)
 
 # title: (server, operations for --n 1000, {contestant: how})
 EXERCISES: dict[str, tuple[str, int, dict[str, partial[Sample]]]] = {
-    "64-byte ping-pong": (
-        "echo",
-        1000,
-        {
-            BLOCKING: partial(run_blocking, blocking_ping_pong),
-            OURS: partial(on_ours, ours_ping_pong),
-            TRIO: partial(on_trio, trio_ping_pong),
-            ASYNCIO: partial(run_asyncio, asyncio_ping_pong),
-            UVLOOP: partial(run_uvloop, asyncio_ping_pong),
-        },
-    ),
     "bulk send, 1 MiB each": (
         "sink",
         60,

@@ -47,8 +47,7 @@ async def clients(endpoint: Endpoint) -> None:
     for number in range(1, CLIENTS + 1):
         async with await tcp_connect(endpoint) as stream:
             line = f"hello from {number}".encode()
-            await stream.send_all(line)
-            back = await stream.receive_exactly(len(line))
+            back = await stream.exchange(line, len(line))
             print(f"client {number} got back: {back.decode()}")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from .waiting import Expired
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,6 +39,23 @@ class ByteChannel(ABC):
     @abstractmethod
     async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
         """Send some of the bytes of several buffers and return how many."""
+
+    async def exchange(self, data: bytes, size: int, until: float) -> tuple[int, bytes | None]:
+        """Send, and once all is sent receive up to `size` bytes, with as few checkpoints as can be.
+
+        Returns:
+          How many bytes were sent, and what came: b"" at the end, None where not all was sent or `until` came first.
+
+        Raises:
+          Expired: nothing was sent until then.
+        """
+        sent = await self.send(data, until)
+        if sent < len(data):
+            return sent, None
+        try:
+            return sent, await self.receive(size, until)
+        except Expired:
+            return sent, None
 
     @abstractmethod
     async def wait_writable(self) -> None:

@@ -161,16 +161,35 @@ class KernelSocket(StreamSocket):
 
     async def receive(self, size: int, until: float) -> bytes:
         """Receive up to `size` bytes; b"" at the end of the stream."""
-        return await self._do(partial(self._receive_now, size), wait_readable, until)
+        # This is `_do` written out, as `send` and `exchange` are: its layers make a short answer a quarter dearer.
+        await checkpoint_if_cancelled()
+        try:
+            data = self._sock.recv(size)
+        except BlockingIOError:
+            pass
+        except OSError:
+            await cancel_shielded_checkpoint()  # or a loop of retries would starve every other task
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+            return data
+        ready = True
+        while True:
+            if until == inf:
+                await wait_readable(self._sock.fileno())
+            else:
+                ready = await park(wait_readable, self._sock.fileno(), until)
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:
+                if not ready:
+                    raise Expired from None
 
     async def receive_into(self, view: memoryview, until: float) -> int:
         """Receive into a buffer until it is full, the stream ends or the kernel has no more; 0 at the end only."""
         return await self._do(partial(self._receive_into_now, view), wait_readable, until)
 
     # The "now" methods look the socket up each time: trio_socket() may replace it while somebody waits.
-
-    def _receive_now(self, size: int) -> bytes:
-        return self._sock.recv(size)
 
     def _receive_into_now(self, view: memoryview) -> int:
         # What is ready is taken without a pass of the loop for every segment, up to a fair share.
@@ -190,7 +209,51 @@ class KernelSocket(StreamSocket):
 
     async def send(self, data: Buffer, until: float) -> int:
         """Send some of the bytes and return how many."""
-        return await self._do(partial(self._send_now, data), wait_writable, until)
+        await checkpoint_if_cancelled()
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            await cancel_shielded_checkpoint()
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+            return count
+        return await self._wait_and_do(partial(self._send_now, data), wait_writable, until)
+
+    async def exchange(self, data: bytes, size: int, until: float) -> tuple[int, bytes | None]:
+        """Send, and once all is sent receive up to `size` bytes.
+
+        The checkpoint of a send that did not wait is the receive's as well. It comes between the two, when the peer may
+        have answered already.
+        """
+        await checkpoint_if_cancelled()
+        count = 0
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            await cancel_shielded_checkpoint()
+            raise
+        else:
+            await cancel_shielded_checkpoint()
+        if not count:
+            count = await self._wait_and_do(partial(self._send_now, data), wait_writable, until)
+        if count < len(data):
+            return count, None
+        ready = True
+        while True:
+            try:
+                return count, self._sock.recv(size)
+            except BlockingIOError:
+                if not ready:
+                    return count, None
+            if until == inf:
+                await wait_readable(self._sock.fileno())
+            else:
+                ready = await park(wait_readable, self._sock.fileno(), until)
 
     async def send_buffers(self, buffers: Sequence[Buffer], until: float) -> int:
         """Send some of the bytes of several buffers in one system call and return how many."""
@@ -253,11 +316,14 @@ class KernelSocket(StreamSocket):
         except BlockingIOError:
             pass
         except OSError:
-            await cancel_shielded_checkpoint()  # or a loop of retries would starve every other task
+            await cancel_shielded_checkpoint()
             raise
         else:
             await cancel_shielded_checkpoint()
             return result
+        return await self._wait_and_do(call, wait, until)
+
+    async def _wait_and_do(self, call: Callable[[], T], wait: Callable[[int], Awaitable[None]], until: float) -> T:
         while True:
             ready = await park(wait, self._sock.fileno(), until)
             try:

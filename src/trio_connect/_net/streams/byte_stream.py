@@ -18,9 +18,9 @@ from ..._text import printable, shown
 from ..sockets.open import adopt, check_socket
 from ..sockets.stream_socket import StreamSocket
 from ..sockets.waiting import Expired
+from .both_halves import BothHalves
 from .buffer import EMPTY_BUFFER
-from .receiving import RECEIVE_SIZE, ReceivingHalf
-from .sending import SendingHalf
+from .receiving import RECEIVE_SIZE
 from .state import A, turns
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _C_INT: Final = (-(1 << 31), (1 << 31) - 1)  # what setsockopt(2) takes
 
 
-class ByteStream(ReceivingHalf[A, StreamSocket], SendingHalf[A, StreamSocket], trio.abc.HalfCloseableStream):
+class ByteStream(BothHalves[A, StreamSocket], trio.abc.HalfCloseableStream):
     """What `TcpStream` and `UnixStream` have in common."""
 
     __slots__ = ()

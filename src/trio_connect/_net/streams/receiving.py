@@ -18,7 +18,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ..._check import SIZE_LIMIT, check_size
-from ..._deadline import is_late, to_seconds
+from ..._deadline import NO_DEADLINE, is_late, to_seconds
 from ..._errors import IncompleteRead
 from ..._text import printable, shown
 from ..sockets.waiting import Expired
@@ -61,9 +61,10 @@ class ReceivingHalf(StreamState[A, C]):
           trio.BusyResourceError: another task is receiving.
           trio.ClosedResourceError: this stream was closed, before or meanwhile.
         """
-        until = to_seconds(deadline)
+        until = inf if deadline.__class__ is int and deadline == NO_DEADLINE else to_seconds(deadline)
         size = RECEIVE_SIZE if max_bytes is None else check_size(max_bytes, "max_bytes", 1)
-        self._check_can_receive()
+        if self._closed or self._receiving:
+            self._refuse_receive()
         started = current_time() if until != inf else 0.0
         if -inf < until <= started:
             await self._refuse_late("receive", until)
@@ -91,12 +92,19 @@ class ReceivingHalf(StreamState[A, C]):
           trio.BusyResourceError: another task is receiving.
           trio.ClosedResourceError: this stream was closed, before or meanwhile.
         """
-        until = to_seconds(deadline)
-        check_size(n, "n", 0)
-        self._check_can_receive()
-        if until != inf and is_late(until):
+        until = inf if deadline.__class__ is int and deadline == NO_DEADLINE else to_seconds(deadline)
+        if n.__class__ is not int or not 0 <= n < SIZE_LIMIT:
+            check_size(n, "n", 0)
+        if self._closed or self._receiving:
+            self._refuse_receive()
+        started = current_time() if until != inf else 0.0
+        if -inf < until <= started:
             await self._refuse_late("receive", until)
-        return await self._receive_exactly(n, until)
+        if self._buffer or not 0 < n <= RECEIVE_SIZE:
+            return await self._receive_exactly(n, until)
+        # Nearly every call comes here, and one read mostly gives what it wants.
+        data = await self._receive(RECEIVE_SIZE, until, started)
+        return data if len(data) == n else await self._complete(n, data, until, started)
 
     async def receive_into(self, buffer: Buffer, deadline: int = -1) -> None:
         """Fill a whole buffer.
@@ -245,6 +253,16 @@ class ReceivingHalf(StreamState[A, C]):
             self._check_end("receive")
         return data
 
+    async def _complete(self, n: int, data: bytes, until: float, started: float) -> bytes:
+        """Return `n` bytes, where nothing was buffered and a first read of `RECEIVE_SIZE` has given these."""
+        if not data:
+            raise self._incomplete(n, f"{n} bytes")
+        buffer = self._own_buffer()
+        buffer.add(data)
+        if len(data) < n:
+            await self._read(lambda: n - len(buffer), until, n, f"{n} bytes", since=started)
+        return buffer.take_up_to(n)
+
     async def _receive_exactly(self, n: int, until: float, *, ahead: bool = True) -> bytes:
         buffered = len(self._buffer) >= n
         if buffered:
@@ -257,7 +275,14 @@ class ReceivingHalf(StreamState[A, C]):
         return data
 
     async def _read(
-        self, missing: Callable[[], int], until: float, expected: int | None, what: str, *, ahead: bool = True
+        self,
+        missing: Callable[[], int],
+        until: float,
+        expected: int | None,
+        what: str,
+        *,
+        ahead: bool = True,
+        since: float | None = None,
     ) -> None:
         """Read into the buffer, once at least, until nothing is missing.
 
@@ -267,10 +292,11 @@ class ReceivingHalf(StreamState[A, C]):
           expected: how many bytes were asked for, where a number was.
           what: the same in words, for the error at the end of the stream.
           ahead: whether more may be read than is missing, when it has come.
+          since: when the call began, where it has read once already.
         """
-        started = current_time()
+        started = current_time() if since is None else since
         size = RECEIVE_SIZE
-        for _ in turns(until):
+        for _ in turns(until, begun=since is not None):
             data = await self._receive(size if ahead else min(size, missing()), until, started)
             if not data:
                 raise self._incomplete(expected, what)

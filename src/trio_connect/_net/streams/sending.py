@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
-from ..._deadline import to_seconds
+from ..._deadline import NO_DEADLINE, to_seconds
 from ..._text import shown
 from ..sockets.waiting import Expired
 from .state import A, C, StreamState, turns
@@ -47,24 +46,45 @@ class SendingHalf(StreamState[A, C]):
           trio.BusyResourceError: another task is sending.
           trio.ClosedResourceError: this stream was closed, before or meanwhile, or `send_eof` was called.
         """
-        until = to_seconds(deadline)
-        views = _views(data)
-        self._check_can_send()
-        if self._eof_sent:
-            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+        # Nearly every call has one bytes object and no deadline, and its layers would cost as much as its system call:
+        # it makes no view and asks nobody whom it need not.
+        until = inf if deadline.__class__ is int and deadline == NO_DEADLINE else to_seconds(deadline)
+        whole = data if type(data) is bytes and data else None
+        views = views_of(data) if whole is None else []
+        if self._closed or self._sending or self._eof_sent:
+            self._check_can_send_bytes()
         started = current_time() if until != inf else 0.0
         if -inf < until <= started:
-            for view in views:
-                view.release()
+            release(views)
             await self._refuse_late("send", until)
-        self._sending = True
-        total = sum(map(len, views))
         sent = 0
+        self._sending = True
+        try:
+            if whole is not None:
+                try:
+                    sent = await self._sock.send(whole, until)
+                except Expired:
+                    raise self._exceeded("send", started, 0) from None
+                except OSError as exc:
+                    self._raise_broken("send", exc)
+                if sent == len(whole):
+                    return
+                if self._closed:
+                    self._raise_closed()
+                views = [memoryview(whole)[sent:]]
+            await self._send(views, until, started, sent)
+        finally:
+            self._sending = False
+
+    async def _send(self, views: list[memoryview], until: float, started: float, sent: int) -> None:
+        """Send all of these and release them; `_sending` is the caller's, who may have sent something before."""
+        begun = sent > 0
+        total = sent + sum(map(len, views))
         try:
             if not total:
                 await checkpoint()
                 return
-            for _ in turns(until):
+            for _ in turns(until, begun=begun):
                 count = await (
                     self._sock.send(views[0], until)
                     if len(views) == 1
@@ -82,9 +102,7 @@ class SendingHalf(StreamState[A, C]):
         except OSError as exc:
             self._raise_broken("send", exc)
         finally:
-            self._sending = False
-            for view in views:  # a bytearray cannot be resized while a traceback keeps a view of it
-                view.release()
+            release(views)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending might not block, see `trio.abc.SendStream`.
@@ -104,7 +122,12 @@ class SendingHalf(StreamState[A, C]):
             self._sending = False
 
 
-def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
+def views_of(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
+    """Return views of what to send, without the empty ones; `release` has to let go of them.
+
+    Raises:
+      TypeError: not bytes.
+    """
     try:
         return [memoryview(data).cast("B")]  # type: ignore[arg-type]
     except TypeError:
@@ -114,6 +137,12 @@ def _views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
         return [view for view in (memoryview(part).cast("B") for part in data) if view]
     except TypeError as exc:
         raise TypeError(f"send_all needs bytes or a sequence of bytes: {exc}") from None
+
+
+def release(views: list[memoryview]) -> None:
+    """Let go of views: a bytearray cannot be resized while a traceback keeps one of it."""
+    for view in views:
+        view.release()
 
 
 def _consume(views: list[memoryview], count: int) -> None:

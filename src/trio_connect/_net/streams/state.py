@@ -94,6 +94,11 @@ class StreamState(Generic[A, C]):
         if self._sending:
             raise trio.BusyResourceError("another task is sending to this stream")
 
+    def _check_can_send_bytes(self) -> None:
+        if self._closed or self._sending or self._eof_sent:
+            self._check_can_send()
+            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+
     def _raise_broken(self, what: str, exc: OSError) -> NoReturn:
         # While a graceful close drains, the stream is closed for everybody but it. EBADF: closed through .socket.
         if (self._closed and not self._draining) or exc.errno == errno.EBADF:
@@ -135,9 +140,15 @@ class StreamState(Generic[A, C]):
         return call_exceeded(self._described(what), elapsed, transferred=transferred)
 
 
-def turns(until: float) -> Iterator[None]:
-    """Count the steps of a call of several: one at least, and one more after `until`, a point in Trio time."""
-    yield
+def turns(until: float, *, begun: bool = False) -> Iterator[None]:
+    """Count the steps of a call of several: one at least, and one more after `until`, a point in Trio time.
+
+    Args:
+      until: when.
+      begun: whether the first of them has been made.
+    """
+    if not begun:
+        yield
     while until == inf or current_time() < until:
         yield
     yield

@@ -11,10 +11,9 @@ from ..._deadline import to_seconds
 from ..._endpoint import Endpoint, as_endpoint
 from ..._errors import DeadlineExceeded
 from ..._text import printable
+from .both_halves import BothHalves
 from .buffer import EMPTY_BUFFER
 from .byte_stream import ByteStream
-from .receiving import ReceivingHalf
-from .sending import SendingHalf
 
 if TYPE_CHECKING:
     import ssl
@@ -100,7 +99,7 @@ class TcpStream(ByteStream[Endpoint]):
 
 
 @final
-class TlsStream(ReceivingHalf[Endpoint, "TlsChannel"], SendingHalf[Endpoint, "TlsChannel"], trio.abc.Stream):
+class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
     """A TLS connection: a `trio.abc.Stream` with the receives, sends and deadlines of `TcpStream`.
 
     Made by `connect` and `connectx` with ``tls=``, and by `TcpStream.start_tls`. What differs from a `TcpStream`:

@@ -8,7 +8,6 @@ import sys
 from socket import MSG_CTRUNC
 from typing import Any, final
 
-import trio
 from trio import current_time
 from trio.lowlevel import checkpoint
 
@@ -53,9 +52,7 @@ class UnixStream(ByteStream[str | bytes]):
         """
         until = to_seconds(deadline)
         check_int(fd, "fd")
-        self._check_can_send()
-        if self._eof_sent:
-            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+        self._check_can_send_bytes()
         if sys.platform == "win32":
             raise OSError(errno.EOPNOTSUPP, "this platform cannot pass descriptors")
         if is_late(until):
