@@ -525,13 +525,14 @@ async def test_what_the_kernel_delivers_too_late_for_one_pass_is_discarded_too(
     # On a busy machine ksoftirqd brings what the peer's kernel held, and has to get the processor for that.
     turns = 0
 
-    def deliver() -> None:
+    def deliver() -> float:
         nonlocal turns
         turns += 1
         if turns == 2:
             peer.send(b"late")
         if turns == 5:
             peer.shutdown(socket.SHUT_WR)
+        return 0.0
 
     for module in (kernel_socket, factory_socket):
         monkeypatch.setattr(module, "yield_processor", deliver)
