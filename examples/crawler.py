@@ -8,7 +8,7 @@ Prints:
   fast.test: 10 of 10 pages, at most ... connections at once, never faster than the rate
   slow.test: 6 of 6 pages, at most 2 connections at once, never faster than the rate
   down.test: 0 of 5 pages, 2 connects
-    later: down.test: has failed too often; nothing to it before it may be back in ... s, which is after the deadline
+    later: down.test: has failed too often (connection refused); nothing to it before ... s, which is after the deadline
   fast.test was done before slow.test: one host does not wait for another
 """
 

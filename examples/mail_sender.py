@@ -12,8 +12,8 @@ Prints:
   busy.test says 421 to each source once: 3 sent, 0 returned, nobody was back before the time
     SourceSuspended: busy.test: ... is suspended (421 4.3.2 too busy); again in ... s
   dead.test refuses: 0 sent, 2 returned
-    RequeueOne: dead.test: every address failed; again with this one in ... s
-    DestinationDelayed: dead.test: has failed too often; nothing to it before it may be back in ... s
+    RequeueOne: dead.test: every address failed (connection refused); again with this one in ... s
+    DestinationDelayed: dead.test: has failed too often (connection refused); nothing to it before ... s
   none.test has a null MX: 0 sent, 1 returned
     DestinationRejected: none.test: the domain takes no mail (null MX, RFC 7505); give up what is for it
   every decision is what the servers were told to cause

@@ -210,7 +210,8 @@ class OutboundPolicy:
       failures_to_delay: how many calls in a row have to fail at every address to delay the destination; 0 never does.
       delay: how long it is then left alone; each further opening without a success in between takes the next step.
       address_cooldown: how long an address that failed is tried last.
-      source_suspension: how long a source whose address cannot be bound is left out.
+      source_suspension: how long a source whose address cannot be bound, or whose proxy has failed three times in five
+        minutes, is left out.
       probe_limit: how many calls try a delayed destination whose time has come, while all others wait.
       max_connections: how many connections and permits one source may hold to one route group.
       group_max_connections: likewise from all sources together; None for no limit.

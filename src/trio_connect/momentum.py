@@ -27,7 +27,7 @@ import trio
 from trio import current_effective_deadline, current_time
 from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
 
-from . import ConnectFailed, Source
+from . import ConnectFailed, Source, TcpStream
 from ._deadline import NO_DEADLINE
 from ._text import shown
 from .outbound import Connection, Destination, DestinationDelayed, Outbound, RetryAt, SourceSuspended
@@ -162,7 +162,7 @@ class _Start:
         wait = self._state.circuit.wait(moment)
         if wait is not None and wait.known:
             # The open circuit refuses before any lookup.
-            self._refuse(Refusal(DestinationDelayed, "has failed too often", wait.until, known=True))
+            self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
         return None if self._state.found.expires <= moment else self._admit()
 
     async def connect(self, admission: Admission | None) -> tuple[Run, Connection[None]]:
@@ -184,7 +184,7 @@ class _Start:
             if admission is not None:
                 self._waiting.abandon(self._state, admission, type(exc).__name__)
             raise
-        run = Run(self._waiting, self._state, admission, NO_DEADLINE, None)
+        run = Run(self._waiting, self._state, admission, NO_DEADLINE, None, None)
         if self._only is not None:
             # No other source may try the rest of the plan, so the run takes the others for full. They
             # may have had a route, so a missing one from here proves nothing against the destination.
@@ -198,6 +198,7 @@ class _Start:
             if self._only is not None and isinstance(exc, ConnectFailed):
                 self._raise_if_suspended(self._only, exc)
             raise
+        assert isinstance(stream, TcpStream), "the run was given no tls"
         return run, Connection(stream, None, candidate, run)
 
     def _admit(self) -> Admission:
@@ -212,7 +213,7 @@ class _Start:
         elif self._only is None:
             outcome = state.admit(moment, connects=True)
         elif wait is not None:
-            cause = "has failed too often" if wait.known else "is being tried by another call"
+            cause = state.too_often() if wait.known else "is being tried by another call"
             outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
         else:
             outcome = state._admit_from(self._only, moment, connects=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from random import Random
 
-from trio_connect._engine.health import Cooldowns, Suspensions
+from trio_connect._engine.health import Cooldowns, Strikes, Suspensions
 from trio_connect._outbound_values import Backoff
 
 LAW = Backoff(initial=1.0, multiplier=2.0, maximum=6.0, jitter=0.0)
@@ -101,3 +101,23 @@ def test_suspensions_are_lifted_and_forgotten():
     assert (suspended.until("a"), len(suspended)) == (-inf, 2)
     suspended.forget(20.0)
     assert (suspended.until("b"), suspended.until("c"), len(suspended)) == (-inf, 30.0, 1)
+
+
+def test_a_proxy_that_fails_three_times_in_five_minutes_is_out_and_the_count_begins_anew():
+    strikes = Strikes()
+    assert [strikes.failed("a", at) for at in (0.0, 200.0, 300.0)] == [False, False, True]
+    assert [strikes.failed("a", at) for at in (300.0, 300.0, 300.0)] == [False, False, True]
+    assert not strikes.failed("b", 300.0)
+
+
+def test_failures_of_a_proxy_that_are_further_apart_do_not_add_up():
+    strikes = Strikes()
+    assert [strikes.failed("a", at) for at in (0.0, 200.0, 300.001, 500.0, 500.002)] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
+    strikes = Strikes()
+    assert not any(strikes.failed("a", 151.0 * n) for n in range(50))

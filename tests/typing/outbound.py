@@ -2,7 +2,7 @@
 
 from typing import assert_type
 
-from trio_connect import MailRecord, Source, StaticResolver, TcpStream
+from trio_connect import MailRecord, Source, StaticResolver, TcpStream, TlsStream
 from trio_connect.outbound import (
     Candidate,
     Connection,
@@ -13,11 +13,16 @@ from trio_connect.outbound import (
     Permit,
     Rate,
     SourceSuspended,
+    TlsConnection,
     open_outbound,
 )
 
 
 async def greeting(stream: TcpStream) -> bytes:
+    return await stream.receive_until(b"\r\n", 1_000)
+
+
+async def greeting_over_tls(stream: TlsStream) -> bytes:
     return await stream.receive_until(b"\r\n", 1_000)
 
 
@@ -38,6 +43,13 @@ async def use() -> None:
         async with dest.connect() as plain:
             assert_type(plain, Connection[None])
             assert_type(plain.stream, TcpStream)
+        async with dest.connect(tls=True) as secured:
+            assert_type(secured, TlsConnection[None])
+            assert_type(secured.stream, TlsStream)
+        async with dest.try_connect(tls=True, server_hostname="mx.test", establish=greeting_over_tls) as greeted:
+            assert_type(greeted, TlsConnection[bytes])
+        dest.connect(tls=True, establish=greeting)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        dest.connect(server_hostname="mx.test")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
         async with dest.try_connect(establish=greeting) as connection:
             assert_type(connection, Connection[bytes])
             assert_type(connection.result, bytes)

@@ -6,7 +6,7 @@ to a healthy peer because of trouble on its own side.
 
 | charged to | what for | then |
 |---|---|---|
-| source | its address cannot be bound, its interface is not there | it is suspended; another source goes on |
+| source | its address, interface or proxy cannot be used | it is suspended; another source goes on |
 | process | no descriptors, no memory | nothing is suspended; the call is to be repeated later |
 | path | no local port is left from this source to this address | the path is in cooldown; another source goes on |
 | route | no route from this source's family | likewise; when every usable source agrees it counts as the address's |

@@ -4,24 +4,31 @@ An address that failed is in **cooldown**: every plan tries it last. No plan lea
 a destination refuses calls. The key is an endpoint, or a pair of source and endpoint for a failure that only concerns
 this source.
 
-A source that cannot be used now is **suspended** until a time: its own address cannot be bound, a peer said "not now"
-to it, or the caller has suspended it.
+A source that cannot be used now is **suspended** until a time: its own address cannot be bound, its proxy has failed
+several times, a peer said "not now" to it, or the caller has suspended it.
 
 Destinations share both, because one address may serve hundreds of domains.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from random import Random
 
     from .._outbound_values import Backoff
 
-__all__ = ["Cooldowns", "Suspensions"]
+__all__ = ["PROXY_FAILURES", "PROXY_WINDOW", "Cooldowns", "Strikes", "Suspensions"]
+
+PROXY_FAILURES: Final = 3
+"""So many failures of a proxy within `PROXY_WINDOW` suspend its source, where one failed bind(2) is enough: an address
+is on this machine or is not, and a proxy may be busy. KumoMTA's `suspend_when_proxy_unhealthy` takes such a rule."""
+PROXY_WINDOW: Final = 300.0
+"""Seconds."""
 
 
 class _Cooldown:
@@ -83,6 +90,24 @@ class Cooldowns:
             if self._entries[key].until + self._expiry > now:
                 return
             del self._entries[key]
+
+
+class Strikes:
+    """The latest failures of each proxy."""
+
+    __slots__ = ("_times",)
+
+    def __init__(self) -> None:
+        self._times: dict[Hashable, deque[float]] = {}
+
+    def failed(self, key: Hashable, at: float) -> bool:
+        """Learn that a proxy failed at a time. Returns whether that is once too often; then the count begins anew."""
+        times = self._times.setdefault(key, deque(maxlen=PROXY_FAILURES))
+        times.append(at)
+        if len(times) < PROXY_FAILURES or at - times[0] > PROXY_WINDOW:
+            return False
+        del self._times[key]
+        return True
 
 
 class Suspensions:

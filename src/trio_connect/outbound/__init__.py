@@ -11,6 +11,8 @@ from .._outbound_values import Candidate as Candidate
 from .._outbound_values import OutboundPolicy as OutboundPolicy
 from .._outbound_values import Rate as Rate
 from .._relabel import publish as _publish
+from ._connection import Connection as Connection
+from ._connection import TlsConnection as TlsConnection
 from ._decisions import DestinationDelayed as DestinationDelayed
 from ._decisions import DestinationFailed as DestinationFailed
 from ._decisions import DestinationRejected as DestinationRejected
@@ -19,7 +21,6 @@ from ._decisions import Overloaded as Overloaded
 from ._decisions import RequeueOne as RequeueOne
 from ._decisions import RetryAt as RetryAt
 from ._decisions import SourceSuspended as SourceSuspended
-from ._destination import Connection as Connection
 from ._destination import Destination as Destination
 from ._events import AddressState as AddressState
 from ._events import LimitState as LimitState

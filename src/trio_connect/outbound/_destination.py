@@ -5,72 +5,39 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
-from typing import Any, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 import attrs
 import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .. import DeadlineExceeded, Source, TcpStream
+from .. import DeadlineExceeded, Source, TcpStream, TlsStream
 from .._check import check_text
 from .._deadline import IMMEDIATE, to_seconds
 from .._engine.plan import Host
 from .._messages import call_exceeded
 from .._net.race.candidates import Refusals
-from .._outbound_values import Candidate
 from .._text import shown
 from ._block import Block
+from ._connection import Connection, TlsConnection
 from ._decisions import DestinationDelayed, DestinationRejected, NotAdmitted, RetryAt
 from ._events import Snapshot
 from ._lookups import Finder, Found, Rejected
 from ._permit import Permit, PermitOutcome
-from ._race import Establish
+from ._race import Establish, Tls, checked_tls
 from ._running import Run
 from ._snapshot import snapshot_of
 from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
 
-__all__ = ["Connection", "Destination"]
+if TYPE_CHECKING:
+    import ssl
+    from typing import Literal
+
+__all__ = ["Destination"]
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-
-@final
-class Connection(Generic[R]):
-    """A connection to a destination, which holds its place under every limit until its block is left."""
-
-    stream: TcpStream
-    """The stream; its `report` says how it came about."""
-    result: R
-    """What `establish` returned."""
-    source: Source | None
-    """The source that it was made from; None when the kernel chose."""
-    candidate: Candidate
-    """The address that it was made to."""
-
-    def __init__(self, stream: TcpStream, result: R, candidate: Candidate, run: Run) -> None:
-        self.stream = stream
-        self.result = result
-        self.candidate = candidate
-        self.source = run.admission.source.source
-        self._run = run
-
-    def overloaded(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
-        """Take note that the peer said "not now" later on: 421 in a session, 429, Retry-After.
-
-        This suspends the source towards the route group, and counts as no failure. The connection goes on.
-
-        Args:
-          seconds: for how long, above 0.
-          reason: what the peer said.
-
-        Raises:
-          TypeError: the seconds are not a number, or the reason is not a str.
-          ValueError: they are not above 0, or not finite.
-        """
-        self._run.tell_overloaded(seconds, reason)
 
 
 @final
@@ -80,7 +47,7 @@ class Destination:
     Made by `Outbound.destination`, `Outbound.mx` and `Outbound.srv`.
     """
 
-    __slots__ = ("__weakref__", "_find", "_lookup_retry", "_remember", "_state", "_states", "_waiting")
+    __slots__ = ("__weakref__", "_find", "_lookup_retry", "_remember", "_state", "_states", "_tls_name", "_waiting")
 
     def __init__(
         self,
@@ -89,12 +56,14 @@ class Destination:
         find: Finder | None,
         states: Callable[[], list[DestinationState]],
         remember: Callable[[Destination], None],
+        tls_name: str | None,
     ) -> None:
         self._waiting = waiting
         self._state = state
         self._find = find
         self._states = states
         self._remember = remember
+        self._tls_name = tls_name
         self._lookup_retry = -inf
 
     @property
@@ -109,17 +78,47 @@ class Destination:
 
     @overload
     def connect(
-        self, deadline: int = -1, *, establish: None = None
+        self, deadline: int = -1, *, establish: None = None, tls: None = None, server_hostname: None = None
     ) -> AbstractAsyncContextManager[Connection[None]]: ...
 
     @overload
     def connect(
-        self, deadline: int = -1, *, establish: Callable[[TcpStream], Awaitable[T]]
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[TcpStream], Awaitable[T]],
+        tls: None = None,
+        server_hostname: None = None,
     ) -> AbstractAsyncContextManager[Connection[T]]: ...
 
+    @overload
     def connect(
-        self, deadline: int = -1, *, establish: Establish | None = None
-    ) -> AbstractAsyncContextManager[Connection[Any]]:
+        self,
+        deadline: int = -1,
+        *,
+        establish: None = None,
+        tls: ssl.SSLContext | Literal[True],
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[TlsConnection[None]]: ...
+
+    @overload
+    def connect(
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[TlsStream], Awaitable[T]],
+        tls: ssl.SSLContext | Literal[True],
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[TlsConnection[T]]: ...
+
+    def connect(
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[Any], Awaitable[Any]] | None = None,
+        tls: ssl.SSLContext | Literal[True] | None = None,
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[Connection[Any] | TlsConnection[Any]]:
         """Connect, after waiting for admission, and close the connection at the end of the block.
 
         Waits for limits, rates and the circuit while they may admit the call before its deadline and the scopes around
@@ -131,41 +130,80 @@ class Destination:
           deadline: milliseconds on the clock of `now()`, for waiting and connecting together; -1 for none.
           establish: the caller's own test of a connection, see `trio_connect.connectx`: the connection has succeeded,
             for the destination too, when this returns. It may raise `Overloaded`.
+          tls: connect over TLS, with this context; True verifies by the authorities that the system trusts. A handshake
+            that fails is the failure of its address, with its reason, and the next address is tried. An `establish` is
+            given the `TlsStream`. STARTTLS is an `establish` that calls `TcpStream.start_tls`, without `tls`.
+          server_hostname: the name that the peer has to prove. None for the one of the destination: the host where it
+            has a port, the domain of an SRV service, and where it has candidates the address of each. What the
+            DNS says changes nothing, so for the hosts of MX records there is no such name.
 
         Returns:
-          An async context manager of a `Connection`.
+          An async context manager of a `Connection`, with `tls` of a `TlsConnection`.
 
         Raises:
           DestinationFailed: every address that could be tried has failed. A `ConnectFailed`; its `decision` says what
             to do.
           NotAdmitted: no attempt was made, or only this side was at fault; the subclass and `until` say what to do.
           DeadlineExceeded: the deadline came first.
-          TypeError: an argument has the wrong type.
-          ValueError: the deadline is below -1, or the destination has no candidates at all.
+          TypeError: an argument has the wrong type, or there is a `server_hostname` and no `tls`.
+          ValueError: the deadline is below -1, the destination has no candidates at all, the context is for servers,
+            the name is not a possible one, or there is `tls` without a name for hosts that MX records name.
         """
-        return Block(self._connection(deadline, establish, waits=True))
+        return Block(self._connection(deadline, establish, self._checked_tls(tls, server_hostname), waits=True))
 
     @overload
     def try_connect(
-        self, deadline: int = -1, *, establish: None = None
+        self, deadline: int = -1, *, establish: None = None, tls: None = None, server_hostname: None = None
     ) -> AbstractAsyncContextManager[Connection[None]]: ...
 
     @overload
     def try_connect(
-        self, deadline: int = -1, *, establish: Callable[[TcpStream], Awaitable[T]]
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[TcpStream], Awaitable[T]],
+        tls: None = None,
+        server_hostname: None = None,
     ) -> AbstractAsyncContextManager[Connection[T]]: ...
 
+    @overload
     def try_connect(
-        self, deadline: int = -1, *, establish: Establish | None = None
-    ) -> AbstractAsyncContextManager[Connection[Any]]:
+        self,
+        deadline: int = -1,
+        *,
+        establish: None = None,
+        tls: ssl.SSLContext | Literal[True],
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[TlsConnection[None]]: ...
+
+    @overload
+    def try_connect(
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[TlsStream], Awaitable[T]],
+        tls: ssl.SSLContext | Literal[True],
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[TlsConnection[T]]: ...
+
+    def try_connect(
+        self,
+        deadline: int = -1,
+        *,
+        establish: Callable[[Any], Awaitable[Any]] | None = None,
+        tls: ssl.SSLContext | Literal[True] | None = None,
+        server_hostname: str | None = None,
+    ) -> AbstractAsyncContextManager[Connection[Any] | TlsConnection[Any]]:
         """Connect as `connect` does, but never wait for admission: raise the decision instead.
 
         Args:
           deadline: milliseconds on the clock of `now()`, for lookup and connecting; -1 for none.
           establish: see `connect`.
+          tls: see `connect`.
+          server_hostname: see `connect`.
 
         Returns:
-          An async context manager of a `Connection`.
+          An async context manager of a `Connection`, with `tls` of a `TlsConnection`.
 
         Raises:
           DestinationFailed: see `connect`.
@@ -174,7 +212,17 @@ class Destination:
           TypeError: see `connect`.
           ValueError: see `connect`.
         """
-        return Block(self._connection(deadline, establish, waits=False))
+        return Block(self._connection(deadline, establish, self._checked_tls(tls, server_hostname), waits=False))
+
+    def _checked_tls(self, tls: ssl.SSLContext | Literal[True] | None, server_hostname: str | None) -> Tls | None:
+        if tls is not None and server_hostname is None:
+            server_hostname = self._tls_name
+            if not server_hostname and server_hostname is not None:
+                raise ValueError(
+                    f"over TLS to the mail hosts of {self.name} say server_hostname=: MX records do not say whose "
+                    "certificate is right; STARTTLS is an establish that calls stream.start_tls()"
+                )
+        return checked_tls(tls, server_hostname)
 
     def permit(self, deadline: int = -1) -> AbstractAsyncContextManager[Permit]:
         """Wait for admission, for a program with a client of its own, and keep the place until the block is left.
@@ -223,8 +271,8 @@ class Destination:
 
     @asynccontextmanager
     async def _connection(
-        self, deadline: int, establish: Establish | None, *, waits: bool
-    ) -> AsyncGenerator[Connection[Any], None]:
+        self, deadline: int, establish: Establish | None, tls: Tls | None, *, waits: bool
+    ) -> AsyncGenerator[Connection[Any] | TlsConnection[Any], None]:
         state = self._state
         if self._find is None:
             raise ValueError(f"destination {state.name} has no candidates: it gives permits only")
@@ -233,13 +281,16 @@ class Destination:
         self._enter()
         try:
             admission = await self._admit(deadline, connects=True, waits=waits)
-            run = Run(self._waiting, state, admission, deadline, establish)
+            run = Run(self._waiting, state, admission, deadline, establish, tls)
             try:
                 state.shared.raise_interrupt()
                 stream, result, candidate = await run.connect()
                 async with stream:
                     state.shared.raise_interrupt()
-                    yield Connection(stream, result, candidate, run)
+                    if isinstance(stream, TlsStream):
+                        yield TlsConnection(stream, result, candidate, run)
+                    else:
+                        yield Connection(stream, result, candidate, run)
             finally:
                 self._waiting.end(state, admission, "ended by its caller")
                 run.close()
@@ -277,7 +328,7 @@ class Destination:
             # The open circuit refuses before any lookup.
             limit = min(max(until, moment), trio.current_effective_deadline())
             if not waits or wait.until > limit:
-                refusal = Refusal(DestinationDelayed, "has failed too often", wait.until, known=True)
+                refusal = Refusal(DestinationDelayed, state.too_often(), wait.until, known=True)
                 state.tell("refused", state.health(), refusal.cause)
                 raise state.decision(refusal, limit)
         if self._find is not None and state.found.expires <= moment:

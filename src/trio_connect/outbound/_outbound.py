@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import dropwhile
 from random import Random
 from typing import cast, final
 from weakref import WeakValueDictionary
@@ -79,7 +80,7 @@ class Outbound:
                 return own(self._lookups, candidates)
             return static(candidates)
 
-        return self._get("destination", name, group, policy, make)
+        return self._get("destination", name, group, policy, make, tls_name=None if port is None else name)
 
     def mx(
         self, domain: str, *, port: int = 25, group: str | None = None, policy: OutboundPolicy | None = None
@@ -99,8 +100,9 @@ class Outbound:
         if not isinstance(self._lookups.resolver, MailResolver):
             raise TypeError(f"MX records need a resolver with an async method mx(domain), not {self._resolver_shown}")
         return self._get(
-            "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), _check_port(port, domain))
-        )
+            "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), _check_port(port, domain)),
+            tls_name="",
+        )  # fmt: skip
 
     def srv(self, service: str, *, group: str | None = None, policy: OutboundPolicy | None = None) -> Destination:
         """Return the destination of a service: the hosts and ports of its SRV records (RFC 2782).
@@ -116,7 +118,10 @@ class Outbound:
         """
         if not isinstance(self._lookups.resolver, SrvResolver):
             raise TypeError(f"SRV records need a resolver with an async method srv(name), not {self._resolver_shown}")
-        return self._get("srv", service, group, policy, lambda: by_srv(self._lookups, check_host(service)))
+        return self._get(
+            "srv", service, group, policy, lambda: by_srv(self._lookups, check_host(service)),
+            tls_name=_domain_of(service),
+        )  # fmt: skip
 
     @property
     def _resolver_shown(self) -> str:
@@ -129,23 +134,40 @@ class Outbound:
         group: str | None,
         policy: OutboundPolicy | None,
         make: Callable[[], Finder | None],
+        *,
+        tls_name: str | None,
     ) -> Destination:
+        """Return a destination, made when it is new.
+
+        Args:
+          kind: "destination", "mx" or "srv".
+          name: what it is called.
+          group: its route group.
+          policy: its rules.
+          make: makes what finds its candidates.
+          tls_name: the name that is verified over TLS; None for each address, "" when only the caller can say it.
+        """
         _check(name, str, "name")
         _check(group, (str, type(None)), "group")
         _check(policy, (OutboundPolicy, type(None)), "policy")
         key = (kind, name)
         destination = self._known.get(key)
         if destination is None:
-            destination = self._add(key, group, policy, make())
+            destination = self._add(key, group, policy, make(), tls_name)
         self._use(key, destination)
         return destination
 
     @enable_ki_protection
     def _add(
-        self, key: tuple[str, str], group: str | None, policy: OutboundPolicy | None, find: Finder | None
+        self,
+        key: tuple[str, str],
+        group: str | None,
+        policy: OutboundPolicy | None,
+        find: Finder | None,
+        tls_name: str | None,
     ) -> Destination:
         state = DestinationState(self._shared, key[1], policy or self._shared.policy, group)
-        destination = Destination(self._waiting, state, find, self._all_states, partial(self._use, key))
+        destination = Destination(self._waiting, state, find, self._all_states, partial(self._use, key), tls_name)
         self._states[key] = state
         self._known[key] = destination
         self._use(key, destination)
@@ -172,6 +194,12 @@ class Outbound:
                 return
             del self._recent[key]
             self._waiting.leave(state)
+
+
+def _domain_of(service: object) -> str:
+    """Return the domain of an SRV service, without the labels of service and protocol (RFC 2782, RFC 6120 13.7.2.1)."""
+    labels = service.split(".") if isinstance(service, str) else []
+    return ".".join(dropwhile(lambda label: label.startswith("_"), labels))
 
 
 def _check_port(port: int, name: str) -> int:

@@ -8,19 +8,48 @@ the race, with the report of what was tried by then.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import trio
 
-from .. import ConnectReport, Endpoint, RacePolicy, Source, TcpStream, connectx
+from .. import ConnectReport, Endpoint, RaceOptions, RacePolicy, Source, TcpStream, TlsStream, connectx
+from .._net.race.establishing import over_tls
 from .._outbound_values import Candidate
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
 from ._decisions import Overloaded, overloaded_of
 
-__all__ = ["Establish", "NotNow", "race_candidates"]
+if TYPE_CHECKING:
+    import ssl
+    from typing import Literal
 
-Establish = Callable[[TcpStream], Awaitable[Any]]
+__all__ = ["Establish", "NotNow", "Tls", "checked_tls", "race_candidates"]
+
+Establish = Callable[[Any], Awaitable[Any]]
 """The caller's own test of a connection, see `trio_connect.connectx`."""
+
+
+@attrs.frozen
+class Tls:
+    """How a connection is made over TLS; checked."""
+
+    context: ssl.SSLContext | Literal[True]
+    server_hostname: str | None
+    """The name to verify; None for the address."""
+
+
+def checked_tls(tls: object, server_hostname: str | None) -> Tls | None:
+    """Return how a connection is made over TLS; None for plain TCP.
+
+    Raises:
+      TypeError: an argument has the wrong type, or there is a name and no `tls`.
+      ValueError: the name is not a possible host name, or the context is for servers.
+    """
+    if tls is None and server_hostname is None:
+        return None
+    context = cast("ssl.SSLContext | Literal[True]", tls)
+    over_tls(context, server_hostname, None)
+    return Tls(context, server_hostname)
 
 
 class NotNow(Exception):
@@ -40,8 +69,9 @@ async def race_candidates(
     stagger: float,
     sources: Sequence[Source],
     establish: Establish | None,
+    tls: Tls | None,
     acquire: Callable[[Candidate], bool] | None,
-) -> tuple[TcpStream, Any]:
+) -> tuple[TcpStream | TlsStream, Any]:
     """Return the stream that won, and what establish returned for it.
 
     Args:
@@ -51,6 +81,7 @@ async def race_candidates(
       stagger: the seconds after which the next candidate may be tried.
       sources: where to connect from; empty when the kernel chooses.
       establish: the caller's own test.
+      tls: how the race goes over TLS; None for plain TCP.
       acquire: takes the place of a candidate under its own limits, and returns False when there is not one; None when
         no candidate has such limits.
 
@@ -64,12 +95,16 @@ async def race_candidates(
     if acquire is not None:
         turns = _Turns(acquire, candidates, stagger)
         endpoints = turns.endpoints()
+    options = RaceOptions(policy=policy, sources=sources)
+    if tls is not None:
+        options["tls"] = tls.context
+        options["server_hostname"] = tls.server_hostname
     if establish is None and turns is None:
-        return await connectx(endpoints, deadline, policy=policy, sources=sources), None
-    watch = _Watch(turns)
+        return await connectx(endpoints, deadline, **options), None
+    watch = options["observer"] = _Watch(turns)
     test = _Test(establish)
     try:
-        stream = await connectx(endpoints, deadline, policy=policy, sources=sources, observer=watch, establish=test)
+        stream = await connectx(endpoints, deadline, establish=test, **options)
     except Overloaded as exc:
         raise NotNow(exc, watch.report) from None
     return stream, test.results.pop(stream)
@@ -80,9 +115,9 @@ class _Test:
 
     def __init__(self, establish: Establish | None) -> None:
         self._establish = establish
-        self.results: dict[TcpStream, Any] = {}
+        self.results: dict[TcpStream | TlsStream, Any] = {}
 
-    async def __call__(self, stream: TcpStream) -> TcpStream:
+    async def __call__(self, stream: TcpStream | TlsStream) -> TcpStream | TlsStream:
         try:
             self.results[stream] = None if self._establish is None else await self._establish(stream)
         except ExceptionGroup as group:

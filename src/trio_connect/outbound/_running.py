@@ -17,7 +17,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
-from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, now
+from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, TlsStream, now
 from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
 from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease, Limits
@@ -31,7 +31,7 @@ from ._decisions import (
     RequeueOne,
     RetryAt,
 )
-from ._race import Establish, NotNow, race_candidates
+from ._race import Establish, NotNow, Tls, race_candidates
 from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
 
@@ -44,6 +44,8 @@ _LOCAL_CAUSES: Final[dict[Charge, str]] = {
     "source": "the source cannot be used",
 }
 _NOTHING_TRIED: Final = "nothing could be tried"
+_MOST_REASONS: Final = 2
+"""How many reasons a decision names; the report has them all."""
 
 
 @final
@@ -56,6 +58,7 @@ class Run:
       admission: what the call holds. `close` gives back what is left of it.
       deadline: the caller's, in milliseconds.
       establish: the caller's own test.
+      tls: how to connect over TLS; None for plain TCP.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Run:
         admission: Admission,
         deadline: int,
         establish: Establish | None,
+        tls: Tls | None,
     ) -> None:
         self._waiting = waiting
         self._state = state
@@ -72,11 +76,14 @@ class Run:
         self.admission = admission
         self._deadline = deadline
         self._establish = establish
+        self._tls = tls
         policy = state.policy
         self._plan_deadline = now() + ceil(policy.connect_timeout * 1000)
         self._by_endpoint = {candidate.endpoint: candidate for candidate in reversed(admission.plan)}
         self._trial = Trial([candidate.endpoint for candidate in admission.plan])
         self._last_charges: set[Charge] = set()
+        self._reasons: dict[str, None] = {}
+        """Why addresses failed, each reason once."""
         self._reports: list[ConnectReport] = []
         self._errors: list[Exception] = []
         self._tried = [admission.source]
@@ -86,7 +93,7 @@ class Run:
         if admission.first_lease is not None:
             self.leases[admission.plan[0].endpoint] = admission.first_lease
 
-    async def connect(self) -> tuple[TcpStream, Any, Candidate]:
+    async def connect(self) -> tuple[TcpStream | TlsStream, Any, Candidate]:
         """Return the stream, what establish returned, and the candidate.
 
         Raises:
@@ -138,7 +145,7 @@ class Run:
 
     # One race
 
-    async def _race(self, candidates: Sequence[Candidate]) -> tuple[TcpStream, Any]:
+    async def _race(self, candidates: Sequence[Candidate]) -> tuple[TcpStream | TlsStream, Any]:
         state, source = self._state, self.admission.source.source
         sources = () if source is None else (source,)
         deadline = self._plan_deadline
@@ -150,10 +157,10 @@ class Run:
         has_limits = deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates)
         return await race_candidates(
             candidates, deadline, policy=state.race_policy, stagger=state.policy.stagger, sources=sources,
-            establish=self._establish, acquire=self.acquire if has_limits else None,
+            establish=self._establish, tls=self._tls, acquire=self.acquire if has_limits else None,
         )  # fmt: skip
 
-    def _won(self, stream: TcpStream, *, alone: bool) -> Candidate:
+    def _won(self, stream: TcpStream | TlsStream, *, alone: bool) -> Candidate:
         """Count a success, and return the candidate that won."""
         state, admission = self._state, self.admission
         if not alone:
@@ -213,12 +220,19 @@ class Run:
         self._last_charges.add(charged)
         self._trial.add(source.source, endpoint, charged)
         if charged == "source":
+            has_proxy = source.source is not None and source.source.proxy is not None
+            if has_proxy and not self._shared.strikes.failed(source, at):
+                return
             reason = attempt.reason or "cannot be bound"
             until = at + self._state.policy.source_suspension
-            state.suspend((source, endpoint.family), until, reason, source)
+            # A proxy is one for both families.
+            for family in source.families if has_proxy else (endpoint.family,):
+                state.suspend((source, family), until, reason, source)
         elif charged in ("path", "route"):
             self._shared.cooldowns.failed((source, endpoint), at)
         elif charged == "address":
+            if attempt.reason is not None:
+                self._reasons[attempt.reason] = None
             self._shared.cooldowns.failed(endpoint, at)
 
     def _next_source(self, candidates: list[Candidate]) -> list[Candidate]:
@@ -264,12 +278,14 @@ class Run:
         overloaded = any(isinstance(error, Overloaded) for error in self._errors)
         # A peer that says "not now" to one source is not down.
         if verdict == "exhausted" and not overloaded:
+            state.why = ", ".join(list(self._reasons)[:_MOST_REASONS])
             counted = state.circuit.failed(admission.ticket, moment)
             state.tell("failed" if counted else "late", before, str(failure), admission.source)
             if state.circuit.state == "open":
-                refusal = Refusal(DestinationDelayed, "has failed too often", state.circuit.until, known=True)
+                refusal = Refusal(DestinationDelayed, state.too_often(), state.circuit.until, known=True)
             else:
-                refusal = Refusal(RequeueOne, "every address failed", self._soonest(moment), known=True)
+                cause = f"every address failed{state.shown_why()}"
+                refusal = Refusal(RequeueOne, cause, self._soonest(moment), known=True)
             state.errors.append(str(failure))
             self._waiting.wake(state)
             raise self._with(failure, state.decision(refusal, deadline))

@@ -11,7 +11,7 @@ from typing import final
 from trio.lowlevel import disable_ki_protection
 
 from .._endpoint import Endpoint, Source
-from .._engine.health import Cooldowns, Suspensions
+from .._engine.health import Cooldowns, Strikes, Suspensions
 from .._engine.limits import Limits, Share
 from .._engine.plan import weighted_order
 from .._outbound_values import OutboundPolicy
@@ -67,6 +67,7 @@ class Shared:
         self.limits = Limits()
         self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
         self.suspensions = Suspensions()
+        self.strikes = Strikes()
         total = policy.total_connections
         self.total = None if total is None else Share("connections of the whole program", total, reserve=policy.reserve)
         self._by_source = {each.source: each for each in self.sources}

@@ -84,6 +84,8 @@ class DestinationState:
         self.lookup_failures = 0
         self.last_refusal: Refusal | None = None
         """Why the first waiting call waits."""
+        self.why = ""
+        """Why the addresses of the last call that failed did, in few words."""
         self.errors: deque[str] = deque(maxlen=_MOST_ERRORS)
         self.busy = 0
         """How many calls and connections there are."""
@@ -143,7 +145,7 @@ class DestinationState:
         """
         wait = self.circuit.wait(now)
         if wait is not None:
-            cause = "has failed too often" if wait.known else "is being tried by another call"
+            cause = self.too_often() if wait.known else "is being tried by another call"
             return Refusal(DestinationDelayed, cause, wait.until, wait.known)
         refusals: list[Refusal] = []
         for source in self.shared.in_drawn_order():
@@ -181,6 +183,14 @@ class DestinationState:
                 held.caps.remove(cap)
                 outcome.caps.append(cap)
         return outcome
+
+    def too_often(self) -> str:
+        """Return the cause of a refusal by the open circuit."""
+        return f"has failed too often{self.shown_why()}"
+
+    def shown_why(self) -> str:
+        """Return `why` for the end of a cause."""
+        return f" ({self.why})" if self.why else ""
 
     def usable_families(self, source: SourceState, now: float) -> tuple[frozenset[int], Refusal | None]:
         """Return the families by which a source reaches this destination, or why it does not."""
