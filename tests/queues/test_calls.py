@@ -595,6 +595,53 @@ async def test_a_reset_by_the_peer_is_data(sockets: Sockets):
         assert f"push to {queue.peer!s}: " in str(push.error)
 
 
+async def test_a_reset_that_a_push_has_met_is_told_to_pops_too(sockets: Sockets):
+    """Linux tells it once, and calls it the end of the stream from then on."""
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        client = socket.create_connection(where(listener).sockaddr)
+        queue = (await qs.wait(listener.accept())).unwrap().queue
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert failed(await qs.wait(queue.push(b"x")), errno.ECONNRESET)
+        for _ in range(2):
+            pop = await qs.wait(queue.pop())
+            assert failed(pop, errno.ECONNRESET)
+            assert f"pop from {queue.peer!s}: " in str(pop.error)
+
+
+async def test_after_a_broken_pipe_what_the_peer_had_sent_still_comes(sockets: Sockets):
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        client = socket.create_connection(where(listener).sockaddr)
+        queue = (await qs.wait(listener.accept())).unwrap().queue
+        client.sendall(b"bye")
+        client.close()
+        while (push := await qs.wait(queue.push(b"x"))).ok:
+            pass
+        assert failed(push, errno.EPIPE)
+        assert (await qs.wait(queue.pop())).unwrap().data == b"bye"
+        assert (await qs.wait(queue.pop())).unwrap().eof
+
+
+async def test_a_push_that_was_cut_off_does_not_shorten_the_next(sockets: Sockets):
+    async with open_queue_set() as qs:
+        near, far = await pair(qs)
+        huge = near.push(bytes(faults.more_than_fits()))
+        behind = bytearray(b"behind")
+        cut, last = near.push(behind), near.push(b"last")
+        await passes(20)
+        cut.cancel()
+        assert failed(await qs.wait(cut), errno.ECANCELED)
+        behind += b"its buffer is free again"
+        huge.cancel()
+        assert failed(await qs.wait(huge), errno.ECANCELED)
+        tail = b""
+        while not last.done or not tail.endswith(b"last"):
+            tail = tail[-8:] + (await qs.wait(far.pop())).unwrap().data
+        assert tail.endswith(b"\0last")
+
+
 def exists_now(path: str) -> bool:
     return Path(path).exists()
 
@@ -928,7 +975,7 @@ async def test_values_are_frozen_and_readable(sockets: Sockets):
         token: QToken[Any] = near.pop()
         assert f"{token!r}" == f"<QToken {token.id}: pop on <IOQueue stream connected {near.peer!s}>>"
         with pytest.raises(AttributeError):
-            token.op = "push"
+            token.op = "push"  # type: ignore[misc]
         assert len({token, token}) == 1
         token.cancel()
         result: QResult[Any] = await qs.wait(token)

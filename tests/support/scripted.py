@@ -13,6 +13,7 @@ import trio
 
 from trio_connect._engine.spinning import CREDIT
 from trio_connect._net import attempt
+from trio_connect._net.reactor import attempt as reactor_attempt
 from trio_connect._net.sockets import kernel_socket as raw
 from trio_connect._net.sockets import open as open_module
 
@@ -82,6 +83,8 @@ def script(monkeypatch: pytest.MonkeyPatch, *scripts: list[int], spins: bool = T
     """
     monkeypatch.setattr(attempt.spinning, "credit", CREDIT if spins else 0)
     monkeypatch.setattr(attempt.spinning, "untried", 0)
+    monkeypatch.setattr(reactor_attempt.at_once, "credit", 0)
+    monkeypatch.setattr(reactor_attempt.at_once, "untried", 0)
     given = [ScriptedSocket(codes) for codes in scripts]
     left = iter(given)
 

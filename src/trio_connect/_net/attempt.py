@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint
@@ -95,7 +95,6 @@ class Cancellable(Protocol):
         ...
 
 
-@final
 class Attempt:
     """One socket that tries one pair of source and endpoint, once.
 
@@ -212,9 +211,14 @@ class Attempt:
 
     def poll(self) -> int:
         """Ask a pending connect, without waiting, in a later pass of the loop."""
-        assert self.sock is not None
+        sock = self.sock
+        assert sock is not None
         self.yielded = True
-        return self.sock.poll(self._address) or self._reject_self_connect()
+        code = sock.poll(self._address)
+        # What _reject_self_connect asks first, mostly without its call.
+        if code == 0 and (self.source is not None or not sock.in_kernel or self.endpoint.port in local_ports()):
+            return self._reject_self_connect()
+        return code
 
     async def first_poll(self, *, may_spin: bool, operation: Cancellable | None = None) -> int:
         """Ask a connect that has just begun, before it is waited for; perhaps after a pass of Trio's loop.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from trio import current_time
 
@@ -15,14 +15,20 @@ from .._net.sockets.stream_socket import errno_of
 from ._transport import Cancellable, Transport, check_family, error, show
 from ._values import Address
 
+if TYPE_CHECKING:
+    from socket import SocketType
+
 
 @final
 class DatagramTransport(Transport):
     """A UDP socket."""
 
+    __slots__ = ("_local", "_sock")
+
     kind = "datagram"
 
     def __init__(self) -> None:
+        super().__init__()
         self._sock: DatagramSocket | None = None
         self._local: Endpoint | None = None
 
@@ -55,10 +61,10 @@ class DatagramTransport(Transport):
             await sock.bind(sockaddr_of(target))
             self._local = as_endpoint(tuple(sock.getsockname()))
         except OSError as exc:
-            self._drop()
+            self.forget()
             raise connect_error(errno_of(exc), "bind", target, "this machine", current_time() - started) from None
         except BaseException:
-            self._drop()
+            self.forget()
             raise
 
     async def connect(self, target: Endpoint, until: float, operation: Cancellable) -> bool:  # noqa: ARG002 - never waits
@@ -70,16 +76,34 @@ class DatagramTransport(Transport):
                 await sock.connect(sockaddr_of(target))
                 done = True
             if not done:
-                self._drop()
+                self.forget()
                 return False
             self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
         except OSError as exc:
             where = "any address" if self.local is None else show(self.local)
-            self._drop()
+            self.forget()
             raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
         except BaseException:
-            self._drop()
+            self.forget()
             raise
+        return True
+
+    def connect_now(self, target: Endpoint) -> bool:
+        """Connect the kernel's socket, which never waits, and return True.
+
+        Raises:
+          OSError: the connect has failed, and what was bound is closed.
+        """
+        started = current_time()
+        sock = self.open_for(target)
+        assert sock.raw is not None
+        try:
+            sock.raw.connect(sockaddr_of(target))
+        except OSError as exc:
+            where = "any address" if self.local is None else show(self.local)
+            self.forget()
+            raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
+        self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
         return True
 
     async def push(self, data: memoryview) -> None:
@@ -116,7 +140,8 @@ class DatagramTransport(Transport):
                 self._local = name
         return self._local
 
-    def _drop(self) -> None:
+    def forget(self) -> None:
+        """Close what a connect that failed has left."""
         sock, self._sock = self._sock, None
         self._local = None
         if sock is not None:
@@ -126,3 +151,16 @@ class DatagramTransport(Transport):
         if self._sock is not None:
             self._local = self.local  # a closed socket has no address
             self._sock.close()
+
+    def close_now(self) -> bool:
+        sock = self._sock
+        if sock is not None:
+            if sock.raw is None:
+                return False
+            self._local = self.local
+            sock.close()
+        return True
+
+    @property
+    def kernel_socket(self) -> SocketType | None:
+        return None if self._sock is None else self._sock.raw

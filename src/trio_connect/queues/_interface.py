@@ -236,18 +236,44 @@ class QToken(Generic[V_co]):
     Not awaitable by itself: `QueueSet.wait` is where waiting, deadlines and claiming are.
     """
 
-    id: int = attrs.field(on_setattr=attrs.setters.frozen)
-    """Counts up from 1 within its set."""
-    op: Op = attrs.field(on_setattr=attrs.setters.frozen)
-    queue: IOQueue = attrs.field(on_setattr=attrs.setters.frozen)
-    """The queue it was submitted to; of a connectx a new one, which the race connects."""
-    submitted_at: float = attrs.field(on_setattr=attrs.setters.frozen)
-    """In Trio time."""
-    _owner: Owner = attrs.field(alias="owner", on_setattr=attrs.setters.frozen)
-    target: Target = attrs.field(default=None, on_setattr=attrs.setters.frozen)
-    """The address of a connect or push_to; the endpoints of a connectx, `()` when they come one by one; else None."""
-    data: Any = attrs.field(default=None, on_setattr=attrs.setters.frozen)
-    """What the caller gave to connect."""
+    # Read-only by properties and not by attrs, whose frozen fields cost as much to set as all the rest of a submission.
+    _id: int
+    _op: Op
+    _queue: IOQueue
+    _submitted_at: float
+    _owner: Owner
+    _target: Target = None
+    _data: Any = None
+
+    @property
+    def id(self) -> int:
+        """Counts up from 1 within its set."""
+        return self._id
+
+    @property
+    def op(self) -> Op:
+        """What was submitted."""
+        return self._op
+
+    @property
+    def queue(self) -> IOQueue:
+        """The queue it was submitted to; of a connectx a new one, which the race connects."""
+        return self._queue
+
+    @property
+    def submitted_at(self) -> float:
+        """In Trio time."""
+        return self._submitted_at
+
+    @property
+    def target(self) -> Target:
+        """What a connect or push_to was submitted to; the endpoints of a connectx, `()` where they come one by one."""
+        return self._target
+
+    @property
+    def data(self) -> Any:
+        """What the caller gave to connect."""
+        return self._data
 
     @property
     def done(self) -> bool:

@@ -1,7 +1,13 @@
-"""Operations under way, and the order in which those of one queue run."""
+"""Operations under way, and the order in which those of one queue run.
+
+A lane runs the operations of one direction of a queue, one after the other. There are two kinds, with one contract:
+`_channel` has those whose sockets a reactor waits for; here are those that need a task, for a socket that the kernel
+does not know or a wait that no event ends.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, cast, final
@@ -15,15 +21,50 @@ from ._values import Completion
 
 AnyToken: TypeAlias = QToken[Any]
 AnyResult: TypeAlias = QResult[Any]
-Work: TypeAlias = "Callable[[Operation], Awaitable[Completion | None]]"
-"""Does an operation. It waits only in the operation's scope, and returns None when that was cancelled."""
+Work: TypeAlias = "Callable[[Any, Operation], Awaitable[Completion | None]]"
+"""Does an operation, given what was submitted. It waits only in the operation's scope, and returns None when that was
+cancelled."""
+
+
+class Lane(ABC):
+    """The operations of one direction of a queue, in the order of their submission."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether an operation has not completed."""
+
+    @abstractmethod
+    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
+        """Run an operation after those that were added before, and not before the caller next waits.
+
+        Args:
+          token: its name.
+          operation: what the set knows of it.
+          payload: what was submitted, in the form that this lane's work takes.
+        """
+
+    @abstractmethod
+    def cancel(self, token: AnyToken, operation: Operation) -> None:
+        """Cancel one operation. One that has not begun has completed when this returns."""
+
+    @abstractmethod
+    def cancel_all(self) -> None:
+        """Cancel every operation; they complete in their order."""
+
+    @abstractmethod
+    async def drained(self) -> None:
+        """Wait until every operation has completed."""
 
 
 @attrs.define(eq=False)
 class Operation(Entry):
     """What the set knows of one operation."""
 
-    fifo: FifoRunner | None = None
+    lane: Lane | None = None
+    """Where it can be cancelled; None for a close, and for what has completed."""
     cancelled: bool = False
     result: AnyResult | None = None
     _scope: trio.CancelScope | None = None
@@ -44,74 +85,72 @@ class Operation(Entry):
 
 
 class Runner(Protocol):
-    """What a `FifoRunner` asks of the set."""
+    """What a `TaskLane` asks of the set."""
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None: ...
 
-    async def run(self, token: AnyToken, operation: Operation, work: Work) -> None: ...
+    async def run(self, token: AnyToken, operation: Operation, work: Work, payload: Any) -> None: ...
 
     def complete_cancelled(self, token: AnyToken, operation: Operation) -> None: ...
 
 
 @final
-class FifoRunner:
-    """Runs the operations of one direction of a queue one after the other, in the order of submission."""
+class TaskLane(Lane):
+    """Runs operations in a task."""
 
-    __slots__ = ("_current", "_drained", "_runner", "_waiting")
+    __slots__ = ("_current", "_drained", "_runner", "_waiting", "_work")
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, work: Work) -> None:
         self._runner = runner
+        self._work = work
         self._current: Operation | None = None
-        # A deque is as large as all the rest of a queue, and most runners never have two operations.
-        self._waiting: deque[tuple[AnyToken, Operation, Work]] | None = None
+        # A deque is as large as all the rest of a queue, and most lanes never have two operations.
+        self._waiting: deque[tuple[AnyToken, Operation, Any]] | None = None
         self._drained: trio.Event | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether an operation has not completed."""
         return self._current is not None
 
-    def add(self, token: AnyToken, operation: Operation, work: Work) -> None:
-        """Run an operation after those that were added before."""
+    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
+        operation.lane = self
         if self._current is None:
             self._current = operation
-            self._runner.spawn(self._serve, token, operation, work)
+            self._runner.spawn(self._serve, token, operation, payload)
             return
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append((token, operation, work))
+        self._waiting.append((token, operation, payload))
 
-    def drop(self, token: AnyToken) -> bool:
-        """Remove an operation that has not begun. Return False when it has."""
+    def cancel(self, token: AnyToken, operation: Operation) -> None:
         for item in self._waiting or ():
             if item[0] is token:
                 cast("deque[Any]", self._waiting).remove(item)
-                return True
-        return False
+                self._runner.complete_cancelled(token, operation)
+                return
+        operation.cancel()
 
-    def cancel(self) -> None:
-        """Cancel every operation; they complete in their order."""
+    def cancel_all(self) -> None:
         if self._current is not None:
             self._current.cancel()
             for _, operation, _ in self._waiting or ():
                 operation.cancel()
 
     async def drained(self) -> None:
-        """Wait until every operation has completed."""
         if self._current is not None:
             self._drained = self._drained or trio.Event()
             await self._drained.wait()
 
-    async def _serve(self, token: AnyToken, operation: Operation, work: Work) -> None:
+    async def _serve(self, token: AnyToken, operation: Operation, payload: Any) -> None:
         try:
-            await self._runner.run(token, operation, work)
+            await self._runner.run(token, operation, self._work, payload)
             while self._waiting:
-                token, operation, work = self._waiting.popleft()
+                token, operation, payload = self._waiting.popleft()
                 self._current = operation
                 if operation.cancelled:
                     self._runner.complete_cancelled(token, operation)
                 else:
-                    await self._runner.run(token, operation, work)
+                    await self._runner.run(token, operation, self._work, payload)
         finally:
             self._current = None
             if self._drained is not None:

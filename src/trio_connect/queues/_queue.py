@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 from trio import current_time
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .._check import check_int
 from .._deadline import is_late, to_seconds
@@ -21,32 +20,41 @@ from .._net.race.plan import TcpRaceOptions
 from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
 from .._text import shown
+from ._channel import SENDING, Accepts, Channel, DatagramPops, DatagramPushes, Pops, Pushes
+from ._closing import Closing
+from ._connecting import Connecting, DirectConnect, Payload, TcpConnect
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken
-from ._operations import FifoRunner, Operation
+from ._operations import AnyToken, Lane, Operation, TaskLane
 from ._scheduler import Scheduler
 from ._states import EVENTS, SUBMIT, Event, State, Submission, refusal_text
-from ._stream_transports import TcpTransport
+from ._stream_transports import TcpTransport, UnixTransport
 from ._transport import StreamTransport, Transport, show
 from ._values import Address, Closed, Connected, Popped, Pushed
 
 if TYPE_CHECKING:
+    from socket import SocketType
+
     from typing_extensions import Buffer
 
 
 @final
-class SocketQueue(IOQueue):
+class SocketQueue(IOQueue, Connecting):
     """A queue over a transport."""
 
-    __slots__ = ("_closed", "_control", "_receiving", "_scheduler", "_sending", "_state", "_transport")
+    __slots__ = (
+        "_channel", "_closed", "_control", "_receiving", "_scheduler", "_sending", "_state", "_transport", "_watched",
+    )  # fmt: skip
 
     def __init__(self, scheduler: Scheduler, transport: Transport, state: State = "unbound") -> None:
         self._scheduler = scheduler
         self._transport = transport
         self._state: State = state
-        self._control: FifoRunner | None = None
-        self._receiving: FifoRunner | None = None
-        self._sending: FifoRunner | None = None
+        self._control: Lane | None = None
+        self._receiving: Lane | None = None
+        self._sending: Lane | None = None
+        self._channel: Channel | None = None
+        self._watched = -1
         self._closed: trio.Event | None = None
 
     # ------------------------------------------------------------------ who and how
@@ -70,8 +78,7 @@ class SocketQueue(IOQueue):
     # ------------------------------------------------------------------ the state
 
     def _check(self, submission: Submission) -> State:
-        self._scheduler.check_thread()
-        self._scheduler.check_open()
+        self._scheduler.check()
         outcome = SUBMIT[self._transport.kind][self._state][submission]
         if isinstance(outcome, int):
             raise OSError(outcome, refusal_text(self._transport.kind, self._state, submission, outcome))
@@ -107,7 +114,7 @@ class SocketQueue(IOQueue):
                 raise error
             finally:
                 del error  # its traceback holds this frame
-        self._scheduler.closers.add(self._dispose)
+        self._scheduler.open.add(self)
         return cast("Address", self._transport.local)
 
     async def listen(self, backlog: int) -> None:
@@ -120,22 +127,38 @@ class SocketQueue(IOQueue):
         cast("StreamTransport[Any]", self._transport).listen(size)
         self._state = state
 
+    @enable_ki_protection
     def accept(self) -> QToken[Accepted]:
         self._check("accept")
         self._scheduler.check_room("accept")
-        fifo = self._receiving = self._receiving or FifoRunner(self._scheduler)
-        return self._scheduler.submit("accept", self, fifo, self._accept)
+        lane = self._receiving
+        if lane is None:
+            channel = self._watch()
+            if channel is None:
+                lane = TaskLane(self._scheduler, self._accept)
+            else:
+                lane = channel.receiving = Accepts(channel, self._scheduler, self._transport, self._accepted)
+            self._receiving = lane
+        return self._scheduler.submit("accept", self, lane, None)
 
-    async def _accept(self, operation: Operation) -> Accepted | None:
+    async def _accept(self, _: None, operation: Operation) -> Accepted | None:
         with operation.scope():
             transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
-            queue = SocketQueue(self._scheduler, transport, "connected")
-            self._scheduler.closers.add(queue._dispose)
-            return Accepted(queue, peer)
+            return self._accepted_over(transport, peer)
         return None
+
+    def _accepted(self, sock: SocketType, name: Any) -> Accepted:
+        transport = cast("StreamTransport[Any]", self._transport).take_accepted(sock, name)
+        return self._accepted_over(transport, cast("Address", transport.peer))
+
+    def _accepted_over(self, transport: StreamTransport[Any], peer: Address) -> Accepted:
+        queue = SocketQueue(self._scheduler, transport, "connected")
+        self._scheduler.open.add(queue)
+        return Accepted(queue, peer)
 
     # ------------------------------------------------------------------ connecting
 
+    @enable_ki_protection
     def connect(
         self, address: EndpointLike | UnixPath, deadline: int = -1, *, data: object = None
     ) -> QToken[Connected]:
@@ -144,20 +167,44 @@ class SocketQueue(IOQueue):
         state = self._check("connect")
         if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
             raise OSError(errno.EBUSY, refusal_text("datagram", self._state, "connect", errno.EBUSY))
-        self._scheduler.check_room("connect")
+        scheduler = self._scheduler
+        scheduler.check_room("connect")
         self._state = state
-        fifo = self._control = self._control or FifoRunner(self._scheduler)
-        return self._scheduler.submit("connect", self, fifo, partial(self._connect, target, until), target, data)
+        reactor = scheduler.reactor
+        if reactor is None:
+            self._control = lane = TaskLane(scheduler, self._connect)
+            return scheduler.submit("connect", self, lane, (target, until), target, data)
+        scheduler.open.add(self)
+        transport = self._transport
+        if isinstance(transport, TcpTransport):
+            token, operation = scheduler.enter("connect", self, target, data)
+            self._control = TcpConnect(token, operation, target, until, transport, reactor, scheduler, self)
+            return token
+        direct = DirectConnect(cast("UnixTransport | DatagramTransport", transport), reactor, scheduler, self)
+        self._control = direct
+        return scheduler.submit("connect", self, direct, (target, until), target, data)
 
-    async def _connect(self, target: Any, until: float, operation: Operation) -> Connected | None:
+    def connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
+        self._scheduler.open.discard(self)
+        self._control = lane = TaskLane(self._scheduler, self._connect)
+        lane.add(token, operation, payload)
+
+    async def _connect(self, payload: Payload, operation: Operation) -> Connected | None:
+        target, until = payload
         connected = False
         try:
             if is_late(until) and not operation.cancelled:
-                raise _late_connect(target, until)
+                raise self.late_connect(payload)
             connected = await self._transport.connect(target, until, operation)
         finally:
-            self._connect_ended(succeeded=connected)
+            self.connect_ended(succeeded=connected)
         return Connected(self._transport) if connected else None
+
+    def late_connect(self, payload: Payload) -> OSError:
+        target, until = payload
+        if isinstance(target, Endpoint):
+            return late_connect(target, None, until)
+        return call_late(f"connect to {show(target)}", current_time() - until)
 
     def _submit_race(
         self,
@@ -167,75 +214,90 @@ class SocketQueue(IOQueue):
         data: object,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
-        self._control = fifo = FifoRunner(self._scheduler)
+        self._control = lane = TaskLane(self._scheduler, self._connectx)
         target = () if isinstance(endpoints, AsyncIterable) else tuple(endpoints)
-        work = partial(self._connectx, endpoints, deadline, options)
-        return self._scheduler.submit("connectx", self, fifo, work, target, data)
+        return self._scheduler.submit("connectx", self, lane, (endpoints, deadline, options), target, data)
 
-    async def _connectx(
-        self, endpoints: Any, deadline: int, options: TcpRaceOptions, operation: Operation
-    ) -> Connected | None:
+    async def _connectx(self, payload: tuple[Any, int, TcpRaceOptions], operation: Operation) -> Connected | None:
+        endpoints, deadline, options = payload
         stream = None
         try:
             with operation.scope():
                 stream = await connectx(endpoints, deadline, **options)
                 cast("TcpTransport", self._transport).adopt(stream)
         finally:
-            self._connect_ended(succeeded=stream is not None)
+            self.connect_ended(succeeded=stream is not None)
         return None if stream is None else Connected(self._transport)
 
-    def _connect_ended(self, *, succeeded: bool) -> None:
+    def connected_over_reactor(self, watched: int) -> None:
+        self._control = None
+        self._watched = watched
+        self._state = "connected"  # a queue that is closed has cancelled its connect
+
+    def connect_ended(self, *, succeeded: bool) -> None:
+        self._control = None
         if succeeded:
-            self._scheduler.closers.add(self._dispose)
+            self._scheduler.open.add(self)
             self._happened("connected")
         else:
-            self._scheduler.closers.discard(self._dispose)
+            self._scheduler.open.discard(self)
+            # What was bound is closed, and the lanes with it.
+            if self._channel is not None:
+                self._channel.forget()
+            self._receiving = self._sending = self._channel = None
             self._happened("connect failed")
 
     # ------------------------------------------------------------------ data
 
+    @enable_ki_protection
     def push(self, data: Buffer) -> QToken[Pushed]:
-        view = _view(data)
-        if not view and self._transport.kind == "stream":
+        whole = data if isinstance(data, bytes) else _view(data)
+        is_stream = self._transport.kind == "stream"
+        if not whole and is_stream:
             raise OSError(errno.EINVAL, "push: there is nothing to send; the end of a stream is sent by close")
         self._check("push")
         self._scheduler.check_room("push")
-        fifo = self._sending = self._sending or FifoRunner(self._scheduler)
-        return self._scheduler.submit("push", self, fifo, partial(self._push, view))
+        lane = self._sending or self._open_sending()
+        return self._scheduler.submit("push", self, lane, whole if is_stream else (whole, None))
 
-    async def _push(self, view: memoryview, operation: Operation) -> Pushed | None:
-        with view, operation.scope():
+    async def _push(self, data: Buffer, operation: Operation) -> Pushed | None:
+        with _view(data) as view, operation.scope():
             await self._transport.push(view)
             return Pushed(len(view))
         return None
 
+    @enable_ki_protection
     def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
-        view = _view(data)
+        whole = data if isinstance(data, bytes) else _view(data)
         state = self._check("push_to")
         transport = cast("DatagramTransport", self._transport)
         endpoint = transport.check_target(address, passive=False)
         self._scheduler.check_room("push_to")
         # The socket is opened here and not in the operation, so that a pop submitted next has one to wait on.
         transport.open_for(endpoint)
-        self._scheduler.closers.add(self._dispose)
+        self._scheduler.open.add(self)
         self._state = state
-        fifo = self._sending = self._sending or FifoRunner(self._scheduler)
-        return self._scheduler.submit("push_to", self, fifo, partial(self._push_to, view, endpoint), endpoint)
+        lane = self._sending or self._open_sending()
+        return self._scheduler.submit("push_to", self, lane, (whole, endpoint), endpoint)
 
-    async def _push_to(self, view: memoryview, endpoint: Endpoint, operation: Operation) -> Pushed | None:
-        with view, operation.scope():
-            await cast("DatagramTransport", self._transport).push_to(view, endpoint)
+    async def _push_datagram(self, payload: tuple[Buffer, Endpoint | None], operation: Operation) -> Pushed | None:
+        data, endpoint = payload
+        with _view(data) as view, operation.scope():
+            if endpoint is None:
+                await self._transport.push(view)
+            else:
+                await cast("DatagramTransport", self._transport).push_to(view, endpoint)
             return Pushed(len(view))
         return None
 
+    @enable_ki_protection
     def pop(self, size: int | None = None) -> QToken[Popped]:
         most = MAX_POP if size is None else check_int(size, "size")
         if not 1 <= most <= MAX_POP:
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {shown(size)}")
         self._check("pop")
         self._scheduler.check_room("pop")
-        fifo = self._receiving = self._receiving or FifoRunner(self._scheduler)
-        return self._scheduler.submit("pop", self, fifo, partial(self._pop, most))
+        return self._scheduler.submit("pop", self, self._receiving or self._open_receiving(), most)
 
     async def _pop(self, size: int, operation: Operation) -> Popped | None:
         with operation.scope():
@@ -243,20 +305,64 @@ class SocketQueue(IOQueue):
             return Popped(data, peer, eof=not data and self._transport.kind == "stream", truncated=truncated)
         return None
 
+    # ------------------------------------------------------------------ lanes
+
+    def _open_sending(self) -> Lane:
+        channel = self._watch()
+        is_stream = self._transport.kind == "stream"
+        if channel is None:
+            self._sending = lane = TaskLane(self._scheduler, self._push if is_stream else self._push_datagram)
+            return lane
+        kind = Pushes if is_stream else DatagramPushes
+        self._sending = channel.sending = over = kind(channel, self._scheduler, self._transport)
+        return over
+
+    def _open_receiving(self) -> Lane:
+        channel = self._watch()
+        if channel is None:
+            self._receiving = lane = TaskLane(self._scheduler, self._pop)
+            return lane
+        kind = Pops if self._transport.kind == "stream" else DatagramPops
+        self._receiving = channel.receiving = over = kind(channel, self._scheduler, self._transport)
+        return over
+
+    def _watch(self) -> Channel | None:
+        """Return the socket at the reactor, None where operations need tasks."""
+        channel = self._channel
+        reactor = self._scheduler.reactor
+        if channel is None and reactor is not None:
+            transport = self._transport
+            sock = transport.kernel_socket
+            if sock is not None:
+                mask = SENDING if self._watched >= 0 else 0
+                is_plain_tcp = isinstance(transport, TcpTransport) and transport.is_plain_tcp
+                self._channel = channel = Channel(reactor, sock, mask, is_plain_tcp=is_plain_tcp)
+        return channel
+
     # ------------------------------------------------------------------ closing
 
+    @enable_ki_protection
     def close(self) -> QToken[Closed]:
         state = self._check("close")
         self._state = state
-        self._scheduler.closers.add(self._dispose)
-        token = self._scheduler.submit("close", self, None, self._close)
-        # Cancelled here and not by the task that closes: an operation that is pending now must not complete before
-        # that task runs.
-        for fifo in self._fifos():
-            fifo.cancel()
+        scheduler = self._scheduler
+        token, operation = scheduler.enter("close", self)
+        # Cancelled here and not when it is closed: an operation that is pending now must not complete before that.
+        for lane in self._lanes():
+            lane.cancel_all()
+        scheduler.open.add(self)
+        reactor = scheduler.reactor
+        if reactor is None or not reactor.running:
+            scheduler.spawn(scheduler.run, token, operation, self._close, None)
+        else:
+            reactor.step_soon(Closing(self, scheduler, token, operation))
         return token
 
-    async def _close(self, _operation: Operation) -> Closed:
+    def close_in_task(self, token: AnyToken, operation: Operation) -> None:
+        """Close in a task, because something has to be awaited for it."""
+        self._scheduler.spawn(self._scheduler.run, token, operation, self._close, None)
+
+    async def _close(self, _: None, _operation: Operation) -> Closed:
         with trio.CancelScope(shield=True):
             await self._shut()
         return Closed()
@@ -274,36 +380,58 @@ class SocketQueue(IOQueue):
         await checkpoint()
 
     async def _shut(self) -> None:
-        fifos = self._fifos()
-        for fifo in fifos:
-            fifo.cancel()
-        for fifo in fifos:
-            await fifo.drained()
-        await self._dispose()
+        lanes = self._lanes()
+        for lane in lanes:
+            lane.cancel_all()
+        for lane in lanes:
+            await lane.drained()
+        await self.dispose()
 
-    def _fifos(self) -> list[FifoRunner]:
-        return [fifo for fifo in (self._control, self._receiving, self._sending) if fifo is not None]
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
-    async def _dispose(self) -> None:
+    def dispose_now(self) -> bool:
+        control = self._control
+        if TaskLane in (control.__class__, self._receiving.__class__, self._sending.__class__):
+            return False
+        if control is not None or self._channel is not None or self._watched >= 0:
+            self._leave()
+        if not self._transport.close_now():
+            return False
+        self._state = "closed"
+        self._scheduler.open.discard(self)
+        if self._closed is not None:
+            self._closed.set()
+        return True
+
+    async def dispose(self) -> None:
         """Close the socket. The caller ensures that no operation runs any more."""
         self._state = "closing"
+        self._leave()
         try:
             await self._transport.aclose()
         finally:  # close(2) closes even when it fails, and other tasks may be waiting for this close
             self._happened("closed")
-            self._scheduler.closers.discard(self._dispose)
+            self._scheduler.open.discard(self)
             if self._closed is not None:
                 self._closed.set()
 
+    def _leave(self) -> None:
+        """Leave the reactor."""
+        control, channel, watched = self._control, self._channel, self._watched
+        if control is not None and isinstance(control, TcpConnect):
+            control.stop()
+        if channel is not None:
+            channel.forget()
+        elif watched >= 0:
+            reactor = self._scheduler.reactor
+            assert reactor is not None
+            reactor.forget(watched)
+            self._watched = -1
 
-def _late_connect(target: Any, until: float) -> OSError:
-    if isinstance(target, Endpoint):
-        return late_connect(target, None, until)
-    return call_late(f"connect to {show(target)}", current_time() - until)
 
-
-def _busy(fifo: FifoRunner | None) -> bool:
-    return fifo is not None and fifo.busy
+def _busy(lane: Lane | None) -> bool:
+    return lane is not None and lane.busy
 
 
 def _view(data: Buffer) -> memoryview:

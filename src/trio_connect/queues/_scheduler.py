@@ -1,7 +1,8 @@
-"""Runs operations, keeps their results, and wakes the tasks that wait for them.
+"""Keeps the results of operations, and wakes the tasks that wait for them.
 
-An operation has at most one task. A completion puts its result into the table and wakes at most one task. The woken
-task takes the result itself, with no checkpoint afterwards, so a waiter that is cancelled has taken nothing.
+A lane runs an operation, over the set's reactor or in a task. A completion puts its result into the table and wakes at
+most one task. The woken task takes the result itself, with no checkpoint afterwards, so a waiter that is cancelled has
+taken nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from threading import get_ident
-from typing import Any, Final, NoReturn, cast, final
+from typing import Any, Final, NoReturn, Protocol, cast, final
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, enable_ki_protection
 
 from .._messages import call_exceeded, call_late
+from .._net.reactor.reactor import Reactor
+from .._net.sockets.open import factory_installed
 from .._net.sockets.waiting import one_pass
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
-from ._operations import AnyResult, AnyToken, FifoRunner, Operation, Work
+from ._operations import AnyResult, AnyToken, Lane, Operation, Work
 from ._table import Rejection, TokenTable
 from ._values import Completion, Op
 from ._waiters import Reaper, RoomWaiter, Waiter
@@ -31,29 +34,68 @@ _REJECTIONS: Final[dict[Rejection, str]] = {
 }
 
 
+_CLOSES: Final = 64
+"""So many sockets are closed in a pass at the end: with their buffers this is a millisecond."""
+
+
+class Disposable(Protocol):
+    """A queue that has a socket."""
+
+    def dispose_now(self) -> bool:
+        """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
+        ...
+
+    async def dispose(self) -> None:
+        """Close the socket."""
+        ...
+
+
 @final
 class Scheduler:
     """The inner side of a queue set.
 
     Args:
-      nursery: runs the operations.
+      nursery: runs the reactor, and what needs a task.
       limit: how many tokens may be submitted and not claimed.
     """
 
     def __init__(self, nursery: trio.Nursery, limit: int) -> None:
         self.table: TokenTable[AnyToken, Operation] = TokenTable(limit)
-        self.closers: set[Callable[[], Awaitable[None]]] = set()
-        """The close functions of all queues that have a socket, whatever their state. Called when no operation runs."""
+        self.open: set[Disposable] = set()
+        """All queues that have a socket, whatever their state. Closed when no operation runs."""
+        self.reactor: Reactor | None = None
+        """Waits for the kernel's sockets; None where there is none to be had, and each operation needs a task."""
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False
         self._last_id = 0
         self._reapers: deque[Reaper] = deque()
+        self._least = 0
+        """No reaper waits for fewer results."""
         self._promised = 0
         self._room_waiters: deque[RoomWaiter] = deque()
         self._named: set[Waiter] = set()
 
+    @enable_ki_protection  # or Ctrl-C could come between opening a descriptor and the code that closes it
+    def start(self) -> None:
+        """Have a reactor, if there is one to be had."""
+        if not factory_installed():
+            self.reactor = Reactor.open()
+            if self.reactor is not None:
+                self._nursery.start_soon(self.reactor.run)
+
     # ------------------------------------------------------------------ submitting
+
+    def check(self) -> None:
+        """Refuse a call from another thread, and a set that has ended.
+
+        Raises:
+          OSError: EBADF.
+          RuntimeError: see `check_thread`.
+        """
+        if self._ended or get_ident() != self._thread:
+            self.check_thread()
+            self.check_open()
 
     def check_thread(self) -> None:
         """Refuse a call from another thread: nothing here is thread-safe.
@@ -82,34 +124,37 @@ class Scheduler:
         Raises:
           OSError: EAGAIN.
         """
-        if not self.table.fits(1):
+        table = self.table
+        if len(table.entries) >= table.limit:
             raise OSError(
                 errno.EAGAIN,
                 f"{op}: {self.table.limit} operations are submitted and not claimed; claim results, or await room()",
             )
 
     def submit(
-        self, op: Op, queue: IOQueue, fifo: FifoRunner | None, work: Work, target: Target = None, data: Any = None
+        self, op: Op, queue: IOQueue, lane: Lane, payload: Any, target: Target = None, data: Any = None
     ) -> AnyToken:
         """Submit an operation that has passed all checks. It starts when this task next waits.
 
         Args:
           op: its name.
           queue: where it was submitted.
-          fifo: runs it after its earlier operations; None to start at once, and never to be cancelled.
-          work: does it.
+          lane: runs it after its earlier operations.
+          payload: what the lane needs to know of it.
           target: the token's `target`.
           data: the token's `data`.
         """
-        self._last_id += 1
-        token: AnyToken = QToken(self._last_id, op, queue, current_time(), self, target, data)
-        operation = Operation(0, None, fifo)
-        self.table.add(token, operation)
-        if fifo is None:
-            self._nursery.start_soon(self.run, token, operation, work)
-        else:
-            fifo.add(token, operation, work)
+        token, operation = self.enter(op, queue, target, data)
+        lane.add(token, operation, payload)
         return token
+
+    def enter(self, op: Op, queue: IOQueue, target: Target = None, data: Any = None) -> tuple[AnyToken, Operation]:
+        """Put a new operation into the table; the caller has it done."""
+        self._last_id = number = self._last_id + 1
+        token: AnyToken = QToken(number, op, queue, current_time(), self, target, data)
+        operation = Operation()
+        self.table.add(token, operation)
+        return token, operation
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task that lives no longer than the set."""
@@ -117,40 +162,51 @@ class Scheduler:
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, token: AnyToken, operation: Operation, work: Work) -> None:
+    async def run(self, token: AnyToken, operation: Operation, work: Work, payload: Any) -> None:
         """Run an operation to its completion. An exception that is not an OSError is a bug, and propagates."""
         error: OSError | None = None
         value: Completion | None = None
         try:
-            value = await work(operation)
+            value = await work(payload, operation)
         except OSError as exc:
             # Drop traceback and context: their frames would form a cycle through the operation and its result.
             exc.__traceback__ = exc.__context__ = None
             error = exc
         if error is not None:
-            self._complete(token, operation, error)
+            self.complete(token, operation, error)
         elif value is not None:
-            self._complete(token, operation, value)
+            self.complete(token, operation, value)
         else:
             self.complete_cancelled(token, operation)
 
     def complete_cancelled(self, token: AnyToken, operation: Operation) -> None:
         """Complete an operation with ECANCELED."""
-        self._complete(token, operation, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
+        self.complete(token, operation, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
 
-    def _complete(self, token: AnyToken, operation: Operation, outcome: OSError | Completion) -> None:
-        """Store a result and wake the task that waits for it."""
-        elapsed = current_time() - token.submitted_at
+    def complete(
+        self, token: AnyToken, operation: Operation, outcome: OSError | Completion, now: float | None = None
+    ) -> None:
+        """Store a result and wake the task that waits for it.
+
+        Args:
+          token: its name.
+          operation: what the set knows of it.
+          outcome: how it ended.
+          now: the time on Trio's clock, where the caller has just asked.
+        """
+        elapsed = (current_time() if now is None else now) - token.submitted_at
         if isinstance(outcome, OSError):
             operation.result = Failed(token, elapsed, outcome)
         else:
             operation.result = Succeeded(token, elapsed, outcome)
-        operation.fifo = None
+        operation.lane = None
         waiter = self.table.complete(token)
         if waiter is not None:
             cast("Waiter", waiter).wake()
         if self._reapers:
-            self._wake_reapers()
+            table = self.table
+            if table.ready - self._promised >= self._least or not table.pending:
+                self._wake_reapers()
 
     def is_done(self, token: AnyToken) -> bool:
         """Say whether a token's operation is over."""
@@ -161,12 +217,8 @@ class Scheduler:
         """End a pending operation."""
         self.check_thread()
         operation = self.table.entries.get(token)
-        if operation is None or operation.number or operation.fifo is None:
-            return
-        if operation.fifo.drop(token):
-            self.complete_cancelled(token, operation)
-        else:
-            operation.cancel()
+        if operation is not None and not operation.number and operation.lane is not None:
+            operation.lane.cancel(token, operation)
 
     # ------------------------------------------------------------------ waiting by name
 
@@ -262,6 +314,7 @@ class Scheduler:
             await one_pass()
         while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
             reaper = Reaper(want=want, ends=ends)
+            self._least = min(self._least, want) if self._reapers else want
             self._reapers.append(reaper)
             takes = False
             try:
@@ -278,7 +331,14 @@ class Scheduler:
                     # Cancelled in the pass of the completion, or another task was faster: its results are free again.
                     self._wake_reapers()
         self.check_open()
-        return [self._claimed(operation) for _, operation in self.table.take(most)]
+        operations = self.table.take(most)
+        results: list[AnyResult] = []
+        for _, operation in operations:
+            result, operation.result = operation.result, None
+            assert result is not None
+            results.append(result)
+        self._make_room()
+        return results
 
     def _is_enough(self, want: int, *, ends: bool) -> bool:
         table = self.table
@@ -342,15 +402,32 @@ class Scheduler:
         """Close every socket and end every wait. Called when no operation runs."""
         self._ended = True
         try:
-            while self.closers:
-                await self.closers.pop()()
+            await self._close_all()
         finally:
-            if self.closers:  # a socket that cannot be closed must not keep the others open
+            if self.open:  # a socket that cannot be closed must not keep the others open
                 await self.end()
+            else:
+                self._finish()
+
+    def _finish(self) -> None:
+        if self.reactor is not None:
+            self.reactor.close()
+            self.reactor = None
         self.table.entries.clear()
         for waiter in (*self._named, *self._room_waiters):
             waiter.wake()
         self._wake_reapers()
+
+    async def _close_all(self) -> None:
+        closed = 0
+        while self.open:
+            queue = self.open.pop()
+            if not queue.dispose_now():
+                await queue.dispose()
+            else:
+                closed += 1
+                if not closed % _CLOSES:
+                    await cancel_shielded_checkpoint()
 
 
 def _the_wait_for(tokens: Sequence[AnyToken]) -> str:

@@ -33,7 +33,7 @@ DEFAULT_LIMIT: Final = 4096
 
 @asynccontextmanager
 async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[QueueSet, None]:
-    """Open a queue set: it owns the tasks that its operations run in, and every socket of its queues.
+    """Open a queue set: it owns the task that waits for its operations, and every socket of its queues.
 
     Leaving the context cancels what is pending and closes every queue, also those of accepted connections. Results that
     were not claimed are dropped, and their queues are closed.
@@ -59,6 +59,7 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     try:
         async with trio.open_nursery() as nursery:
             scheduler = Scheduler(nursery, max_in_flight)
+            scheduler.start()
             try:
                 yield QueueSet(scheduler)
             except BaseExceptionGroup as group:

@@ -13,6 +13,7 @@ from .._net.attempt import PENDING, Attempt
 from .._net.listeners.bound_path import BoundPath
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
+from .._net.reports import report_of
 from .._net.sockets import options as sockopts
 from .._net.sockets.address import sockaddr_of
 from .._net.sockets.open import factory_installed, open_stream_socket, set_options
@@ -28,20 +29,30 @@ from ._transport import Cancellable, StreamTransport, check_family, show
 
 if TYPE_CHECKING:
     from .._net.sockets.stream_socket import StreamSocket
+    from .._report import ConnectReport
 
 
 @final
 class TcpTransport(StreamTransport[TcpStream]):
     """A TCP connection or listener."""
 
+    __slots__ = ("_ended", "_multipath", "_options", "_source", "_started")
+
+    _source: Source | None
+    _started: float
+    _multipath: bytes | None
+
     def __init__(self, options: SocketOptions = DEFAULT_OPTIONS, stream: TcpStream | None = None) -> None:
         super().__init__(stream)
         self._options = options
+        self._ended = 0.0
+        """When a reactor had connected it. The rest of what a report needs is there then."""
 
     def check_target(self, value: Any, *, passive: bool) -> Endpoint:
-        endpoint = as_endpoint(value)
+        endpoint = value if value.__class__ is Endpoint else as_endpoint(value)
         if not passive:
-            check_connectable(endpoint)
+            if not endpoint.port:
+                check_connectable(endpoint)
             if self._sock is not None:
                 check_family(self.local, endpoint)
         return endpoint
@@ -67,8 +78,7 @@ class TcpTransport(StreamTransport[TcpStream]):
 
     async def _connect(self, target: Endpoint, until: float, operation: Cancellable) -> TcpStream | None:
         started = current_time()
-        bound = self._sock
-        source = None if bound is None else _source_of(cast("Endpoint", self.local))
+        bound, source = self._sock, self.bound_to
         attempt = Attempt(target, source, started)
         try:
             if bound is None:
@@ -102,8 +112,50 @@ class TcpTransport(StreamTransport[TcpStream]):
         self._adopt(stream)
         self._local = stream.local
 
-    def accepted(self, stream: TcpStream) -> TcpTransport:
+    def accepted(self, stream: TcpStream | None = None) -> TcpTransport:
         return TcpTransport(self._options, stream)
+
+    @property
+    def options(self) -> SocketOptions:
+        """What is set on the socket."""
+        return self._options
+
+    @property
+    def bound(self) -> StreamSocket | None:
+        """The socket that was bound, which a connect is then to use."""
+        return self._sock
+
+    @property
+    def bound_to(self) -> Source | None:
+        """What was bound, as the source of a connect; None for the kernel's choice."""
+        return None if self._sock is None else _source_of(cast("Endpoint", self.local))
+
+    def connected(self, attempt: Attempt, ended: float) -> None:
+        """Take over what an attempt has connected, by this point in Trio time."""
+        sock = attempt.sock
+        assert sock is not None
+        self._sock = sock
+        self._name = sock.getsockname()
+        self._local = None
+        self.peer = attempt.endpoint
+        # In slots of its own: a tuple for each connection would be one more for the garbage collector to look at.
+        self._source = attempt.source
+        self._started = attempt.started
+        self._ended = ended
+        options = self._options
+        self._multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
+
+    @property
+    def report(self) -> ConnectReport:
+        if self._stream is None and self._report is None and self._ended:
+            pair = self._source, cast("Endpoint", self.peer)
+            self._report = report_of(((pair,), {}, self._started, self._ended, self._multipath))
+        return super().report
+
+    @property
+    def is_plain_tcp(self) -> bool:
+        """Whether its socket is TCP of the plain kind, as far as is known without asking the kernel."""
+        return not self._options.multipath
 
 
 def _source_of(local: Endpoint) -> Source:
@@ -116,6 +168,8 @@ def _source_of(local: Endpoint) -> Source:
 @final
 class UnixTransport(StreamTransport[UnixStream]):
     """A unix-domain connection or listener; what it bound is removed when it is closed."""
+
+    __slots__ = ()
 
     def check_target(self, value: Any, *, passive: bool) -> str | bytes:  # noqa: ARG002
         return check_path(value)
@@ -160,5 +214,36 @@ class UnixTransport(StreamTransport[UnixStream]):
             raise connect_error(code, "connect", show(target), where, current_time() - started)
         return UnixStream(sock, target)
 
-    def accepted(self, stream: UnixStream) -> UnixTransport:
+    def connect_now(self, target: str | bytes) -> bool:
+        """Connect a socket of the kernel's, if that can be done without waiting.
+
+        Returns:
+          False when the backlog is full, which no event will tell the end of, unix(7).
+
+        Raises:
+          OSError: the connect has failed, and what was bound is closed.
+        """
+        started = current_time()
+        where = "this machine" if self._sock is None else show(self.local)
+        sock = self._sock
+        if sock is None:
+            try:
+                sock = open_stream_socket(unix_family(), factory=False)
+            except OSError as exc:
+                raise connect_error(errno_of(exc), "socket", show(target), where, 0.0) from None
+        code = errno.ENAMETOOLONG if too_long(target) else sock.begin(target)
+        if code in (errno.EAGAIN, PENDING):
+            if self._sock is None:
+                sock.close()
+            return False
+        self._sock = sock
+        if code:
+            error = connect_error(code, "connect", show(target), where, current_time() - started)
+            self.forget()
+            raise error
+        self._name = sock.getsockname()
+        self.take(sock, target, None)
+        return True
+
+    def accepted(self, stream: UnixStream | None = None) -> UnixTransport:
         return UnixTransport(stream)

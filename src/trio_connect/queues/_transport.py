@@ -17,17 +17,22 @@ from .._endpoint import Endpoint
 from .._messages import connect_error, own_words, strerror
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
+from .._net.reports import report_of
+from .._net.sockets.kernel_socket import KernelSocket
 from .._net.sockets.stream_socket import close_on_error, errno_of
 from .._net.sockets.unix_path import show_path
 from .._net.streams.tcp_stream import TcpStream
 from .._net.streams.unix_stream import UnixStream
-from .._report import EMPTY_REPORT, ConnectReport
+from .._report import EMPTY_REPORT
 from ._states import Kind
 from ._values import Address
 
 if TYPE_CHECKING:
+    from socket import SocketType
+
+    from .._net.reports import Recorded
     from .._net.sockets.stream_socket import StreamSocket
-    from .._report import Phase
+    from .._report import ConnectReport, Phase
 
 S = TypeVar("S", TcpStream, UnixStream)
 
@@ -75,9 +80,12 @@ class Cancellable(Protocol):
 class Transport(ABC):
     """What every kind of queue offers. The table of states refuses what a kind cannot do."""
 
+    __slots__ = ("peer",)
+
     kind: ClassVar[Kind]
 
-    peer: Address | None = None
+    def __init__(self) -> None:
+        self.peer: Address | None = None
 
     @property
     @abstractmethod
@@ -127,21 +135,33 @@ class Transport(ABC):
     async def aclose(self) -> None:
         """Close the socket. Never waits for the peer. The caller shields this from cancellation."""
 
+    @abstractmethod
+    def close_now(self) -> bool:
+        """Close the socket, where nothing has to be awaited for that. Return False, and do nothing, where it has."""
+
+    @property
+    @abstractmethod
+    def kernel_socket(self) -> SocketType | None:
+        """The socket, for a reactor to wait for; None where there is none, or its operations need tasks."""
+
 
 class StreamTransport(Transport, Generic[S]):
     """What TCP and unix-domain queues have in common."""
 
+    __slots__ = ("_listener", "_local", "_name", "_report", "_sock", "_stream")
+
     kind = "stream"
 
     def __init__(self, stream: S | None = None) -> None:
+        self.peer = None if stream is None else stream.peer
         self._stream: S | None = stream
         self._local: Address | None = None
         self._name: Any = None
         """The local address as the socket gave it."""
         self._sock: StreamSocket | None = None
+        """Bound, connecting, or connected over a reactor; what a task has connected is in the stream."""
+        self._report: Recorded = None
         self._listener: TcpListener | UnixListener | None = None
-        if stream is not None:
-            self.peer = stream.peer
 
     @abstractmethod
     def _open(self, target: Any) -> StreamSocket: ...
@@ -161,8 +181,14 @@ class StreamTransport(Transport, Generic[S]):
         """Connect the socket, or a new one; it is in `_sock` as long as it is not closed."""
 
     @abstractmethod
-    def accepted(self, stream: S) -> StreamTransport[S]:
-        """Return the transport of an accepted connection."""
+    def accepted(self, stream: S | None = None) -> StreamTransport[S]:
+        """Return the transport of an accepted connection; without a stream, `take` follows."""
+
+    def take_accepted(self, sock: SocketType, name: Any) -> StreamTransport[S]:
+        """Return the transport of a connection that a reactor has accepted."""
+        transport = self.accepted()
+        transport.take(KernelSocket(sock), self._address(name), None)
+        return transport
 
     async def bind(self, target: Any) -> None:
         started = current_time()
@@ -207,17 +233,24 @@ class StreamTransport(Transport, Generic[S]):
                 adopted = True
         finally:
             if not adopted:
-                await self._forget()
+                self.forget()
         return adopted
 
-    async def _forget(self) -> None:
+    def forget(self) -> None:
+        """Close what a connect that failed has left: a socket that was bound before, too."""
         sock, listener = self._sock, self._listener
         self._sock = self._listener = self._local = None
         if sock is not None:
             sock.close()
         if listener is not None:
-            with trio.CancelScope(shield=True):
-                await listener.aclose()
+            listener.close()
+
+    def take(self, sock: StreamSocket, peer: Any, report: Recorded) -> None:
+        """Take over a socket that a reactor has connected or accepted."""
+        self._sock = sock
+        self._local = None
+        self.peer = peer
+        self._report = report
 
     def _adopt(self, stream: S) -> None:
         self._stream = stream
@@ -233,11 +266,24 @@ class StreamTransport(Transport, Generic[S]):
                     self._local = self._stream.local
                 except trio.ClosedResourceError:
                     pass
+            elif self._sock is not None:
+                try:
+                    self._local = self._address(self._sock.getsockname())
+                except OSError:  # closed before anybody asked
+                    pass
         return self._local
 
     @property
     def report(self) -> ConnectReport:
-        return EMPTY_REPORT if self._stream is None else self._stream.report
+        if self._stream is not None:
+            return self._stream.report
+        self._report = report = report_of(self._report)
+        return report
+
+    @property
+    def kernel_socket(self) -> SocketType | None:
+        sock = self._sock
+        return sock.raw if isinstance(sock, KernelSocket) else None
 
     async def accept(self) -> tuple[StreamTransport[S], Address]:
         """Accept one connection."""
@@ -266,5 +312,18 @@ class StreamTransport(Transport, Generic[S]):
     async def aclose(self) -> None:
         if self._stream is not None:
             await self._stream.aclose()
+        elif isinstance(self._sock, KernelSocket):
+            await self._sock.discard()
+            self._sock.close()
         if self._listener is not None:
             await self._listener.aclose()
+
+    def close_now(self) -> bool:
+        sock = self._sock
+        if self._stream is not None or self._listener is not None:
+            return False
+        if sock is not None:
+            if not isinstance(sock, KernelSocket) or sock.unread():
+                return False
+            sock.close()
+        return True

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import trio
 
+from .open import factory_installed
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -19,10 +21,16 @@ if TYPE_CHECKING:
 class DatagramSocket:
     """An open datagram socket."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_sock", "raw")
 
     def __init__(self, family: int) -> None:
-        self._sock = trio.socket.socket(family, socket.SOCK_DGRAM)
+        self.raw: socket.socket | None = None
+        """The kernel's socket, for whoever waits for it by other means than Trio's; None for a factory's."""
+        if factory_installed():
+            self._sock = trio.socket.socket(family, socket.SOCK_DGRAM)
+        else:
+            self.raw = socket.socket(family, socket.SOCK_DGRAM)
+            self._sock = trio.socket.from_stdlib_socket(self.raw)
         if family == socket.AF_INET6:
             try:
                 # "::" shall mean the same on every machine, whatever net.ipv6.bindv6only says.

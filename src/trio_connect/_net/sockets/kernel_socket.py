@@ -18,6 +18,9 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
+    _FIONREAD: Final = int(termios.FIONREAD)
+    _NOTHING: Final = bytes(4)
+
 import trio
 from trio import CancelScope, current_time
 from trio.lowlevel import (
@@ -71,6 +74,19 @@ else:
         sock = CSocket(family, socket.SOCK_STREAM, proto)
         sock.setblocking(False)
         return sock
+
+
+def accept_now(listener: socket.SocketType) -> tuple[socket.SocketType, Any]:
+    """Accept one connection, without waiting: its socket, non-blocking, and the address of the peer.
+
+    Raises:
+      BlockingIOError: there is none.
+      OSError: see accept(2).
+    """
+    assert isinstance(listener, socket.socket)
+    sock, address = listener.accept()
+    sock.setblocking(False)
+    return sock, address
 
 
 @final
@@ -295,15 +311,12 @@ class KernelSocket(StreamSocket):
 
     async def accept(self, until: float) -> tuple[KernelSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
-        sock, address = await skip_connection_errors(partial(self._do, self._accept_now, wait_readable, until), until)
+        accept = partial(self._do, self._accept_now, wait_readable, until)
+        sock, address = await skip_connection_errors(accept, until)
         return KernelSocket(sock), address
 
-    def _accept_now(self) -> tuple[socket.socket, Any]:
-        listener = self._sock
-        assert isinstance(listener, socket.socket)
-        sock, address = listener.accept()
-        sock.setblocking(False)
-        return sock, address
+    def _accept_now(self) -> tuple[socket.SocketType, Any]:
+        return accept_now(self._sock)
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
@@ -355,7 +368,7 @@ class KernelSocket(StreamSocket):
                 if not count:
                     return
                 if limit == inf:
-                    unread, buffer = count + self._unread(), self._sock.getsockopt(_SOL_SOCKET, _SO_RCVBUF)
+                    unread, buffer = count + self.unread(), self._sock.getsockopt(_SOL_SOCKET, _SO_RCVBUF)
                     limit = unread + buffer + PEER_BUFFER
                     # At most half of the buffer is lost to bookkeeping, tcp_adv_win_scale in tcp(7).
                     allowed_empty = EMPTY_READS if 2 * unread >= buffer else 0
@@ -373,14 +386,16 @@ class KernelSocket(StreamSocket):
 
     if sys.platform == "win32":
 
-        def _unread(self) -> int:
+        def unread(self) -> int:
+            """Return 0, for nobody can say."""
             return 0  # nearly all of it is within the receive buffer's size
 
     else:
 
-        def _unread(self) -> int:
+        def unread(self) -> int:
+            """Return how many bytes have been received and not been read."""
             # FIONREAD, tcp(7) and unix(7). A unix-domain socket's unread bytes count against the peer's buffer.
-            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+            return int.from_bytes(fcntl.ioctl(self._sock.fileno(), _FIONREAD, _NOTHING), sys.byteorder)
 
     def wake(self) -> None:
         """Wake every task that waits on this socket with `trio.ClosedResourceError`."""
@@ -398,6 +413,11 @@ class KernelSocket(StreamSocket):
         self._sock.close()
 
     # ------------------------------------------------------------------ the rest
+
+    @property
+    def raw(self) -> socket.SocketType:
+        """The socket beneath, for whoever waits for it by other means than Trio's."""
+        return self._sock
 
     def bind_to_connect(self, address: Any) -> None:
         """Bind to a local address now."""

@@ -1,0 +1,1 @@
+"""One task that waits for the sockets of many operations."""

@@ -1,0 +1,263 @@
+"""The reactor: one task that waits for the sockets of many operations, with an epoll of its own inside of Trio's.
+
+An operation costs no task, no cancel scope and no registration with Trio. All deadlines are in one heap, under the one
+scope around the reactor's own wait. A pass of the loop does a bounded part of the work, so that everybody else's tasks
+have their turns between: `BEGINS` connects are begun, `STEPS` other steps made, `events.MOST_EVENTS` events handled,
+and `EXPIRIES` operations ended that have reached their deadline.
+
+Descriptors are registered once in their life, and edge-triggered, epoll(7). An event may be stale: that of a descriptor
+which was closed and whose number another socket has got in the same pass. So an event says that it is worth trying, and
+never what will come of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Protocol, final
+
+from trio import CancelScope, current_time
+from trio.lowlevel import (
+    Abort,
+    Task,
+    checkpoint,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_readable,
+    wait_task_rescheduled,
+)
+
+from ..._engine.deadlines import Deadlines, Timed
+from ..sockets.open import factory_installed
+from .events import MOST_EVENTS, Events, open_events
+
+BEGINS: Final = 64
+STEPS: Final = 256
+EXPIRIES: Final = 64
+_LINGER: Final = 2
+"""Passes without work before the reactor waits: whoever was woken by a result mostly submits the next operation, and in
+which order tasks run in a pass is left to chance."""
+
+
+class Handler(Protocol):
+    """What has a registered descriptor."""
+
+    def event(self, flags: int, /) -> None:
+        """Do what an event makes worth trying."""
+        ...
+
+
+class Start(Protocol):
+    """A connect that has not begun."""
+
+    def start(self, *, factory: bool) -> None:
+        """Begin it. `factory` says whether this run has a socket factory."""
+        ...
+
+
+class Step(Protocol):
+    """Something else that is to be done in a pass."""
+
+    def run(self) -> None:
+        """Do it."""
+        ...
+
+    def abandon(self) -> None:
+        """Do without the reactor, which has been cancelled."""
+        ...
+
+
+class Pending(Timed, Protocol):
+    """A connect under way."""
+
+    def ask(self) -> None:
+        """Ask it, a pass after it has begun."""
+        ...
+
+    def expire(self) -> None:
+        """End it, for its deadline has come."""
+        ...
+
+
+@final
+class Reactor:
+    """Waits for many operations. Its owner has `run` in a task, and calls `close` when that task has ended.
+
+    Everything here belongs to the thread of its run.
+    """
+
+    __slots__ = (
+        "_asking", "_deadlines", "_events", "_handlers", "_idle", "_kicked", "_left", "_scope", "_starts", "_steps",
+        "_task", "_waiting", "running",
+    )  # fmt: skip
+
+    def __init__(self, events: Events) -> None:
+        self.running = True
+        """Whether submitted work will be done: until the task of `run` is cancelled."""
+        self._events = events
+        self._handlers: dict[int, Handler] = {}
+        self._starts: deque[Start] = deque()
+        self._steps: deque[Step] = deque()
+        self._asking: list[Pending] = []
+        self._deadlines: Deadlines[Pending] = Deadlines()
+        self._scope = CancelScope()
+        self._task: Task | None = None
+        self._idle = self._waiting = self._kicked = self._left = False
+
+    @classmethod
+    def open(cls) -> Reactor | None:
+        """Return a reactor, None where there is none to be had and each operation needs a task."""
+        events = open_events()
+        return None if events is None else cls(events)
+
+    # ------------------------------------------------------------------ what is to be done in the next pass
+
+    def begin_soon(self, start: Start) -> None:
+        """Begin a connect, in a pass to come."""
+        self._starts.append(start)
+        if self._idle or self._waiting:
+            self._kick()
+
+    def step_soon(self, step: Step) -> None:
+        """Make a step, in a pass to come."""
+        self._steps.append(step)
+        if self._idle or self._waiting:
+            self._kick()
+
+    def ask_soon(self, pending: Pending) -> None:
+        """Ask a connect that has begun in this pass again in the next one."""
+        self._asking.append(pending)
+
+    def _kick(self) -> None:
+        if self._idle:
+            self._idle = False
+            assert self._task is not None
+            reschedule(self._task)
+        elif not self._kicked:
+            self._kicked = True
+            self._events.wake()
+
+    # ------------------------------------------------------------------ descriptors and deadlines
+
+    def watch(self, fd: int, handler: Handler, mask: int) -> None:
+        """Have a handler told of a descriptor, for as long as that is open.
+
+        Raises:
+          OSError: ENOSPC or ENOMEM, the system is out of room for it.
+        """
+        self._events.register(fd, mask)
+        self._handlers[fd] = handler
+
+    def watch_more(self, fd: int, mask: int) -> None:
+        """Have a handler told of something else, and of what there is already.
+
+        Raises:
+          OSError: ENOMEM.
+        """
+        self._events.modify(fd, mask)
+
+    def hand_on(self, fd: int, handler: Handler) -> None:
+        """Have another handler told of a descriptor."""
+        self._handlers[fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """Forget a descriptor that is about to be closed, with which the kernel drops its registration."""
+        self._handlers.pop(fd, None)
+
+    def expire_at(self, until: float, pending: Pending) -> None:
+        """End a connect at this point in Trio time, unless it is over by then."""
+        self._deadlines.add(until, pending)
+
+    def is_over(self) -> None:
+        """Note that a connect with a deadline is over before it."""
+        self._deadlines.forget()
+        # A clock that jumps to the next deadline, as that of Trio's tests, must not find one of nobody's.
+        if self._waiting:
+            self._scope.deadline = self._deadlines.next()
+
+    # ------------------------------------------------------------------ the task
+
+    @enable_ki_protection  # Ctrl-C must not come between a result and its table
+    async def run(self) -> None:
+        """Do what is submitted, for ever."""
+        self._task = current_task()
+        try:
+            while True:
+                with CancelScope() as self._scope:
+                    await self._run()
+        finally:
+            self.running = self._idle = self._waiting = False
+            for step in tuple(self._steps):
+                step.abandon()
+
+    async def _run(self) -> None:
+        """Run until a deadline ends the wait, and with it the scope."""
+        linger = _LINGER
+        fd = self._events.fileno()
+        while True:
+            worked = self._pass()
+            if self._starts or self._steps or self._asking or self._left:
+                await checkpoint()
+                continue
+            linger = _LINGER if worked else linger - 1
+            if linger > 0:
+                await checkpoint()
+                continue
+            linger = 1
+            self._scope.deadline = self._deadlines.next()
+            if not self._handlers:
+                self._idle = True
+                await wait_task_rescheduled(self._abort)
+            else:
+                self._waiting = True
+                try:
+                    await wait_readable(fd)
+                finally:
+                    self._waiting = False
+
+    def _abort(self, _: object) -> Abort:
+        self._idle = False
+        return Abort.SUCCEEDED
+
+    def _pass(self) -> bool:
+        """Do a fair share, and say whether there was something to do."""
+        worked = False
+        if self._asking:
+            worked = True
+            asking, self._asking = self._asking, []
+            for pending in asking:
+                pending.ask()
+        if self._starts:
+            worked = True
+            factory = factory_installed()
+            for _ in range(min(BEGINS, len(self._starts))):
+                self._starts.popleft().start(factory=factory)
+        if self._steps:
+            worked = True
+            for _ in range(min(STEPS, len(self._steps))):
+                self._steps.popleft().run()
+        self._left = False
+        if self._handlers or self._kicked:
+            events = self._events.poll()
+            self._left = len(events) == MOST_EVENTS
+            for fd, flags in events:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    worked = True
+                    handler.event(flags)
+                elif self._kicked and self._events.is_wakeup(fd):
+                    self._kicked = False
+        if self._deadlines:
+            reached = self._deadlines.reached(current_time(), EXPIRIES)
+            for pending in reached:
+                worked = True
+                pending.expire()
+            self._left = self._left or len(reached) == EXPIRIES
+        return worked
+
+    def close(self) -> None:
+        """Close the descriptors. The task must have ended."""
+        self._events.close()
+        self._handlers.clear()
+        self._starts.clear()
+        self._steps.clear()

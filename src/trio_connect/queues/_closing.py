@@ -1,0 +1,47 @@
+"""Closes of queues, done by a reactor in a pass where nothing has to be awaited for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final
+
+from ._values import Closed
+
+if TYPE_CHECKING:
+    from ._operations import AnyToken, Operation
+    from ._scheduler import Scheduler
+
+
+class Closeable(Protocol):
+    """What a close asks of its queue."""
+
+    def dispose_now(self) -> bool:
+        """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
+        ...
+
+    def close_in_task(self, token: AnyToken, operation: Operation) -> None:
+        """Close the socket in a task."""
+        ...
+
+
+@final
+class Closing:
+    """One close, which the reactor does in a pass."""
+
+    __slots__ = ("_operation", "_queue", "_scheduler", "_token")
+
+    def __init__(self, queue: Closeable, scheduler: Scheduler, token: AnyToken, operation: Operation) -> None:
+        self._queue = queue
+        self._scheduler = scheduler
+        self._token = token
+        self._operation = operation
+
+    def run(self) -> None:
+        """Close, or have it done in a task."""
+        if self._queue.dispose_now():
+            self._scheduler.complete(self._token, self._operation, Closed())
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close in a task: also when its set is cancelled, a close completes."""
+        self._queue.close_in_task(self._token, self._operation)
