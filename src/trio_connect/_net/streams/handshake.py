@@ -99,8 +99,8 @@ class Handshake:
             raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
         # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
         name = None if server_side else (server_hostname or stream.peer.host).removesuffix(".")
-        self._spy = SpyContext(context)
         self._transport = TlsTransport(stream)
+        self._spy = SpyContext(context, self._transport)
         try:
             self._session: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
                 self._transport, cast("ssl.SSLContext", self._spy), server_hostname=name, server_side=server_side
@@ -140,6 +140,7 @@ class Handshake:
             raise
         transport.wait_for_ever()
         transport.has_sent = False
+        transport.is_patient = self._spy.session.version() == "TLSv1.3"
         return TlsChannel(transport, self._session, self._spy.outgoing)
 
     async def abandon(self) -> None:

@@ -39,6 +39,8 @@ _LARGEST_RECORD: Final = 1 << 14
 """RFC 8446 section 5.1: how much one record holds, and so how much one read gives at most."""
 _CHUNK: Final = 8 * _LARGEST_RECORD
 """What is encrypted at a time: all of it is held twice, and a deadline is looked at after each."""
+_MOST_ANSWERS: Final = 1 << 17
+"""How many bytes of answers may wait. One read brings 65536 of requests, and an answer is as long as its request."""
 _OPENING: Final = 32
 """So many bytes of what a peer sends first are kept, to tell TLS from something else."""
 _NOT_TOLD: Final = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError, OSError, Expired)
@@ -57,6 +59,15 @@ class TlsTransport(trio.abc.Stream):
         """Whether anything was sent since this was last set to false."""
         self.is_cut_short = False
         """Whether a send has ended in the middle: what the peer has may end within a record."""
+        self.answers = b""
+        """What OpenSSL wants to send because of something that came."""
+        self.is_patient = False
+        """Whether a peer does not wait for answers: not in TLS 1.3."""
+        self.is_to_send = False
+        """Whether `send_all` is about to be called, with what was encrypted before any answer that comes now."""
+        self._unsent = b""
+        """Answers that are under way, perhaps the rest of a record: nothing may be sent before them."""
+        self._answering: trio.Event | None = None
         self._send_until = inf
         self._receive_until = inf
         self._turns: Iterator[None] = repeat(None)
@@ -86,6 +97,8 @@ class TlsTransport(trio.abc.Stream):
         stream._check_can_receive()
         if next(self._turns, Expired) is Expired:
             raise Expired
+        if self.answers or self._unsent:
+            await self._answer()
         stream._receiving = True
         try:
             data = await stream._sock.receive(max_bytes or RECEIVE_SIZE, self._receive_until)
@@ -106,8 +119,11 @@ class TlsTransport(trio.abc.Stream):
           Expired: the deadline came first.
           OSError: the connection broke.
         """
-        view = memoryview(data)
         try:
+            while self._answering is not None:
+                await self._answering.wait()
+            view = memoryview(self._unsent + data if self._unsent else data)
+            self._unsent = b""
             for _ in turns(self._send_until):
                 view = view[await self.send_some(view, self._send_until) :]
                 if not view:
@@ -116,6 +132,8 @@ class TlsTransport(trio.abc.Stream):
         except (Expired, trio.Cancelled):
             self.is_cut_short = True
             raise
+        finally:
+            self.is_to_send = False
 
     async def send_some(self, data: Buffer, until: float) -> int:
         """Send some of the bytes and return how many. What interrupts this has sent nothing.
@@ -134,6 +152,34 @@ class TlsTransport(trio.abc.Stream):
         if stream._closed:
             stream._raise_closed()
         return count
+
+    async def _answer(self) -> None:
+        """Send answers, as far as that can be done without waiting. What interrupts this loses nothing.
+
+        In a renegotiation of TLS 1.2 the peer waits for the answer. There this waits too.
+
+        Raises:
+          Expired: the deadline of the receive came first.
+          trio.BrokenResourceError: there are too many.
+        """
+        stream = self.stream
+        if len(self.answers) + len(self._unsent) > _MOST_ANSWERS:
+            raise trio.BrokenResourceError("the peer asks for new keys, and does not read the answers")
+        if stream._sending or self.is_to_send:
+            return  # another task is sending, and sends them before its next data
+        self._unsent += self.answers
+        self.answers = b""
+        until = -inf if self.is_patient else self._receive_until
+        self._answering = trio.Event()
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[await self.send_some(self._unsent, until) :]
+        except Expired:
+            if not self.is_patient:
+                raise
+        finally:
+            self._answering.set()
+            self._answering = None
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending might not block."""
@@ -156,20 +202,76 @@ class SpyContext:
 
     `trio.SSLStream` shows nobody where OpenSSL has put the alert of a handshake that failed, and what interrupts its
     handshake breaks it for good.
+
+    Args:
+      context: what it stands for.
+      transport: what the `trio.SSLStream` is made over.
     """
 
     session: ssl.SSLObject
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, transport: TlsTransport) -> None:
         self._context = context
+        self._transport = transport
 
-    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> SpyObject:
         """Do what the context does."""
         self.incoming, self.outgoing = incoming, outgoing
         self.session = self._context.wrap_bio(incoming, outgoing, **options)
-        return self.session
+        return SpyObject(self.session, outgoing, self._transport)
+
+
+@final
+class SpyObject:
+    """An `ssl.SSLObject` as a `trio.SSLStream` has it: its reads leave nothing to be sent.
+
+    OpenSSL answers a KeyUpdate (RFC 8446 section 4.6.3) when it reads. `trio.SSLStream` would send the answer within
+    the receive, after whatever another task is sending, and lose it when the receive is cancelled: the peer could
+    decrypt nothing any more. Answers have time until the next data, so they are kept for that.
+    """
+
+    __slots__ = ("_object", "_outgoing", "_transport")
+
+    def __init__(self, session: ssl.SSLObject, outgoing: ssl.MemoryBIO, transport: TlsTransport) -> None:
+        self._object = session
+        self._outgoing = outgoing
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._object, name)
+
+    def read(self, *args: Any) -> Any:
+        """Do what the object does, and keep what it would send."""
+        try:
+            return self._object.read(*args)
+        finally:
+            if self._outgoing.pending:
+                self._transport.answers += self._outgoing.read()
+
+    def write(self, data: bytes) -> int:
+        """Do what the object does, answers first."""
+        try:
+            return self._object.write(data)
+        finally:
+            self._answers_first()
+
+    def unwrap(self) -> None:
+        """Do what the object does, answers first."""
+        try:
+            self._object.unwrap()
+        finally:
+            self._answers_first()
+
+    def _answers_first(self) -> None:
+        # In the order in which OpenSSL has encrypted it: each record has its number.
+        transport = self._transport
+        if transport.answers:
+            data = self._outgoing.read()
+            self._outgoing.write(transport.answers + data)
+            transport.answers = b""
+        transport.is_to_send = bool(self._outgoing.pending)
 
 
 @final
