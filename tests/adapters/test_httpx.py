@@ -22,6 +22,7 @@ from tests.support.sockets import Sockets
 from trio_connect import (
     Answer,
     ConnectFailed,
+    History,
     NetworkFilter,
     RaceFinished,
     RacePolicy,
@@ -29,6 +30,7 @@ from trio_connect import (
     Source,
     TcpStream,
     TraceEvent,
+    connect,
     unix_listen,
 )
 from trio_connect.adapters import failure_of
@@ -237,6 +239,63 @@ async def test_the_clients_retries_are_made(net: VirtualNetwork, client: Client)
             await http.get(f"http://{V4}/")
     assert time.ms == 500  # at once, then after half a second
     assert sum(isinstance(event, RaceFinished) for event in events) == 3
+
+
+# --- a memory ---------------------------------------------------------------------------------------------------------
+
+
+def half_dead(net: VirtualNetwork) -> None:
+    """An address that answers TCP first and has no TLS, and one that has."""
+    net.host(V6).silent(443, rtt=0.010)
+    net.host(V4).listen(443, Site(tls.contexts().server).serve, rtt=0.020)
+    net.dns(CERTIFIED, aaaa=[V6], a=[V4])
+
+
+@virtual
+async def test_with_a_history_an_address_without_tls_fails_once(net: VirtualNetwork, client: Client) -> None:
+    half_dead(net)
+    history = History()
+    async with client(verify=tls.contexts().client, timeout=1.0, history=history) as http:
+        with pytest.raises(client.library.ConnectTimeout):
+            await http.get(f"https://{CERTIFIED}/")
+        response = await http.get(f"https://{CERTIFIED}/")
+        assert response.text == "ok"
+        report = response.extensions["network_stream"].get_extra_info("report")
+    assert [attempt.endpoint.host for attempt in report.tried] == [V4]
+
+
+@virtual
+async def test_with_a_retry_too_it_does_not_fail_at_all(net: VirtualNetwork, client: Client) -> None:
+    half_dead(net)
+    async with client(verify=tls.contexts().client, timeout=1.0, history=History(), retries=1) as http:
+        assert (await http.get(f"https://{CERTIFIED}/")).text == "ok"
+
+
+@virtual
+async def test_what_is_wrong_behind_a_proxy_is_not_held_against_the_proxy(net: VirtualNetwork, client: Client) -> None:
+    tunnel = Tunnel(Site(tls.server_context("other.test")), tls.contexts().server)
+    net.host(V4).listen(3128, tunnel.serve)
+    proxy = client.library.Proxy(f"https://{V4}:3128", ssl_context=tls.contexts().client)
+    history = History()
+    async with client(verify=tls.contexts().client, proxy=proxy, history=history) as http:
+        with pytest.raises(client.library.ConnectError, match="Hostname mismatch"):
+            await http.get(f"https://{CERTIFIED}/")
+    stream = await connect(V4, 3128, history=history)
+    assert stream.report.attempts[0].history is None
+    stream.abort()
+
+
+@virtual
+async def test_a_cancel_in_the_handshake_is_held_against_nobody(net: VirtualNetwork, client: Client) -> None:
+    half_dead(net)
+    history = History()
+    async with client(verify=tls.contexts().client, history=history) as http:
+        with trio.move_on_after(1.0) as scope:
+            await http.get(f"https://{CERTIFIED}/")
+        assert scope.cancelled_caught
+    stream = await connect(CERTIFIED, 443, history=history)
+    assert (stream.peer.host, stream.report.attempts[0].history) == (V6, None)
+    stream.abort()
 
 
 # --- safety -----------------------------------------------------------------------------------------------------------
