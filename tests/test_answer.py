@@ -7,7 +7,7 @@ from socket import AF_INET, AF_INET6, EAI_AGAIN, gaierror
 import attrs
 import pytest
 
-from trio_connect._answer import KIND_OF_FAMILY, Answer, Lookup, MailRecord, SrvRecord
+from trio_connect._answer import KIND_OF_FAMILY, Answer, Lookup, MailRecord, ServiceRecord, SrvRecord
 
 
 def test_an_answer_takes_any_sequence_of_addresses():
@@ -83,7 +83,7 @@ def test_each_family_has_a_kind_of_its_own():
 def test_a_lookup_is_json_safe(lookup, expected):
     data = lookup.to_dict()
     assert json.loads(json.dumps(data)) == data
-    assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, **expected}
+    assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, "services": None, **expected}
 
 
 RECORDS = [
@@ -111,3 +111,36 @@ def test_records_of_mail_hosts_and_services():
     assert MailRecord("mx.test", 10, 60.0) == MailRecord("mx.test", preference=10, ttl=60.0)
     assert SrvRecord("x.test", 5269, 10, 5, 60.0) == SrvRecord("x.test", 5269, priority=10, weight=5, ttl=60.0)
     assert SrvRecord(".", 0).target == "."
+
+
+# --- service records --------------------------------------------------------------------------------------------------
+
+
+def test_a_service_record_has_tuples_and_is_json_safe():
+    record = ServiceRecord(priority=2, target="alt.test", port=8443, alpn=["h2"], ipv4hint=["192.0.2.1"])
+    assert record.alpn == ("h2",)
+    assert record.to_dict() == {
+        "priority": 2, "target": "alt.test", "port": 8443, "alpn": ["h2"], "ipv4hint": ["192.0.2.1"], "ipv6hint": [],
+        "mandatory": [],
+    }  # fmt: skip
+    assert repr(ServiceRecord(priority=0, target="alias.test")) == "ServiceRecord(priority=0, target='alias.test')"
+    lookup = Lookup(host="h.test", kind="HTTPS", started=0.0, ended=0.1, services=(record,))
+    assert lookup.to_dict()["services"] == [record.to_dict()]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "match"),
+    [
+        ({"priority": -1}, ValueError, "priority must be between 0 and 65535"),
+        ({"priority": "1"}, TypeError, "priority"),
+        ({"port": 70_000}, ValueError, "port must be between"),
+        ({"target": ""}, ValueError, "target must not be empty"),
+        ({"target": b"x"}, TypeError, "target must be a str"),
+        ({"alpn": "h2"}, TypeError, "must be a sequence of str, got 'h2'"),
+        ({"ipv4hint": [1]}, TypeError, "must be a sequence of str, got 1 in it"),
+        ({"mandatory": 3}, TypeError, "must be a sequence of str"),
+    ],
+)
+def test_a_service_record_that_cannot_be(kwargs, error, match):
+    with pytest.raises(error, match=match):
+        ServiceRecord(**kwargs)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 
 from trio_connect import Answer, ConnectReport, Lookup
-from trio_connect._answer import LookupKind
+from trio_connect._answer import LookupKind, ServiceRecord
 from trio_connect._lookup_text import beside_attempts, each_lookup
 
 AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
@@ -51,3 +51,17 @@ def test_beside_attempts_errors_are_told_and_of_several_names_those_that_are_unk
         f"the AAAA lookup of db1.test failed: {AGAIN}; the lookup of slow.test did not end"
     )
     assert beside_attempts(ConnectReport()) == ""
+
+
+def test_service_records_are_found_or_not() -> None:
+    def https(services: tuple[ServiceRecord, ...] | None) -> Lookup:
+        return Lookup(host="db1.test", kind="HTTPS", started=0.0, ended=0.0, services=services)
+
+    told = each_lookup(report((https((ServiceRecord(),)),), (https(()),), (https(None),)))
+    assert told == ["HTTPS: found", "HTTPS: no record", "HTTPS: cancelled"]
+    # The addresses of a name are told of; that it has no records is nothing to tell.
+    other = lookups("db2.test", FOUND, FOUND)
+    assert beside_attempts(report((https(()),), lookups("db1.test", Answer(), Answer()), other)).startswith(
+        "nothing was found for db1.test"
+    )
+    assert beside_attempts(report((https(()),), other)) == ""

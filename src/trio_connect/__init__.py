@@ -41,6 +41,7 @@ _LATER: _typing.Final = {
     "Answer": "_answer",
     "Lookup": "_answer",
     "MailRecord": "_answer",
+    "ServiceRecord": "_answer",
     "SrvRecord": "_answer",
     "AddressFilter": "_filter",
     "NetworkFilter": "_filter",
@@ -58,7 +59,9 @@ _LATER: _typing.Final = {
     "DnsResolver": "_net.names.dns",
     "MailResolver": "_net.names.resolve",
     "Resolver": "_net.names.resolve",
+    "ServiceResolver": "_net.names.resolve",
     "SrvResolver": "_net.names.resolve",
+    "StaleResolver": "_net.names.resolve",
     "StaticResolver": "_net.names.resolve",
     "SystemResolver": "_net.names.system",
     "UnixListener": "_net.listeners.unix_listener",
@@ -92,6 +95,7 @@ if _typing.TYPE_CHECKING:
     from ._answer import Answer as Answer
     from ._answer import Lookup as Lookup
     from ._answer import MailRecord as MailRecord
+    from ._answer import ServiceRecord as ServiceRecord
     from ._answer import SrvRecord as SrvRecord
     from ._filter import AddressFilter as AddressFilter
     from ._filter import NetworkFilter as NetworkFilter
@@ -108,7 +112,9 @@ if _typing.TYPE_CHECKING:
     from ._net.names.ordering import order_endpoints as order_endpoints
     from ._net.names.resolve import MailResolver as MailResolver
     from ._net.names.resolve import Resolver as Resolver
+    from ._net.names.resolve import ServiceResolver as ServiceResolver
     from ._net.names.resolve import SrvResolver as SrvResolver
+    from ._net.names.resolve import StaleResolver as StaleResolver
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
     from ._net.race.plan import RaceOptions as RaceOptions

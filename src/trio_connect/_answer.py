@@ -14,23 +14,28 @@ from ._durations import microseconds
 from ._repr import changed_repr
 from ._text import shown
 
-__all__ = ["Answer", "Lookup", "LookupKind", "MailRecord", "SrvRecord"]
+__all__ = ["Answer", "Lookup", "LookupKind", "MailRecord", "ServiceRecord", "SrvRecord"]
 
 LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
-"""The DNS record type that was asked for."""
+"""The DNS record type that was asked for; "HTTPS" for service records of every kind."""
 
 KIND_OF_FAMILY: Final[dict[AddressFamily, LookupKind]] = {AF_INET6: "AAAA", AF_INET: "A"}
+FAMILY_OF_KIND: Final[dict[LookupKind, AddressFamily]] = {"AAAA": AF_INET6, "A": AF_INET}
+
+
+def _several(value: Iterable[str], name: str) -> tuple[str, ...]:
+    # A lone str is iterable too, and would become several of single characters.
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of str, got {shown(value)}")
+    texts = tuple(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a sequence of str, got {shown(text)} in it")
+    return texts
 
 
 def _addresses(value: Iterable[str]) -> tuple[str, ...]:
-    # A lone str is iterable too, and would become an answer of single characters.
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"addresses must be a sequence of str, got {shown(value)}")
-    addresses = tuple(value)
-    for address in addresses:
-        if not isinstance(address, str):
-            raise TypeError(f"addresses must be a sequence of str, got {shown(address)} in it")
-    return addresses
+    return _several(value, "addresses")
 
 
 def _check_ttl(_instance: object, _field: attrs.Attribute[Any], value: object) -> None:
@@ -69,41 +74,6 @@ class Answer:
     def __attrs_post_init__(self) -> None:
         if self.addresses and not self.name_exists:
             raise ValueError(f"a name that does not exist has no addresses, got {shown(self.addresses)}")
-
-
-@attrs.frozen(kw_only=True, repr=False)
-class Lookup:
-    """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
-
-    A lookup that was cancelled has neither an answer nor an error.
-    """
-
-    host: str
-    kind: LookupKind
-    started: float
-    ended: float
-    answer: Answer | None = None
-    """What was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an error or
-    cancel."""
-    error: OSError | None = None
-    """What kept the resolver from an answer, without its traceback; None for an empty answer."""
-
-    __repr__ = changed_repr
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return this lookup as JSON-safe data, times in whole microseconds."""
-        answer = self.answer
-        return {
-            "host": self.host,
-            "kind": self.kind,
-            "started_us": microseconds(self.started),
-            "ended_us": microseconds(self.ended),
-            "addresses": None if answer is None else list(answer.addresses),
-            "ttl_us": None if answer is None else microseconds(answer.ttl),
-            "name_exists": None if answer is None else answer.name_exists,
-            "errno": None if self.error is None else self.error.errno,
-            "error": None if self.error is None else str(self.error),
-        }
 
 
 def _name(_instance: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -153,3 +123,82 @@ class SrvRecord:
     ttl: float | None = attrs.field(default=None, validator=_check_ttl)
 
     __repr__ = changed_repr
+
+
+def _texts(value: Iterable[str]) -> tuple[str, ...]:
+    return _several(value, "each of alpn, hints and mandatory keys")
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class ServiceRecord:
+    """How one endpoint of a service is reached (SVCB and HTTPS, RFC 9460).
+
+    Args:
+      priority: lower values are tried first; 0 is an alias: all there is to say is at `target` (AliasMode).
+      target: the host; "." is the name that was asked about. In an alias "." says nothing.
+      port: where the service is; None for the port of the authority.
+      alpn: the protocols that it speaks, by their names in ALPN (RFC 7301), such as "h2".
+      ipv4hint: addresses of the target to begin with, while they are looked up.
+      ipv6hint: likewise.
+      mandatory: the names of the parameters that a client has to understand, such as "port" or "key667". A record that
+        names others than these fields is not used.
+
+    Raises:
+      TypeError: an argument has the wrong type.
+      ValueError: a number is out of range, or the target is empty.
+    """
+
+    priority: int = attrs.field(default=1, validator=_uint16)
+    target: str = attrs.field(default=".", validator=_name)
+    port: int | None = attrs.field(default=None, validator=attrs.validators.optional(_uint16))
+    alpn: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    ipv4hint: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    ipv6hint: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    mandatory: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+
+    __repr__ = changed_repr
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this record as JSON-safe data."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in attrs.asdict(self, recurse=False).items()
+        }
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Lookup:
+    """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
+
+    A lookup that was cancelled has neither an answer nor an error.
+    """
+
+    host: str
+    kind: LookupKind
+    started: float
+    ended: float
+    answer: Answer | None = None
+    """What was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an error or
+    cancel."""
+    services: tuple[ServiceRecord, ...] | None = None
+    """What was found by a question for service records, which has no `answer`."""
+    error: OSError | None = None
+    """What kept the resolver from an answer, without its traceback; None for an empty answer."""
+
+    __repr__ = changed_repr
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this lookup as JSON-safe data, times in whole microseconds."""
+        answer, services = self.answer, self.services
+        return {
+            "host": self.host,
+            "kind": self.kind,
+            "started_us": microseconds(self.started),
+            "ended_us": microseconds(self.ended),
+            "addresses": None if answer is None else list(answer.addresses),
+            "ttl_us": None if answer is None else microseconds(answer.ttl),
+            "name_exists": None if answer is None else answer.name_exists,
+            "services": None if services is None else [service.to_dict() for service in services],
+            "errno": None if self.error is None else self.error.errno,
+            "error": None if self.error is None else str(self.error),
+        }

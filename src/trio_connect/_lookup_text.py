@@ -30,9 +30,10 @@ def beside_attempts(report: ConnectReport) -> str:
     ]
     by_host = _by_host(report)
     for host, lookups in by_host.items() if len(by_host) > 1 else ():
-        if all(lookup.answer is not None and not lookup.answer.addresses for lookup in lookups):
+        asked = [lookup for lookup in lookups if lookup.kind in ("AAAA", "A")]
+        if asked and all(lookup.answer is not None and not lookup.answer.addresses for lookup in asked):
             told.append(f"nothing was found for {printable(host)} ({_outcomes(lookups)})")
-        elif all(lookup.answer is None and lookup.error is None for lookup in lookups):
+        elif all(_outcome(lookup) == "cancelled" for lookup in lookups):
             told.append(f"the lookup of {printable(host)} did not end")
     return "; ".join(told)
 
@@ -66,6 +67,8 @@ def _outcomes(lookups: Sequence[Lookup]) -> str:
 def _outcome(lookup: Lookup) -> str:
     if lookup.error is not None:
         return printable(str(lookup.error))
+    if lookup.services is not None:
+        return "found" if lookup.services else "no record"
     if lookup.answer is None:
         return "cancelled"
     return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"

@@ -30,6 +30,9 @@ NO_SOURCE: Final = "no source of its family"
 NO_ZONE: Final = "a proxy knows nothing of this machine's zones"
 """The reason of an attempt that was skipped because its endpoint has a zone, and every source that is left a proxy."""
 
+GONE: Final = "not in the answer that came later"
+"""The reason of an attempt that was skipped because the address was a hint, or expired, and a later answer lacks it."""
+
 NOT_ALLOWED: Final = "not allowed by the address filter"
 """How the reason of an attempt begins that was skipped because the caller's filter refused its endpoint."""
 

@@ -191,20 +191,162 @@ def test_what_is_read_cannot_be_written():
         gate.known["A"] = ()  # type: ignore[index]
 
 
+# ---------------------------------------------------------------------- services and hints
+
+ALT = "alt.test"
+
+
+def served(gate, *targets, at=0.0, name=""):
+    gate.served(targets, at, name)
+
+
+def test_line_8_aaaa_and_services_are_enough_while_a_is_pending():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.answered("AAAA", V6, 0.01)
+    assert gate.deadline == pytest.approx(0.06)
+    served(gate, "", at=0.02)
+    assert gate.open
+    assert gate.pending == ("A",)
+
+
+@pytest.mark.parametrize("how", ["none", "error", "own"])
+def test_line_11_addresses_are_complete_and_services_come_later(how):
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.answered("AAAA", V6, 0.0)
+    gate.answered("A", V4, 0.0)
+    assert gate.state == "waiting"
+    if how == "error":
+        gate.failed("HTTPS", 0.01)
+    else:
+        served(gate, *([""] if how == "own" else []), at=0.01)
+    assert gate.open
+
+
+def test_line_12_services_never_come():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.answered("AAAA", V6, 0.0)
+    gate.answered("A", V4, 0.02)
+    gate.tick(0.049)
+    assert not gate.open
+    gate.tick(0.050)
+    assert gate.open
+
+
+def test_line_13_a_hint_of_the_preferred_family_opens_at_once():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.hinted("AAAA", V6, 0.0)
+    assert gate.state == "waiting"  # the record that it stands in has not been told yet
+    served(gate, "")
+    assert (gate.open, gate.pending, dict(gate.known)) == (True, ("AAAA", "A"), {"AAAA": V6})
+
+
+def test_line_13_a_hint_of_the_other_family_alone_waits():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.hinted("A", V4, 0.0)
+    served(gate, "")
+    assert (gate.state, gate.deadline) == ("waiting", 0.05)
+    gate.answered("AAAA", (), 0.01)
+    assert gate.open
+
+
+def test_line_15_real_records_replace_hints_and_errors_do_not():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.hinted("A", ["192.0.2.8"], 0.0)
+    gate.hinted("A", ["192.0.2.9", "192.0.2.8"], 0.0)
+    assert gate.known["A"] == ("192.0.2.8", "192.0.2.9")
+    gate.failed("A", 0.0)
+    assert gate.known["A"] == ("192.0.2.8", "192.0.2.9")
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.hinted("A", ["192.0.2.9"], 0.0)
+    gate.answered("A", V4, 0.01)
+    gate.hinted("A", ["192.0.2.9"], 0.02)
+    assert dict(gate.known) == {"A": V4}
+
+
+def test_a_negative_answer_takes_hints_back_and_the_delay_with_them():
+    gate = asking("HTTPS", "A")
+    gate.hinted("A", V4, 0.0)
+    gate.answered("A", (), 0.01)
+    assert (gate.state, gate.deadline, dict(gate.known)) == ("asking", inf, {})
+    served(gate, "")
+    assert gate.state == "empty"
+
+
+def test_line_16_the_first_host_with_addresses_opens_while_another_is_looked_up():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.asked("AAAA", ALT)
+    gate.asked("A", ALT)
+    gate.answered("AAAA", V6, 0.0)
+    served(gate, ALT, "", at=0.01)
+    assert gate.open
+    assert gate.pending == ("A", "AAAA", "A")
+
+
+def test_the_authority_waits_for_the_targets_but_not_for_long():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.asked("AAAA", ALT)
+    gate.answered("AAAA", V6, 0.0)
+    served(gate, ALT, at=0.01)
+    assert (gate.state, gate.deadline) == ("waiting", 0.05)
+    gate.tick(0.05)
+    assert gate.open
+
+
+def test_the_authority_counts_when_no_target_has_an_address():
+    gate = asking("HTTPS", "AAAA")
+    gate.asked("AAAA", ALT)
+    gate.asked("A", ALT)
+    gate.answered("AAAA", V6, 0.0)
+    served(gate, ALT, at=0.01)
+    gate.answered("AAAA", (), 0.02, ALT)
+    assert gate.state == "waiting"
+    gate.failed("A", 0.02, ALT)
+    assert gate.open
+
+
+def test_line_17_one_family_only():
+    gate = asking("HTTPS", "A")
+    gate.answered("A", V4, 0.0)
+    assert gate.state == "waiting"
+    served(gate, "", at=0.01)
+    assert gate.open
+
+
+def test_line_18_an_alias_does_not_open_the_gate():
+    gate = asking("HTTPS", "AAAA", "A")
+    gate.answered("AAAA", V6, 0.0)
+    for kind in ("HTTPS", "AAAA", "A"):
+        gate.asked(kind, ALT)
+    served(gate, at=0.01)
+    assert gate.state == "waiting"
+    gate.answered("AAAA", ["2001:db8::2"], 0.02, ALT)
+    assert gate.state == "waiting"
+    served(gate, ALT, at=0.03, name=ALT)
+    assert gate.open
+    assert dict(gate.known_of(ALT)) == {"AAAA": ("2001:db8::2",)}
+
+
+def test_what_has_been_asked():
+    gate = asking("A")
+    gate.asked("AAAA", ALT)
+    assert [gate.is_asked("A"), gate.is_asked("A", ALT), gate.is_asked("AAAA", ALT)] == [True, False, True]
+
+
 # ---------------------------------------------------------------------- every pair of state and fact
 
 
 def in_state(state) -> Gate:
     """A gate in that state with the question A pending where a question can be."""
-    gate = asking("AAAA", "A")
+    gate = asking("AAAA", "HTTPS", "SRV", "A")
     if state == "waiting":
-        gate = asking("AAAA", "HTTPS", "A")
-        gate.answered("HTTPS", V6, 0.0)
+        gate.answered("SRV", V4, 0.0)
     elif state == "open":
-        gate.answered("AAAA", V6, 0.0)
+        gate.answered("SRV", V4, 0.0)
+        gate.tick(0.05)
     elif state == "empty":
-        gate.answered("AAAA", (), 0.0)
-        gate.answered("A", (), 0.0)
+        for kind in ("AAAA", "SRV", "A"):
+            gate.answered(kind, (), 0.0)
+        gate.served((), 0.0)
     elif state == "cancelled":
         gate.cancel()
     assert gate.state == state
@@ -214,6 +356,10 @@ def in_state(state) -> Gate:
 def tell(gate, fact):
     if fact == "asked":
         gate.asked("MX")
+    elif fact == "hinted":
+        gate.hinted("A", V4, 0.01)
+    elif fact == "served":
+        gate.served((), 0.01)
     elif fact == "answered":
         gate.answered("A", V4, 0.01)
     elif fact == "failed":
@@ -247,7 +393,7 @@ def test_every_pair_does_what_its_table_says(state, fact):
     else:
         tell(gate, fact)
         # With A answered or failed while AAAA is out, "judge" finds these.
-        judged = {"asking": {"answered": "waiting"}}.get(state, {}).get(fact, state)
+        judged = {"asking": {"answered": "waiting", "hinted": "waiting"}}.get(state, {}).get(fact, state)
         assert gate.state == (judged if entry == "judge" else entry)
 
 
@@ -275,7 +421,9 @@ def test_every_pair_of_question_and_fact(state, fact):
         assert everything(gate) == before
     else:
         act()
-        assert ("A" in gate.pending) == (fact == "asked")
+        assert ("A" in gate.pending) == (fact == "asked" or (fact, state) == ("hinted", "pending"))
+        # A hint counts until there is an answer; an error is none.
+        assert gate.known.get("A") == (V4 if fact == "answered" or (fact == "hinted" and state != "answered") else None)
 
 
 # ---------------------------------------------------------------------- properties
@@ -283,6 +431,60 @@ def test_every_pair_of_question_and_fact(state, fact):
 an_answer = st.tuples(
     st.sampled_from(["positive", "negative", "error"]), st.sampled_from([0.0, 0.01, 0.049, 0.05, 0.051, 0.3])
 )
+
+
+@given(an_answer, an_answer, an_answer, an_answer, st.booleans(), st.booleans())
+def test_with_services_it_opens_at_the_first_moment_too(https, aaaa, a, alt, hint, own):
+    """The records name another host, perhaps with a hint, and perhaps the authority itself."""
+    if hint and alt[0] == "negative":
+        alt = ("error", alt[1])  # what takes a hint back has a test of its own
+    gate = asking("HTTPS", "AAAA", "A")
+    events: list[Any] = [("AAAA", "", aaaa), ("A", "", a), ("HTTPS", "", https)]
+    opened_at = inf
+    now = 0.0
+    while events:
+        events.sort(key=lambda event: event[2][1])
+        kind, name, (outcome, at) = events.pop(0)
+        if gate.deadline <= at:
+            opened_at = min(opened_at, gate.deadline)
+            gate.tick(gate.deadline)
+            assert gate.open
+        now = max(now, at)
+        if outcome == "error":
+            gate.failed(kind, now, name)
+        elif kind != "HTTPS":
+            gate.answered(kind, ("192.0.2.1",) if outcome == "positive" else (), now, name)
+        elif outcome == "negative":
+            gate.served((), now)
+        else:
+            gate.asked("AAAA", ALT)
+            events.append(("AAAA", ALT, (alt[0], now + alt[1])))
+            if hint:
+                gate.hinted("AAAA", V6, now, ALT)
+            gate.served([ALT, *([""] if own else [])], now)
+        if gate.open:
+            opened_at = min(opened_at, now)
+    if gate.state == "waiting":
+        opened_at = gate.deadline
+        gate.tick(gate.deadline)
+
+    # From when each host has an address, and from when its preferred family is known too.
+    has_records = https[0] == "positive"
+    alt_at = https[1] + alt[1]
+    authority_from = min([at for outcome, at in (aaaa, a) if outcome == "positive"], default=inf)
+    alt_from = inf if not has_records else https[1] if hint else alt_at if alt[0] == "positive" else inf
+    authority_ready = max(authority_from, aaaa[1], https[1])
+    if not has_records or own:
+        ready = min(authority_ready, alt_from)
+    elif alt_from == inf:
+        ready = max(authority_ready, alt_at)  # nothing came of the target
+    else:
+        ready = alt_from
+    expected = min(ready, min(authority_from, alt_from) + 0.05)
+    if expected == inf:
+        assert gate.state == "empty"
+    else:
+        assert opened_at == pytest.approx(expected)
 
 
 @given(an_answer, an_answer)

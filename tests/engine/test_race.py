@@ -586,11 +586,40 @@ def test_duplicates_count_once_and_keep_the_first_place():
     race = Race(DEFAULT_POLICY, 0.0, [A, B, A, peer("192.0.2.2")], more=True)
     race.tick(0.0)
     race.add([A, C, B, C], 0.0)
-    race.skip(dict.fromkeys([A, B, C], "no"))
     assert race.tick(0.25) == [Start(1, B, "delay")]
     assert race.tick(0.5) == [Start(2, C, "delay")]
     race.cancel(0.5)
     assert [row.endpoint for row in race.records()] == [A[1], B[1], C[1]]
+
+
+def test_line_64_one_that_is_taken_back_after_its_start_is_not_cancelled():
+    race = at_0(A, B, more=True)
+    race.skip({A: "not in the answer that came later"})
+    assert race.tick(0.25) == [Start(1, B, "delay")]
+    assert race.succeeded(0, 0.3) == [Abandon(1, "lost"), Won(0)]
+    assert [row.outcome for row in race.records()] == ["won", "lost"]
+
+
+def test_line_65_one_that_is_taken_back_before_its_start_is_never_started():
+    race = at_0(A, B, C, more=True)
+    race.skip({B: "not in the answer that came later"})
+    race.replace_order([A, C])
+    assert race.tick(0.25) == [Start(1, C, "delay")]
+    assert race.tick(0.5) == []
+    race.cancel(0.5)
+    assert [(row.endpoint, row.outcome) for row in race.records()] == [
+        (A[1], "cancelled"), (C[1], "cancelled"), (B[1], "skipped"),
+    ]  # fmt: skip
+
+
+def test_one_that_was_taken_back_may_come_again():
+    race = at_0(A, B, more=True)
+    race.skip({B: "not in the answer that came later"})
+    race.add([C, B], 0.1)
+    assert race.tick(0.25) == [Start(1, C, "delay")]
+    assert race.tick(0.5) == [Start(2, B, "delay")]
+    race.cancel(0.5)
+    assert [row.outcome for row in race.records()] == ["cancelled"] * 3
 
 
 def test_one_endpoint_from_two_sources_is_two_candidates():
@@ -605,7 +634,6 @@ def test_line_81_a_candidate_without_a_usable_source_is_reported_as_skipped():
     race = Race(DEFAULT_POLICY, 0.0, [A], more=True)
     race.skip({V6: "no source of its family"})
     race.skip({V6: "another reason"})
-    race.add([V6], 0.0)
     race.no_more()
     race.tick(0.0)
     assert refused(race, 0, 0.1) == [Exhausted()]

@@ -102,11 +102,18 @@ class DnsCache(Generic[V]):
         entry.value = value
         entry.expires = now + seconds
 
-    def fail(self, key: Hashable, failure: str, now: float) -> None:
-        """Remember that a question could not be answered. An answer that is known stays."""
+    def fail(self, key: Hashable, failure: str, now: float, *, kept: float = FAILURE_KEPT) -> None:
+        """Remember that a question could not be answered. An answer that is known stays.
+
+        Args:
+          key: the question.
+          failure: why, in words.
+          now: the time.
+          kept: seconds until the question is asked again; longer beside a stale answer.
+        """
         entry = self._entry(key)
         entry.failure = failure
-        entry.failure_until = now + (RECHECK_AFTER if self._is_usable(entry, now) else FAILURE_KEPT)
+        entry.failure_until = now + (max(RECHECK_AFTER, kept) if self._is_usable(entry, now) else kept)
 
     def find(self, key: Hashable, now: float) -> Found[V] | None:
         """Return what is known under a key; None when nothing is, and somebody has to be asked."""

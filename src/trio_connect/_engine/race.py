@@ -160,12 +160,13 @@ class Race:
     # Facts about candidates: they change the list, and the next tick acts on it.
 
     def add(self, candidates: Iterable[Candidate], now: float) -> None:
-        """Take more candidates, at the end of the list. One that is known keeps its place."""
+        """Take more candidates, at the end of the list. One that waits keeps its place; one that was skipped waits."""
         if not self._takes("add"):
             return
         nobody_waited = not self._waiting and not self._starved and self._plain() is None
         for candidate in candidates:
-            if candidate not in self._raced and candidate not in self._skipped:
+            if candidate not in self._raced:
+                self._skipped.pop(candidate, None)
                 self._waiting.setdefault(candidate)
         if nobody_waited and self._waiting:
             # Idle means that every attempt ended before `now`: facts of one instant have no order.
@@ -175,7 +176,7 @@ class Race:
             self._memory.look_again()
 
     def skip(self, candidates: Mapping[Candidate, str]) -> None:
-        """Report candidates that are not to be tried. One that is known stays as it is.
+        """Report candidates that are not to be tried. One that waits does not any more; attempts stay as they are.
 
         Args:
           candidates: why not, in one line for each.
@@ -183,7 +184,8 @@ class Race:
         if not self._takes("skip"):
             return
         for candidate, reason in candidates.items():
-            if candidate not in self._raced and candidate not in self._waiting:
+            self._waiting.pop(candidate, None)
+            if candidate not in self._raced:
                 self._skipped.setdefault(candidate, reason)
 
     def replace_order(self, candidates: Iterable[Candidate]) -> None:

@@ -146,15 +146,15 @@ async def test_line_53_a_cancelled_lookup_is_recorded_without_answer_or_error(au
 
 async def test_times_count_from_the_origin_and_hooks_see_them(autojump_clock):
     await trio.sleep(2)
-    starts: list[tuple[str, float]] = []
+    starts: list[tuple[str, str, float]] = []
     ends: list[Lookup] = []
     lookups, _ = await run(
         Scripted(aaaa=(0.25, [V6]), a=(0.5, AGAIN)),
-        on_start=lambda kind, at: starts.append((kind, at)),
+        on_start=lambda host, kind, at: starts.append((host, kind, at)),
         on_end=ends.append,
         origin=1.0,
     )
-    assert starts == [("AAAA", 1.0), ("A", 1.0)]
+    assert starts == [("name.test", "AAAA", 1.0), ("name.test", "A", 1.0)]
     assert ends == list(lookups.records)
     assert [(record.kind, record.started, record.ended) for record in ends] == [("AAAA", 1.0, 1.25), ("A", 1.0, 1.5)]
 

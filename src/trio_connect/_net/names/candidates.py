@@ -13,10 +13,12 @@ from trio.lowlevel import ParkingLot
 from ..._endpoint import Endpoint
 from ..._engine.order import served_families
 from ..._engine.several_names import in_turn, released
+from ..._messages import GONE
 from ..._trace import LookupFinished, LookupStarted
 from ..race.candidates import Offers, Refusals, pair_up
-from .lookup import Lookups, wait_for_more
+from .lookup import Found, Lookups, wait_for_more
 from .ordering import in_order, kernel_knows
+from .resolve import Resolver, as_service_resolver
 
 if TYPE_CHECKING:
     import trio
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from ..race.plan import RacePlan
     from ..reports import Pair
     from .hosts import Host
-    from .resolve import Resolver
 
 
 @final
@@ -36,24 +37,38 @@ class _Addresses:
     def __init__(self, host: Host, lookups: Lookups) -> None:
         self.host = host
         self.lookups = lookups
-        self._endpoints: dict[str, Endpoint] = {}
-        self._sorted: tuple[str, ...] = ()
+        self._endpoints: dict[tuple[str, int], Endpoint] = {}
+        self._sorted: tuple[Found, ...] = ()
         self.allowed: tuple[Endpoint, ...] = ()
         self.refused: dict[Pair, str] = {}
 
     def sort(self, plan: RacePlan, refusals: Refusals | None, *, ask_kernel: bool) -> None:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
-        addresses = self.lookups.addresses
-        if addresses == self._sorted:
+        found = self.lookups.found
+        if found == self._sorted:
             return
-        for address in addresses:
-            if address not in self._endpoints:
-                self._endpoints[address] = self.host.literal or Endpoint(address, self.host.port)
-        # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
-        allowed, self.refused = pair_up((self._endpoints[address] for address in addresses), (), refusals)
-        endpoints = (endpoint for _, endpoint in allowed)
-        self.allowed = in_order(endpoints, plan.sources, plan.policy, ask_kernel=ask_kernel, history=plan.history)
-        self._sorted = addresses
+        ordered: dict[Endpoint, None] = {}
+        self.refused = {}
+        for group in found:
+            endpoints = [self._endpoint(address, group.port or self.host.port) for address in group.addresses]
+            # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
+            allowed, refused = pair_up(endpoints, (), refusals)
+            self.refused.update(refused)
+            group_in_order = in_order(
+                (endpoint for _, endpoint in allowed),
+                plan.sources,
+                plan.policy,
+                ask_kernel=ask_kernel,
+                history=plan.history,
+            )
+            ordered.update(dict.fromkeys(endpoint for endpoint in group_in_order if endpoint not in ordered))
+        self.allowed = tuple(ordered)
+        self._sorted = found
+
+    def _endpoint(self, address: str, port: int) -> Endpoint:
+        if (address, port) not in self._endpoints:
+            self._endpoints[address, port] = self.host.literal or Endpoint(address, port)
+        return self._endpoints[address, port]
 
 
 @final
@@ -81,7 +96,11 @@ class AddressesOfHosts:
         self._refusals = refusals
         self._resolver = resolver
         self._hosts = hosts
-        self._lookups: dict[str, Lookups] = {}
+        self._lookups: dict[tuple[str, int], Lookups] = {}
+        # Services are those of one port; addresses are those of all.
+        self._by_port = as_service_resolver(resolver) is not None
+        self._names: dict[Endpoint, str | None] = {}
+        self._offered: list[Pair] = []
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
@@ -105,22 +124,24 @@ class AddressesOfHosts:
             self._offer(race, known)
 
     def _look_up(self, host: Host, race: Offers, lot: ParkingLot) -> Lookups:
-        if host.name in self._lookups:
-            return self._lookups[host.name]
+        key = host.name, host.port if self._by_port else 0
+        if key in self._lookups:
+            return self._lookups[key]
         plan = self._plan
         name, origin = host.name, plan.started
 
-        def on_start(kind: LookupKind, at: float) -> None:
-            race.notify(LookupStarted, name, kind, origin + at)
+        def on_start(asked: str, kind: LookupKind, at: float) -> None:
+            race.notify(LookupStarted, asked, kind, origin + at)
 
         def on_end(lookup: Lookup) -> None:
             race.notify(LookupFinished, lookup, origin + lookup.ended)
 
-        lookups = self._lookups[name] = Lookups(
+        lookups = self._lookups[key] = Lookups(
             name,
             () if host.literal is not None else served_families(plan.sources),
             self._resolver,
             resolution_delay=plan.policy.resolution_delay,
+            port=host.port,
             ipv4_first=plan.policy.first_family == AF_INET,
             on_start=None if plan.observer is None else on_start,
             on_end=None if plan.observer is None else on_end,
@@ -139,7 +160,12 @@ class AddressesOfHosts:
         names = [None if each.host.literal is not None else each.host.name for each in known]
         ordered = in_turn(each.allowed for each in known)
         out = in_turn([endpoint for _, endpoint in each.refused] for each in known)
-        self._host_of.found({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
+        self._names.update({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
+        self._host_of.found(self._names)
         # What no source reaches can only be a literal: nothing was asked of a family that no source has.
         pairs, unreachable = pair_up(ordered, self._plan.sources, None)
-        race.offer(pairs, refused | unreachable, order=pairs)
+        offered, self._offered = self._offered, pairs
+        # An answer has replaced hints that it does not have, or an expired answer.
+        still_there = set(pairs)
+        gone = {pair: GONE for pair in offered if pair not in still_there}
+        race.offer(pairs, refused | unreachable | gone, order=pairs)

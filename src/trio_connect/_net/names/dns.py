@@ -1,4 +1,4 @@
-"""A resolver that asks name servers itself: A, AAAA, MX and SRV over UDP and TCP, with a cache on Trio's clock."""
+"""A resolver that asks name servers itself: addresses, services, MX and SRV, with a cache on Trio's clock."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from math import inf
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import TYPE_CHECKING, Final, cast, final
 
+import attrs
 import trio
 from trio.lowlevel import RunVar, checkpoint
 
-from ..._answer import KIND_OF_FAMILY, Answer, MailRecord, SrvRecord
-from ..._check import check_float, check_size
-from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
+from ..._answer import KIND_OF_FAMILY, Answer, MailRecord, ServiceRecord, SrvRecord
+from ..._check import check_size
+from ..._endpoint import Endpoint, EndpointLike
 from ..._engine.dns_cache import CacheRules
+from ..._engine.services import with_protocols
 from ..._messages import local_lookup_error
 from ..._text import shown
 from . import system_files
+from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, server_endpoints
 from .dns_questions import Known, Questions
-from .dns_wire import Wire
+from .dns_wire import RecordType, Wire
 from .localhost import LOOPBACK, is_localhost
 from .resolve import check_host, cleaned, encoded, numeric
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DnsResolver"]
 
-DNS_PORT: Final = 53
+HTTPS_PORT: Final = 443
 DEFAULT_MAX_TTL: Final = 86_400.0
 DEFAULT_MAX_NEGATIVE_TTL: Final = 900.0
 DEFAULT_MAX_STALE: Final = 86_400.0
@@ -68,8 +70,19 @@ class DnsResolver:
 
     The cache belongs to one run of Trio.
 
+    **Services.** ``DnsResolver(services="https", alpn=("h2", "http/1.1"))`` asks for the HTTPS records of a host too
+    (RFC 9460), and `connect` then goes to the hosts and ports that they name. It is the caller who says what the
+    service is: port 443 alone does not. Records for protocols that the caller does not speak are left out. A malformed
+    record makes the whole answer an error, and is not asked for again within a minute.
+
     Args:
       servers: whom to ask, in order: numeric addresses, or endpoints for other ports than 53. None for the system's.
+      services: the scheme of the service, "https" also for wss. Another one, such as "dns", has SVCB records at
+        ``_port._scheme.host``. None asks for none.
+      alpn: the protocols that the caller speaks. None for what "https" has by default, "http/1.1", and for any protocol
+        of another scheme.
+      optimistic: whether `connect` begins with an answer that has expired, while it is renewed. An address may have
+        another owner by then, so this is for connections that prove whose they are, as TLS does.
       min_ttl: seconds that answers are kept at least. Those whose ttl is 0 say that they are not to be kept.
       max_ttl: seconds that answers are kept at most.
       max_negative_ttl: likewise, for answers without records.
@@ -86,6 +99,9 @@ class DnsResolver:
         self,
         servers: Iterable[str | EndpointLike] | None = None,
         *,
+        services: str | None = None,
+        alpn: Sequence[str] | None = None,
+        optimistic: bool = False,
         min_ttl: float = 0.0,
         max_ttl: float = DEFAULT_MAX_TTL,
         max_negative_ttl: float = DEFAULT_MAX_NEGATIVE_TTL,
@@ -93,15 +109,23 @@ class DnsResolver:
         cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
         self._rules = CacheRules(
-            min_ttl=_seconds(min_ttl, "min_ttl"),
-            max_ttl=_seconds(max_ttl, "max_ttl"),
-            max_negative_ttl=_seconds(max_negative_ttl, "max_negative_ttl"),
-            max_stale=_seconds(max_stale, "max_stale"),
+            min_ttl=seconds_of(min_ttl, "min_ttl"),
+            max_ttl=seconds_of(max_ttl, "max_ttl"),
+            max_negative_ttl=seconds_of(max_negative_ttl, "max_negative_ttl"),
+            max_stale=seconds_of(max_stale, "max_stale"),
             size=check_size(cache_size, "cache_size", 1),
         )
         if min_ttl > max_ttl:
             raise ValueError(f"min_ttl must not be above max_ttl, got {shown(min_ttl)} and {shown(max_ttl)}")
-        self._servers = None if servers is None else _endpoints(servers)
+        self._servers = None if servers is None else server_endpoints(servers)
+        self._scheme = None if services is None else scheme_of(services)
+        self._alpn = protocols(alpn, self._scheme)
+        if not isinstance(optimistic, bool):
+            raise TypeError(f"optimistic must be True or False, got {shown(optimistic)}")
+        self._optimistic = optimistic
+        if services is None:
+            # Python's own sign for a method that is not offered, as in ``__hash__ = None``.
+            self.services = None  # type: ignore[method-assign, assignment]  # pyright: ignore[reportAttributeAccessIssue]
         self._wire = Wire()
         self._runs: RunVar[Questions] = RunVar("questions of a DNS resolver")
         self._block: AbstractAsyncContextManager[None] | None = None
@@ -213,6 +237,63 @@ class DnsResolver:
             for each in cast("list[SrvRecord]", known.reply.records)
         ]
 
+    async def services(self, host: str, port: int, /) -> Sequence[ServiceRecord]:
+        """Return how the service of a host is reached, see `ServiceResolver`. None where no ``services`` was given.
+
+        Args:
+          host: a name.
+          port: 443 of https is asked for at the host, another one at ``_port._https.host`` (RFC 9460 section 2.3); 0
+            is for the target of an alias.
+
+        Returns:
+          The records for the protocols that the caller speaks, each with these alone. None for a host that is numeric,
+          localhost, or in the hosts file.
+
+        Raises:
+          OSError: see `addresses`; also for a malformed record.
+          ValueError: see `check_host`.
+        """
+        name = encoded(check_host(host))
+        if self._without_servers(host, name) is not None:
+            await checkpoint()
+            return ()
+        kind: RecordType = "HTTPS" if self._scheme == HTTPS else "SVCB"
+        as_it_is = port == 0 or (self._scheme == HTTPS and port == HTTPS_PORT)
+        prefix = b"" if as_it_is else f"_{port}._{self._scheme}.".encode()
+        candidates = self._candidates(host, name)
+        for candidate in candidates:
+            asked = _key(prefix + candidate)
+            known = await self._questions.ask(asked, kind)
+            found = cast("tuple[ServiceRecord, ...]", known.reply.records)
+            if prefix:
+                # "." is the owner of the record, and that is not the host then (RFC 9460 section 2.5.2).
+                owner = asked.decode() + "."
+                found = tuple(attrs.evolve(each, target=owner) if each.target == "." else each for each in found)
+            if found or candidate == candidates[-1] or await self._has_addresses(candidate):
+                return found if self._alpn is None else with_protocols(found, self._alpn)
+        raise AssertionError("there is always a candidate")
+
+    async def _has_addresses(self, candidate: bytes) -> bool:
+        for family in (AF_INET6, AF_INET):
+            if (await self._ask(candidate, family)).reply.records:
+                return True
+        return False
+
+    def stale(self, host: str, family: AddressFamily, /) -> Answer | None:
+        """Return an expired answer to begin with, see `StaleResolver`; None unless ``optimistic`` was given.
+
+        Args:
+          host: as in `addresses`; of a relative name the first candidate counts.
+          family: likewise.
+        """
+        if not self._optimistic:
+            return None
+        name = encoded(check_host(host))
+        if self._without_servers(host, name) is not None:
+            return None
+        known = self._questions.stale(_key(self._candidates(host, name)[0]), KIND_OF_FAMILY[family])
+        return None if known is None else _answer(known)
+
     @property
     def _questions(self) -> Questions:
         try:
@@ -271,23 +352,3 @@ def _old_spelling(name: bytes) -> str | None:
         return socket.inet_ntoa(socket.inet_aton(name.decode()))
     except OSError:
         return None
-
-
-def _seconds(value: float, name: str) -> float:
-    seconds = check_float(value, name, "a number of seconds")
-    if not 0 <= seconds < inf:
-        raise ValueError(f"{name} must be at least 0 seconds and finite, got {shown(value)}")
-    return seconds
-
-
-def _endpoints(servers: object) -> tuple[Endpoint, ...]:
-    if isinstance(servers, str | bytes | Endpoint) or not isinstance(servers, Iterable):
-        raise TypeError(f"servers must be a sequence of addresses or endpoints, got {shown(servers)}")
-    found: dict[Endpoint, None] = {}
-    for each in cast("Iterable[str | EndpointLike]", servers):
-        endpoint = Endpoint(each, DNS_PORT) if isinstance(each, str) else as_endpoint(each)
-        check_connectable(endpoint)
-        found[endpoint] = None
-    if not found:
-        raise ValueError("servers must not be empty; None is for those of the system")
-    return tuple(found)

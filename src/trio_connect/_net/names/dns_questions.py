@@ -29,9 +29,8 @@ from .dns_exchange import Exchange
 from .system_files import SHORTAGE
 
 if TYPE_CHECKING:
-    from ..._answer import LookupKind
     from ..._endpoint import Endpoint
-    from .dns_wire import Question, Reply, Wire
+    from .dns_wire import Question, RecordType, Reply, Wire
 
 __all__ = ["LINGER", "Known", "Questions"]
 
@@ -40,7 +39,10 @@ LINGER: Final = 1.0
 STALE_AFTER: Final = 1.8
 """RFC 8767 section 5: the client response timer, after which a stale answer is used, is best at 1.8 seconds."""
 
-_Key: TypeAlias = "tuple[bytes, LookupKind]"
+MALFORMED_KEPT: Final = 60.0
+"""Seconds for which a malformed record counts: its owner will not have mended it sooner."""
+
+_Key: TypeAlias = "tuple[bytes, RecordType]"
 
 
 @attrs.frozen
@@ -96,12 +98,12 @@ class Questions:
         self.nursery: trio.Nursery | None = None
         """Where questions run; None when whoever waits runs them."""
 
-    def stale(self, name: bytes, kind: LookupKind) -> Known | None:
+    def stale(self, name: bytes, kind: RecordType) -> Known | None:
         """Return an answer that has expired and may still be used; None when there is none, or a fresh one."""
         found = self._cache.find((name, kind), current_time())
         return None if found is None or found.is_fresh else _usable(found)
 
-    async def ask(self, name: bytes, kind: LookupKind) -> Known:
+    async def ask(self, name: bytes, kind: RecordType) -> Known:
         """Return what servers say, or have said not long ago; an expired answer where no other is to be had.
 
         Args:
@@ -251,6 +253,9 @@ class Questions:
                 return
             pending.reasons[server] = reply.error
             tries.failed(server, current_time(), silent=False)
+            if reply.is_final and pending.outcome is None:
+                self._cache.fail(key, f"{server} has {reply.error}", current_time(), kept=MALFORMED_KEPT)
+                self._finish(key, pending, f"{server} has {reply.error}")
         pending.lot.unpark_all()
 
     def _end(self, key: _Key, pending: _Pending, outcome: Reply | OSError | str) -> None:
@@ -259,6 +264,9 @@ class Questions:
             self._cache.fail(key, outcome, now)
         elif not isinstance(outcome, OSError):
             self._cache.keep(key, outcome, outcome.ttl, now, negative=not outcome.records)
+        self._finish(key, pending, outcome)
+
+    def _finish(self, key: _Key, pending: _Pending, outcome: Reply | OSError | str) -> None:
         del self._pending[key]
         pending.outcome = outcome
         pending.lot.unpark_all()
@@ -273,5 +281,5 @@ def _usable(found: Found[Reply]) -> Known | None:
     return None if found.value is None else Known(found.value, found.ttl)
 
 
-def _failure(name: bytes, kind: LookupKind, why: str) -> socket.gaierror:
+def _failure(name: bytes, kind: RecordType, why: str) -> socket.gaierror:
     return socket.gaierror(socket.EAI_AGAIN, f"{kind} of {printable(name.decode())}: {why}")

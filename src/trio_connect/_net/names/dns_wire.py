@@ -7,21 +7,23 @@ time limits never end. Nor are its sockets: they do not know a question that cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 import attrs
 
-from ..._answer import LookupKind, MailRecord, SrvRecord
+from ..._answer import LookupKind, MailRecord, ServiceRecord, SrvRecord
+from .dns_arguments import HTTP_1_1
 from .resolve import check_host
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Question", "Reply", "Wire"]
+__all__ = ["Question", "RecordType", "Reply", "Wire"]
 
 _MISSING: Final = "DnsResolver needs dnspython 2.9 or later: install the extra, trio-connect[dns]"
 
-Record: TypeAlias = str | MailRecord | SrvRecord
+RecordType: TypeAlias = LookupKind | Literal["SVCB"]
+Record: TypeAlias = str | MailRecord | SrvRecord | ServiceRecord
 
 
 @attrs.frozen
@@ -34,6 +36,8 @@ class Reply:
     name_exists: bool = True
     error: str | None = None
     """Why this is no answer: the server's error code, or that its message cannot be read."""
+    is_final: bool = False
+    """Of an error: no other server is to be asked. RFC 9460 section 2.2 wants a malformed record to end the matter."""
     is_truncated: bool = False
     """It did not fit into a datagram, and has to be asked for over TCP (RFC 1035 section 4.2.1)."""
 
@@ -49,23 +53,57 @@ def _absolute(name: Any) -> str | None:
         return None
 
 
-def _address(record: Any, _ttl: float) -> Record | None:
+def _address(record: Any, _ttl: float, _owner: str) -> Record | None:
     address: str = record.address
     return address
 
 
-def _mail(record: Any, ttl: float) -> Record | None:
+def _mail(record: Any, ttl: float, _owner: str) -> Record | None:
     host = _absolute(record.exchange)
     return None if host is None else MailRecord(host, record.preference, ttl)
 
 
-def _service(record: Any, ttl: float) -> Record | None:
+def _located(record: Any, ttl: float, _owner: str) -> Record | None:
     target = _absolute(record.target)
     return None if target is None else SrvRecord(target, record.port, record.priority, record.weight, ttl)
 
 
-_READERS: Final[dict[LookupKind, Callable[[Any, float], Record | None]]] = {
-    "A": _address, "AAAA": _address, "MX": _mail, "SRV": _service,
+def _https(record: Any, ttl: float, owner: str) -> Record | None:
+    # What a service of HTTPS speaks unless it says otherwise (RFC 9460 section 9.5).
+    return _service(record, ttl, owner, (HTTP_1_1,))
+
+
+def _service(record: Any, _ttl: float, owner: str, default_alpn: tuple[str, ...] = ()) -> Record | None:
+    target = _absolute(record.target)
+    if target is None:
+        return None
+    if record.priority == 0:
+        return ServiceRecord(priority=0, target=target)
+    # "." is the owner of the record, which is another name than was asked for behind a CNAME (RFC 9460 section 2.5.2).
+    target = owner if target == "." else target
+    params = {_param_name(key): value for key, value in record.params.items()}
+    own = tuple(each.decode("latin-1") for each in params["alpn"].ids) if "alpn" in params else ()
+    return ServiceRecord(
+        priority=record.priority,
+        target=target,
+        port=params["port"].port if "port" in params else None,
+        alpn=own if "no-default-alpn" in params else (*own, *(each for each in default_alpn if each not in own)),
+        ipv4hint=params["ipv4hint"].addresses if "ipv4hint" in params else (),
+        ipv6hint=params["ipv6hint"].addresses if "ipv6hint" in params else (),
+        mandatory=[_param_name(key) for key in params["mandatory"].keys] if "mandatory" in params else (),
+    )
+
+
+_NAMED: Final = {0: "mandatory", 1: "alpn", 2: "no-default-alpn", 3: "port", 4: "ipv4hint", 5: "ech", 6: "ipv6hint"}
+
+
+def _param_name(key: Any) -> str:
+    """Return the name of a parameter (RFC 9460 section 14.3.2)."""
+    return _NAMED.get(int(key), f"key{int(key)}")
+
+
+_READERS: Final[dict[RecordType, Callable[[Any, float, str], Record | None]]] = {
+    "A": _address, "AAAA": _address, "MX": _mail, "SRV": _located, "HTTPS": _https, "SVCB": _service,
 }  # fmt: skip
 
 
@@ -98,7 +136,7 @@ class Wire:
             raise ImportError(f"{_MISSING}, here is {version.version}", name="dns")
         self._dns = _Dns(flags, message, name, rcode)
 
-    def question(self, name: bytes, kind: LookupKind) -> Question:
+    def question(self, name: bytes, kind: RecordType) -> Question:
         """Return a new question, with an id of its own.
 
         Args:
@@ -123,10 +161,10 @@ class Question:
 
     __slots__ = ("_dns", "_kind", "_query", "wire")
 
-    def __init__(self, dns: _Dns, query: Any, kind: LookupKind) -> None:
+    def __init__(self, dns: _Dns, query: Any, kind: RecordType) -> None:
         self._dns = dns
         self._query = query
-        self._kind: LookupKind = kind
+        self._kind: RecordType = kind
         self.wire: bytes = query.to_wire()
 
     def read(self, data: bytes) -> Reply | None:
@@ -141,18 +179,23 @@ class Question:
             if message.flags & dns.flags.TC:
                 return Reply(is_truncated=True)
             if message.errors:
-                return Reply(error="malformed")
+                return self._malformed()
             rcode = message.rcode()
             if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 return Reply(error=dns.rcode.to_text(rcode))
             chain = message.resolve_chaining()
         except Exception:  # noqa: BLE001 - whatever a hostile message makes dnspython raise, it is not readable
-            return Reply(error="malformed")
+            return self._malformed()
         found = () if chain.answer is None else chain.answer
         reader = _READERS[self._kind]
-        records = (reader(record, float(chain.minimum_ttl)) for record in found)
+        owner = "." if not chain.cnames else chain.canonical_name.to_text()
+        records = (reader(record, float(chain.minimum_ttl), owner) for record in found)
         return Reply(
             tuple(record for record in records if record is not None),
             float(chain.minimum_ttl),
             name_exists=rcode == dns.rcode.NOERROR,
         )
+
+    def _malformed(self) -> Reply:
+        is_final = self._kind in ("HTTPS", "SVCB")
+        return Reply(error=f"a malformed {self._kind} record" if is_final else "malformed", is_final=is_final)

@@ -1,4 +1,4 @@
-"""The lookups of one name: they run side by side, their answers go to the gate, and the report gets their records.
+"""The lookups of one host: they run side by side, their answers go to the gate, and the report gets their records.
 
 The caller opens the nursery, waits for the gate and then for later answers::
 
@@ -6,9 +6,12 @@ The caller opens the nursery, waits for the gate and then for later answers::
     async with trio.open_nursery() as nursery:
         lookups.start(nursery)
         while await lookups.more():
-            ...  # order everything in lookups.addresses again; the first endpoint that is not started goes next
+            ...  # order everything in lookups.found again; the first endpoint that is not started goes next
         nursery.cancel_scope.cancel()
     lookups.records  # one for each question, also after a cancel
+
+With a resolver that offers services the host's service records are asked for too, and then the addresses of the hosts
+that these name, see `_engine.services`.
 
 The lookups are the nursery's children, so they end with it. What they raise is not: an `OSError` belongs to its
 lookup, any other exception comes out of `Lookups.more`, as itself and in no group.
@@ -16,24 +19,31 @@ lookup, any other exception comes out of `Lookups.more`, as itself and in no gro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from math import inf
-from socket import AddressFamily
-from typing import final
+from random import Random
+from socket import AF_INET, AF_INET6, AddressFamily
+from typing import Final, TypeAlias, final
 
+import attrs
 import trio
 from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from ..._answer import KIND_OF_FAMILY, Answer, Lookup, LookupKind
-from ..._engine.gate import Gate
+from ..._answer import FAMILY_OF_KIND, KIND_OF_FAMILY, Answer, Lookup, LookupKind, ServiceRecord
+from ..._engine.gate import AUTHORITY, Gate
+from ..._engine.services import Place, Services
 from ..._engine.several_names import next_release, released
 from ..._messages import first_leaf
-from .resolve import Resolver, cleaned
+from .resolve import Resolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
 from .system import SystemLookup, SystemResolver
 
-__all__ = ["Lookups", "wait_for_more"]
+__all__ = ["Found", "Lookups", "wait_for_more"]
+
+_Question: TypeAlias = tuple[str, LookupKind]
+"""About whom, the host being "", and what."""
+
+_RANDOM: Final = Random()  # noqa: S311 - it spreads clients over servers of one priority
 
 
 def _without_frames(error: OSError) -> OSError:
@@ -45,17 +55,27 @@ def _without_frames(error: OSError) -> OSError:
     return error
 
 
+@attrs.frozen
+class Found:
+    """Addresses of one service."""
+
+    addresses: tuple[str, ...]
+    port: int | None
+    """Where it is; None for the port of the authority."""
+
+
 @final
 class Lookups:
-    """The questions about one name, and their outcomes.
+    """The questions about one host, and their outcomes.
 
     Args:
       host: a name that `check_host` has passed; numeric hosts need no lookup.
       families: which to ask for, see `served_families`.
       resolver: the resolver to ask.
       resolution_delay: seconds, see `Gate`.
+      port: of the authority, where services are to be asked for if the resolver offers that.
       ipv4_first: likewise.
-      on_start: told about each question as it goes out: its kind and the time.
+      on_start: told about each question as it goes out: whom it is about, its kind and the time.
       on_end: told about each record as it is made.
       origin: the point in Trio time that every time in records and hooks counts from; by default that of creation.
       lot: where to wait for answers; names that are waited for together share one.
@@ -64,20 +84,10 @@ class Lookups:
     """
 
     __slots__ = (
-        "_addresses",
-        "_found",
-        "_lot",
-        "_on_end",
-        "_on_start",
-        "_records",
-        "_seen",
-        "addresses",
-        "crash",
-        "families",
-        "gate",
-        "host",
-        "origin",
-    )
+        "_asked", "_lot", "_of_services", "_on_end", "_on_start", "_port", "_records", "_resolver", "_seen",
+        "_services", "_stale", "_system",
+        "changes", "crash", "families", "found", "gate", "host", "origin",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -86,52 +96,58 @@ class Lookups:
         resolver: Resolver,
         *,
         resolution_delay: float,
+        port: int = 0,
         ipv4_first: bool = False,
-        on_start: Callable[[LookupKind, float], None] | None = None,
+        on_start: Callable[[str, LookupKind, float], None] | None = None,
         on_end: Callable[[Lookup], None] | None = None,
         origin: float | None = None,
         lot: ParkingLot | None = None,
     ) -> None:
         self.host = host
         self.families = tuple(families)
+        self._resolver = resolver
         # The families have more in common than an answer: see `system`.
-        self._addresses: Callable[[AddressFamily], Awaitable[Answer]] = (
-            SystemLookup(resolver, host).addresses
-            if isinstance(resolver, SystemResolver)
-            else partial(resolver.addresses, host)
-        )
+        self._system = SystemLookup(resolver, host) if isinstance(resolver, SystemResolver) else None
+        self._port = port
+        self._of_services = as_service_resolver(resolver) if port else None
+        self._services = None if self._of_services is None else Services(host, _RANDOM)
+        self._stale = as_stale_resolver(resolver)
         self.gate = Gate(resolution_delay, ipv4_first=ipv4_first)
         self.origin = trio.current_time() if origin is None else origin
         self._on_start = on_start
         self._on_end = on_end
-        self._records: dict[LookupKind, Lookup] = {}
+        self._asked: list[_Question] = []
+        self._records: dict[_Question, Lookup] = {}
         self.crash: Exception | None = None
         """What a lookup raised that is not an `OSError`: it ends the whole call."""
-        self._found: dict[AddressFamily, tuple[str, ...]] = {}
-        self.addresses: tuple[str, ...] = ()
-        """Every address known by now, in the order the families were asked for."""
+        self.found: tuple[Found, ...] = ()
+        """Every address known by now, by service in the order to try them in; of each the families as asked for."""
+        self.changes = 0
+        """How often `found` has changed."""
         self._seen = 0
         self._lot = ParkingLot() if lot is None else lot  # an empty one is false
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address known by now."""
+        return tuple(dict.fromkeys(chain.from_iterable(each.addresses for each in self.found)))
+
+    @property
     def records(self) -> tuple[Lookup, ...]:
         """The lookups that have ended, in the order they were asked; once the nursery is closed, all of them."""
-        return tuple(
-            self._records[kind] for family in self.families if (kind := KIND_OF_FAMILY[family]) in self._records
-        )
+        return tuple(self._records[question] for question in self._asked if question in self._records)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Send every question out in this instant, none waiting for another (RFC 8305 section 3)."""
-        for family in self.families:
-            self.gate.asked(KIND_OF_FAMILY[family])
         if self.families:
-            nursery.start_soon(self._ask, nursery, 0, name=f"lookup of {self.host}")
+            services: list[_Question] = [] if self._services is None else [(AUTHORITY, "HTTPS")]
+            self._send(nursery, [*services, *self._address_questions(AUTHORITY)])
 
     async def more(self) -> bool:
-        """Wait until there are addresses that no earlier call has reported, and connecting may begin.
+        """Wait until `found` has changed since the last call, and connecting may begin.
 
         Returns:
-          False when no further address will come: after the last answer, or at once when nothing was asked.
+          False when nothing will change any more: after the last answer, or at once when nothing was asked.
 
         Raises:
           Exception: a lookup raised something that is not an `OSError`, or a resolver did not return an answer.
@@ -147,22 +163,56 @@ class Lookups:
         kind: LookupKind = "AAAA" if ":" in address else "A"
         self.gate.asked(kind)
         self.gate.answered(kind, (address,), self.origin)
-        self.addresses = (address,)
+        self._look()
 
-    async def _ask(self, nursery: trio.Nursery, index: int) -> None:
+    def _address_questions(self, name: str) -> list[_Question]:
+        questions: list[_Question] = [(name, KIND_OF_FAMILY[family]) for family in self.families]
+        return [(host, kind) for host, kind in questions if not self.gate.is_asked(kind, host)]
+
+    def _send(self, nursery: trio.Nursery, questions: Sequence[_Question]) -> None:
+        now = trio.current_time()
+        for name, kind in questions:
+            self.gate.asked(kind, name)
+            if kind != "HTTPS" and self._stale is not None:
+                family = FAMILY_OF_KIND[kind]
+                old = self._stale.stale(name or self.host, family)
+                if old is not None:
+                    self.gate.hinted(kind, cleaned(old, family).addresses, now, name)
+        if questions:
+            nursery.start_soon(self._ask, nursery, tuple(questions), 0, name=f"lookup of {self.host}")
+            self._look()
+
+    def _look(self) -> None:
+        """See what is found by now."""
+        places = (Place(AUTHORITY),) if self._services is None else self._services.places
+        found: list[Found] = []
+        for place in places:
+            addresses = tuple(chain.from_iterable(self.gate.known_of(place.name).values()))
+            if addresses:
+                found.append(Found(addresses, place.port))
+        if tuple(found) != self.found:
+            self.found = tuple(found)
+            self.changes += 1
+
+    async def _ask(self, nursery: trio.Nursery, questions: Sequence[_Question], index: int) -> None:
         # Trio runs the tasks of one pass in any order. So each question's task sends the next one out, in the pass
         # after its own and still in this instant: RFC 8305 section 3 wants AAAA sent before A.
-        if index + 1 < len(self.families):
-            nursery.start_soon(self._ask, nursery, index + 1, name=f"lookup of {self.host}")
-        family = self.families[index]
-        kind = KIND_OF_FAMILY[family]
+        if index + 1 < len(questions):
+            nursery.start_soon(self._ask, nursery, questions, index + 1, name=f"lookup of {self.host}")
+        name, kind = question = questions[index]
+        self._asked.append(question)
+        host = name or self.host
         started = trio.current_time()
         if self._on_start is not None:
-            self._on_start(kind, started - self.origin)
+            self._on_start(host, kind, started - self.origin)
         answer: Answer | None = None
+        services: tuple[ServiceRecord, ...] | None = None
         error: OSError | None = None
         try:
-            answer = cleaned(await self._addresses(family), family)
+            if kind == "HTTPS":
+                services = await self._find_services(name, host)
+            else:
+                answer = await self._find_addresses(name, host, FAMILY_OF_KIND[kind])
         except OSError as exc:
             error = _without_frames(exc)
         except ExceptionGroup as exc:
@@ -180,36 +230,65 @@ class Lookups:
         finally:
             now = trio.current_time()
             record = Lookup(
-                host=self.host,
+                host=host,
                 kind=kind,
                 started=started - self.origin,
                 ended=now - self.origin,
                 answer=answer,
+                services=services,
                 error=error,
             )
-            self._records[kind] = record
+            self._records[question] = record
             if self._on_end is not None:
                 self._on_end(record)
             if answer is not None:
-                self._found[family] = answer.addresses
-                self.addresses = tuple(chain.from_iterable(self._found.get(each, ()) for each in self.families))
-                self.gate.answered(kind, answer.addresses, now)
+                self.gate.answered(kind, answer.addresses, now, name)
+            elif services is not None:
+                self._serve(nursery, services, now, name)
             elif error is not None:
-                self.gate.failed(kind, now)
+                self.gate.failed(kind, now, name)
+            self._look()
             self._lot.unpark_all()
+
+    async def _find_addresses(self, name: str, host: str, family: AddressFamily) -> Answer:
+        if self._system is not None and name == AUTHORITY:
+            return cleaned(await self._system.addresses(family), family)
+        return cleaned(await self._resolver.addresses(host, family), family)
+
+    async def _find_services(self, name: str, host: str) -> tuple[ServiceRecord, ...]:
+        resolver = self._of_services
+        assert resolver is not None
+        # RFC 9460 section 3: the target of an alias is asked for as it is, whatever the port of the authority.
+        return cleaned_services(await resolver.services(host, self._port if name == AUTHORITY else 0))
+
+    def _serve(self, nursery: trio.Nursery, records: Sequence[ServiceRecord], now: float, name: str) -> None:
+        """Ask what service records lead to, and tell the gate."""
+        assert self._services is not None
+        if self.gate.state == "cancelled":
+            return
+        follow = self._services.answered(records)
+        questions: list[_Question] = [] if follow.alias is None else [(follow.alias, "HTTPS")]
+        for target in follow.names:
+            questions += self._address_questions(target)
+        self._send(nursery, questions)
+        for target, record in follow.hints:
+            for family, hints in ((AF_INET6, record.ipv6hint), (AF_INET, record.ipv4hint)):
+                if family in self.families:
+                    self.gate.hinted(KIND_OF_FAMILY[family], hints, now, target)
+        self.gate.served(() if follow.alias is not None else follow.names, now, name)
 
 
 async def wait_for_more(names: Sequence[Lookups], lot: ParkingLot, seen: int) -> int | None:
-    """Wait until there are more addresses of names that are released, see `several_names`.
+    """Wait until there are other addresses of names that are released, see `several_names`.
 
     Args:
       names: in the order of their addresses.
       lot: theirs.
-      seen: how many addresses the last such call has said.
+      seen: what the last such call has said.
 
     Returns:
-      How many addresses the released names have now; None when no further one will come: after the last answer, or at
-      once when nothing was asked.
+      How many changes the addresses of the released names have gone through; None when no further one will come: after
+      the last answer, or at once when nothing was asked.
 
     Raises:
       Exception: see `Lookups.more`.
@@ -221,11 +300,11 @@ async def wait_for_more(names: Sequence[Lookups], lot: ParkingLot, seen: int) ->
             if each.crash is not None:
                 raise each.crash
         count = released(gates, trio.current_time())
-        if sum(len(each.addresses) for each in names[:count]) > seen:
+        if sum(each.changes for each in names[:count]) > seen:
             # Answers of this pass belong to the same instant, and are sorted together.
             await cancel_shielded_checkpoint()
             count = released(gates, trio.current_time())
-            return sum(len(each.addresses) for each in names[:count])
+            return sum(each.changes for each in names[:count])
         if all(not gate.pending or gate.state == "cancelled" for gate in gates):
             await cancel_shielded_checkpoint()
             return None

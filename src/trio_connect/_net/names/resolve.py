@@ -8,21 +8,27 @@ from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Any, Final, Protocol, TypeVar, cast, final, runtime_checkable
 
+import attrs
 import trio
 from trio.lowlevel import checkpoint
 
-from ..._answer import Answer, MailRecord, SrvRecord
+from ..._answer import Answer, MailRecord, ServiceRecord, SrvRecord
 from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
 
 __all__ = [
     "MailResolver",
     "Resolver",
+    "ServiceResolver",
     "SrvResolver",
+    "StaleResolver",
     "StaticResolver",
+    "as_service_resolver",
+    "as_stale_resolver",
     "check_host",
     "check_resolver",
     "cleaned",
+    "cleaned_services",
     "encoded",
     "numeric",
 ]
@@ -83,6 +89,55 @@ class SrvResolver(Resolver, Protocol):
           OSError: the resolver could not find out.
         """
         ...
+
+
+@runtime_checkable
+class ServiceResolver(Resolver, Protocol):
+    """A resolver that finds out how the services of a host are reached, too. `connect` then asks for that first.
+
+    One that has None in place of the method does not offer it.
+    """
+
+    async def services(self, host: str, port: int, /) -> Sequence[ServiceRecord]:
+        """Return the service records of a host (SVCB or HTTPS, RFC 9460), in any order; empty when it has none.
+
+        Only records that the caller can use: what it speaks is the resolver's to know. Aliases are not followed.
+
+        Args:
+          host: checked by `check_host`.
+          port: of the service; 0 when the host is the target of an alias, which is asked for as it is.
+
+        Raises:
+          OSError: the resolver could not find out. That counts as a negative answer.
+        """
+        ...
+
+
+@runtime_checkable
+class StaleResolver(Resolver, Protocol):
+    """A resolver that may have an expired answer, with which `connect` begins while the fresh one is fetched."""
+
+    def stale(self, host: str, family: AddressFamily, /) -> Answer | None:
+        """Return an answer that has expired, or None; called just before `addresses` is.
+
+        Args:
+          host: as in `Resolver.addresses`.
+          family: likewise.
+        """
+        ...
+
+
+def as_service_resolver(resolver: Resolver) -> ServiceResolver | None:
+    """Return a resolver that offers services as one, else None.
+
+    Not by `isinstance`: that looks at the class, where a `DnsResolver` has the method, and takes microseconds.
+    """
+    return cast("ServiceResolver", resolver) if getattr(resolver, "services", None) is not None else None
+
+
+def as_stale_resolver(resolver: Resolver) -> StaleResolver | None:
+    """Return a resolver that offers expired answers as one, else None."""
+    return cast("StaleResolver", resolver) if getattr(resolver, "stale", None) is not None else None
 
 
 def numeric(host: str) -> str | None:
@@ -191,6 +246,27 @@ def cleaned(answer: Answer, family: AddressFamily) -> Answer:
     if len(addresses) == len(answer.addresses) and all(map(str.__eq__, addresses, answer.addresses)):
         return answer
     return Answer(tuple(addresses), answer.ttl, answer.name_exists)
+
+
+def cleaned_services(records: Sequence[ServiceRecord]) -> tuple[ServiceRecord, ...]:
+    """Return the service records of any resolver with normalised hints, without those whose target is no name.
+
+    Raises:
+      TypeError: one is not a ServiceRecord.
+      ValueError: a hint is not a numeric address.
+    """
+    found: list[ServiceRecord] = []
+    for record in records:
+        if not isinstance(record, ServiceRecord):
+            raise TypeError(f"a resolver returns a sequence of ServiceRecord, got {shown(record)} in it")
+        try:
+            is_name = record.target == "." or numeric(check_host(record.target)) is None
+        except ValueError:
+            is_name = False
+        if is_name:
+            v4, v6 = (cleaned(Answer((*record.ipv4hint, *record.ipv6hint)), family) for family in (AF_INET, AF_INET6))
+            found.append(attrs.evolve(record, ipv4hint=v4.addresses, ipv6hint=v6.addresses))
+    return tuple(found)
 
 
 def _key(host: str) -> bytes:
