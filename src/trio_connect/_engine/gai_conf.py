@@ -43,7 +43,7 @@ def parse_gai_conf(text: str) -> PolicyTable:
     """Return the policy table that a gai.conf asks for. A line that makes no sense is skipped, as the C library does.
 
     Args:
-      text: the whole file; "" when there is none.
+      text: the whole file; "" when there is no such file.
     """
     given: dict[str, dict[IPv6Network, int]] = {"label": {}, "precedence": {}}
     for line in text.split("\n"):

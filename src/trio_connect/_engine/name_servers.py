@@ -8,12 +8,12 @@ __all__ = ["parse_name_servers"]
 
 
 def parse_name_servers(text: str) -> tuple[str, ...]:
-    """Return the addresses of the lines ``nameserver``, each once, in their order; 127.0.0.1 when there are none.
+    """Return the addresses of the lines ``nameserver``, each once, in their order; 127.0.0.1 when no line names one.
 
     All of them: that the C library stops after three (MAXNS) is a limit of its data structures.
 
     Args:
-      text: the whole file; "" when there is none, and then there is no server either.
+      text: the whole file; "" when there is no such file, and then there is no server either.
     """
     if not text:
         return ()

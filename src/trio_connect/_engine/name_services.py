@@ -46,7 +46,7 @@ def parse_name_services(text: str) -> NameServices:
     """Return what an nsswitch.conf says of hosts.
 
     Args:
-      text: the whole file; "" when there is none, which means ``files dns``.
+      text: the whole file; "" when there is no such file, which means ``files dns``.
     """
     line = "files dns"
     for row in text.split("\n"):

@@ -61,7 +61,7 @@ def parse_resolv_conf(text: str, *, hostname: str, localdomain: str | None, res_
     """Return the search list that the C library would use.
 
     Args:
-      text: the whole resolv.conf; "" when there is none.
+      text: the whole resolv.conf; "" when there is no such file.
       hostname: of this machine: without a list in the file, its domain is the list.
       localdomain: the environment variable LOCALDOMAIN, which stands for the list in the file.
       res_options: the environment variable RES_OPTIONS, which amends the options in the file.

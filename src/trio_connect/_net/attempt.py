@@ -50,7 +50,7 @@ spinning: Final = Spinning()
 def load_reports() -> object:
     """Load and return what reports are made of, once, while there is a descriptor left to read it with.
 
-    Reports are looked at when something is wrong, and then there may be none left.
+    Reports are looked at when something is wrong, and then no descriptor may be left.
     """
     try:
         from . import reports
@@ -123,7 +123,7 @@ class Attempt:
         self.phase: Phase = "connect"
         """How far it came."""
         self.sock: StreamSocket | None = None
-        """Its socket, from `begin` on, unless there was none to be had."""
+        """Its socket, from `begin` on, unless the system gave no socket."""
         self.yielded = False
         """Whether Trio's loop has run since connect(2). What is heard later is an answer, and to get one, something
         must have been sent."""

@@ -1,4 +1,4 @@
-"""The first attempt of a race, made before anything is built for a race: most of the time there is none."""
+"""The first attempt of a race, made before anything is built for a race: most calls need no race."""
 
 from __future__ import annotations
 

@@ -49,10 +49,10 @@ def open_stream_socket(
       family: the address family.
       listening: whether it is to accept connections.
       factory: whether this run has a socket factory, as `factory_installed` has said; None asks.
-      multipath: whether an MPTCP socket is wanted; where there are none it is a plain one.
+      multipath: whether an MPTCP socket is wanted; a plain one where the system has no MPTCP.
 
     Raises:
-      OSError: there is none to be had: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAFNOSUPPORT.
+      OSError: no socket is to be had: EMFILE, ENFILE, ENOBUFS, ENOMEM, EAFNOSUPPORT.
     """
     if factory is None:
         factory = factory_installed()
