@@ -16,7 +16,8 @@ from ..._check import check_int
 from ..._deadline import to_seconds
 from ..._messages import call_exceeded, call_late
 from ..._text import printable, shown
-from ..sockets.open import adopt, check_socket
+from ..sockets.families import OverSocket
+from ..sockets.open import adopt
 from ..sockets.stream_socket import StreamSocket, close_on_error
 from ..sockets.waiting import Expired
 from ..streams.byte_stream import ByteStream
@@ -41,7 +42,7 @@ def check_backlog(backlog: object) -> int:
     return min(number, _MAX_BACKLOG)
 
 
-class SocketListener(trio.abc.Listener[S], Generic[S, A]):
+class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
     """What `TcpListener` and `UnixListener` have in common."""
 
     __slots__ = ("__weakref__", "_accepting", "_closed", "_name", "_sock")
@@ -68,19 +69,9 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
           TypeError: not a socket, or one of a subclass, such as an `ssl.SSLSocket`.
           ValueError: not a stream socket, of another family, or not listening.
         """
-        check_socket(sock)
-        if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family) or not _is_listening(sock):
-            raise ValueError(f"{cls.__name__} needs a listening stream socket of its family, got {shown(sock)}")
+        cls._check_socket(sock, listening=True)
         name = cls._address(sock.getsockname())
         return cls(adopt(sock), name)
-
-    @staticmethod
-    @abstractmethod
-    def _is_family(family: int) -> bool: ...
-
-    @staticmethod
-    @abstractmethod
-    def _address(name: Any) -> Any: ...
 
     @abstractmethod
     def _stream(self, sock: StreamSocket, name: Any) -> S: ...
@@ -159,10 +150,3 @@ class SocketListener(trio.abc.Listener[S], Generic[S, A]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {printable(str(self._name))}{' (closed)' if self._closed else ''}>"
-
-
-def _is_listening(sock: trio.socket.SocketType | socket.socket) -> bool:
-    try:
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except OSError:
-        return True  # macOS has no such option: the first accept will tell

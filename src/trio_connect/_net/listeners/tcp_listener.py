@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, final
 
 from trio import current_time
@@ -15,6 +14,7 @@ from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from ..attempt import load_reports
 from ..sockets import options as sockopts
 from ..sockets.address import sockaddr_of
+from ..sockets.families import OverTcp
 from ..sockets.open import open_stream_socket, set_options
 from ..sockets.stream_socket import StreamSocket, errno_of
 from ..streams.tcp_stream import TcpStream
@@ -27,7 +27,7 @@ __all__ = ["TcpListener", "tcp_listen"]
 
 
 @final
-class TcpListener(SocketListener[TcpStream, Endpoint]):
+class TcpListener(OverTcp, SocketListener[TcpStream, Endpoint]):
     """A listening TCP socket: a `trio.abc.Listener` whose accepts have deadlines. Made by `tcp_listen`."""
 
     __slots__ = ("_options",)
@@ -40,14 +40,6 @@ class TcpListener(SocketListener[TcpStream, Endpoint]):
     def endpoint(self) -> Endpoint:
         """Where it listens, with the port that was chosen."""
         return self._name
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family in (AF_INET, AF_INET6)
-
-    @staticmethod
-    def _address(name: Any) -> Endpoint:
-        return as_endpoint(tuple(name))
 
     def _stream(self, sock: StreamSocket, name: Any) -> TcpStream:
         if sys.platform != "linux":  # where accepted sockets inherit the listener's options, tcp(7)

@@ -9,6 +9,7 @@ from trio import current_time
 from trio.lowlevel import checkpoint
 
 from ..._messages import connect_error
+from ..sockets.families import OverUnix
 from ..sockets.open import open_stream_socket
 from ..sockets.stream_socket import StreamSocket, errno_of
 from ..sockets.unix_path import UnixPath, check_path, show_path, too_long, unix_family
@@ -23,7 +24,7 @@ __all__ = ["UnixListener", "listen_on_path", "unix_listen"]
 
 
 @final
-class UnixListener(SocketListener[UnixStream, str | bytes]):
+class UnixListener(OverUnix, SocketListener[UnixStream, str | bytes]):
     """A listening unix-domain socket. Made by `unix_listen`; closing it removes the path that it made."""
 
     __slots__ = ("_made",)
@@ -36,14 +37,6 @@ class UnixListener(SocketListener[UnixStream, str | bytes]):
     def path(self) -> str | bytes:
         """Where it listens."""
         return self._name
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family == unix_family()
-
-    @staticmethod
-    def _address(name: Any) -> str | bytes:
-        return name  # type: ignore[no-any-return]
 
     def _stream(self, sock: StreamSocket, name: Any) -> UnixStream:
         return UnixStream(sock, name)

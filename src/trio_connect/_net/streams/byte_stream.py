@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-from abc import abstractmethod
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 from trio import current_time
@@ -15,7 +14,8 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._check import check_range
 from ..._deadline import to_seconds
 from ..._text import printable, shown
-from ..sockets.open import adopt, check_socket
+from ..sockets.families import OverSocket
+from ..sockets.open import adopt
 from ..sockets.stream_socket import StreamSocket
 from ..sockets.waiting import Expired
 from .both_halves import BothHalves
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _C_INT: Final = (-(1 << 31), (1 << 31) - 1)  # what setsockopt(2) takes
 
 
-class ByteStream(BothHalves[A, StreamSocket], trio.abc.HalfCloseableStream):
+class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseableStream):
     """What `TcpStream` and `UnixStream` have in common."""
 
     __slots__ = ()
@@ -53,19 +53,9 @@ class ByteStream(BothHalves[A, StreamSocket], trio.abc.HalfCloseableStream):
           ValueError: not a stream socket, or of another family.
           OSError: ENOTCONN, the socket is not connected.
         """
-        check_socket(sock)
-        if sock.type != socket.SOCK_STREAM or not cls._is_family(sock.family):
-            raise ValueError(f"{cls.__name__} needs a stream socket of its family, got {shown(sock)}")
+        cls._check_socket(sock, listening=False)
         peer = cls._address(sock.getpeername())
         return cls(adopt(sock), peer)
-
-    @staticmethod
-    @abstractmethod
-    def _is_family(family: int) -> bool: ...
-
-    @staticmethod
-    @abstractmethod
-    def _address(name: Any) -> Any: ...
 
     # ------------------------------------------------------------------ who and how
 

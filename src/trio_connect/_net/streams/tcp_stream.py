@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, final
 
 import trio
 
 from ..._deadline import to_seconds
-from ..._endpoint import Endpoint, as_endpoint
+from ..._endpoint import Endpoint
 from ..._errors import DeadlineExceeded
 from ..._text import printable
+from ..sockets.families import OverTcp
 from .both_halves import BothHalves
 from .buffer import EMPTY_BUFFER
 from .byte_stream import ByteStream
@@ -26,7 +26,7 @@ __all__ = ["TcpStream", "TlsStream"]
 
 
 @final
-class TcpStream(ByteStream[Endpoint]):
+class TcpStream(OverTcp, ByteStream[Endpoint]):
     """A TCP connection: a `trio.abc.HalfCloseableStream` with deadlines, exact reads and honest closing.
 
     Made by `tcp_connect`, `TcpListener.accept` or `TcpStream.from_socket`.
@@ -88,14 +88,6 @@ class TcpStream(ByteStream[Endpoint]):
 
         channel = await start(self, context, until, server_hostname=server_hostname, server_side=server_side)
         return TlsStream(channel, self)
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family in (AF_INET, AF_INET6)
-
-    @staticmethod
-    def _address(name: Any) -> Endpoint:
-        return as_endpoint(tuple(name))
 
 
 @final

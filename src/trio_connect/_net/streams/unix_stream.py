@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from socket import MSG_CTRUNC
-from typing import Any, final
+from typing import final
 
 from trio import current_time
 from trio.lowlevel import checkpoint
@@ -14,7 +14,7 @@ from trio.lowlevel import checkpoint
 from ..._check import check_int
 from ..._deadline import is_late, to_seconds
 from ..sockets.descriptors import CARRIER, CLOSE_ON_EXEC, duplicate, pack, room_for_one, unpack
-from ..sockets.unix_path import unix_family
+from ..sockets.families import OverUnix
 from ..sockets.waiting import Expired
 from .byte_stream import ByteStream
 
@@ -22,18 +22,10 @@ __all__ = ["UnixStream"]
 
 
 @final
-class UnixStream(ByteStream[str | bytes]):
+class UnixStream(OverUnix, ByteStream[str | bytes]):
     """A unix-domain stream connection, like `TcpStream`. Addresses are paths; unnamed ends are ""."""
 
     __slots__ = ()
-
-    @staticmethod
-    def _is_family(family: int) -> bool:
-        return family == unix_family()
-
-    @staticmethod
-    def _address(name: Any) -> str | bytes:
-        return name  # type: ignore[no-any-return]
 
     async def send_fd(self, fd: int, deadline: int = -1) -> None:
         """Give the peer a copy of a file descriptor. It rides on one byte of the stream, 0xCC as in libdill.
