@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 from typing import Any
 
 import pytest
@@ -392,3 +393,18 @@ async def test_the_buffer_that_streams_share_until_they_need_one_stays_empty() -
         assert (one.take(0), one.take(1)) == (b"", None)
         assert await one.fill() == 7
         assert (one.buffered, other.buffered, len(EMPTY_BUFFER), EMPTY_BUFFER.take(1)) == (7, 0, 0, None)
+
+
+async def test_an_error_behind_bytes_is_not_taken_for_the_end() -> None:
+    """The kernel tells a reset once: here to the call that has just read what came before it."""
+    async with no_leaks(), pair("tcp") as (near, far):
+        await far.send_all(b"abc")
+        far.abort()
+        poll = select.poll()
+        poll.register(near.fileno(), 0)
+        while not poll.poll(0):  # POLLERR, POLLHUP: these take nothing away
+            await trio.lowlevel.checkpoint()
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError, match="connection reset by peer"):
+                await near.receive_into(bytearray(5))
+        assert near.take(3) == b"abc"
