@@ -286,11 +286,19 @@ def _is_of_a_proxy(attempt: Attempt) -> bool:
     return attempt.phase == "bind" and attempt.source is not None and attempt.source.proxy is not None
 
 
+def _held_up(attempt: Attempt) -> str:
+    """Return whom an attempt waited for that was ended by time or by its caller; "" for its endpoint."""
+    if attempt.source is None or attempt.source.proxy is None or attempt.phase not in ("bind", "connect"):
+        return ""
+    waiting = "for" if attempt.phase == "bind" else "for the answer of"
+    return f" while waiting {waiting} proxy {attempt.source.proxy}"
+
+
 def _kind(attempt: Attempt) -> str:
     if attempt.outcome == "skipped":
         return NOT_ALLOWED if is_refused(attempt) else f"skipped, {attempt.reason}"
     if attempt.errno is None or attempt.outcome == "timed out":
-        return "not established" if attempt.outcome == "failed" else attempt.outcome
+        return "not established" if attempt.outcome == "failed" else f"{attempt.outcome}{_held_up(attempt)}"
     if is_local(attempt.errno, attempt.phase):
         blamed = "proxy" if _is_of_a_proxy(attempt) else "local"
         return f"{blamed}: {strerror(attempt.errno)}"
@@ -342,7 +350,9 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
     else:
         what = f"connect to {_where(target, tried or report.attempts)}"
     told = [attempt for attempt in report.attempts if attempt.started is not None or is_refused(attempt)]
-    worth_counting = len(told) > 1 or any(attempt.outcome in ("failed", "skipped") for attempt in told)
+    worth_counting = len(told) > 1 or any(
+        attempt.outcome in ("failed", "skipped") or _held_up(attempt) for attempt in told
+    )
     counts = _counts(told) if worth_counting else ""
     detail = "; ".join(filter(None, (counts, beside_attempts(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)

@@ -62,7 +62,7 @@ def parse_proxy(value: object) -> Proxy:
     if isinstance(value, Proxy):
         return value
     if not isinstance(value, str):
-        raise TypeError(f"proxy must be a str such as {_EXAMPLE}, got a {type(value).__name__}")
+        raise TypeError(f"proxy must be a str such as {_EXAMPLE}, got {type(value).__name__}")
     scheme, slashes, rest = value.partition("://")
     scheme = scheme.lower()
     if not slashes or scheme not in get_args(Scheme):

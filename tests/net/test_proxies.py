@@ -415,6 +415,10 @@ async def silent_when_asked(stream: Any) -> None:
     await silent(stream)
 
 
+async def silent_behind(stream: Any, _host: str, _port: int) -> None:
+    await silent(stream)
+
+
 STALLS: dict[str, tuple[str, Callable[[Any], Awaitable[None]] | None, str]] = {
     "black hole": ("socks5", None, "bind"),
     "silent": ("socks5", silent, "bind"),
@@ -441,6 +445,7 @@ async def test_a_deadline_ends_it_wherever_it_is(net: VirtualNetwork, kind: str)
         clock = Stopwatch()
         with pytest.raises(DeadlineExceeded, match=r"192\.0\.2\.1:443") as caught:
             await call(now() + 1500)
+        assert str(source.proxy) in str(caught.value)
         assert clock.ms == 1500
         assert caught.value.report is not None
         (row,) = caught.value.report.attempts
@@ -458,6 +463,18 @@ async def test_attempt_timeout_ends_it_and_the_phase_says_whom_to_blame(net: Vir
     (row,) = caught.value.attempts
     assert (row.outcome, row.errno, row.phase, ms(row.ended)) == ("timed out", errno.ETIMEDOUT, STALLS[kind][2], 2000)
     assert f"from proxy {source.proxy} took longer than attempt_timeout" in str(caught.value.errors[0])
+    waited = "waiting for proxy" if STALLS[kind][2] == "bind" else "waiting for the answer of proxy"
+    assert f"(timed out while {waited} {source.proxy}: 1)" in str(caught.value)
+
+
+@virtual
+async def test_a_target_that_stalls_behind_a_proxy_is_not_the_proxys_fault(net: VirtualNetwork) -> None:
+    async def never(stream: TcpStream) -> None:
+        await stream.receive_some()
+
+    net.host(PROXY).listen(1080, ProxyServer(behind=silent_behind).http)
+    with pytest.raises(ConnectFailed, match=r"\(timed out: 1\)$"):
+        await connectx(at(V4), sources=[via("http", PROXY)], establish=never, policy=RacePolicy(attempt_timeout=2.0))
 
 
 @schemes
