@@ -49,8 +49,11 @@ PURE_VALUES: Final = frozenset(
 )  # fmt: skip
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset(
-    {("sctp", "_wire"), ("sctp", "_values"), ("sctp", "_reassembly"), ("queues", "_states"), ("queues", "_table")}
-)
+    {
+        ("queues", "_states"), ("queues", "_table"), ("sctp", "_addresses"), ("sctp", "_reassembly"),
+        ("sctp", "_values"), ("sctp", "_wire"),
+    }
+)  # fmt: skip
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from typing import Any
@@ -231,33 +230,3 @@ def test_hostile_bytes_are_parsed_or_refused(data: bytes) -> None:
 def test_a_list_that_announces_more_than_it_has_is_refused_at_its_end() -> None:
     with pytest.raises(wire.WireError):
         wire.unpack_getaddrs(struct.pack("=iI", 0, 0xFFFFFFFF) + wire.pack_address(A) * 3)
-
-
-# --- which addresses --------------------------------------------------------------------------------------------------
-
-
-def test_an_address_that_is_named_twice_is_there_once_and_keeps_its_first_place() -> None:
-    mapped = Endpoint("::ffff:192.0.2.1", 3868)
-    assert wire.distinct([A, B, mapped, C, B]) == (A, B, C)
-    assert wire.distinct([mapped, A]) == (mapped,)
-    assert wire.distinct([Endpoint("fe80::1", 1, 1), Endpoint("fe80::1", 1, 2)]) == (
-        Endpoint("fe80::1", 1, 1), Endpoint("fe80::1", 1, 2),
-    )  # fmt: skip
-
-
-def test_ports_make_no_other_address() -> None:
-    assert wire.is_same_address(A, Endpoint("::ffff:192.0.2.1", 1))
-    assert not wire.is_same_address(A, B)
-
-
-def test_a_peer_has_one_port() -> None:
-    assert wire.one_port([A, B, C]) == 3868
-    with pytest.raises(ValueError, match="the addresses of one SCTP peer have one port, got 3868, 3869"):
-        wire.one_port([A, Endpoint("192.0.2.2", 3869)])
-
-
-def test_the_refuser_is_the_one_whose_turn_it_was() -> None:
-    assert [wire.refuser((A, B, C), elapsed, 0.2) for elapsed in (0.0, 0.19, 0.21, 0.45, 0.65)] == [0, 0, 1, 2, 0]
-    assert [wire.is_refusal(code) for code in (errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EHOSTUNREACH)] == [
-        True, True, False,
-    ]  # fmt: skip

@@ -6,7 +6,6 @@ place of three seconds. Whether it can be used here, `availability` says.
 
 from .._relabel import publish as _publish
 from ._association import Association as Association
-from ._association import SctpObserver as SctpObserver
 from ._availability import availability as availability
 from ._connect import connectx as connectx
 from ._listen import SctpListener as SctpListener
@@ -14,6 +13,7 @@ from ._listen import listen as listen
 from ._socket import Piece as Piece
 from ._socket import SctpSocket as SctpSocket
 from ._socket import set_socket_factory as set_socket_factory
+from ._telling import SctpObserver as SctpObserver
 from ._values import AssociationEvent as AssociationEvent
 from ._values import Availability as Availability
 from ._values import Message as Message

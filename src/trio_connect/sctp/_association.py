@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
-    disable_ki_protection,
     enable_ki_protection,
 )
 
@@ -24,53 +22,19 @@ from .._deadline import is_late, to_seconds
 from .._endpoint import EndpointLike, as_endpoint
 from .._messages import call_exceeded, call_late, strerror
 from .._net.sockets.waiting import Expired, park
-from .._text import shown
-from ._reassembly import MessageTooLong, Reassembly
-from ._socket import Piece, SctpSocket
-from ._values import AssociationEvent, Message, Path, PathEvent, SctpTuning, check_seconds
-from ._wire import Notification, PartialDeliveryAborted, Status
+from ._incoming import Incoming
+from ._socket import SctpSocket
+from ._values import Message, Path, PathEvent, SctpTuning, check_seconds
+from ._wire import Status
 
 if TYPE_CHECKING:
     from .._endpoint import Endpoint
     from .._report import ConnectReport
-    from .._trace import RaceFinished
+    from ._telling import Teller
 
 T = TypeVar("T")
 
-SctpObserver: TypeAlias = "Callable[[PathEvent | AssociationEvent | RaceFinished], None]"
-"""Called synchronously by `receive`, `accept` or `connectx`: must be quick. One that raises is logged and dropped."""
-
-_MOST_EVENTS: Final = 256
-_LOST: Final = {
-    errno.ECONNRESET: "the peer aborted it",
-    errno.ETIMEDOUT: "the peer cannot be reached any more",
-}
 _LONGEST_TTL: Final = 4_000_000.0  # the kernel has 32 bits of milliseconds
-
-_log: Final = logging.getLogger("trio_connect")
-
-
-@disable_ki_protection  # Ctrl-C must reach an observer that does not return
-def _call(observer: SctpObserver, event: PathEvent | AssociationEvent | RaceFinished) -> None:
-    observer(event)
-
-
-@final
-class Teller:
-    """Calls an observer, until it raises."""
-
-    def __init__(self, observer: SctpObserver | None, what: str) -> None:
-        self._observer = observer
-        self._what = what
-
-    def tell(self, event: PathEvent | AssociationEvent | RaceFinished) -> None:
-        """Tell an event."""
-        if self._observer is not None:
-            try:
-                _call(self._observer, event)
-            except Exception:  # noqa: BLE001 - whatever it is, it must not break an association
-                _log.exception("an observer raised and is told no more of the association with %s", self._what)
-                self._observer = None
 
 
 class Association(trio.abc.ReceiveChannel[Message]):
@@ -101,22 +65,17 @@ class Association(trio.abc.ReceiveChannel[Message]):
         if not isinstance(sock, SctpSocket):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("an Association is made by sctp.connectx() or by accepting, not by its class")
         self._socket = sock
-        self._status = status
         self._peer = peer
         self._ppid = ppid
         self._tuning = tuning
-        self._teller = teller
-        self._reassembly = Reassembly()
+        self._incoming = Incoming(sock, status, peer, teller)
         self._sending = trio.StrictFIFOLock()
         self._receiving = self._closed = False
-        self._code = 0
-        self._end: str | None = None
-        """Why the association has ended: "" for a shutdown, else the text of an error."""
         self.report = report
-        self.path_events = deque(maxlen=_MOST_EVENTS)
+        self.path_events = self._incoming.path_events
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "ended" if self._end is not None else "open"
+        state = "closed" if self._closed else "ended" if self._incoming.end is not None else "open"
         return f"<sctp.Association with {self._peer}, {state}>"
 
     # ------------------------------------------------------------------ what it is
@@ -124,17 +83,17 @@ class Association(trio.abc.ReceiveChannel[Message]):
     @property
     def id(self) -> int:
         """The kernel's number of the association; 0 when it had ended before it was accepted."""
-        return 0 if self._status is None else self._status.association
+        return 0 if self._incoming.status is None else self._incoming.status.association
 
     @property
     def outbound_streams(self) -> int:
         """How many streams there are to send on, as negotiated: the least of what both ends wanted."""
-        return 0 if self._status is None else self._status.outbound
+        return 0 if self._incoming.status is None else self._incoming.status.outbound
 
     @property
     def inbound_streams(self) -> int:
         """How many streams the peer may send on, as negotiated."""
-        return 0 if self._status is None else self._status.inbound
+        return 0 if self._incoming.status is None else self._incoming.status.inbound
 
     @property
     def primary(self) -> Endpoint:
@@ -210,8 +169,8 @@ class Association(trio.abc.ReceiveChannel[Message]):
 
     def _no_answer(self, exc: OSError) -> OSError:
         """Return what to raise when the socket has nothing to tell of the association."""
-        if self._end or exc.errno in (errno.EINVAL, errno.ENOTCONN):
-            return OSError(errno.ENOTCONN, self._end or f"the association with {self._peer} has ended")
+        if self._incoming.end or exc.errno in (errno.EINVAL, errno.ENOTCONN):
+            return OSError(errno.ENOTCONN, self._incoming.end or f"the association with {self._peer} has ended")
         return exc
 
     # ------------------------------------------------------------------ messages
@@ -324,8 +283,8 @@ class Association(trio.abc.ReceiveChannel[Message]):
             text = f"a message of {size} bytes to {self._peer} does not fit into the send buffer (SO_SNDBUF)"
         elif code == errno.EINVAL and stream >= self.outbound_streams:
             text = f"no stream {stream} towards {self._peer}: there are {self.outbound_streams}"
-        elif self._end is not None or code in (errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN):
-            code, text = errno.EPIPE, self._end or f"the association with {self._peer} has been shut down"
+        elif self._incoming.end is not None or code in (errno.EPIPE, errno.ESHUTDOWN, errno.ENOTCONN):
+            code, text = errno.EPIPE, self._incoming.end or f"the association with {self._peer} has been shut down"
         else:
             text = f"send to {self._peer} failed ({strerror(code)})"
         return OSError(code, text)
@@ -364,87 +323,11 @@ class Association(trio.abc.ReceiveChannel[Message]):
     def _next_message(self) -> Message:
         while True:
             self._check_open()
-            message = self._read_one()
+            message = self._incoming.read_one()
             if message is not None:
                 return message
-            if self._end is not None:
-                raise OSError(self._code, self._end) if self._end else trio.EndOfChannel
-
-    def _read_one(self) -> Message | None:
-        """Take the next piece or notification from the socket. Return a message if it completes one.
-
-        Raises:
-          BlockingIOError: there is nothing, and more may come.
-        """
-        try:
-            found = self._socket.receive()
-        except BlockingIOError:
-            if self._end is not None:
-                return None
-            raise
-        except OSError as exc:
-            if self._end is None:
-                code = exc.errno or errno.EIO
-                self._fail(code, _LOST.get(code) or strerror(code))
-            return None
-        if isinstance(found, Piece):
-            return self._add(found)
-        self._note(found)
-        return None
-
-    def _note(self, found: Notification) -> None:
-        if isinstance(found, PathEvent):
-            self.path_events.append(found)
-            self._teller.tell(found)
-        elif isinstance(found, AssociationEvent):
-            self._take_state(found)
-            self._teller.tell(found)
-        elif isinstance(found, PartialDeliveryAborted):
-            self._reassembly.forget()
-        # Of the rest, a peer's shutdown is followed by "shut down" when all that was under way has been received.
-
-    def _add(self, piece: Piece) -> Message | None:
-        if piece.info is None:
-            if not piece.data and self._end is None:
-                self._end = ""
-            return None
-        try:
-            return self._reassembly.add(piece.data, piece.info, end=piece.end)
-        except MessageTooLong as exc:
-            self._socket.abort()
-            self._fail(errno.EMSGSIZE, f"it sent a message of {exc}, and the association was aborted")
-            return None
-
-    def _take_state(self, event: AssociationEvent) -> None:
-        if event.state == "restarted":
-            self._reassembly.forget()
-            with contextlib.suppress(OSError):
-                self._status = self._socket.status()
-        elif self._end is not None:
-            return
-        elif event.state == "shut down":
-            self._end = ""
-        elif event.state == "lost":
-            if event.error:
-                self._fail(errno.ECONNRESET, f"{_LOST[errno.ECONNRESET]}, cause {event.error}")
-            else:
-                # Either an abort without a cause or a peer that does not answer: the socket's error, which comes next,
-                # tells them apart.
-                code = self._take_error() or errno.ECONNRESET
-                self._fail(code, _LOST.get(code) or strerror(code))
-
-    def _take_error(self) -> int | None:
-        try:
-            self._socket.receive()
-        except BlockingIOError:
-            return None
-        except OSError as exc:
-            return exc.errno
-        return None
-
-    def _fail(self, code: int, why: str) -> None:
-        self._code = code
-        self._end = f"the association with {self._peer} is lost: {why}"
+            if self._incoming.end is not None:
+                raise self._incoming.error() or trio.EndOfChannel
 
     # ------------------------------------------------------------------ the end
 
@@ -475,7 +358,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
                 with trio.move_on_after(self._tuning.shutdown), contextlib.suppress(trio.ClosedResourceError):
                     await self._shut_down()  # closed: by abort()
             finally:
-                if self._end is None:
+                if self._incoming.end is None:
                     self._socket.abort()
                 else:
                     self._socket.close()
@@ -486,9 +369,9 @@ class Association(trio.abc.ReceiveChannel[Message]):
             self._socket.shutdown()
         except OSError:  # there is no association any more
             return
-        while self._end is None:
+        while self._incoming.end is None:
             try:
-                self._read_one()
+                self._incoming.read_one()
             except BlockingIOError:
                 await self._socket.wait_readable()
             else:
@@ -502,12 +385,6 @@ def _payload(data: object) -> bytes:
     if not payload:
         raise ValueError("data must not be empty: SCTP has no message without data, RFC 9260 section 3.3.1")
     return payload
-
-
-def check_observer(value: object) -> None:
-    """Refuse what cannot be an observer."""
-    if value is not None and not callable(value):
-        raise TypeError(f"observer must be callable or None, got {shown(value)}")
 
 
 def check_ppid(value: object) -> int:

@@ -29,10 +29,11 @@ from .._net.sockets.waiting import park
 from .._report import Attempt, Cause, ConnectReport, Outcome
 from .._text import shown
 from .._trace import RaceFinished
-from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
-from ._association import Association, SctpObserver, Teller, check_observer, check_ppid
+from ._addresses import distinct, is_refusal, is_same_address, one_port, refuser
+from ._association import Association, check_ppid
 from ._availability import availability
 from ._socket import SctpSocket, factory_installed, family_of, open_socket
+from ._telling import SctpObserver, Teller, check_observer
 from ._values import DEFAULT_TUNING, AssociationEvent, PathEvent, SctpTuning, check_seconds
 from ._wire import Status
 
@@ -268,8 +269,8 @@ class _Connecting:
         Those whose turn had not come are tried first from now on.
         """
         now = trio.current_time()
-        if wire.is_refusal(code):
-            turn = wire.refuser(tuple(each.endpoint for each in self._left), now - started, self._delay)
+        if is_refusal(code):
+            turn = refuser(tuple(each.endpoint for each in self._left), now - started, self._delay)
             blamed = [self._left[turn]]
             self._left = self._left[turn + 1 :] + self._left[:turn]
         else:
@@ -282,7 +283,7 @@ class _Connecting:
 
     def _note_win(self, primary: Endpoint) -> None:
         for each in self._left:
-            won = wire.is_same_address(each.endpoint, primary)
+            won = is_same_address(each.endpoint, primary)
             if won:
                 each.begin(trio.current_time(), "delay")
             each.end("won" if won else "lost")
@@ -344,10 +345,10 @@ def bind(sock: SctpSocket, local: tuple[Endpoint, ...], what: str) -> None:
 def _peers(endpoints: Iterable[EndpointLike]) -> tuple[Endpoint, ...]:
     if isinstance(endpoints, (str, bytes, Endpoint)) or not isinstance(endpoints, Iterable):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
-    peers = wire.distinct(map(as_endpoint, endpoints))
+    peers = distinct(map(as_endpoint, endpoints))
     if not peers:
         raise ValueError("sctp.connectx needs at least one endpoint, got none")
-    wire.one_port(peers)
+    one_port(peers)
     check_connectable(peers[0])
     return peers
 
@@ -356,9 +357,9 @@ def local_endpoints(local: LocalAddresses) -> tuple[Endpoint, ...]:
     """Return the addresses of this end: hosts have port 0, which asks for any."""
     if isinstance(local, (str, bytes, Endpoint)) or not isinstance(local, Iterable):
         raise TypeError(f"local must be an iterable of hosts or endpoints, got {shown(local)}")
-    mine = wire.distinct(Endpoint(each, 0) if isinstance(each, str) else as_endpoint(each) for each in local)
+    mine = distinct(Endpoint(each, 0) if isinstance(each, str) else as_endpoint(each) for each in local)
     if mine:
-        wire.one_port(mine)
+        one_port(mine)
     return mine
 
 

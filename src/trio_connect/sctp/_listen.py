@@ -15,9 +15,10 @@ from .._messages import call_exceeded, call_late
 from .._net.sockets.stream_socket import CONNECTION_ERRORS
 from .._net.sockets.waiting import Expired, park
 from .._report import EMPTY_REPORT
-from ._association import Association, SctpObserver, Teller, check_observer, check_ppid
+from ._association import Association, check_ppid
 from ._connect import bind, check_tuning, local_endpoints, open_sctp_socket
 from ._socket import SctpSocket, family_of
+from ._telling import SctpObserver, Teller, check_observer
 from ._values import DEFAULT_TUNING, SctpTuning
 
 

@@ -6,7 +6,6 @@ import builtins
 import errno
 import os
 import socket
-from collections.abc import Iterable
 from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
@@ -15,6 +14,7 @@ import trio
 
 from . import _options
 from ._address import WILDCARD, SocketAddress, canonical, dressed, is_loopback
+from ._byte_calls import ByteCalls
 from ._dial import Dial, dial
 from ._errors import NotOnVirtualNetwork
 from ._fabric import Fabric
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class VirtualSocket(trio.socket.SocketType):
+class VirtualSocket(ByteCalls):
     """A TCP socket that exists only on a virtual network; made with `trio.socket.socket`, as always.
 
     Args:
@@ -318,47 +318,6 @@ class VirtualSocket(trio.socket.SocketType):
             raise ValueError("negative buffersize in recv")
         return await self._reading.until_done(lambda: self._receive(buflen, flags))
 
-    async def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        with memoryview(buffer) as view, view.cast("B") as target:
-            if nbytes < 0:
-                raise ValueError("negative buffersize in recv_into")
-            if nbytes > len(target):
-                raise ValueError("buffer too small for requested bytes")
-            data = await self.recv(nbytes or len(target), flags)
-            target[: len(data)] = data
-            return len(data)
-
-    async def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        return await self.recv(bufsize, flags), None
-
-    async def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-        return await self.recv_into(buffer, nbytes, flags), None
-
-    async def recvmsg(
-        self,
-        bufsize: int,
-        ancbufsize: int = 0,  # noqa: ARG002
-        flags: int = 0,
-        /,
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-        return await self.recv(bufsize, flags), [], 0, None
-
-    async def recvmsg_into(
-        self,
-        buffers: Iterable[Buffer],
-        ancbufsize: int = 0,  # noqa: ARG002
-        flags: int = 0,
-        /,
-    ) -> tuple[int, list[tuple[int, int, bytes]], int, object]:
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        data = await self.recv(sum(map(len, views)), flags)
-        rest = memoryview(data)
-        for view in views:
-            size = min(len(view), len(rest))
-            view[:size] = rest[:size]
-            rest = rest[size:]
-        return len(data), [], 0, None
-
     def _receive(self, limit: int, flags: int) -> bytes:
         self._check_open()
         if flags & socket.MSG_OOB:
@@ -376,24 +335,6 @@ class VirtualSocket(trio.socket.SocketType):
 
         with memoryview(data).cast("B") as view:
             return await self._writing.until_done(put)
-
-    async def sendto(self, *args: Any) -> int:
-        if len(args) not in (2, 3):
-            raise TypeError(f"sendto takes data, optional flags and an address, not {len(args)} arguments")
-        # Linux ignores the address on a connected stream socket.
-        return await self.send(args[0], *(args[1:2] if len(args) == 3 else ()))
-
-    async def sendmsg(
-        self,
-        buffers: Iterable[Buffer],
-        ancdata: Iterable[tuple[int, int, Buffer]] = (),
-        flags: int = 0,
-        address: Any = None,  # noqa: ARG002
-        /,
-    ) -> int:
-        if list(ancdata):
-            fail(errno.EINVAL)
-        return await self.send(b"".join(buffers), flags)
 
     def shutdown(self, flag: int) -> None:
         self._check_open()
