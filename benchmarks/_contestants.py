@@ -1,7 +1,8 @@
 """The ways to make one TCP connection that are compared: ``_contestants.py NAME PORT N`` runs one of them.
 
 Each gets numeric addresses, connects to one after the other and closes it with RST (SO_LINGER 0), so that no
-TIME_WAIT is left. "with deadline" means ten seconds, computed for every call, as a program would.
+TIME_WAIT is left. Every call of ours has a deadline of ten seconds, computed for it as a program would; "with deadline"
+means the same.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import attrs
 import trio
 
 from _harness import LINGER_ABORT, Sample, missing, spread
-from trio_connect import Endpoint, now, tcp_connect
+from _native import FLOOR, NO_COMPILER, floor, program
+from trio_connect import Endpoint, connect, connectx, now, tcp_connect
 
 Address = tuple[str, int]
 Body = Callable[[Sequence[Any]], Awaitable[None]]
@@ -30,15 +32,17 @@ SOL_SOCKET, SO_LINGER = int(socket.SOL_SOCKET), int(socket.SO_LINGER)
 LG = LINGER_ABORT
 WARM_UP = 20
 
-OURS = "trio_connect.tcp_connect, with deadline"
-FLOOR = "bare Trio minimum, with deadline"
-ASKING = "the same, asking for a socket factory"
+OURS = "tcp_connect(Endpoint)"
+OURS_TUPLE, OURS_CONNECTX, OURS_LITERAL = "tcp_connect(tuple)", "connectx([Endpoint])", "connect(literal)"
+MINIMUM = "bare Trio connect, not asking for a socket factory"
+BARE = "bare Trio connect, with deadline"
 BLOCKING = "blocking Python"
 TRIO = "trio.open_tcp_stream"
 TRIO_BY_HAND = "trio.socket by hand"
 TRIO_BY_HAND_DEADLINE = "trio.socket by hand, with move_on_at"
 ASYNCIO = "asyncio.open_connection"
 ASYNCIO_SOCK = "asyncio sock_connect"
+ASYNCIO_PROTOCOL = "asyncio create_connection"
 UVLOOP = "uvloop create_connection"
 ANYIO_TRIO = "anyio.connect_tcp on trio"
 ANYIO_ASYNCIO = "anyio.connect_tcp on asyncio"
@@ -49,7 +53,7 @@ class Contestant:
     """One way to connect."""
 
     body: Any
-    run: Callable[[Body, Sequence[Any]], Sample]
+    run: Callable[[Any, Sequence[Any]], Sample]
     needs: tuple[str, ...] = ()
     target: Callable[[Address], Any] = tuple
 
@@ -86,6 +90,10 @@ def run_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(main)
 
 
+def _in_c(at_once: int, targets: Sequence[Any]) -> Sample:
+    return floor("turns", targets, at_once)
+
+
 def _uvloop(body: Body, targets: Sequence[Any]) -> Sample:
     result: Sample = run_uvloop(_measured(body, targets))
     return result
@@ -97,6 +105,24 @@ def _uvloop(body: Body, targets: Sequence[Any]) -> Sample:
 async def ours(endpoints: Sequence[Endpoint]) -> None:
     for endpoint in endpoints:
         stream = await tcp_connect(endpoint, now() + 10_000)
+        stream.abort()
+
+
+async def ours_tuple(addresses: Sequence[Address]) -> None:
+    for address in addresses:
+        stream = await tcp_connect(address, now() + 10_000)
+        stream.abort()
+
+
+async def ours_connectx(endpoints: Sequence[Endpoint]) -> None:
+    for endpoint in endpoints:
+        stream = await connectx([endpoint], now() + 10_000)
+        stream.abort()
+
+
+async def ours_literal(addresses: Sequence[Address]) -> None:
+    for host, port in addresses:
+        stream = await connect(host, port, now() + 10_000)
         stream.abort()
 
 
@@ -233,9 +259,13 @@ async def anyio_stream(addresses: Sequence[Address]) -> None:
 
 ALL: dict[str, Contestant] = {
     BLOCKING: Contestant(blocking, _blocking),
-    FLOOR: Contestant(bare, _trio),
-    ASKING: Contestant(asking, _trio),
+    FLOOR: Contestant(1, _in_c),
+    MINIMUM: Contestant(bare, _trio),
+    BARE: Contestant(asking, _trio),
     OURS: Contestant(ours, _trio, target=lambda address: Endpoint(*address)),
+    OURS_TUPLE: Contestant(ours_tuple, _trio),
+    OURS_CONNECTX: Contestant(ours_connectx, _trio, target=lambda address: Endpoint(*address)),
+    OURS_LITERAL: Contestant(ours_literal, _trio),
     TRIO: Contestant(trio_stream, _trio),
     TRIO_BY_HAND: Contestant(trio_by_hand, _trio),
     TRIO_BY_HAND_DEADLINE: Contestant(trio_by_hand_deadline, _trio),
@@ -254,7 +284,9 @@ def present(only: str = "") -> tuple[dict[str, Contestant], list[str]]:
         if not re.search(only, name):
             continue
         lacking = missing(*contestant.needs)
-        if lacking:
+        if name == FLOOR and program("_floor") is None:
+            absent.append(NO_COMPILER)
+        elif lacking:
             absent.append(f"MISSING: {name}: not installed: {', '.join(lacking)}")
         else:
             able[name] = contestant

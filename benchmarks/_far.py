@@ -1,8 +1,9 @@
 """Hosts some way off: all of 198.51.100.0/24 answer a SYN after one round trip.
 
-A tun device leads there, and ``_far.py CORE FD SECONDS`` is all that is behind it: a process that answers each SYN with
-SYN and ACK, later, and nothing else with anything. At the far end there are no sockets and no queues, so what is
-measured is the client.
+A tun device leads there, and ``_far CORE FD SECONDS`` is all that is behind it: a process that answers each SYN with
+SYN and ACK, later, and each FIN with RST. At the far end there are no sockets, so what is measured is the client. The
+process is in C, see `_far.c`. Where nothing can compile that, this module stands in: it answers late when hundreds ask
+at once, and answers no FIN.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from _harness import NotPermittedError, cores, enter_network
+from _native import program
 
 NEAR = "198.51.100.1"
 HOSTS = [f"198.51.100.{n}" for n in range(2, 255)]
@@ -30,6 +32,7 @@ DEVICE = b"far"
 # linux/if_tun.h, linux/sockios.h, net/if.h
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8916, 0x891C, 0x8913, 0x8914, 0x1
+SIOCSIFTXQLEN, QUEUE = 0x8943, 20_000
 # RFC 9293 section 3.1; the mask has FIN, SYN, RST and ACK.
 SYN, SYN_ACK, MASK = 0x02, 0x12, 0x17
 WINDOW = 65535
@@ -59,7 +62,10 @@ def far_network(seconds: float) -> Iterator[list[tuple[str, int]]]:
                 fcntl.ioctl(sock, request, name)
             flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh14x", DEVICE, 0)), 16)[0]
             fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", DEVICE, flags | IFF_UP))
-        command = [sys.executable, str(Path(__file__)), str(cores()[1]), str(tun), str(seconds)]
+        _lengthen_queue()
+        native = program("_far")
+        command = [native] if native is not None else [sys.executable, str(Path(__file__))]
+        command += [str(cores()[1]), str(tun), str(seconds)]
         with subprocess.Popen(command, pass_fds=[tun], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             try:
@@ -70,6 +76,13 @@ def far_network(seconds: float) -> Iterator[list[tuple[str, int]]]:
                 process.kill()
     finally:
         os.close(tun)
+
+
+def _lengthen_queue() -> None:
+    """Give the device a long queue: of 500 packets, which is the default, a thousand at once lose some."""
+    request = struct.pack("16si12x", DEVICE, QUEUE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCSIFTXQLEN, request)
 
 
 def checksum(data: bytes) -> int:

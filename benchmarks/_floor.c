@@ -3,6 +3,8 @@
 //   _floor connect N         all at once, then closed with RST
 //   _floor turns N AT_ONCE   so many at once, the next as one ends, each closed with RST at once
 //   _floor echo N ROUNDS     N connections, 64 bytes there and back ROUNDS times on each, all at once
+//   _floor hold N            all at once, and kept until stdin ends: what a server is measured with
+//   _floor accept N          listens on the first address, says so, and accepts N connections
 //
 // Reads N addresses, "HOST PORT" a line, from stdin. Prints CPU and wall nanoseconds per connection, or per round trip.
 #define _GNU_SOURCE
@@ -48,7 +50,8 @@ static int begin(int i) {
 
 static int is_up(int i) {
     if (!connect(fds[i], (void *)&addresses[i], sizeof addresses[i])) return 1;
-    if (errno != EALREADY) die("connect, later");
+    // EISCONN: it was up before, and this event is about something else.
+    if (errno != EALREADY && errno != EISCONN) die("connect, later");
     return 0;
 }
 
@@ -108,6 +111,31 @@ static void ping_pong(int n, int rounds) {
     free(left);
 }
 
+// Every accepted socket gets what one of ours gets: non-blocking, close-on-exec, its peer's address, NODELAY.
+static void accept_all(int listener, int n) {
+    struct epoll_event event = {EPOLLIN | EPOLLET, {.u32 = 0}};
+    if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, listener, &event)) die("epoll_ctl");
+    for (int i = 0; i < n;) {
+        struct sockaddr_in peer;
+        socklen_t size = sizeof peer;
+        int fd = accept4(listener, (void *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+            fds[i++] = fd;
+        } else if (errno == EAGAIN) epoll_wait(poll_fd, &event, 1, -1);
+        else die("accept");
+    }
+}
+
+static int listen_on(struct sockaddr_in *address) {
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (void *)address, sizeof *address) || listen(listener, 65535)) die("listen");
+    printf("listening\n");
+    fflush(stdout);
+    return listener;
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     const char *mode = argv[1];
@@ -118,7 +146,8 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &limit);
     fds = malloc(sizeof *fds * n);
     addresses = calloc(n, sizeof *addresses);
-    for (int i = 0; i < n; i++) {
+    int accepts = !strcmp(mode, "accept");
+    for (int i = 0; i < (accepts ? 1 : n); i++) {
         char host[64];
         int port;
         if (scanf("%63s %d", host, &port) != 2) return 2;
@@ -127,6 +156,7 @@ int main(int argc, char **argv) {
         addresses[i].sin_addr.s_addr = inet_addr(host);
     }
     poll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int listener = accepts ? listen_on(addresses) : -1;
     double count = n;
     int echo = !strcmp(mode, "echo");
     if (echo) {
@@ -141,10 +171,13 @@ int main(int argc, char **argv) {
     }
     double cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID), wall = clock_ns(CLOCK_MONOTONIC);
     if (echo) ping_pong(n, per);
+    else if (accepts) accept_all(listener, n);
     else if (!strcmp(mode, "turns")) take_turns(n, per);
     else connect_all(n);
     cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     wall = clock_ns(CLOCK_MONOTONIC) - wall;
+    if (!strcmp(mode, "hold"))
+        while (getchar() != EOF) ;
     if (!strcmp(mode, "connect")) {
         double before = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
         for (int i = 0; i < n; i++) reset(i);

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import random
+import resource
 import socket
 import statistics
 import struct
@@ -117,6 +118,13 @@ def pin_client(core: int) -> None:
         os.nice(-10)
     except OSError:
         pass
+
+
+def open_files() -> int:
+    """Let this process have as many files as it may, and return how many that are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def ephemeral_range() -> tuple[int, int]:

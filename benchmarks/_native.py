@@ -49,6 +49,40 @@ def floor(mode: str, addresses: Sequence[tuple[str, int]], *numbers: int) -> Sam
 
 
 @contextmanager
+def held_connections(address: tuple[str, int], count: int) -> Iterator[None]:
+    """Have another process make so many connections at once, and keep them until this ends."""
+    path = program("_floor")
+    assert path is not None
+    command = [path, "hold", str(count)]
+    text = "".join(f"{host} {port}\n" for host, port in [address] * count)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.flush()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
+def accepting_floor(address: tuple[str, int], count: int) -> Sample:
+    """Have the epoll loop in C accept so many connections."""
+    path = program("_floor")
+    assert path is not None
+    command = [path, "accept", str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{address[0]} {address[1]}\n")
+        process.stdin.close()
+        if process.stdout.readline() != "listening\n":
+            sys.exit("the floor did not listen")
+        with held_connections(address, count):
+            cpu, wall = (float(word) / 1e9 for word in process.stdout.readline().split())
+    return Sample(wall, cpu)
+
+
+@contextmanager
 def echo_server(core: int) -> Iterator[int | None]:
     """Run the echo server in C and give its port, None where there is none."""
     path = program("_echo")

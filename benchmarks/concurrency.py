@@ -2,7 +2,8 @@
 
 Each measurement is a process of its own. Live: all at once to a server that accepts them, CPU time from the first to
 the last. Pending: to a listener whose backlog is full, so that all stay in SYN_SENT: memory each, what starting and
-cancelling them costs, and how late deadlines fire when 2,500 of them come every second.
+cancelling them costs, and how late deadlines fire when 2,500 of them come every second. Every call of ours has a
+deadline; "a token" is a connect of a queue set.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from _harness import (
     end,
     enter_network,
     inside,
+    missing,
+    open_files,
     parser,
     pin_client,
     print_bounds,
@@ -39,14 +42,18 @@ from _harness import (
     table,
     versions,
 )
+from _native import FLOOR, NO_COMPILER, floor, program
 from trio_connect import DeadlineExceeded, Endpoint, now, tcp_connect
+from trio_connect.queues import open_queue_set
 
-OURS, TRIO, TRIO_BY_HAND = "trio_connect.tcp_connect", c.TRIO, c.TRIO_BY_HAND
-ASYNCIO, ASYNCIO_SOCK = c.ASYNCIO, c.ASYNCIO_SOCK
-NAMES = [OURS, TRIO, TRIO_BY_HAND, ASYNCIO, ASYNCIO_SOCK]
+OURS, TOKEN, TRIO, TRIO_BY_HAND = "tcp_connect, a task each", "queues, a token each", c.TRIO, c.TRIO_BY_HAND
+ASYNCIO, ASYNCIO_SOCK, UVLOOP = c.ASYNCIO, c.ASYNCIO_SOCK, c.UVLOOP
+NAMES = [OURS, TOKEN, TRIO, TRIO_BY_HAND, ASYNCIO, ASYNCIO_SOCK, UVLOOP]
 MODES = ["live", "cancel", "deadline"]
 PER_SECOND = 2500
 SPARE_FILES = 100
+PATIENCE = 600_000
+"""Milliseconds: longer than any of this takes."""
 
 Connect = Callable[[Any], Awaitable[Any]]
 
@@ -57,6 +64,10 @@ def resident() -> int:
 
 
 # ---------------------------------------------------------------------- the contestants
+
+
+def ours(address: Any) -> Awaitable[Any]:
+    return tcp_connect(address, now() + PATIENCE)
 
 
 async def trio_stream(address: Any) -> Any:
@@ -75,6 +86,11 @@ async def trio_by_hand(address: Any) -> Any:
 
 async def asyncio_stream(address: Any) -> Any:
     return (await asyncio.open_connection(*address))[1].transport
+
+
+async def asyncio_protocol(address: Any) -> Any:
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, *address)
+    return transport
 
 
 async def asyncio_sock(address: Any) -> Any:
@@ -131,9 +147,8 @@ async def trio_deadline(connect: Connect, addresses: Sequence[Any]) -> dict[str,
     late: list[float] = []
 
     async def one(address: Any, deadline: int) -> None:
-        # now() counts in whole milliseconds and from 1, see its documentation.
-        due = (deadline - 1) / 1000
-        if connect is tcp_connect:
+        due = origin + deadline / 1000
+        if connect is ours:
             try:
                 await tcp_connect(address, deadline)
             except DeadlineExceeded:
@@ -143,10 +158,55 @@ async def trio_deadline(connect: Connect, addresses: Sequence[Any]) -> dict[str,
                 await connect(address)
         late.append(trio.current_time() - due)
 
+    origin = trio.current_time() - now() / 1000  # of the clock of now(), in Trio's time
     first = now() + lead(len(addresses))
     async with trio.open_nursery() as nursery:
         for i, address in enumerate(addresses):
             nursery.start_soon(one, address, first + i * 1000 // PER_SECOND)
+    return lateness(late)
+
+
+# ---------------------------------------------------------------------- as tokens
+
+
+async def token_live(addresses: Sequence[Any]) -> dict[str, float]:
+    gc.collect()
+    before, wall, cpu = resident(), time.perf_counter(), time.process_time()
+    async with open_queue_set(len(addresses)) as qs:
+        for address in addresses:
+            qs.stream().connect(address, now() + PATIENCE)
+        while qs.in_flight:
+            results = await qs.wait_next(64, now() + PATIENCE)
+            assert all(result.ok for result in results)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return {"wall": wall, "cpu": cpu, "memory": (resident() - before) / len(addresses)}
+
+
+async def token_cancel(addresses: Sequence[Any]) -> dict[str, float]:
+    gc.collect()
+    before, cpu = resident(), time.process_time()
+    async with open_queue_set(len(addresses)) as qs:
+        tokens = [qs.stream().connect(address, now() + PATIENCE) for address in addresses]
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        started = time.process_time() - cpu
+        memory = (resident() - before) / len(addresses)
+        cpu = time.process_time()
+        for token in tokens:
+            token.cancel()
+        while qs.in_flight:
+            await qs.wait_next(64, now() + PATIENCE)
+        return {"start": started, "memory": memory, "cancel": time.process_time() - cpu}
+
+
+async def token_deadline(addresses: Sequence[Any]) -> dict[str, float]:
+    late: list[float] = []
+    first = now() + lead(len(addresses))
+    async with open_queue_set(len(addresses)) as qs:
+        for i, address in enumerate(addresses):
+            deadline = first + i * 1000 // PER_SECOND
+            qs.stream().connect(address, deadline, data=deadline)
+        while qs.in_flight:
+            late += [(now() - result.data) / 1000 for result in await qs.wait_next(64, now() + PATIENCE)]
     return lateness(late)
 
 
@@ -201,7 +261,7 @@ async def asyncio_deadline(connect: Connect, addresses: Sequence[Any]) -> dict[s
 
 def lead(count: int) -> int:
     """Return how many milliseconds to leave for starting so many connects before the first deadline."""
-    return 500 + count // 4
+    return 1000 + count
 
 
 def lateness(late: list[float]) -> dict[str, float]:
@@ -209,8 +269,10 @@ def lateness(late: list[float]) -> dict[str, float]:
     return {"p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100], "last": late[-1]}
 
 
-ON_TRIO: dict[str, Connect] = {OURS: tcp_connect, TRIO: trio_stream, TRIO_BY_HAND: trio_by_hand}
-ON_ASYNCIO: dict[str, Connect] = {ASYNCIO: asyncio_stream, ASYNCIO_SOCK: asyncio_sock}
+ON_TRIO: dict[str, Connect] = {OURS: ours, TRIO: trio_stream, TRIO_BY_HAND: trio_by_hand}
+ON_ASYNCIO: dict[str, Connect] = {
+    ASYNCIO: asyncio_stream, ASYNCIO_SOCK: asyncio_sock, UVLOOP: asyncio_protocol
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------- one measurement
@@ -222,32 +284,37 @@ def measure(mode: str, name: str, n: int) -> dict[str, float]:
         enter_network()
     except NotPermittedError as exc:
         print(f"note: measured on this machine's loopback: {exc}", file=sys.stderr)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     client, server = cores()
     with running_server(server) as ports:
         pin_client(client)
         addresses: list[Any] = spread(ports["accept" if mode == "live" else "full"], n)
-        if name == OURS:  # made beforehand: a value that a program has
+        if name == FLOOR:
+            return {"cpu": floor("connect", addresses).cpu * n, "memory": math.nan}
+        if name in (OURS, TOKEN):  # made beforehand: a value that a program has
             addresses = [Endpoint(*address) for address in addresses]
+        if name == TOKEN:
+            return trio.run({"live": token_live, "cancel": token_cancel, "deadline": token_deadline}[mode], addresses)
         if name in ON_TRIO:
             run = {"live": trio_live, "cancel": trio_cancel, "deadline": trio_deadline}[mode]
             return trio.run(run, ON_TRIO[name], addresses)
         main = {"live": asyncio_live, "cancel": asyncio_cancel, "deadline": asyncio_deadline}[mode]
-        return asyncio.run(main(ON_ASYNCIO[name], addresses))
+        call = main(ON_ASYNCIO[name], addresses)
+        found: dict[str, float] = c.run_uvloop(call) if name == UVLOOP else asyncio.run(call)
+        return found
 
 
-def report(results: dict[str, dict[str, list[dict[str, float]]]], n: int) -> list[Bound]:
+def report(results: dict[str, dict[str, list[dict[str, float]]]], names: Sequence[str], n: int) -> list[Bound]:
     def middle(mode: str, name: str, key: str) -> float:
-        return statistics.median(found[key] for found in results[mode][name])
+        return statistics.median(found[key] for found in results[mode].get(name) or [{key: math.nan}])
 
     def against(mode: str, name: str, key: str) -> float:
-        pairs = zip(results[mode][name], results[mode][OURS], strict=True)
+        pairs = zip(results[mode].get(name) or [{key: math.nan}], results[mode][OURS], strict=False)
         return statistics.median(theirs[key] / mine[key] for theirs, mine in pairs)
 
     rows = [
         [
-            f"**{name}**" if name == OURS else name,
+            f"**{name}**" if name in (OURS, TOKEN) else name,
             show(against("live", name, "cpu")),
             show(middle("live", name, "cpu") / n * 1e6, 1),
             show(middle("live", name, "memory") / 1024, 1),
@@ -256,7 +323,7 @@ def report(results: dict[str, dict[str, list[dict[str, float]]]], n: int) -> lis
             show(middle("cancel", name, "cancel") / n * 1e6, 1),
             " / ".join(show(middle("deadline", name, key) * 1e3, 1) for key in ("p50", "p99", "last")),
         ]
-        for name in NAMES
+        for name in names
     ]
     header = [
         f"{n:,} at once", "live: CPU / ours", "live: CPU us each", "live: KiB each", "pending: KiB each",
@@ -265,7 +332,8 @@ def report(results: dict[str, dict[str, list[dict[str, float]]]], n: int) -> lis
     print(table(header, rows))
     bounds = [
         Bound("live: trio.open_tcp_stream / ours", against("live", TRIO, "cpu"), at_least=4),
-        Bound("pending: KiB each", middle("cancel", OURS, "memory") / 1024, at_most=4),
+        Bound("pending, a task: KiB each", middle("cancel", OURS, "memory") / 1024, at_most=4.5),
+        Bound("pending, a token: KiB each", middle("cancel", TOKEN, "memory") / 1024, at_most=1),
     ]
     print_bounds(bounds)
     return bounds
@@ -279,19 +347,26 @@ def main() -> None:
         mode, name = given.measure
         print(json.dumps(measure(mode, name, given.n)))
         return
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = open_files()
     if given.n + SPARE_FILES > limit:
         given.n = limit - SPARE_FILES
         print(f"NOTE: only {limit} files may be open here, so {given.n} connections\n")
     print(f"# Many at once\n\n{versions()}; median of {given.rounds} rounds\n")
-    results: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in NAMES} for mode in MODES}
+    names = [name for name in NAMES if name != UVLOOP or not missing("uvloop")]
+    if program("_floor") is None:
+        print(f"{NO_COMPILER}\n")
+    else:
+        names.insert(0, FLOOR)
+    results: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in names} for mode in MODES}
     for round_ in range(given.rounds):
         for mode in MODES:
             if mode == "deadline" and round_:
                 continue  # takes seconds each by nature, and lateness is a distribution already
-            for name in NAMES:
+            for name in names:
+                if name == FLOOR and mode != "live":
+                    continue
                 results[mode][name].append(inside(__file__, "--measure", mode, name, "--n", str(given.n)))
-    end(given, results, report(results, given.n))
+    end(given, results, report(results, names, given.n))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import socket
 import sys
 from functools import partial
@@ -40,12 +39,13 @@ from _harness import (
 )
 
 BASES = {
-    "/ blocking": c.BLOCKING, "/ trio": c.TRIO, "/ asyncio": c.ASYNCIO, "/ uvloop": c.UVLOOP
+    "/ bare": c.BARE, "/ blocking": c.BLOCKING, "/ trio": c.TRIO, "/ asyncio": c.ASYNCIO, "/ uvloop": c.UVLOOP
 }  # fmt: skip
 TITLES = {
     "inline": "Inline path: the handshake is over when connect(2) returns",
     "asynchronous": "Asynchronous path: the handshake ends a little later",
 }
+OURS = (c.OURS, c.OURS_TUPLE, c.OURS_CONNECTX, c.OURS_LITERAL)
 PROBES = 1000
 
 
@@ -94,18 +94,16 @@ def bounds_of(path: str, samples: Samples) -> list[Bound]:
     def times_less(name: str) -> float:
         return 1 / ratio(samples, c.OURS, name)
 
-    blocking = ratio(samples, c.OURS, c.BLOCKING)
-    if path == "inline":
-        return [
-            Bound("inline: ours / blocking Python", blocking, at_most=1.6),
-            Bound("inline: trio.open_tcp_stream / ours", times_less(c.TRIO), at_least=3.7),
-            Bound("inline: asyncio.open_connection / ours", times_less(c.ASYNCIO), at_least=2.5),
-        ]
+    def against(name: str, base: str, most: float) -> Bound:
+        return Bound(f"{path}: {name} / {base}", ratio(samples, name, base), at_most=most)
+
+    bare, trios, asyncios = (1.25, 3.3, 2.2) if path == "inline" else (1.20, 2.2, 1.4)
     return [
-        Bound("asynchronous: ours / blocking Python", blocking, at_most=2.1),
-        Bound("asynchronous: trio.open_tcp_stream / ours", times_less(c.TRIO), at_least=2.5),
-        Bound("asynchronous: asyncio.open_connection / ours", times_less(c.ASYNCIO), at_least=1.55),
-        Bound("asynchronous: ours / uvloop create_connection", ratio(samples, c.OURS, c.UVLOOP), at_most=1.45),
+        against(c.OURS, c.BARE, bare),
+        Bound(f"{path}: {c.TRIO} / {c.OURS}", times_less(c.TRIO), at_least=trios),
+        Bound(f"{path}: {c.ASYNCIO} / {c.OURS}", times_less(c.ASYNCIO), at_least=asyncios),
+        against(c.OURS_CONNECTX, c.OURS, 1.10),
+        against(c.OURS_LITERAL, c.OURS_CONNECTX, 1.15),
     ]
 
 
@@ -121,7 +119,7 @@ def report(path: str, found: dict[str, Any]) -> list[Bound]:
         cpu = sorted(sample.cpu * 1e6 for sample in taken)
         wall = sorted(sample.wall * 1e6 for sample in taken)
         middle = len(cpu) // 2
-        bold = "**" if name == c.OURS else ""
+        bold = "**" if name in OURS else ""
         rows.append(
             [
                 f"{bold}{name}{bold}",
@@ -140,11 +138,6 @@ def report(path: str, found: dict[str, Any]) -> list[Bound]:
     if (share > 0.9) != (path == "asynchronous"):
         print(f"NOT JUDGED: that is not the {path} path")
         bounds = bounds_of(path, {})
-    elif not math.isnan(floor := ratio(samples, c.FLOOR, c.BLOCKING)):
-        mine = ratio(samples, c.OURS, c.FLOOR)
-        print(f"What Trio itself costs, the bare minimum, is {floor:.2f} x blocking here; ours is {mine:.2f} x that.")
-        asking = ratio(samples, c.OURS, c.ASKING)
-        print(f"With the question whether the run has a socket factory, that minimum is 1 / {asking:.2f} of ours.")
     print_bounds(bounds)
     return bounds
 

@@ -36,9 +36,13 @@ from _harness import (
     table,
     versions,
 )
+from _native import FLOOR
 
 AT_ONCE = (1, 10, 100, 1_000)
-NAMES = [c.BLOCKING, c.FLOOR, c.OURS, c.TRIO, c.TRIO_BY_HAND_DEADLINE, c.ASYNCIO, c.ASYNCIO_SOCK, c.UVLOOP]
+NAMES = [
+    FLOOR, c.BLOCKING, c.BARE, c.OURS, c.OURS_TUPLE, c.OURS_CONNECTX, c.TRIO, c.TRIO_BY_HAND_DEADLINE, c.ASYNCIO,
+    c.ASYNCIO_SOCK, c.UVLOOP,
+]  # fmt: skip
 ROUND_TRIP = 0.001  # seconds
 
 Body = Callable[[Sequence[Any]], Awaitable[None]]
@@ -60,6 +64,8 @@ async def on_asyncio(body: Body, at_once: int, targets: Sequence[Any]) -> None:
 
 def many(contestant: c.Contestant, at_once: int) -> c.Contestant:
     """Return a contestant that makes so many connections at once."""
+    if contestant is c.ALL[FLOOR]:
+        return attrs.evolve(contestant, body=at_once)
     if at_once == 1:
         return contestant
     spread_over = on_trio if contestant.run is c.ALL[c.OURS].run else on_asyncio
@@ -86,12 +92,15 @@ def measure(rounds: int, n: int) -> dict[str, Any]:
 
 
 def bounds_of(samples: dict[int, Samples]) -> list[Bound]:
-    # Those of the asynchronous path of connect.py, where a program has more to do than to wait for one handshake.
-    return [
-        Bound(f"{at_once:,} at once: {name} / ours", 1 / ratio(samples.get(at_once, {}), c.OURS, name), at_least=least)
-        for at_once in AT_ONCE[2:]
-        for name, least in ((c.TRIO, 2.5), (c.ASYNCIO, 1.55))
-    ]
+    bounds = []
+    for at_once in AT_ONCE:
+        taken = samples.get(at_once, {})
+        bounds.append(Bound(f"{at_once:,} at once: {c.OURS} / {c.BARE}", ratio(taken, c.OURS, c.BARE), at_most=1.20))
+        bounds += [
+            Bound(f"{at_once:,} at once: {name} / {c.OURS}", 1 / ratio(taken, c.OURS, name), at_least=least)
+            for name, least in ((c.TRIO, 1.8), (c.ASYNCIO, 1.4))
+        ]
+    return bounds
 
 
 def report(found: dict[str, Any]) -> list[Bound]:
@@ -103,9 +112,9 @@ def report(found: dict[str, Any]) -> list[Bound]:
     rows = []
     for name in NAMES:
         cells = [show(ratio(samples[at_once], name, c.OURS)) for at_once in AT_ONCE]
-        bold = "**" if name == c.OURS else ""
+        bold = "**" if name in (c.OURS, c.OURS_TUPLE, c.OURS_CONNECTX) else ""
         rows.append([f"{bold}{name}{bold}", *cells])
-    print(table(["CPU, as a multiple of ours", *(f"{at_once:,} at once" for at_once in AT_ONCE)], rows))
+    print(table([f"CPU, as a multiple of {c.OURS}", *(f"{at_once:,} at once" for at_once in AT_ONCE)], rows))
     for line in found["missing"]:
         print(f"\n{line}")
     bounds = bounds_of(samples)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import statistics
 import sys
 from collections.abc import Awaitable, Callable
@@ -30,6 +29,7 @@ from _harness import (
     inside,
     interleave,
     missing,
+    open_files,
     parser,
     pin_client,
     print_bounds,
@@ -180,8 +180,7 @@ def measure(rounds: int, n: int) -> dict[str, Any]:
         enter_network()
     except NotPermittedError as exc:
         notes.append(f"NOTE: no network of its own ({exc}): measured on this machine's loopback")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     able = dict(CONTESTANTS)
     if missing("uvloop"):
         del able[UVLOOP]

@@ -1,23 +1,25 @@
-"""Reaping many connects in the order of completion: queue tokens against a nursery and its helpers.
+"""Many connects at once, each result taken as it comes: queue tokens against a nursery, other helpers, uvloop and C.
 
 Each contestant starts N connects at once, takes every connection as it comes, remembers it, and closes all in the end.
-They all connect with `trio_connect.tcp_connect`; what differs is how the results are brought to the one who reaps:
+On Trio they all connect with `trio_connect.tcp_connect` and a deadline; what differs is how the results are brought to
+the one who reaps:
 
-  nursery, channel   a task for each connect that sends its stream through a memory channel; no errors, no order kept
+  nursery            a task for each connect that appends its stream to a list: the baseline; no errors, no order
+  nursery, channel   likewise, through a memory channel
   aioresult          ResultCapture and results_to_channel
   anyio              as_completed, on Trio
   queues, ...        one token each, taken one by one by `completions` or in batches by `wait_next`
 
-CPU time of this process; the server is another one. On plain loopback a handshake is over when connect(2) returns, on
-the asynchronous path it ends a little later. Also measured: what it costs to wait for 1,000
-operations that do not complete, for one second.
+CPU time of this process; the other end is another one. On plain loopback a handshake is over when connect(2) returns,
+on the asynchronous path it ends a little later, and the third path has hosts a millisecond away. Also measured: what it
+costs to wait for 1,000 operations that do not complete, for one second. `queues_traffic.py` has what follows a connect.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
-import resource
 import statistics
 import sys
 import time
@@ -28,17 +30,21 @@ from typing import Any
 import trio
 import trio.testing
 
+import _contestants as c
+from _far import far_network
 from _harness import (
     Bound,
     NotPermittedError,
     Sample,
     Samples,
+    Watch,
     cores,
     end,
     enter_network,
     inside,
     interleave,
     missing,
+    open_files,
     parser,
     pin_client,
     print_bounds,
@@ -50,21 +56,42 @@ from _harness import (
     table,
     versions,
 )
+from _native import FLOOR, NO_COMPILER, floor, program
 from trio_connect import Endpoint, TcpStream, now, tcp_connect
 from trio_connect.queues import open_queue_set
 
 SIZES = (100, 1_000, 5_000)
-PATHS = ("inline", "asynchronous")
+PATHS = ("inline", "asynchronous", "1 ms away")
 PENDING = 1_000
 WARM_UP = 20
 
-NURSERY = "nursery, channel"
+NURSERY = "nursery"
+CHANNEL = "nursery, channel"
 AIORESULT = "aioresult"
 ANYIO = "anyio"
 ONE_BY_ONE = "queues, completions"
 BATCHES = "queues, wait_next"
 
 Body = Callable[[Sequence[Endpoint]], Awaitable[None]]
+Measure = Callable[[Sequence[Endpoint]], Sample]
+
+
+def patience() -> int:
+    """Return the deadline of every connect, computed for it as a program would."""
+    return now() + 10_000
+
+
+async def nursery(endpoints: Sequence[Endpoint]) -> None:
+    streams: list[TcpStream] = []
+
+    async def one(endpoint: Endpoint) -> None:
+        streams.append(await tcp_connect(endpoint, patience()))
+
+    async with trio.open_nursery() as nursery:
+        for endpoint in endpoints:
+            nursery.start_soon(one, endpoint)
+    for stream in streams:
+        await stream.aclose()
 
 
 async def nursery_channel(endpoints: Sequence[Endpoint]) -> None:
@@ -72,7 +99,7 @@ async def nursery_channel(endpoints: Sequence[Endpoint]) -> None:
 
     async def one(channel: trio.MemorySendChannel[TcpStream], endpoint: Endpoint) -> None:
         with channel:
-            await channel.send(await tcp_connect(endpoint))
+            await channel.send(await tcp_connect(endpoint, patience()))
 
     async with trio.open_nursery() as nursery:
         with send:
@@ -88,7 +115,7 @@ async def with_aioresult(endpoints: Sequence[Endpoint]) -> None:
 
     send, receive = trio.open_memory_channel[Any](0)
     async with trio.open_nursery() as nursery:
-        captures = [ResultCapture.start_soon(nursery, tcp_connect, endpoint) for endpoint in endpoints]
+        captures = [ResultCapture.start_soon(nursery, tcp_connect, endpoint, patience()) for endpoint in endpoints]
         nursery.start_soon(results_to_channel, captures, send)
         streams = [capture.result() async for capture in receive]
     for stream in streams:
@@ -98,7 +125,7 @@ async def with_aioresult(endpoints: Sequence[Endpoint]) -> None:
 async def with_anyio(endpoints: Sequence[Endpoint]) -> None:
     from anyio import as_completed
 
-    async with as_completed(*map(tcp_connect, endpoints)) as handles:
+    async with as_completed(*(tcp_connect(endpoint, patience()) for endpoint in endpoints)) as handles:
         streams = [handle.return_value async for handle in handles]
     for stream in streams:
         await stream.aclose()
@@ -107,7 +134,7 @@ async def with_anyio(endpoints: Sequence[Endpoint]) -> None:
 async def completions(endpoints: Sequence[Endpoint]) -> None:
     async with open_queue_set(len(endpoints)) as qs:
         for endpoint in endpoints:
-            qs.stream().connect(endpoint)
+            qs.stream().connect(endpoint, patience())
         results = [result async for result in qs.completions()]
         assert len(results) == len(endpoints)
         assert all(result.ok for result in results)
@@ -116,7 +143,7 @@ async def completions(endpoints: Sequence[Endpoint]) -> None:
 async def batches(endpoints: Sequence[Endpoint]) -> None:
     async with open_queue_set(len(endpoints)) as qs:
         for endpoint in endpoints:
-            qs.stream().connect(endpoint)
+            qs.stream().connect(endpoint, patience())
         results: list[Any] = []
         while qs.in_flight:
             results += await qs.wait_next(64, now() + 50)
@@ -124,26 +151,56 @@ async def batches(endpoints: Sequence[Endpoint]) -> None:
         assert all(result.ok for result in results)
 
 
-CONTESTANTS: dict[str, tuple[Body, tuple[str, ...]]] = {
-    NURSERY: (nursery_channel, ()),
-    AIORESULT: (with_aioresult, ("aioresult",)),
-    ANYIO: (with_anyio, ("anyio",)),
-    ONE_BY_ONE: (completions, ()),
-    BATCHES: (batches, ()),
+async def on_a_loop(endpoints: Sequence[Endpoint]) -> None:
+    loop = asyncio.get_running_loop()
+    made = await asyncio.gather(
+        *(loop.create_connection(asyncio.Protocol, endpoint.host, endpoint.port) for endpoint in endpoints)
+    )
+    for transport, _ in made:
+        transport.close()
+    await asyncio.sleep(0)
+
+
+async def timed(body: Body, endpoints: Sequence[Endpoint]) -> Sample:
+    await body(endpoints[:WARM_UP])
+    gc.collect()
+    watch = Watch()
+    await body(endpoints)
+    return watch.read(len(endpoints))
+
+
+def on_trio(body: Body) -> Measure:
+    def run(endpoints: Sequence[Endpoint]) -> Sample:
+        return trio.run(timed, body, endpoints)
+
+    return run
+
+
+def on_asyncio(endpoints: Sequence[Endpoint]) -> Sample:
+    return asyncio.run(timed(on_a_loop, endpoints))
+
+
+def on_uvloop(endpoints: Sequence[Endpoint]) -> Sample:
+    sample: Sample = c.run_uvloop(timed(on_a_loop, endpoints))
+    return sample
+
+
+def in_c(endpoints: Sequence[Endpoint]) -> Sample:
+    return floor("connect", [(endpoint.host, endpoint.port) for endpoint in endpoints])
+
+
+CONTESTANTS: dict[str, tuple[Measure, tuple[str, ...]]] = {
+    FLOOR: (in_c, ()),
+    NURSERY: (on_trio(nursery), ()),
+    CHANNEL: (on_trio(nursery_channel), ()),
+    AIORESULT: (on_trio(with_aioresult), ("aioresult",)),
+    ANYIO: (on_trio(with_anyio), ("anyio",)),
+    ONE_BY_ONE: (on_trio(completions), ()),
+    BATCHES: (on_trio(batches), ()),
+    c.ASYNCIO_PROTOCOL: (on_asyncio, ()),
+    c.UVLOOP: (on_uvloop, ("uvloop",)),
 }
 OURS = (ONE_BY_ONE, BATCHES)
-
-
-def measure_one(body: Body, endpoints: Sequence[Endpoint]) -> Sample:
-    async def main() -> Sample:
-        await body(endpoints[:WARM_UP])
-        gc.collect()
-        wall, cpu = time.perf_counter(), time.process_time()
-        await body(endpoints)
-        count = len(endpoints)
-        return Sample((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
-
-    return trio.run(main)
 
 
 async def pending(endpoint: Endpoint) -> dict[str, float]:
@@ -163,33 +220,40 @@ async def pending(endpoint: Endpoint) -> dict[str, float]:
     return {"wall": wall, "cpu": cpu}
 
 
+def compare(addresses: Sequence[tuple[str, int]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Run all contestants that can run here."""
+    endpoints = [Endpoint(*address) for address in addresses]
+    contestants = {
+        name: partial(run, endpoints)
+        for name, (run, needs) in CONTESTANTS.items()
+        if not missing(*needs) and (name != FLOOR or program("_floor"))
+    }
+    samples = interleave(contestants, rounds)
+    return {name: [(sample.wall, sample.cpu) for sample in found] for name, found in samples.items()}
+
+
 def measure(what: str, size: int, rounds: int) -> Any:
     """Measure in this process, which gets a network of its own."""
-    try:
-        enter_network()
-    except NotPermittedError as exc:
-        print(f"note: measured on this machine's loopback: {exc}", file=sys.stderr)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files()
     client, server = cores()
-    if what == "asynchronous":
-        try:
+    try:
+        if what == PATHS[2]:
+            with far_network(0.001) as hosts:
+                pin_client(client)
+                return compare([hosts[i % len(hosts)] for i in range(size)], rounds)
+        enter_network()
+        if what == PATHS[1]:
             steer_loopback(server)
-        except NotPermittedError as exc:
-            print(f"note: the asynchronous path is not measured: {exc}", file=sys.stderr)
+    except NotPermittedError as exc:
+        if what in PATHS[1:]:
+            print(f"NOT RUN: {what}: {exc}", file=sys.stderr)
             return {}
+        print(f"note: measured on this machine's loopback: {exc}", file=sys.stderr)
     with running_server(server) as ports:
         pin_client(client)
         if what == "pending":
             return trio.run(pending, Endpoint("127.0.0.1", ports["full"]))
-        endpoints = [Endpoint(*address) for address in spread(ports["accept"], size)]
-        contestants = {
-            name: partial(measure_one, body, endpoints)
-            for name, (body, needs) in CONTESTANTS.items()
-            if not missing(*needs)
-        }
-        samples = interleave(contestants, rounds)
-        return {name: [[sample.wall, sample.cpu] for sample in found] for name, found in samples.items()}
+        return compare(spread(ports["accept"], size), rounds)
 
 
 def row(path: str, size: int, name: str, samples: Samples) -> list[str]:
@@ -218,14 +282,18 @@ def main() -> None:
             results[f"{path} {size}"] = found
             samples: Samples = {name: [Sample(*pair) for pair in pairs] for name, pairs in found.items()}
             rows += [row(path, size, name, samples) for name in CONTESTANTS]
-            bounds += [
-                Bound(f"{path}, {size:,}: {name} / {NURSERY}", ratio(samples, name, NURSERY), at_most=1.5)
-                for name in OURS
-            ]
+            if size == 1_000:
+                bounds += [
+                    Bound(f"{path}, {size:,}: {name} / {other}", ratio(samples, name, other), at_most=most)
+                    for name in OURS
+                    for other, most in ((NURSERY, 0.7), (c.UVLOOP, 1.0), (FLOOR, 1.8))
+                ]
     print(table(["path", "connects", "contestant", "CPU us each", "wall us each", f"CPU / {NURSERY}"], rows))
     idle = inside(__file__, "--measure", "pending", "0")
     results["pending"] = idle
-    bounds.append(Bound(f"CPU per cent while {PENDING:,} wait", 100 * idle["cpu"] / idle["wall"], at_most=5))
+    bounds.append(Bound(f"CPU per cent while {PENDING:,} wait", 100 * idle["cpu"] / idle["wall"], at_most=0.5))
+    if program("_floor") is None:
+        print(f"\n{NO_COMPILER}")
     print_bounds(bounds)
     end(given, results, bounds)
 
