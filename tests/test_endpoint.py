@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_connect import Endpoint, Source
-from trio_connect._endpoint import as_endpoint, check_connectable
+from trio_connect._endpoint import as_endpoint, check_connectable, sends_names
 
 ports = st.integers(0, 65535)
 zones = st.one_of(
@@ -245,6 +245,21 @@ def test_a_proxy_serves_both_families_whatever_the_addresses() -> None:
         ValueError, match=r"cannot reach \[fe80::1%eth0\]:1: a proxy knows nothing of this machine's zones"
     ):
         source.check(Endpoint("fe80::1%eth0", 1))
+
+
+@pytest.mark.parametrize(
+    ("source", "sends"),
+    [
+        (Source(), False),
+        (Source(proxy="socks5://p:1"), False),
+        (Source(proxy="http://p:1"), False),
+        (Source(proxy="http://p:1", proxy_resolves=True), True),
+        (Source(proxy="socks5h://p:1"), True),
+        (Source(proxy="socks5h://p:1", proxy_resolves=True), True),
+    ],
+)
+def test_which_sources_send_names_to_their_proxy(source: Source, sends: bool) -> None:
+    assert sends_names(source) is sends
 
 
 def test_a_source_shows_its_proxy_and_never_the_password() -> None:

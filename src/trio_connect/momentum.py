@@ -11,29 +11,22 @@ Each connection is a task of the outbound's block, so nothing outlives the block
 What differs and why is on the documentation page "Momentum".
 """
 
-# This layer starts its calls synchronously and from one source alone, which the outbound's own methods do not. So it
-# calls the same private parts as they do, in the same order.
-# ruff: noqa: SLF001
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ETIMEDOUT
+from functools import partial
 from math import inf
-from typing import Any, NoReturn, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import trio
-from trio import current_effective_deadline, current_time
-from trio.lowlevel import checkpoint_if_cancelled, disable_ki_protection, enable_ki_protection
+from trio import current_effective_deadline
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from . import ConnectFailed, Source, TcpStream
-from ._deadline import NO_DEADLINE
+from . import ConnectFailed, Source
 from ._text import shown
-from .outbound import Connection, Destination, DestinationDelayed, Outbound, RetryAt, SourceSuspended
-from .outbound._running import Run
-from .outbound._shared import SourceState
-from .outbound._state import Admission, DestinationState, Refusal
+from .outbound import Connection, Destination, Outbound
+from .outbound._start import Start
 
 __all__ = ["Callback", "ConnectionHandle", "initiate_connection"]
 
@@ -102,12 +95,12 @@ class ConnectionHandle:
         self._scope.cancel("the handle was closed")
 
     @enable_ki_protection  # Ctrl-C must not come between the lines of the accounting
-    async def _run(self, start: _Start, admission: Admission | None) -> None:
+    async def _run(self, start: Start) -> None:
         failure: Exception | None = None
         with self._scope:
             try:
                 try:
-                    run, connection = await start.connect(admission)
+                    run, connection = await start.connect()
                 except Exception as exc:  # noqa: BLE001 - there is nobody else to raise it to
                     failure = exc
                 else:
@@ -118,7 +111,7 @@ class ConnectionHandle:
                     finally:
                         run.close()
             finally:
-                start.destination._leave()
+                start.leave()
             assert failure is not None, "a connection ends by a cancel alone"
             # All places are free again, so that the callback can initiate the next connection.
             timed_out = isinstance(failure, ConnectFailed) and failure.errno == ETIMEDOUT
@@ -138,99 +131,6 @@ class ConnectionHandle:
 @disable_ki_protection  # the caller's callback may block
 def _call(callback: Callback, handle: ConnectionHandle, user_data: Any) -> None:
     callback(handle, user_data)
-
-
-@final
-class _Start:
-    """What `Destination.connect` does before and around a `Run`, for one call that never waits for admission."""
-
-    __slots__ = ("_only", "_state", "_waiting", "destination")
-
-    def __init__(self, dest: Destination, only: SourceState | None) -> None:
-        self.destination = dest
-        self._state: DestinationState = dest._state
-        self._waiting = dest._waiting
-        self._only = only
-
-    def admit_now(self) -> Admission | None:
-        """Admit the call; None when its addresses have to be looked up first.
-
-        Raises:
-          NotAdmitted: it may not go on.
-        """
-        moment = current_time()
-        wait = self._state.circuit.wait(moment)
-        if wait is not None and wait.known:
-            # The open circuit refuses before any lookup.
-            self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
-        return None if self._state.found.expires <= moment else self._admit()
-
-    async def connect(self, admission: Admission | None) -> tuple[Run, Connection[None]]:
-        """Connect, and return what is to be closed at the end; hold nothing when it fails.
-
-        Raises:
-          NotAdmitted: see `Destination.try_connect`.
-          DestinationFailed: see `Destination.try_connect`.
-        """
-        try:
-            await checkpoint_if_cancelled()
-            if admission is None:
-                find = self.destination._find
-                assert find is not None, "checked when the call began"
-                if self._state.found.expires <= current_time():
-                    await self.destination._look_up(find, inf)
-                admission = self._admit()
-        except BaseException as exc:
-            if admission is not None:
-                self._waiting.abandon(self._state, admission, type(exc).__name__)
-            raise
-        run = Run(self._waiting, self._state, admission, NO_DEADLINE, None, None)
-        if self._only is not None:
-            # No other source may try the rest of the plan, so the run takes the others for full. They
-            # may have had a route, so a missing one from here proves nothing against the destination.
-            run._tried = list(self._state.shared.sources)
-            run._full = True
-        try:
-            stream, _, candidate = await run.connect()
-        except BaseException as exc:
-            self._waiting.end(self._state, admission, "ended by its caller")
-            run.close()
-            if self._only is not None and isinstance(exc, ConnectFailed):
-                self._raise_if_suspended(self._only, exc)
-            raise
-        assert isinstance(stream, TcpStream), "the run was given no tls"
-        return run, Connection(stream, None, candidate, run)
-
-    def _admit(self) -> Admission:
-        state, moment = self._state, current_time()
-        before = state.health()
-        waiting = self._waiting.turns.waiting(state)
-        outcome: Admission | Refusal
-        wait = state.circuit.wait(moment)
-        if waiting:
-            timer = moment if state.last_refusal is None else state.last_refusal.timer
-            outcome = Refusal(RetryAt, f"{waiting} calls wait already", timer)
-        elif self._only is None:
-            outcome = state.admit(moment, connects=True)
-        elif wait is not None:
-            cause = state.too_often() if wait.known else "is being tried by another call"
-            outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
-        else:
-            outcome = state._admit_from(self._only, moment, connects=True)
-        if isinstance(outcome, Refusal):
-            self._refuse(outcome)
-        state.tell("admitted", before, source=outcome.source)
-        return outcome
-
-    def _refuse(self, refusal: Refusal) -> NoReturn:
-        self._state.tell("refused", self._state.health(), refusal.cause)
-        raise self._state.decision(refusal, inf)
-
-    def _raise_if_suspended(self, source: SourceState, failure: ConnectFailed) -> None:
-        # The run would suggest another source. This call may use one source only.
-        _, refusal = self._state.usable_families(source, current_time())
-        if refusal is not None and refusal.kind is SourceSuspended:
-            raise self._state.decision(refusal, inf) from failure
 
 
 @enable_ki_protection
@@ -277,21 +177,7 @@ def initiate_connection(
     for what, callback in (("finish_connect", finish_connect), ("timeout_func", timeout_func)):
         if not callable(callback):
             raise TypeError(f"{what} must be callable, got {shown(callback)}")
-    if dest._waiting is not out._waiting:
-        raise ValueError(f"destination {dest.name} belongs to another outbound")
-    if dest._find is None:
-        raise ValueError(f"destination {dest.name} has no candidates: it gives permits only")
-    only = None if source is None else dest._state.shared.source_state(source)
+    start = Start(out, dest, source)
     handle = ConnectionHandle(dest, source, finish_connect, timeout_func, user_data)
-    start = _Start(dest, only)
-    dest._enter()
-    admission = None
-    try:
-        admission = start.admit_now()
-        out._lookups._nursery.start_soon(handle._run, start, admission, name=f"initiate_connection to {dest.name}")
-    except BaseException as exc:
-        if admission is not None:
-            dest._waiting.abandon(dest._state, admission, type(exc).__name__)
-        dest._leave()
-        raise
+    start.spawn(partial(handle._run, start), f"initiate_connection to {dest.name}")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return handle

@@ -59,6 +59,7 @@ class Run:
       deadline: the caller's, in milliseconds.
       establish: the caller's own test.
       tls: how to connect over TLS; None for plain TCP.
+      only_this_source: whether no other source may try the rest of the plan.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class Run:
         deadline: int,
         establish: Establish | None,
         tls: Tls | None,
+        *,
+        only_this_source: bool = False,
     ) -> None:
         self._waiting = waiting
         self._state = state
@@ -86,8 +89,10 @@ class Run:
         """Why addresses failed, each reason once."""
         self._reports: list[ConnectReport] = []
         self._errors: list[Exception] = []
-        self._tried = [admission.source]
-        self._full = False
+        # Sources that may not try are taken for full. They may have had a route, so a missing one from here proves
+        # nothing against the destination.
+        self._tried = list(state.shared.sources) if only_this_source else [admission.source]
+        self._full = only_this_source
         self.leases: dict[Endpoint, Lease] = {}
         """The places under candidates' own limits, by address."""
         if admission.first_lease is not None:

@@ -149,7 +149,7 @@ class DestinationState:
             return Refusal(DestinationDelayed, cause, wait.until, wait.known)
         refusals: list[Refusal] = []
         for source in self.shared.in_drawn_order():
-            outcome = self._admit_from(source, now, connects=connects)
+            outcome = self.admit_from(source, now, connects=connects)
             if isinstance(outcome, Admission):
                 return outcome
             refusals.append(outcome)
@@ -234,7 +234,8 @@ class DestinationState:
         limit = self.policy.max_addresses_per_plan if limited else sum(len(host.candidates) for host in hosts)
         return make_plan(hosts, now, cooldown, limit, self.shared.random)
 
-    def _admit_from(self, source: SourceState, now: float, *, connects: bool) -> Admission | Refusal:
+    def admit_from(self, source: SourceState, now: float, *, connects: bool) -> Admission | Refusal:
+        """Likewise from one source; the circuit was asked before."""
         families, refusal = self.usable_families(source, now)
         if refusal is not None:
             return refusal

@@ -1,0 +1,156 @@
+"""A call that begins synchronously, may be bound to one source, and goes on in a task of the outbound's block.
+
+This is what `trio_connect.momentum` stands on. `Destination.connect` waits for admission in the caller's task, and its
+calls may change their source, so they have no need of it.
+"""
+
+# Destination and Outbound are what users hold, so their parts are private. This module is of their package.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import NoReturn, final
+
+from trio import current_time
+from trio.lowlevel import checkpoint_if_cancelled
+
+from .. import ConnectFailed, Source, TcpStream
+from .._deadline import NO_DEADLINE
+from ._connection import Connection
+from ._decisions import DestinationDelayed, RetryAt, SourceSuspended
+from ._destination import Destination
+from ._outbound import Outbound
+from ._running import Run
+from ._shared import SourceState
+from ._state import Admission, DestinationState, Refusal
+
+__all__ = ["Start"]
+
+
+@final
+class Start:
+    """What `Destination.connect` does before and around a `Run`, for one call that never waits for admission.
+
+    Args:
+      out: the outbound, in whose block the call goes on.
+      dest: the destination.
+      source: the only source to connect from; None for any.
+
+    Raises:
+      ValueError: the outbound does not have this destination or this source, or the destination has no candidates.
+    """
+
+    __slots__ = ("_admission", "_only", "_out", "_state", "_waiting", "destination")
+
+    def __init__(self, out: Outbound, dest: Destination, source: Source | None) -> None:
+        if dest._waiting is not out._waiting:
+            raise ValueError(f"destination {dest.name} belongs to another outbound")
+        if dest._find is None:
+            raise ValueError(f"destination {dest.name} has no candidates: it gives permits only")
+        self.destination = dest
+        self._out = out
+        self._state: DestinationState = dest._state
+        self._waiting = dest._waiting
+        self._only = None if source is None else self._state.shared.source_state(source)
+        self._admission: Admission | None = None
+
+    def spawn(self, task: Callable[[], Awaitable[object]], name: str) -> None:
+        """Be admitted, and run the rest of the call in a task of the outbound's block.
+
+        Args:
+          task: has to call `connect` once, and `leave` at the end.
+          name: what it is called.
+
+        Raises:
+          NotAdmitted: the call may not go on.
+          RuntimeError: the block has been left.
+        """
+        self.destination._enter()
+        try:
+            self._admission = self._admit_now()
+            self._out._lookups._nursery.start_soon(task, name=name)
+        except BaseException as exc:
+            if self._admission is not None:
+                self._waiting.abandon(self._state, self._admission, type(exc).__name__)
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """End the call."""
+        self.destination._leave()
+
+    def _admit_now(self) -> Admission | None:
+        """Admit the call; None when its addresses have to be looked up first."""
+        moment = current_time()
+        wait = self._state.circuit.wait(moment)
+        if wait is not None and wait.known:
+            # The open circuit refuses before any lookup.
+            self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
+        return None if self._state.found.expires <= moment else self._admit()
+
+    async def connect(self) -> tuple[Run, Connection[None]]:
+        """Connect, and return what is to be closed at the end; hold nothing when it fails.
+
+        Raises:
+          NotAdmitted: see `Destination.try_connect`.
+          DestinationFailed: see `Destination.try_connect`.
+        """
+        admission = self._admission
+        try:
+            await checkpoint_if_cancelled()
+            if admission is None:
+                find = self.destination._find
+                assert find is not None, "checked when the call began"
+                if self._state.found.expires <= current_time():
+                    await self.destination._look_up(find, inf)
+                admission = self._admit()
+        except BaseException as exc:
+            if admission is not None:
+                self._waiting.abandon(self._state, admission, type(exc).__name__)
+            raise
+        only = self._only is not None
+        run = Run(self._waiting, self._state, admission, NO_DEADLINE, None, None, only_this_source=only)
+        try:
+            stream, _, candidate = await run.connect()
+        except BaseException as exc:
+            self._waiting.end(self._state, admission, "ended by its caller")
+            run.close()
+            if self._only is not None and isinstance(exc, ConnectFailed):
+                self._raise_if_suspended(self._only, exc)
+            raise
+        assert isinstance(stream, TcpStream), "the run was given no tls"
+        return run, Connection(stream, None, candidate, run)
+
+    def _admit(self) -> Admission:
+        state, moment = self._state, current_time()
+        before = state.health()
+        waiting = self._waiting.turns.waiting(state)
+        outcome: Admission | Refusal
+        wait = state.circuit.wait(moment)
+        if waiting:
+            timer = moment if state.last_refusal is None else state.last_refusal.timer
+            outcome = Refusal(RetryAt, f"{waiting} calls wait already", timer)
+        elif self._only is None:
+            outcome = state.admit(moment, connects=True)
+        elif wait is not None:
+            cause = state.too_often() if wait.known else "is being tried by another call"
+            outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
+        else:
+            outcome = state.admit_from(self._only, moment, connects=True)
+        if isinstance(outcome, Refusal):
+            self._refuse(outcome)
+        state.tell("admitted", before, source=outcome.source)
+        return outcome
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        self._state.tell("refused", self._state.health(), refusal.cause)
+        raise self._state.decision(refusal, inf)
+
+    def _raise_if_suspended(self, source: SourceState, failure: ConnectFailed) -> None:
+        # The run would suggest another source. This call may use one source only.
+        _, refusal = self._state.usable_families(source, current_time())
+        if refusal is not None and refusal.kind is SourceSuspended:
+            raise self._state.decision(refusal, inf) from failure
