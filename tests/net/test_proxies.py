@@ -571,6 +571,24 @@ async def test_a_name_for_a_proxy_behind_waits_for_the_addresses_and_stands_behi
     close(stream)
 
 
+@virtual
+async def test_a_name_behind_waits_for_no_address_that_the_filter_refuses(net: VirtualNetwork) -> None:
+    """The answer that comes first has nothing that may be tried here; so the name waits for the other one."""
+    proxied(net, "socks5")
+    dead(net, "93.184.216.34")
+    net.dns("service.test", aaaa=["fd00::1"], a=["93.184.216.34"], a_delay=0.1)
+    stream = await connect(
+        "service.test", 443, sources=[Source(), via("socks5h", proxy_resolves=True)],
+        address_filter=NetworkFilter.public_only(),
+    )  # fmt: skip
+    assert [(row.endpoint.host, row.outcome, ms(row.started)) for row in stream.report.attempts] == [
+        ("93.184.216.34", "lost", 100),
+        ("service.test", "won", 350),
+        ("fd00::1", "skipped", None),
+    ]
+    close(stream)
+
+
 @pytest.mark.parametrize(
     "answer", [{}, {"a_error": OSError("down"), "aaaa_error": OSError("down")}], ids=["no", "error"]
 )

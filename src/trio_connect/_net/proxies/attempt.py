@@ -12,7 +12,6 @@ from math import inf
 from typing import TYPE_CHECKING, final
 
 import attrs
-import trio
 from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
@@ -83,7 +82,6 @@ class ProxiedAttempt:
         self._proxy = proxy
         self._stream: TcpStream | None = None
         self._words = ""
-        self._is_closed = False
 
     def begin(self, options: SocketOptions, *, factory: bool) -> int:
         """Nothing is begun before somebody waits for it, because reaching a proxy takes a task."""
@@ -124,12 +122,10 @@ class ProxiedAttempt:
         self._stream = stream
         self.sock = stream._sock  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - for the stream to the target
         try:
-            if self._is_closed:
-                # The race for the proxy was won in the very pass in which the attempt was ended.
-                raise trio.ClosedResourceError("the attempt was ended")
             failure = await open_tunnel(stream, self._proxy, self.endpoint, self._asked)
         except BaseException:
-            # Nobody else may: a race closes what an attempt has when the attempt ends, and this came later.
+            # The race for the proxy may have been won in the pass in which the attempt was ended, and closed.
+            # Nobody else will close what came later.
             self.close()
             raise
         if failure is None:
@@ -195,6 +191,5 @@ class ProxiedAttempt:
 
     def close(self) -> None:
         """Close the connection to the proxy, if there is one."""
-        self._is_closed = True
         if self._stream is not None:
             self._stream._close_now()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as the race does
