@@ -21,6 +21,7 @@ PACKAGE: Final = ROOT / "src/trio_connect"
 # Modules that another's test file tests too: the tables, rows and schedule of a race are tested as one with it.
 TESTED_IN: Final = {
     "_engine/facts": "tests/engine/test_race.py",
+    "_engine/race_candidates": "tests/engine/test_race.py",
     "_engine/race_table": "tests/engine/test_race.py",
     "_engine/race_tries": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",

@@ -63,6 +63,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from .._policy import Adaptive
 from .._report import Attempt
 from .facts import ILLEGAL, LATE, IllegalFact
+from .race_candidates import CandidateList
 from .race_schedule import Schedule
 from .race_table import (
     ATTEMPT_FACTS,
@@ -112,8 +113,8 @@ class Race:
     """
 
     __slots__ = (
-        "_latest", "_limit", "_live", "_memory", "_origin", "_plain_is_due", "_raced", "_schedule", "_skipped",
-        "_starved", "_timeout", "_tries", "_waiting", "state",
+        "_candidates", "_latest", "_limit", "_live", "_memory", "_origin", "_plain_is_due", "_schedule", "_starved",
+        "_timeout", "_tries", "state",
     )  # fmt: skip
 
     def __init__(
@@ -133,9 +134,7 @@ class Race:
         self._limit = policy.max_in_flight
         self._origin = now
         self.state: RaceState = "open" if more else "closed"
-        self._waiting: dict[Candidate, None] = dict.fromkeys(candidates)
-        self._raced: set[Candidate] = set()
-        self._skipped: dict[Candidate, str] = {}
+        self._candidates = CandidateList(candidates)
         self._tries: list[Try] = []
         # In order of start, so the first one is the next to time out.
         self._live: dict[int, Try] = {}
@@ -155,7 +154,7 @@ class Race:
     @property
     def full(self) -> bool:
         """Whether as many candidates are known as one race will start: more would only lengthen the report."""
-        return len(self._tries) + len(self._waiting) >= MAX_RACED
+        return len(self._tries) + len(self._candidates.waiting) >= MAX_RACED
 
     # Facts about candidates: they change the list, and the next tick acts on it.
 
@@ -163,12 +162,9 @@ class Race:
         """Take more candidates, at the end of the list. One that waits keeps its place; one that was skipped waits."""
         if not self._takes("add"):
             return
-        nobody_waited = not self._waiting and not self._starved and self._plain() is None
-        for candidate in candidates:
-            if candidate not in self._raced:
-                self._skipped.pop(candidate, None)
-                self._waiting.setdefault(candidate)
-        if nobody_waited and self._waiting:
+        nobody_waited = not self._candidates.waiting and not self._starved and self._plain() is None
+        self._candidates.add(candidates)
+        if nobody_waited and self._candidates.waiting:
             # Idle means that every attempt ended before `now`: facts of one instant have no order.
             idle = not self._live and all(row.ended != now for row in self._tries)
             self._schedule.arrived(now, idle=idle)
@@ -181,12 +177,8 @@ class Race:
         Args:
           candidates: why not, in one line for each.
         """
-        if not self._takes("skip"):
-            return
-        for candidate, reason in candidates.items():
-            self._waiting.pop(candidate, None)
-            if candidate not in self._raced:
-                self._skipped.setdefault(candidate, reason)
+        if self._takes("skip"):
+            self._candidates.skip(candidates)
 
     def replace_order(self, candidates: Iterable[Candidate]) -> None:
         """Put the waiting candidates into this order.
@@ -198,16 +190,8 @@ class Race:
         Raises:
           IllegalFact: one that waits is missing, or one is unknown.
         """
-        if not self._takes("replace_order"):
-            return
-        order = dict.fromkeys(candidates)
-        for candidate in order:
-            if candidate not in self._waiting and candidate not in self._raced and candidate not in self._skipped:
-                raise IllegalFact(f"replace_order: {candidate!r} was never added")
-        waiting = {candidate: None for candidate in order if candidate in self._waiting}
-        if len(waiting) != len(self._waiting):
-            raise IllegalFact(f"replace_order: {len(self._waiting)} candidates wait, {len(waiting)} of them were named")
-        self._waiting = waiting
+        if self._takes("replace_order"):
+            self._candidates.replace_order(candidates)
 
     def no_more(self) -> None:
         """Learn that no more candidates will come."""
@@ -329,7 +313,7 @@ class Race:
         if RACE_FACTS[self.state]["tick"] != LATE:
             raise IllegalFact(f"records: the race is still {self.state}")
         notes = None if self._memory is None else self._memory.notes
-        return records(self._tries, self._waiting, self._skipped, self._origin, notes or {})
+        return records(self._tries, self._candidates.waiting, self._candidates.skipped, self._origin, notes or {})
 
     def _takes(self, fact: RaceFact) -> bool:
         """Say whether a fact about the race counts: False when it is late."""
@@ -356,7 +340,7 @@ class Race:
         return bool(self._starved) or self._has_waiting() or self._plain() is not None
 
     def _has_waiting(self) -> bool:
-        return bool(self._waiting) and len(self._tries) < MAX_RACED
+        return bool(self._candidates.waiting) and len(self._tries) < MAX_RACED
 
     def _plain(self) -> Candidate | None:
         """Return the candidate of the plain attempt, None when it is not to be made."""
@@ -367,7 +351,7 @@ class Race:
     def _is_exhausted(self) -> bool:
         if self._live or self._starved or self._plain() is not None:
             return False
-        return len(self._tries) >= MAX_RACED or (self.state == "closed" and not self._waiting)
+        return len(self._tries) >= MAX_RACED or (self.state == "closed" and not self._candidates.waiting)
 
     def _expiry(self) -> float:
         """Return when the next attempt times out."""
@@ -400,7 +384,7 @@ class Race:
     def _ask(self, memory: RaceMemory, now: float) -> None:
         """Ask the memory whether the next start is due at another time than the schedule says."""
         if not self._tries:
-            begins = memory.begins(self._waiting, now, more=self.state == "open")
+            begins = memory.begins(self._candidates.waiting, now, more=self.state == "open")
             if begins is not None:
                 self._schedule.begins(begins)
         elif memory.has_learned(now):
@@ -424,10 +408,9 @@ class Race:
                 self._plain_is_due = False
                 row = Try(plain, self._schedule.cause, now, plain=True)
             else:
-                waiting = self._waiting
+                waiting = self._candidates.waiting
                 candidate = next(iter(waiting)) if self._memory is None else self._memory.choose(waiting, now)
-                del self._waiting[candidate]
-                self._raced.add(candidate)
+                self._candidates.race(candidate)
                 row = Try(candidate, self._schedule.cause, now)
             attempt = len(self._tries)
             self._tries.append(row)
