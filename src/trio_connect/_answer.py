@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import isfinite
 from socket import AF_INET, AF_INET6, AddressFamily
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -161,7 +161,7 @@ class ServiceRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return this record as JSON-safe data."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
             for name, value in attrs.asdict(self, recurse=False).items()
         }
 

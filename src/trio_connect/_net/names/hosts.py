@@ -74,7 +74,8 @@ def _item(item: object, port: int) -> Host:
         return _host(item, port)
     pair = cast("tuple[object, ...]", item) if isinstance(item, tuple) else ()
     if len(pair) != 2:
-        raise TypeError(f"each of several hosts is a name or a pair (name, port), got {shown(item)}")
+        text = shown(item)  # pyright: ignore[reportUnknownArgumentType]
+        raise TypeError(f"each of several hosts is a name or a pair (name, port), got {text}")
     host, own_port = cast("tuple[object, int]", pair)
     return _host(host, check_connect_port(own_port, host))
 
