@@ -294,6 +294,7 @@ FAILURES: dict[str, tuple[str, Callable[[Any], Awaitable[None]], int, str, str]]
     "hangs up later": ("socks5", hang_up_when_asked, errno.ECONNRESET, "connect", "ended the connection before"),
     "403": ("http", answering("http", status="403 Forbidden"), errno.EACCES, "connect", "403 Forbidden"),
     "404": ("http", answering("http", status="404 What?"), errno.ECONNABORTED, "connect", "404 What?"),
+    "500": ("http", answering("http", status="500 Unable"), errno.EHOSTUNREACH, "connect", "said: 500 Unable"),
     "502": ("http", answering("http", status="502 Bad Gateway"), errno.EHOSTUNREACH, "connect", "502 Bad Gateway"),
     "503": ("http", answering("http", status="503 Busy"), errno.EHOSTUNREACH, "connect", "503 Busy"),
     "504": ("http", answering("http", status="504 Gateway Timeout"), errno.ETIMEDOUT, "connect", "504 Gateway"),

@@ -52,10 +52,9 @@ _HTTP_ERRNOS: Final = {
     401: errno.EACCES,
     403: errno.EACCES,
     407: errno.EACCES,
-    502: errno.EHOSTUNREACH,
-    503: errno.EHOSTUNREACH,
     504: errno.ETIMEDOUT,
 }
+_SERVER_ERRORS: Final = 500
 _WANTS_CREDENTIALS: Final = (401, 407)
 
 
@@ -124,10 +123,12 @@ async def open_tunnel(
 
 
 def _refused(talk: _Talk, code: int | None, words: str, *, is_http: bool) -> NoTunnel:
-    said = f'the proxy said "{one_line(words)}"'
+    said = f"the proxy said: {one_line(words)}"
     if code is not None:
         code = int(code)
-        found = (_HTTP_ERRNOS if is_http else _SOCKS_ERRNOS).get(code, errno.ECONNABORTED)
+        # Of a target that cannot be reached proxies say 500, 502 or 503.
+        other = errno.EHOSTUNREACH if is_http and code >= _SERVER_ERRORS else errno.ECONNABORTED
+        found = (_HTTP_ERRNOS if is_http else _SOCKS_ERRNOS).get(code, other)
         return NoTunnel("bind" if is_http and code in _WANTS_CREDENTIALS else "connect", found, said)
     # Not an answer to the question: it wants another name or password, or speaks another protocol.
     if talk.wants_credentials:
