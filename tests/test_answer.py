@@ -83,7 +83,7 @@ def test_each_family_has_a_kind_of_its_own():
 def test_a_lookup_is_json_safe(lookup, expected):
     data = lookup.to_dict()
     assert json.loads(json.dumps(data)) == data
-    assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, "services": None, **expected}
+    assert data == {"host": "h.test", "kind": "A", "started_us": 0, "ended_us": 10_100, "records": None, **expected}
 
 
 RECORDS = [
@@ -124,8 +124,8 @@ def test_a_service_record_has_tuples_and_is_json_safe():
         "mandatory": [],
     }  # fmt: skip
     assert repr(ServiceRecord(priority=0, target="alias.test")) == "ServiceRecord(priority=0, target='alias.test')"
-    lookup = Lookup(host="h.test", kind="HTTPS", started=0.0, ended=0.1, services=(record,))
-    assert lookup.to_dict()["services"] == [record.to_dict()]
+    lookup = Lookup(host="h.test", kind="HTTPS", started=0.0, ended=0.1, records=(record,))
+    assert lookup.to_dict()["records"] == [record.to_dict()]
 
 
 @pytest.mark.parametrize(

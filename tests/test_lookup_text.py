@@ -55,7 +55,7 @@ def test_beside_attempts_errors_are_told_and_of_several_names_those_that_are_unk
 
 def test_service_records_are_found_or_not() -> None:
     def https(services: tuple[ServiceRecord, ...] | None) -> Lookup:
-        return Lookup(host="db1.test", kind="HTTPS", started=0.0, ended=0.0, services=services)
+        return Lookup(host="db1.test", kind="HTTPS", started=0.0, ended=0.0, records=services)
 
     told = each_lookup(report((https((ServiceRecord(),)),), (https(()),), (https(None),)))
     assert told == ["HTTPS: found", "HTTPS: no record", "HTTPS: cancelled"]

@@ -27,7 +27,7 @@ def _several(value: Iterable[str], name: str) -> tuple[str, ...]:
     # A lone str is iterable too, and would become several of single characters.
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence of str, got {shown(value)}")
-    texts = tuple(value)
+    texts: tuple[str, ...] = tuple(value)
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{name} must be a sequence of str, got {shown(text)} in it")
@@ -87,6 +87,14 @@ def _uint16(_instance: object, field: attrs.Attribute[Any], value: object) -> No
     check_range(value, field.name, 0, 0xFFFF)
 
 
+def _as_data(record: attrs.AttrsInstance) -> dict[str, Any]:
+    fields = attrs.asdict(record, recurse=False)
+    return {
+        name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
+        for name, value in fields.items()
+    }
+
+
 @attrs.frozen(repr=False)
 class MailRecord:
     """One host that takes mail for a domain (MX, RFC 1035 section 3.3.9).
@@ -124,6 +132,10 @@ class SrvRecord:
 
     __repr__ = changed_repr
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return this record as JSON-safe data, the ttl in seconds."""
+        return _as_data(self)
+
 
 def _texts(value: Iterable[str]) -> tuple[str, ...]:
     return _several(value, "each of alpn, hints and mandatory keys")
@@ -160,10 +172,7 @@ class ServiceRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return this record as JSON-safe data."""
-        return {
-            name: list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
-            for name, value in attrs.asdict(self, recurse=False).items()
-        }
+        return _as_data(self)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -180,8 +189,8 @@ class Lookup:
     answer: Answer | None = None
     """What was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an error or
     cancel."""
-    services: tuple[ServiceRecord, ...] | None = None
-    """What was found by a question for service records, which has no `answer`."""
+    records: tuple[ServiceRecord | SrvRecord, ...] | None = None
+    """What was found by a question for records, which has no `answer`: by "HTTPS" or "SRV"."""
     error: OSError | None = None
     """What kept the resolver from an answer, without its traceback; None for an empty answer."""
 
@@ -189,7 +198,7 @@ class Lookup:
 
     def to_dict(self) -> dict[str, Any]:
         """Return this lookup as JSON-safe data, times in whole microseconds."""
-        answer, services = self.answer, self.services
+        answer, records = self.answer, self.records
         return {
             "host": self.host,
             "kind": self.kind,
@@ -198,7 +207,7 @@ class Lookup:
             "addresses": None if answer is None else list(answer.addresses),
             "ttl_us": None if answer is None else microseconds(answer.ttl),
             "name_exists": None if answer is None else answer.name_exists,
-            "services": None if services is None else [service.to_dict() for service in services],
+            "records": None if records is None else [record.to_dict() for record in records],
             "errno": None if self.error is None else self.error.errno,
             "error": None if self.error is None else str(self.error),
         }

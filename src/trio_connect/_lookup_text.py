@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._answer import SrvRecord
 from ._text import printable
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ def _outcomes(lookups: Sequence[Lookup]) -> str:
 def _outcome(lookup: Lookup) -> str:
     if lookup.error is not None:
         return printable(str(lookup.error))
-    if lookup.services is not None:
-        return "found" if lookup.services else "no record"
+    if lookup.records is not None:
+        if any(isinstance(record, SrvRecord) and record.target == "." for record in lookup.records):
+            return "not offered there (target '.', RFC 2782)"
+        return "found" if lookup.records else "no record"
     if lookup.answer is None:
         return "cancelled"
     return "no such name" if not lookup.answer.name_exists else "no address" if not lookup.answer.addresses else "found"

@@ -502,11 +502,11 @@ async def test_line_78_lookups_are_in_the_report_as_data(net):
     assert six.pop("error").endswith("Temporary failure in name resolution")
     assert six == {
         "host": "api.test", "kind": "AAAA", "started_us": 0, "ended_us": 30_000, "addresses": None, "ttl_us": None,
-        "name_exists": None, "services": None, "errno": socket.EAI_AGAIN,
+        "name_exists": None, "records": None, "errno": socket.EAI_AGAIN,
     }  # fmt: skip
     assert four == {
         "host": "api.test", "kind": "A", "started_us": 0, "ended_us": 0, "addresses": [V4], "ttl_us": None,
-        "name_exists": True, "services": None, "errno": None, "error": None,
+        "name_exists": True, "records": None, "errno": None, "error": None,
     }  # fmt: skip
     assert data["attempts"][0]["started_us"] == 30_000
 

@@ -166,7 +166,7 @@ async def test_line_12_https_never_comes(net):
     good(net, V6)
     report = await reported(zone(https=(1e6, ()), aaaa=(0.0, [V6]), a=(0.0, [V4])))
     assert tried(report) == [(f"[{V6}]:443", 50)]
-    assert (report.lookups[0].kind, report.lookups[0].services) == ("HTTPS", None)
+    assert (report.lookups[0].kind, report.lookups[0].records) == ("HTTPS", None)
 
 
 @virtual
@@ -526,7 +526,7 @@ async def test_line_61_the_dns_resolver_leads_to_hosts_and_ports_of_protocols_th
     with VirtualDns({NS: server}).installed():
         report = await reported(DnsResolver([NS], services="https", alpn=("h2", "http/1.1")))
     assert tried(report) == [(f"[{ALT6}]:8443", 0)]
-    assert report.lookups[0].services == (
+    assert report.lookups[0].records == (
         ServiceRecord(priority=2, target="alt.test.", port=8443, alpn=("h2", "http/1.1"), ipv6hint=(ALT6,)),
     )
     assert "h3.test AAAA" not in server.asked

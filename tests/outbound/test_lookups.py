@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from tests.outbound.kit import at, connects, fails, good, opened, refusing, rules
-from trio_connect import Answer, DeadlineExceeded, MailRecord, SrvRecord, StaticResolver, now
+from tests.support.dnsserver import Server, VirtualDns
+from trio_connect import Answer, DeadlineExceeded, DnsResolver, MailRecord, SrvRecord, StaticResolver, now
 from trio_connect.outbound import Candidate, DestinationRejected, RetryAt
 
 
@@ -30,6 +31,7 @@ class Scripted:
         self.broken = False
 
     async def _answer(self, kind: str, name: str) -> None:
+        name = name.removesuffix(".")
         self.asked[kind, name] += 1
         self.under_way.add((kind, name))
         self.side_by_side = max(self.side_by_side, len(self.under_way))
@@ -42,6 +44,7 @@ class Scripted:
 
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         await self._answer("A" if family == AF_INET else "AAAA", host)
+        host = host.removesuffix(".")
         if host not in self.hosts:
             return Answer(name_exists=False)
         return Answer(self.hosts[host] if family == AF_INET else (), ttl=self.ttl)
@@ -341,3 +344,38 @@ async def test_a_resolver_that_has_no_mx_or_srv_is_told_at_once(vnet, autojump_c
             out.mx("a.test")
         with pytest.raises(TypeError, match="SRV records need a resolver with an async method srv"):
             out.srv("_x._tcp.a.test")
+
+
+# ---------------------------------------------------------------------- by the resolver of our own
+
+NS = "192.0.2.53"
+
+
+async def test_mx_and_srv_by_dns_ask_each_name_once(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    good(vnet, "192.0.2.1", port=5222)
+    zone = {
+        "one.test MX": ["10 mx1.test."], "two.test MX": ["10 mx1.test.", "20 mx2.test."], "null.test MX": ["0 ."],
+        "_x._tcp.one.test SRV": ["0 0 5222 mx1.test."],
+        "mx1.test A": ["192.0.2.1"],
+    }  # fmt: skip
+    server = Server(zone)
+    with VirtualDns({NS: server}).installed():
+        async with opened(rules(max_connecting=99), resolver=DnsResolver([NS])) as out:
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(connects, out.mx("one.test"))
+                    nursery.start_soon(connects, out.mx("two.test"))
+                    nursery.start_soon(connects, out.srv("_x._tcp.one.test"))
+            with pytest.raises(DestinationRejected, match="null MX"):
+                await connects(out.mx("null.test"))
+            with pytest.raises(DestinationRejected, match="no such name"):
+                await connects(out.mx("nowhere.test"))
+    assert {question for question in server.asked if server.count(question) > 1} == set()
+
+
+async def test_a_resolver_without_mx_is_told_which_has_it():
+    async with opened() as out:
+        for call, kind in ((out.mx, "MX"), (out.srv, "SRV")):
+            with pytest.raises(TypeError, match=rf"{kind} records need a resolver .* such as DnsResolver\(\)"):
+                call("one.test")

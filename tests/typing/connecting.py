@@ -9,15 +9,22 @@ from trio_connect import (
     AddressFilter,
     Attempt,
     ConnectFailed,
+    DnsResolver,
     Endpoint,
     History,
+    MailRecord,
+    MailResolver,
     NetworkFilter,
     RaceOptions,
     RacePolicy,
+    ServiceRecord,
+    ServiceResolver,
     Source,
+    SystemResolver,
     TcpStream,
     TlsStream,
     connect,
+    connect_srv,
     connectx,
     order_endpoints,
 )
@@ -42,6 +49,22 @@ async def results(endpoints: Sequence[Endpoint]) -> None:
     assert_type(await connect("api.test", 443, establish=greeting), bytes)
     assert_type(await connect("api.test", 443, establish=check), TcpStream)
     await connectx(endpoints, establish=not_async)  # type: ignore[arg-type]
+
+
+async def by_service(resolver: DnsResolver, context: ssl.SSLContext) -> None:
+    assert_type(await connect_srv("_x._tcp", "a.test"), TcpStream)
+    assert_type(await connect_srv("_x._tcp", "a.test", establish=check), TcpStream)
+    assert_type(await connect_srv("_x._tcp", "a.test", establish=greeting, resolver=resolver), bytes)
+    assert_type(await connect_srv("_x._tcp", "a.test", tls=context, policy=RacePolicy()), TlsStream)
+    await connect_srv("_x._tcp", "a.test", server_hostname="a.test")  # type: ignore[call-overload]
+    await connect_srv("_x._tcp", "a.test", resolver=SystemResolver())  # type: ignore[call-overload]
+    services: ServiceResolver = resolver
+    mail: MailResolver = resolver
+    assert_type(await services.services("a.test", 443), Sequence[ServiceRecord])
+    assert_type(await mail.mx("a.test"), Sequence[MailRecord])
+    async with DnsResolver(["192.0.2.53"], services="https", alpn=("h2",)) as entered:
+        assert_type(entered, DnsResolver)
+        assert_type(await connect("a.test", 443, resolver=entered), TcpStream)
 
 
 async def several_names(names: list[str], pairs: tuple[tuple[str, int], ...], context: ssl.SSLContext) -> None:

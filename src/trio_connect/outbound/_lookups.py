@@ -249,15 +249,15 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
 
     async def find() -> Found:
         records = await lookups.mx(domain)
-        names = [(record.preference, record.host.removesuffix(".").lower()) for record in records]
-        if [name for _, name in names] == [""]:
+        names = [(record.preference, _complete(record.host)) for record in records]
+        if [name for _, name in names] == ["."]:
             raise Rejected("the domain takes no mail (null MX, RFC 7505)")
         # RFC 5321 section 5.1: without MX records the domain itself is its mail host.
         # Beside other records "." is not a host.
-        names = [(preference, name) for preference, name in names if name] or [(0, domain.removesuffix(".").lower())]
+        names = [(preference, name) for preference, name in names if name != "."] or [(0, domain.lower())]
         wanted = [(preference, 1, name, port) for preference, name in dict.fromkeys(names)]
         hosts, keys = await _all_addresses(lookups, wanted)
-        group = "mx " + " ".join(sorted({name for _, name in names}))
+        group = "mx " + " ".join(sorted({name.removesuffix(".") for _, name in names}))
         return Found(hosts, group, lookups.expiry(("mx", domain), *keys))
 
     return find
@@ -269,7 +269,7 @@ def by_srv(lookups: Lookups, service: str) -> Finder:
     async def find() -> Found:
         records = await lookups.srv(service)
         wanted = [
-            (record.priority, record.weight, record.target.removesuffix(".").lower(), record.port)
+            (record.priority, record.weight, _complete(record.target), record.port)
             for record in records
             if record.target != "."
         ]
@@ -279,6 +279,11 @@ def by_srv(lookups: Lookups, service: str) -> Finder:
         return Found(hosts, None, lookups.expiry(("srv", service), *keys))
 
     return find
+
+
+def _complete(name: str) -> str:
+    """Return a name in a record, which is complete, so that no search list adds to it."""
+    return name.lower().removesuffix(".") + "."
 
 
 def _hosts(candidates: Iterable[Candidate | EndpointLike]) -> tuple[Host, ...]:

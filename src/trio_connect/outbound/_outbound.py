@@ -98,7 +98,10 @@ class Outbound:
           ValueError: the domain is not a possible name, or the port is out of range.
         """
         if not isinstance(self._lookups.resolver, MailResolver):
-            raise TypeError(f"MX records need a resolver with an async method mx(domain), not {self._resolver_shown}")
+            raise TypeError(
+                "MX records need a resolver with an async method mx(domain), such as DnsResolver(), "
+                f"not {self._resolver_shown}"
+            )
         return self._get(
             "mx", domain, group, policy, lambda: by_mx(self._lookups, check_host(domain), _check_port(port, domain)),
             tls_name="",
@@ -117,7 +120,10 @@ class Outbound:
           ValueError: the service is not a possible name.
         """
         if not isinstance(self._lookups.resolver, SrvResolver):
-            raise TypeError(f"SRV records need a resolver with an async method srv(name), not {self._resolver_shown}")
+            raise TypeError(
+                "SRV records need a resolver with an async method srv(name), such as DnsResolver(), "
+                f"not {self._resolver_shown}"
+            )
         return self._get(
             "srv", service, group, policy, lambda: by_srv(self._lookups, check_host(service)),
             tls_name=_domain_of(service),
@@ -230,7 +236,8 @@ async def open_outbound(
     Args:
       policy: the rules; those of single destinations may differ.
       sources: where connections may start; each call draws one by weight. Without any, the kernel chooses.
-      resolver: looks names up; None for the system's. MX and SRV records need a `MailResolver` or `SrvResolver`.
+      resolver: looks names up; None for the system's. MX and SRV records need a `MailResolver` or `SrvResolver`, such
+        as a `DnsResolver`.
       address_filter: says of each address whether it may be connected to; see `OutboundPolicy.prohibited`.
       observer: called with each `OutboundEvent`.
       random: where jitter and draws come from; None for a generator of its own.

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import TYPE_CHECKING, Final, cast, final
 
@@ -30,7 +31,7 @@ from .resolve import check_host, cleaned, encoded, numeric
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["DnsResolver"]
+__all__ = ["DnsResolver", "default_dns_resolver"]
 
 HTTPS_PORT: Final = 443
 DEFAULT_MAX_TTL: Final = 86_400.0
@@ -334,6 +335,16 @@ class DnsResolver:
             return system_files.resolv_conf_search_list().candidates(name)
         except OSError as exc:
             raise local_lookup_error(exc.errno, host) from exc
+
+
+@cache
+def default_dns_resolver() -> DnsResolver:
+    """Return the resolver of calls that need more than the system's can do. There is one, so that they share its cache.
+
+    Raises:
+      ImportError: see `DnsResolver`.
+    """
+    return DnsResolver()
 
 
 def _key(name: bytes) -> bytes:

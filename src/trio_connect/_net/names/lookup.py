@@ -38,7 +38,7 @@ from ..._messages import first_leaf
 from .resolve import Resolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
 from .system import SystemLookup, SystemResolver
 
-__all__ = ["Found", "Lookups", "wait_for_more"]
+__all__ = ["Found", "Lookups", "wait_for_more", "without_frames"]
 
 _Question: TypeAlias = tuple[str, LookupKind]
 """About whom, the host being "", and what."""
@@ -46,7 +46,8 @@ _Question: TypeAlias = tuple[str, LookupKind]
 _RANDOM: Final = Random()  # noqa: S311 - it spreads clients over servers of one priority
 
 
-def _without_frames(error: OSError) -> OSError:
+def without_frames(error: OSError) -> OSError:
+    """Return an error for a record, without its traceback."""
     # A report lives as long as its stream, and the frames of a traceback would live as long as the report.
     link: BaseException | None = error
     while link is not None and link.__traceback__ is not None:
@@ -214,12 +215,12 @@ class Lookups:
             else:
                 answer = await self._find_addresses(name, host, FAMILY_OF_KIND[kind])
         except OSError as exc:
-            error = _without_frames(exc)
+            error = without_frames(exc)
         except ExceptionGroup as exc:
             # A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one.
             leaf = first_leaf(exc)
             if isinstance(leaf, OSError) and exc.split(OSError)[1] is None:
-                error = _without_frames(leaf)
+                error = without_frames(leaf)
             else:
                 self.crash = exc
         except trio.Cancelled:
@@ -235,7 +236,7 @@ class Lookups:
                 started=started - self.origin,
                 ended=now - self.origin,
                 answer=answer,
-                services=services,
+                records=services,
                 error=error,
             )
             self._records[question] = record
