@@ -333,6 +333,12 @@ def test_one_that_is_connected_and_establishes_goes_on(desk):
     assert not other.has_learned(0.3)
 
 
+def test_one_that_waits_for_nothing_learns_nothing(desk):
+    race = desk.race("one")
+    race.look_again()
+    assert not race.has_learned(0.0)
+
+
 def test_new_candidates_are_a_reason_to_look_again(desk):
     race = desk.race("one")
     desk.fails(A, 0.0)

@@ -231,7 +231,7 @@ class RaceMemory:
 
     def has_learned(self, now: float) -> bool:
         """Say, once for each news, whether this race waits in vain for all that it waits for."""
-        if not self._has_news:
+        if not self._has_news or not self._live:
             return False
         self._has_news = False
         at = now + self._offset
