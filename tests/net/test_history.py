@@ -32,6 +32,7 @@ from trio_connect import (
     EstablishFailed,
     History,
     RacePolicy,
+    SocketOptions,
     Source,
     TcpStream,
     connect,
@@ -39,6 +40,7 @@ from trio_connect import (
     now,
     order_endpoints,
     queues,
+    tcp_listen,
 )
 from trio_connect.testing import VirtualNetwork, run
 
@@ -406,6 +408,24 @@ async def test_line_48_a_retransmission_does_not_make_the_delay_longer(net):
     good(net, V4, rtt=1.05)
     await once(history, V4, policy=ADAPTIVE)
     assert (await once(history, V4, OTHER, policy=ADAPTIVE)).attempts[0].delay == pytest.approx(0.2)
+
+
+async def test_a_connect_with_fast_open_measures_nothing(sockets: Sockets):
+    """It succeeds before the peer has answered, once there is a cookie."""
+
+    async def nothing(_stream: TcpStream) -> None: ...
+
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        for fast_open, known in ((True, False), (False, True)):
+            history = History()
+            options = SocketOptions(fast_open=fast_open)
+            for _ in range(2):
+                stream = await connectx(
+                    [listener.endpoint], policy=ADAPTIVE, history=history, options=options, establish=nothing
+                )
+                stream.abort()
+            why = stream.report.attempts[0].delay_reason or ""
+            assert why.startswith("minimum: round trip") == known
 
 
 @virtual
