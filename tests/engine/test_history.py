@@ -154,6 +154,7 @@ def test_success_ends_it_at_once():
 
 
 def test_slow_is_less_bad_than_failed():
+    assert FINE < SLOW < FAILED
     mem = memory()
     mem.failed(A, 0.0, "slow", began=0.0, slow=True)
     assert mem.level(A, 1.0) == SLOW
@@ -235,10 +236,17 @@ def test_what_another_race_has_had_pending_for_longer_than_its_delay_goes_behind
     assert mem.level(A, 1.25) == FINE
 
 
+def test_one_that_was_only_tried_is_no_worse_for_it():
+    mem = memory()
+    mem.tried(A, 1.0)
+    Waiting(mem, A, 1.0)
+    assert (mem.level(A, 1.1), mem.why(A, 1.1)) == (FINE, None)
+
+
 def test_it_says_why_one_is_put_behind():
     mem = memory()
-    mem.failed(A, 0.0, "connection refused", began=0.0)
-    assert mem.why(A, 0.5) == "put behind: connection refused 500.0 ms before"
+    mem.failed(A, 100.0, "connection refused", began=100.0)
+    assert mem.why(A, 100.5) == "put behind: connection refused 500.0 ms before"
 
 
 def test_a_failure_that_counts_is_told_to_whoever_waits_for_the_address():
@@ -260,6 +268,9 @@ def test_of_more_than_the_size_the_one_that_was_not_heard_of_longest_goes():
     mem.succeeded(C, 3.0)
     assert [of for of, _ in mem.entries(3.0)] == [A, C]
     assert len(mem) == 2
+    mem.tried(B, 10_000.0)
+    assert [of for of, _ in mem.entries(13_599.0)] == [B]
+    assert (mem.latest, memory().latest) == (10_000.0, -inf)
 
 
 @pytest.mark.parametrize("fact", ["tried", "answered", "succeeded", "failed"])

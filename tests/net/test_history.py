@@ -375,6 +375,31 @@ async def test_a_race_without_a_token_goes_on_when_its_attempt_fails(net):
     assert rows(report) == [(V4, "first", 0, 900, "timed out"), (OTHER, "failure", 900, 920, "won")]
 
 
+async def test_line_84_over_sockets_of_the_kernel_too_a_race_hears_what_another_one_has_learned(sockets: Sockets):
+    """The second race would wait for half a minute by itself."""
+    history = History()
+    hurried, patient = (RacePolicy(attempt_delay=delay, attempt_timeout=math.inf) for delay in (0.05, 30.0))
+    async with no_leaks(counters=sockets.counters), faults.echoing() as good_one:
+        with faults.black_hole() as hole, trio.fail_after(10):
+            reports: list[ConnectReport] = []
+
+            async def one(policy: RacePolicy) -> None:
+                endpoints = [hole.pair, good_one.address.pair]
+                stream: TcpStream = await connectx(endpoints, policy=policy, history=history)
+                stream.abort()
+                reports.append(stream.report)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one, patient)
+                nursery.start_soon(one, hurried)
+    assert sorted(str(attempt.cause) for report in reports for attempt in report.tried) == [
+        "delay",
+        "first",
+        "first",
+        "history",
+    ]
+
+
 # --- adaptive delays --------------------------------------------------------------------------------------------------
 
 
