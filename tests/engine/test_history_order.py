@@ -147,9 +147,26 @@ def test_of_several_sources_the_best_one_counts(memory):
     used(memory, V4A, 0.0, rtt=0.01, source=OTHER)
     assert ordered(memory, 1.0, V4B, V4A, sources=(ONE, OTHER)) == [V4A, V4B]
     assert ordered(memory, 1.0, V4A, V4B, sources=(ONE,)) == [V4B, V4A]
-    memory.failed(key(V4B, ONE), 1.0, "refused", began=1.0)
-    assert ordered(memory, 2.0, V4A, V4B, sources=(ONE, OTHER)) == [V4A, V4B]
-    assert ordered(memory, 2.0, V4B, V4C, sources=(ONE,)) == [V4C, V4B]
+    used(memory, V4B, 0.0, rtt=0.015, source=OTHER)
+    assert ordered(memory, 1.0, V4B, V4A, sources=(ONE, OTHER)) == [V4A, V4B]
+    memory.failed(key(V4A, ONE), 1.0, "refused", began=1.0)
+    assert ordered(memory, 2.0, V4B, V4A, sources=(ONE, OTHER)) == [V4A, V4B]
+    assert ordered(memory, 2.0, V4A, V4C, sources=(ONE,)) == [V4C, V4A]
+
+
+def test_line_37_what_was_tried_from_any_source_was_tried(memory):
+    used(memory, V4A, 0.0, source=ONE)
+    used(memory, V4B, 0.0, rtt=0.5, source=ONE)
+    used(memory, V4B, 500.0, rtt=0.5, source=OTHER)
+    used(memory, V4A, 650.0, source=ONE)
+    assert ordered(memory, 700.0, V4A, V4B, sources=(ONE, OTHER)) == [V4A, V4B]
+    assert ordered(memory, 1100.0, V4A, V4B, sources=(ONE, OTHER)) == [V4B, V4A]
+
+
+def test_line_37_the_time_to_the_first_exploration_runs_from_the_first_connect_from_any_source(memory):
+    used(memory, V4A, 0.0, source=ONE)
+    used(memory, V4A, 650.0, source=OTHER)
+    assert ordered(memory, 700.0, V4A, V4B, sources=(ONE, OTHER)) == [V4B, V4A]
 
 
 def test_a_family_that_no_source_has_is_in_its_place(memory):
