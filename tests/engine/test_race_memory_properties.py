@@ -92,6 +92,23 @@ class Run:
             self.execute(self.race.tick(now), now)
 
 
+def made(
+    memory: Memory,
+    policy: RacePolicy,
+    candidates: list[Candidate],
+    fates: dict[Candidate, tuple[str, float]],
+    now: float,
+) -> Run:
+    """A race that begins now, with this memory."""
+
+    def wake() -> None:
+        run.wake()
+
+    one = RaceMemory(memory, "", "", policy, wake=wake)
+    run = Run(Race(policy, now, candidates, more=False, memory=one), now, policy, candidates, fates)
+    return run
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(seed=st.integers(0, 2**32), budget=st.sampled_from([None, 1.0, 3.0]), adaptive=st.booleans())
 def test_whatever_races_learn_of_each_other_each_keeps_the_rules(seed, budget, adaptive):
@@ -117,10 +134,7 @@ def test_whatever_races_learn_of_each_other_each_keeps_the_rules(seed, budget, a
         while waiting_to_begin and waiting_to_begin[0] <= now:
             waiting_to_begin.pop(0)
             chosen = random.sample(CANDIDATES, random.randint(1, 5))
-            woken: list[Run] = []
-            one = RaceMemory(memory, "", "", policy, wake=lambda woken=woken: woken[0].wake())
-            run = Run(Race(policy, now, chosen, more=False, memory=one), now, policy, chosen, fates)
-            woken.append(run)
+            run = made(memory, policy, chosen, fates, now)
             runs.append(run)
             active.append(run)
         random.shuffle(active)
@@ -165,12 +179,7 @@ def test_line_84_hedges_for_one_dead_address_are_as_many_as_may_be_in_flight_how
     policy = RacePolicy(max_in_flight=4)
     dead, good = CANDIDATES[:2]
     fates = {dead: ("dead", inf), good: ("good", 0.02)}
-    runs: list[Run] = []
-    for _ in range(count):
-        holder: list[Run] = []
-        one = RaceMemory(memory, "", "", policy, wake=lambda holder=holder: holder[0].wake())
-        holder.append(Run(Race(policy, 0.0, [dead, good], more=False, memory=one), 0.0, policy, [dead, good], fates))
-        runs += holder
+    runs = [made(memory, policy, [dead, good], fates, 0.0) for _ in range(count)]
     now = 0.0
     while any(run.ended is None for run in runs):
         for run in runs:
