@@ -1,52 +1,40 @@
 """Warm up a connection pool: connect to every replica, take the first three that answer, leave the rest.
 
-Each replica has several addresses, so connecting to one is a race; here a race is one token.
-
 Prints:
-  replica ... answered: 1 in the pool
-  replica ... answered: 2 in the pool
-  replica ... answered: 3 in the pool
+  a replica is down: ...
+  the pool has 3 connections
   the pool works: pong pong pong
 """
 
 import contextlib
+from collections.abc import Iterable
 from functools import partial
 
 import trio
 
-from trio_connect import Endpoint, TcpStream, now, tcp_listen
-from trio_connect.queues import Completion, IOQueue, QToken, open_queue_set
+from trio_connect import Endpoint, TcpStream, connect_each, now, tcp_listen
 
 WANTED = 3
+
+
+async def warm_up(replicas: Iterable[Endpoint]) -> list[TcpStream]:
+    """Return the first connections that come up; the others are closed."""
+    pool: list[TcpStream] = []
+    async with connect_each(replicas, now() + 5000) as each:
+        async for _, outcome in each:
+            if isinstance(outcome, TcpStream):
+                pool.append(outcome)
+            else:
+                print(f"a replica is down: {outcome}")
+            if len(pool) == WANTED:
+                break
+    return pool
 
 
 async def pong(stream: TcpStream) -> None:
     """Answer each ping."""
     async for _ in stream:
         await stream.send_all(b"pong")
-
-
-async def warm_up(replicas: list[list[Endpoint]]) -> None:
-    """Fill a pool with the first connections that come up, and use it."""
-    async with open_queue_set() as qs:
-        waiting: list[QToken[Completion]] = [qs.connectx(endpoints, now() + 5000) for endpoints in replicas]
-        pool: list[IOQueue] = []
-        while waiting and len(pool) < WANTED:
-            index, result = await qs.wait_any(waiting)
-            waiting.pop(index)
-            if result.error is None:
-                pool.append(result.queue)
-                print(f"replica {result.queue.peer!s} answered: {len(pool)} in the pool")
-            else:
-                print(f"a replica is down: {result.error}")
-        for token in waiting:  # those that are too late: nobody claims them, and the set closes what they have
-            token.cancel()
-
-        answers: list[str] = []
-        for queue in pool:
-            queue.push(b"ping")
-            answers.append((await qs.wait(queue.pop())).unwrap().data.decode())
-        print("the pool works:", *answers)
 
 
 async def main() -> None:
@@ -57,9 +45,13 @@ async def main() -> None:
         listeners = [await stack.enter_async_context(await tcp_listen(("127.0.0.1", 0))) for _ in range(4)]
         nursery = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(partial(trio.serve_listeners, pong, listeners))
-        # The first address of each working replica is dead; its race goes on with the second at once.
-        replicas = [[down.endpoint], *([down.endpoint, listener.endpoint] for listener in listeners)]
-        await warm_up(replicas)
+
+        pool = await warm_up([down.endpoint, *(listener.endpoint for listener in listeners)])
+        print(f"the pool has {len(pool)} connections")
+        answers = [(await stream.exchange(b"ping", 4)).decode() for stream in pool]
+        print("the pool works:", *answers)
+        for stream in pool:
+            await stream.aclose()
         nursery.cancel_scope.cancel()
 
 

@@ -48,6 +48,7 @@ _LATER: _typing.Final = {
     "Multipath": "_multipath",
     "connect": "_net.connect",
     "connect_srv": "_net.connect_srv",
+    "connect_each": "_net.connect_each",
     "HostLike": "_net.names.hosts",
     "order_endpoints": "_net.names.ordering",
     "resolve": "_net.resolving",
@@ -102,6 +103,7 @@ if _typing.TYPE_CHECKING:
     from ._filter import NetworkFilter as NetworkFilter
     from ._multipath import Multipath as Multipath
     from ._net.connect import connect as connect
+    from ._net.connect_each import connect_each as connect_each
     from ._net.connect_srv import connect_srv as connect_srv
     from ._net.connectx import connectx as connectx
     from ._net.history import History as History

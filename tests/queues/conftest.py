@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.paths import PATHS, over, without_reactor
 from tests.support.sockets import Sockets
-from trio_connect._net.reactor.reactor import Reactor
 
 ONCE = {"test_reactor", "test_states", "test_table"}
 """Modules about one path, and those that open no set."""
@@ -17,7 +17,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.rpartition(".")[2] in ONCE:
         return
     if "sockets" in metafunc.fixturenames:
-        metafunc.parametrize("sockets", ["reactor", "tasks", "factory"], indirect=True)
+        metafunc.parametrize("sockets", PATHS, indirect=True)
     elif "path" in metafunc.fixturenames:
         metafunc.parametrize("path", ["reactor", "tasks"], indirect=True)
 
@@ -32,14 +32,8 @@ def path(request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
 
 
-def without_reactor(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Reactor, "open", lambda: None)
-
-
 @pytest.fixture
 async def sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sockets]:
     """Run the test three times: over the reactor, over tasks on kernel sockets, and with a custom socket factory."""
-    if request.param == "tasks":
-        without_reactor(monkeypatch)
-    with Sockets.to("factory" if request.param == "factory" else "kernel").installed() as opened:
+    with over(request.param, monkeypatch) as opened:
         yield opened

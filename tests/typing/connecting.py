@@ -1,7 +1,7 @@
 """What a strict checker infers of connects and their errors."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Unpack, assert_type
 
 from trio_connect import (
@@ -24,6 +24,7 @@ from trio_connect import (
     TcpStream,
     TlsStream,
     connect,
+    connect_each,
     connect_srv,
     connectx,
     order_endpoints,
@@ -65,6 +66,24 @@ async def by_service(resolver: DnsResolver, context: ssl.SSLContext) -> None:
     async with DnsResolver(["192.0.2.53"], services="https", alpn=("h2",)) as entered:
         assert_type(entered, DnsResolver)
         assert_type(await connect("a.test", 443, resolver=entered), TcpStream)
+
+
+async def later() -> AsyncIterator[tuple[str, int]]:
+    yield "192.0.2.1", 443
+
+
+async def many_peers(endpoints: Sequence[Endpoint]) -> None:
+    async with connect_each(endpoints, limit=5) as each:
+        async for endpoint, outcome in each:
+            assert_type(endpoint, Endpoint)
+            assert_type(outcome, TcpStream | OSError)
+            if isinstance(outcome, OSError):
+                assert_type(outcome.errno, int | None)
+            else:
+                assert_type(outcome, TcpStream)
+    connect_each(later(), attempt_timeout=1.5)
+    connect_each([("192.0.2.1", 443)])
+    connect_each(["192.0.2.1"])  # type: ignore[list-item]
 
 
 async def several_names(names: list[str], pairs: tuple[tuple[str, int], ...], context: ssl.SSLContext) -> None:

@@ -1,5 +1,9 @@
 """Closes of queues, done by a reactor in a pass where nothing has to be awaited for them."""
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set calls of its queues has names with an underscore, because users see a queue's other names.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
@@ -14,11 +18,11 @@ if TYPE_CHECKING:
 class Closeable(Protocol):
     """What a close asks of its queue."""
 
-    def dispose_now(self) -> bool:
+    def _dispose_now(self) -> bool:
         """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
         ...
 
-    def close_in_task(self, token: AnyToken, operation: Operation) -> None:
+    def _close_in_task(self, token: AnyToken, operation: Operation) -> None:
         """Close the socket in a task."""
         ...
 
@@ -37,11 +41,11 @@ class Closing:
 
     def run(self) -> None:
         """Close, or have it done in a task."""
-        if self._queue.dispose_now():
+        if self._queue._dispose_now():
             self._scheduler.complete(self._token, self._operation, Closed())
         else:
             self.abandon()
 
     def abandon(self) -> None:
         """Close in a task: also when its set is cancelled, a close completes."""
-        self._queue.close_in_task(self._token, self._operation)
+        self._queue._close_in_task(self._token, self._operation)

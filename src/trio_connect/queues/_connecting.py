@@ -1,5 +1,9 @@
 """Connects of queues over a reactor: each is a lane of one operation."""
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set calls of its queues has names with an underscore, because users see a queue's other names.
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -29,19 +33,19 @@ class Connecting(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def connect_ended(self, *, succeeded: bool) -> None:
+    def _connect_ended(self, *, succeeded: bool) -> None:
         """Note how it ended."""
 
     @abstractmethod
-    def connected_over_reactor(self, watched: int) -> None:
+    def _connected_over_reactor(self, watched: int) -> None:
         """Note that it succeeded, and under which descriptor the socket is registered at the reactor; -1 if not."""
 
     @abstractmethod
-    def connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
+    def _connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
         """Connect in a task, because no reactor can wait for it."""
 
     @abstractmethod
-    def late_connect(self, payload: Payload) -> OSError:
+    def _late_connect(self, payload: Payload) -> OSError:
         """Return the error of a connect that would begin after its deadline."""
 
 
@@ -87,7 +91,7 @@ class TcpConnect(ReactorAttempt, Lane):
         if not self.over:
             self.stop()
             self._transport.forget()
-            self._queue.connect_ended(succeeded=False)
+            self._queue._connect_ended(succeeded=False)
             self._scheduler.complete_cancelled(self._token, self._operation)
 
     async def drained(self) -> None:
@@ -97,16 +101,16 @@ class TcpConnect(ReactorAttempt, Lane):
         transport = self._transport
         now = current_time()
         transport.connected(self, now)
-        self._queue.connected_over_reactor(self.watched)
+        self._queue._connected_over_reactor(self.watched)
         self._scheduler.complete(self._token, self._operation, Connected(transport), now)
 
     def failed(self, error: OSError) -> None:
         self._transport.forget()
-        self._queue.connect_ended(succeeded=False)
+        self._queue._connect_ended(succeeded=False)
         self._scheduler.complete(self._token, self._operation, error)
 
     def needs_task(self) -> None:
-        self._queue.connect_in_task(self._token, self._operation, (self.endpoint, self.until))
+        self._queue._connect_in_task(self._token, self._operation, (self.endpoint, self.until))
 
 
 @final
@@ -146,7 +150,7 @@ class DirectConnect(Lane):
         token, self._token = self._token, None
         if token is not None:
             self._transport.forget()
-            self._queue.connect_ended(succeeded=False)
+            self._queue._connect_ended(succeeded=False)
             self._scheduler.complete_cancelled(token, self._operation)
 
     async def drained(self) -> None:
@@ -163,13 +167,13 @@ class DirectConnect(Lane):
         try:
             if is_late(until):
                 self._transport.forget()
-                raise self._queue.late_connect(self._payload)
+                raise self._queue._late_connect(self._payload)
             if (factory and self._transport.kernel_socket is None) or not self._transport.connect_now(target):
-                self._queue.connect_in_task(token, operation, self._payload)
+                self._queue._connect_in_task(token, operation, self._payload)
                 return
             outcome = Connected(self._transport)
         except OSError as exc:
             exc.__traceback__ = exc.__context__ = None
             outcome = exc
-        self._queue.connect_ended(succeeded=isinstance(outcome, Connected))
+        self._queue._connect_ended(succeeded=isinstance(outcome, Connected))
         self._scheduler.complete(token, operation, outcome)

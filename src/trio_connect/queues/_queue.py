@@ -184,7 +184,7 @@ class SocketQueue(IOQueue, Connecting):
         self._control = direct
         return scheduler.submit("connect", self, direct, (target, until), target, data)
 
-    def connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
+    def _connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
         self._scheduler.open.discard(self)
         self._control = lane = TaskLane(self._scheduler, self._connect)
         lane.add(token, operation, payload)
@@ -194,13 +194,13 @@ class SocketQueue(IOQueue, Connecting):
         connected = False
         try:
             if is_late(until) and not operation.cancelled:
-                raise self.late_connect(payload)
+                raise self._late_connect(payload)
             connected = await self._transport.connect(target, until, operation)
         finally:
-            self.connect_ended(succeeded=connected)
+            self._connect_ended(succeeded=connected)
         return Connected(self._transport) if connected else None
 
-    def late_connect(self, payload: Payload) -> OSError:
+    def _late_connect(self, payload: Payload) -> OSError:
         target, until = payload
         if isinstance(target, Endpoint):
             return late_connect(target, None, until)
@@ -226,15 +226,15 @@ class SocketQueue(IOQueue, Connecting):
                 stream = await connectx(endpoints, deadline, **options)
                 cast("TcpTransport", self._transport).adopt(stream)
         finally:
-            self.connect_ended(succeeded=stream is not None)
+            self._connect_ended(succeeded=stream is not None)
         return None if stream is None else Connected(self._transport)
 
-    def connected_over_reactor(self, watched: int) -> None:
+    def _connected_over_reactor(self, watched: int) -> None:
         self._control = None
         self._watched = watched
         self._state = "connected"  # a queue that is closed has cancelled its connect
 
-    def connect_ended(self, *, succeeded: bool) -> None:
+    def _connect_ended(self, *, succeeded: bool) -> None:
         self._control = None
         if succeeded:
             self._scheduler.open.add(self)
@@ -358,7 +358,7 @@ class SocketQueue(IOQueue, Connecting):
             reactor.step_soon(Closing(self, scheduler, token, operation))
         return token
 
-    def close_in_task(self, token: AnyToken, operation: Operation) -> None:
+    def _close_in_task(self, token: AnyToken, operation: Operation) -> None:
         """Close in a task, because something has to be awaited for it."""
         self._scheduler.spawn(self._scheduler.run, token, operation, self._close, None)
 
@@ -385,12 +385,12 @@ class SocketQueue(IOQueue, Connecting):
             lane.cancel_all()
         for lane in lanes:
             await lane.drained()
-        await self.dispose()
+        await self._dispose()
 
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
-    def dispose_now(self) -> bool:
+    def _dispose_now(self) -> bool:
         control = self._control
         if TaskLane in (control.__class__, self._receiving.__class__, self._sending.__class__):
             return False
@@ -404,7 +404,7 @@ class SocketQueue(IOQueue, Connecting):
             self._closed.set()
         return True
 
-    async def dispose(self) -> None:
+    async def _dispose(self) -> None:
         """Close the socket. The caller ensures that no operation runs any more."""
         self._state = "closing"
         self._leave()

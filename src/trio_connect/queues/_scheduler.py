@@ -5,6 +5,10 @@ most one task. The woken task takes the result itself, with no checkpoint afterw
 taken nothing.
 """
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set calls of its queues has names with an underscore, because users see a queue's other names.
+
 from __future__ import annotations
 
 import errno
@@ -41,11 +45,11 @@ _CLOSES: Final = 64
 class Disposable(Protocol):
     """A queue that has a socket."""
 
-    def dispose_now(self) -> bool:
+    def _dispose_now(self) -> bool:
         """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
         ...
 
-    async def dispose(self) -> None:
+    async def _dispose(self) -> None:
         """Close the socket."""
         ...
 
@@ -277,7 +281,7 @@ class Scheduler:
         if rejection == "unknown":
             token = next(token for token in tokens if token not in self.table.entries)
             # Only queue sets read who owns a token.
-            if token._owner is self:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            if token._owner is self:
                 raise OSError(errno.EINVAL, f"{token} was claimed already: its result has been handed out")
             raise OSError(errno.EINVAL, f"{token} is not ours: it belongs to another queue set")
         raise OSError(errno.EINVAL, _REJECTIONS[cast("Rejection", rejection)])
@@ -422,8 +426,8 @@ class Scheduler:
         closed = 0
         while self.open:
             queue = self.open.pop()
-            if not queue.dispose_now():
-                await queue.dispose()
+            if not queue._dispose_now():
+                await queue._dispose()
             else:
                 closed += 1
                 if not closed % _CLOSES:

@@ -17,6 +17,7 @@ from .events import EDGE, OUT
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint, Source
     from ..._options import SocketOptions
+    from ..._report import Phase
     from ..sockets.stream_socket import StreamSocket
     from .reactor import Reactor
 
@@ -59,7 +60,7 @@ class ReactorAttempt(Attempt, ABC):
         # Written out: a call of the base class's would cost a fiftieth of a connect.
         self.endpoint = endpoint
         self.source = source
-        self.phase = "connect"
+        self.phase: Phase = "connect"
         self.sock = None
         self.yielded = False
         self.until = until
@@ -85,6 +86,10 @@ class ReactorAttempt(Attempt, ABC):
     @abstractmethod
     def needs_task(self) -> None:
         """Connect in a task: there is a socket factory, whose sockets no reactor can wait for. Nothing was done."""
+
+    def too_late(self) -> OSError:
+        """Return the error of an attempt that has come to its deadline; its socket is still open."""
+        return deadline_exceeded(self.endpoint, self.source, self.origin(), self.started)
 
     # ------------------------------------------------------------------ what a reactor calls
 
@@ -150,7 +155,7 @@ class ReactorAttempt(Attempt, ABC):
         self._timed = False  # the reactor has it no more
         code = self.poll()
         if code == PENDING:
-            self._end(deadline_exceeded(self.endpoint, self.source, self.origin(), self.started))
+            self._end(self.too_late())
         else:
             self._settle(code)
 

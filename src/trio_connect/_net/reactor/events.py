@@ -43,6 +43,10 @@ class Events(ABC):
         """
 
     @abstractmethod
+    def unregister(self, fd: int) -> None:
+        """Tell no more of a descriptor."""
+
+    @abstractmethod
     def poll(self) -> list[tuple[int, int]]:
         """Return descriptors and what has happened to each, at most `MOST_EVENTS`. Never waits."""
 
@@ -81,6 +85,9 @@ if sys.platform == "linux":
 
         def modify(self, fd: int, mask: int) -> None:
             self._epoll.modify(fd, mask)
+
+        def unregister(self, fd: int) -> None:
+            self._epoll.unregister(fd)
 
         def poll(self) -> list[tuple[int, int]]:
             return self._epoll.poll(0, MOST_EVENTS)

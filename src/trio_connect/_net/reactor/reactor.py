@@ -160,6 +160,11 @@ class Reactor:
         """Have another handler told of a descriptor."""
         self._handlers[fd] = handler
 
+    def unwatch(self, fd: int) -> None:
+        """Hear no more of a descriptor that stays open."""
+        self._handlers.pop(fd, None)
+        self._events.unregister(fd)
+
     def forget(self, fd: int) -> None:
         """Forget a descriptor that is about to be closed, with which the kernel drops its registration."""
         self._handlers.pop(fd, None)
