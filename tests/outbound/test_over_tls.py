@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ import trio
 from tests.net.racing import Stopwatch, virtual
 from tests.outbound.kit import connects, fails, opened, rules
 from tests.support import tls
+from tests.support.proxies import serving
+from tests.support.sweep import repeated, sweep
 from trio_connect import (
     DeadlineExceeded,
     Endpoint,
@@ -34,6 +37,7 @@ from trio_connect.outbound import (
     RequeueOne,
     SourceSuspended,
     TlsConnection,
+    open_outbound,
 )
 from trio_connect.testing import VirtualNetwork, discard
 
@@ -223,3 +227,36 @@ async def test_a_cancel_and_a_deadline_in_a_handshake_count_against_nobody(net: 
         assert (after_all.failures, after_all.addresses) == (before.failures, before.addresses)
         decision = await fails(dest, tls=client)
         assert "took longer than attempt_timeout" in decision.cause or "connect_timeout" in decision.cause
+
+
+@asynccontextmanager
+async def tls_echo() -> AsyncGenerator[Endpoint, None]:
+    async def serve(stream: TcpStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, OSError):
+            secured = await stream.start_tls(tls.contexts().server, server_side=True)
+            await secured.send_all(b"220 hello\r\n")
+            await secured.receive_some()
+
+    async with serving(serve) as endpoint:
+        yield endpoint
+
+
+async def test_cancelled_at_any_step_nothing_of_it_stays_and_nothing_is_counted() -> None:
+    """Invariants 7 and 45, over TLS."""
+
+    async def use(endpoint: Endpoint) -> None:
+        async with open_outbound() as out:
+            dest = out.destination("service", candidates=[endpoint])
+            try:
+                async with dest.connect(
+                    tls=tls.contexts().client, server_hostname=tls.NAME, establish=greeting
+                ) as connection:
+                    assert connection.result == b"220 hello"
+            finally:
+                snapshot = dest.snapshot()
+                assert (snapshot.state, snapshot.failures, snapshot.errors) == ("closed", 0, ())
+                assert all(address.failures == 0 for address in snapshot.addresses)
+
+    summary = await sweep(use, environment=tls_echo, rounds=repeated(1), modes=("before", "after"))
+    assert summary.endings("before")[1]["cancelled"] == repeated(1)
+    assert summary.steps > 10
