@@ -26,7 +26,7 @@ help:
 	@echo "make docs       the documentation as a site, site/index.html, with the API reference; a warning fails it"
 	@echo "make lab        tests against real kernel faults, in network namespaces of their own"
 	@echo "make sctp       tests of associations on a kernel that has SCTP, in a guest that boots in seconds"
-	@echo "make bench      peers side by side, ratios out"
+	@echo "make bench      peers side by side, ratios out, and which bounds were missed"
 	@echo "make mutate     break the engine on purpose: do the tests notice?"
 	@echo "make faults     put faults into the shells that somebody thought of: do the tests notice?"
 	@echo "make clean      remove everything that these targets made"
@@ -97,9 +97,10 @@ sctp: $(VENV)/.test
 	}
 
 bench: $(VENV)/.bench
-	@for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
-	  echo "== $$script"; $(PY) "$$script" $(ARGS) || exit 1; \
-	done
+	@found=$$(mktemp -d) && trap 'rm -rf "$$found"' EXIT && \
+	for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; $(PY) "$$script" --json "$$found/$$(basename "$$script" .py).json" $(ARGS) || exit 1; \
+	done && $(PY) benchmarks/_summary.py "$$found"
 
 mutate: $(VENV)/.mutate
 	$(VENV)/bin/mutmut run $(ARGS)

@@ -185,7 +185,11 @@ def missing(*names: str) -> list[str]:
 
 def versions() -> str:
     """Say what is measured, and on what."""
-    words = [f"Python {platform.python_version()}", f"{platform.system()} {platform.release()}"]
+    words = [
+        f"Python {platform.python_version()} of {sys.base_prefix}",
+        f"{platform.system()} {platform.release()}",
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+    ]
     for name in ("trio-connect", "trio", "anyio", "uvloop"):
         try:
             words.append(f"{name} {version(name)}")
