@@ -227,8 +227,7 @@ async def test_field_09_the_kernel_is_asked_for_no_more_routes_than_are_tried(
         asked.append(endpoint)
 
     monkeypatch.setattr(route, "look_up_route", look_up_route)
-    for user in ("resolving", "names.candidates"):
-        monkeypatch.setattr(f"trio_connect._net.{user}.kernel_knows", lambda: True)
+    monkeypatch.setattr("trio_connect._net.names.ordering.kernel_knows", lambda **_: True)
     dead(vnet, *hosts[:64])
     resolver = StaticResolver({"hostile.test": hosts})
     assert len(await resolve("hostile.test", 443, resolver=resolver)) == 64

@@ -73,7 +73,7 @@ class Policy:
     """Destinations are best reached from a source with the same label (rule 5)."""
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class PolicyTable:
     """A policy table: the row with the longest matching prefix counts.
 

@@ -14,12 +14,14 @@ from trio import current_time
 from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
+from .by_name import ConnectByName
 from .connectx import connectx
 from .host_of import HostOfEndpoint
 from .names.candidates import AddressesOfHosts
 from .names.hosts import HostLike, check_connect_port, check_hosts, target_of
 from .names.resolve import Resolver, check_resolver
 from .names.system import SYSTEM_RESOLVER
+from .race.alone import goes_alone
 from .race.candidates import Refusals
 from .race.driver import run_race
 from .race.establishing import over_tls
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from .._filter import AddressFilter
     from .._trace import Observer
     from .history import History
-    from .race.candidates import Candidates
 
 T = TypeVar("T")
 
@@ -231,7 +232,7 @@ async def connect(
     until = to_seconds(deadline)
     check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
     check_resolver(resolver)
-    host_of = HostOfEndpoint()
+    host_of = HostOfEndpoint(hosts[0].name if len(hosts) == 1 else None)
     if tls is not None or server_hostname is not None:
         names = [each.name for each in hosts if each.literal is None]
         establish = over_tls(tls, server_hostname, establish, names=names, host_of=host_of)
@@ -253,5 +254,9 @@ async def connect(
         observer=observer, history=history, until=until, started=current_time(), factory=factory_installed(),
         through_proxy=None if proxied is None else proxied.open_attempt, target=target_of(hosts), host_of=host_of,
     )  # fmt: skip
-    candidates: Candidates = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)
-    return await run_race(plan, candidates=candidates if proxied is None else proxied.beside(candidates))
+    addresses = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)
+    if proxied is not None:
+        return await run_race(plan, candidates=proxied.beside(addresses))
+    if until > plan.started and goes_alone(establish, observer, None):
+        return await ConnectByName(plan, addresses).run()
+    return await run_race(plan, candidates=addresses)

@@ -21,9 +21,15 @@ class HostOfEndpoint:
     until an attempt on it begins.
     """
 
-    __slots__ = ("_begun", "_found")
+    __slots__ = ("_begun", "_found", "_only")
 
-    def __init__(self) -> None:
+    def __init__(self, only: str | None = None) -> None:
+        """Make one of a call.
+
+        Args:
+          only: the one name that there is, so that nothing has to be learned; None for several hosts.
+        """
+        self._only = only
         self._found: Mapping[Endpoint, str | None] = {}
         self._begun: dict[Endpoint, str | None] = {}
 
@@ -31,6 +37,8 @@ class HostOfEndpoint:
         """Return the name of an endpoint; None where the caller gave the address itself."""
         if endpoint.family == AF_UNSPEC:
             return endpoint.host  # a name, which a proxy looks up
+        if self._only is not None:
+            return self._only
         return self._begun[endpoint] if endpoint in self._begun else self._found.get(endpoint)
 
     def found(self, hosts: Mapping[Endpoint, str | None]) -> None:
@@ -43,7 +51,8 @@ class HostOfEndpoint:
 
     def begin(self, endpoint: Endpoint) -> None:
         """Learn that an attempt on an endpoint begins."""
-        self._begun.setdefault(endpoint, self._found.get(endpoint))
+        if self._only is None:
+            self._begun.setdefault(endpoint, self._found.get(endpoint))
 
 
 def with_hosts(attempts: tuple[Attempt, ...], host_of: HostOfEndpoint | None) -> tuple[Attempt, ...]:

@@ -14,7 +14,7 @@ from .._policy import DEFAULT_POLICY
 from .._report import ConnectReport
 from .._text import printable
 from .names.lookup import Lookups
-from .names.ordering import in_order, kernel_knows
+from .names.ordering import in_order
 from .names.resolve import Resolver, check_host, check_resolver, numeric
 from .names.system import SYSTEM_RESOLVER
 from .race.errors import out_of_the_group
@@ -66,8 +66,8 @@ async def resolve(
     if not lookups.addresses:
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)
-    endpoints = (Endpoint(address, port) for address in lookups.addresses)
-    return in_order(endpoints, (), DEFAULT_POLICY, ask_kernel=kernel_knows())
+    endpoints = [Endpoint(address, port) for address in lookups.addresses]
+    return in_order(endpoints, (), DEFAULT_POLICY)
 
 
 async def _everything(lookups: Lookups) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from socket import AF_INET
 from typing import TYPE_CHECKING, final
@@ -16,8 +16,9 @@ from ..._engine.several_names import in_turn, released
 from ..._messages import GONE
 from ..._trace import LookupFinished, LookupStarted
 from ..race.candidates import Offers, Refusals, pair_up
+from .hosts import endpoint_of
 from .lookup import Found, Lookups, wait_for_more
-from .ordering import in_order, kernel_knows
+from .ordering import in_order
 from .resolve import Resolver, as_service_resolver
 
 if TYPE_CHECKING:
@@ -37,38 +38,35 @@ class _Addresses:
     def __init__(self, host: Host, lookups: Lookups) -> None:
         self.host = host
         self.lookups = lookups
-        self._endpoints: dict[tuple[str, int], Endpoint] = {}
         self._sorted: tuple[Found, ...] = ()
         self.allowed: tuple[Endpoint, ...] = ()
         self.refused: dict[Pair, str] = {}
 
-    def sort(self, plan: RacePlan, refusals: Refusals | None, *, ask_kernel: bool) -> None:
+    def sort(self, plan: RacePlan, refusals: Refusals | None) -> None:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
         found = self.lookups.found
         if found == self._sorted:
             return
-        ordered: dict[Endpoint, None] = {}
         self.refused = {}
+        groups: list[tuple[Endpoint, ...]] = []
         for group in found:
-            endpoints = [self._endpoint(address, group.port or self.host.port) for address in group.addresses]
+            port = group.port or self.host.port
+            literal = self.host.literal
+            endpoints = [endpoint_of(address, port) if literal is None else literal for address in group.addresses]
             # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
             allowed, refused = pair_up(endpoints, (), refusals)
             self.refused.update(refused)
-            group_in_order = in_order(
-                (endpoint for _, endpoint in allowed),
-                plan.sources,
-                plan.policy,
-                ask_kernel=ask_kernel,
-                history=plan.history,
+            groups.append(
+                in_order(
+                    [endpoint for _, endpoint in allowed],
+                    plan.sources,
+                    plan.policy,
+                    factory=plan.factory,
+                    history=plan.history,
+                )
             )
-            ordered.update(dict.fromkeys(endpoint for endpoint in group_in_order if endpoint not in ordered))
-        self.allowed = tuple(ordered)
+        self.allowed = groups[0] if len(groups) == 1 else tuple(dict.fromkeys(chain.from_iterable(groups)))
         self._sorted = found
-
-    def _endpoint(self, address: str, port: int) -> Endpoint:
-        if (address, port) not in self._endpoints:
-            self._endpoints[address, port] = self.host.literal or Endpoint(address, port)
-        return self._endpoints[address, port]
 
 
 @final
@@ -101,29 +99,95 @@ class AddressesOfHosts:
         self._by_port = as_service_resolver(resolver) is not None
         self._names: dict[Endpoint, str | None] = {}
         self._offered: list[Pair] = []
+        self._addresses: list[_Addresses] = []
+        self._lot = ParkingLot()
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
         """Those that have ended; once the race is over, all of them."""
         return tuple(chain.from_iterable(each.records for each in self._lookups.values()))
 
-    async def run(self, race: Offers, nursery: trio.Nursery) -> None:
-        """Run the lookups in the race's nursery, and offer what they find, sorted."""
-        lot = ParkingLot()
-        hosts = [_Addresses(host, self._look_up(host, race, lot)) for host in self._hosts]
-        lookups = [host.lookups for host in hosts]
+    def records(self) -> tuple[Lookup, ...]:
+        """Return `lookups`, for a report that is made when somebody looks."""
+        return self.lookups
+
+    @property
+    def found(self) -> bool:
+        """Whether an address is known."""
+        return any(each.found for each in self._lookups.values())
+
+    @property
+    def crash(self) -> Exception | None:
+        """What a lookup raised that ends the whole call."""
+        return next((each.crash for each in self._lookups.values() if each.crash is not None), None)
+
+    def is_waiting(self) -> bool:
+        """Return whether a lookup is pending and none has crashed."""
+        return self.crash is None and any(each.gate.pending for each in self._lookups.values())
+
+    def prepare(self, race: Offers | None = None, *, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Make the lookups, and ask nobody yet.
+
+        Args:
+          race: to be told of each lookup, for its observer.
+          then: run by the task of each lookup at its end.
+        """
+        self._addresses = [_Addresses(host, self._look_up(host, race, then)) for host in self._hosts]
+
+    def answer_now(self) -> bool:
+        """Answer every question without waiting, where that is possible: from a hosts file or a dict."""
+        return all(each.answer_now() for each in self._lookups.values())
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Send every question out, in this instant."""
         for each in self._lookups.values():
             each.start(nursery)
-        ask_kernel = kernel_knows()
-        found = 0
-        while (more := await wait_for_more(lookups, lot, found)) is not None:
-            found = more
-            known = hosts[: released([each.gate for each in lookups], current_time())]
-            for host in known:
-                host.sort(self._plan, self._refusals, ask_kernel=ask_kernel)
-            self._offer(race, known)
 
-    def _look_up(self, host: Host, race: Offers, lot: ParkingLot) -> Lookups:
+    async def released(self) -> None:
+        """Wait until addresses may be tried, or no lookup is pending."""
+        await wait_for_more([each.lookups for each in self._addresses], self._lot, 0)
+
+    async def run(self, race: Offers, nursery: trio.Nursery) -> None:
+        """Run the lookups in the race's nursery, unless they are running, and offer what they find, sorted."""
+        if not self._addresses:
+            self.prepare(race)
+            self.start(nursery)
+        lookups = [each.lookups for each in self._addresses]
+        changes = 0
+        try:
+            while (more := await wait_for_more(lookups, self._lot, changes)) is not None:
+                changes = more
+                pairs, skipped = self.all_in_order()
+                offered, self._offered = self._offered, pairs
+                # An answer has replaced hints that it does not have, or an expired answer.
+                still_there = set(pairs)
+                gone = {pair: GONE for pair in offered if pair not in still_there}
+                race.offer(pairs, skipped | gone, order=pairs)
+        finally:
+            # The report of the race is made before lookups end that run in another nursery.
+            for each in lookups:
+                each.give_up()
+
+    def all_in_order(self) -> tuple[list[Pair], dict[Pair, str]]:
+        """Return what may be tried by now, in order and each for the first host that has it; and what is skipped."""
+        known = self._addresses[: released([each.lookups.gate for each in self._addresses], current_time())]
+        for each in known:
+            each.sort(self._plan, self._refusals)
+        if len(known) == len(self._addresses) == 1:
+            return pair_up(known[0].allowed, self._plan.sources, None)[0], known[0].refused
+        refused: dict[Pair, str] = {}
+        for each in known:
+            refused.update(each.refused)
+        names = [None if each.host.literal is not None else each.host.name for each in known]
+        ordered = in_turn(each.allowed for each in known)
+        out = in_turn([endpoint for _, endpoint in each.refused] for each in known)
+        self._names.update({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
+        self._host_of.found(self._names)
+        # What no source reaches can only be a literal: nothing was asked of a family that no source has.
+        pairs, unreachable = pair_up(ordered, self._plan.sources, None)
+        return pairs, refused | unreachable
+
+    def _look_up(self, host: Host, race: Offers | None, then: Callable[[], Awaitable[None]] | None) -> Lookups:
         key = host.name, host.port if self._by_port else 0
         if key in self._lookups:
             return self._lookups[key]
@@ -131,9 +195,11 @@ class AddressesOfHosts:
         name, origin = host.name, plan.started
 
         def on_start(asked: str, kind: LookupKind, at: float) -> None:
+            assert race is not None
             race.notify(LookupStarted, asked, kind, origin + at)
 
         def on_end(lookup: Lookup) -> None:
+            assert race is not None
             race.notify(LookupFinished, lookup, origin + lookup.ended)
 
         lookups = self._lookups[key] = Lookups(
@@ -146,26 +212,9 @@ class AddressesOfHosts:
             on_start=None if plan.observer is None else on_start,
             on_end=None if plan.observer is None else on_end,
             origin=origin,
-            lot=lot,
+            lot=self._lot,
+            then=then,
         )
         if host.literal is not None:
             lookups.know(name)
         return lookups
-
-    def _offer(self, race: Offers, known: Sequence[_Addresses]) -> None:
-        """Offer the addresses of these hosts, each to the first host that has it."""
-        refused: dict[Pair, str] = {}
-        for each in known:
-            refused.update(each.refused)
-        names = [None if each.host.literal is not None else each.host.name for each in known]
-        ordered = in_turn(each.allowed for each in known)
-        out = in_turn([endpoint for _, endpoint in each.refused] for each in known)
-        self._names.update({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
-        self._host_of.found(self._names)
-        # What no source reaches can only be a literal: nothing was asked of a family that no source has.
-        pairs, unreachable = pair_up(ordered, self._plan.sources, None)
-        offered, self._offered = self._offered, pairs
-        # An answer has replaced hints that it does not have, or an expired answer.
-        still_there = set(pairs)
-        gone = {pair: GONE for pair in offered if pair not in still_there}
-        race.offer(pairs, refused | unreachable | gone, order=pairs)

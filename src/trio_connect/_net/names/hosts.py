@@ -50,6 +50,15 @@ def _literal(host: str, port: int) -> Endpoint | None:
     return None if numeric(host) is None else Endpoint(host, port)
 
 
+def endpoint_of(address: str, port: int) -> Endpoint:
+    """Return the endpoint of an address that a resolver has found."""
+    return _endpoint(address, port) if len(address) <= _LONGEST else Endpoint(address, port)
+
+
+# A program connects to the same few over and over, and to read an address takes as long as a system call.
+_endpoint: Final = lru_cache(maxsize=1024)(Endpoint)
+
+
 def check_hosts(hosts: object, port: int) -> tuple[Host, ...]:
     """Return the hosts of a connect, each once, or say what is wrong with them; nothing is looked up.
 

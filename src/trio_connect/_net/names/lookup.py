@@ -19,7 +19,7 @@ lookup, any other exception comes out of `Lookups.more`, as itself and in no gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import inf
 from random import Random
@@ -35,7 +35,7 @@ from ..._engine.gate import AUTHORITY, Gate
 from ..._engine.services import Place, Services
 from ..._engine.several_names import next_release, released
 from ..._messages import first_leaf
-from .resolve import Resolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
+from .resolve import Resolver, StaticResolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
 from .system import SystemLookup, SystemResolver
 
 __all__ = ["Found", "Lookups", "wait_for_more", "without_frames"]
@@ -65,6 +65,16 @@ class Found:
     """Where it is; None for the port of the authority."""
 
 
+@attrs.define
+class _Outcome:
+    """What came of one question. Without anything it was cancelled."""
+
+    ended: float
+    answer: Answer | None = None
+    services: tuple[ServiceRecord, ...] | None = None
+    error: OSError | None = None
+
+
 @final
 class Lookups:
     """The questions about one host, and their outcomes.
@@ -80,13 +90,14 @@ class Lookups:
       on_end: told about each record as it is made.
       origin: the point in Trio time that every time in records and hooks counts from; by default that of creation.
       lot: where to wait for answers; names that are waited for together share one.
+      then: run by the task of each lookup, at its end.
 
     The two hooks must not raise.
     """
 
     __slots__ = (
-        "_asked", "_lot", "_of_services", "_on_end", "_on_start", "_port", "_records", "_resolver", "_seen",
-        "_services", "_stale", "_system",
+        "_asked", "_lot", "_of_services", "_on_end", "_on_start", "_outcomes", "_port", "_records", "_resolver",
+        "_seen", "_services", "_stale", "_system", "_then",
         "changes", "crash", "families", "found", "gate", "host", "origin",
     )  # fmt: skip
 
@@ -103,6 +114,7 @@ class Lookups:
         on_end: Callable[[Lookup], None] | None = None,
         origin: float | None = None,
         lot: ParkingLot | None = None,
+        then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.host = host
         self.families = tuple(families)
@@ -117,7 +129,9 @@ class Lookups:
         self.origin = trio.current_time() if origin is None else origin
         self._on_start = on_start
         self._on_end = on_end
-        self._asked: list[_Question] = []
+        self._then = then
+        self._asked: dict[_Question, float] = {}
+        self._outcomes: dict[_Question, _Outcome] = {}
         self._records: dict[_Question, Lookup] = {}
         self.crash: Exception | None = None
         """What a lookup raised that is not an `OSError`: it ends the whole call."""
@@ -136,7 +150,7 @@ class Lookups:
     @property
     def records(self) -> tuple[Lookup, ...]:
         """The lookups that have ended, in the order they were asked; once the nursery is closed, all of them."""
-        return tuple(self._records[question] for question in self._asked if question in self._records)
+        return tuple(self._record_of(question) for question in self._asked if question in self._outcomes)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Send every question out in this instant, none waiting for another (RFC 8305 section 3)."""
@@ -179,8 +193,12 @@ class Lookups:
                 old = self._stale.stale(name or self.host, family)
                 if old is not None:
                     self.gate.hinted(kind, cleaned(old, family).addresses, now, name)
-        if questions:
-            nursery.start_soon(self._ask, nursery, tuple(questions), 0, name=f"lookup of {self.host}")
+        # Trio runs the tasks of one pass in any order. The first that runs takes the first question: RFC 8305 section 3
+        # wants AAAA sent before A.
+        queue = iter(questions)
+        for _ in questions:
+            nursery.start_soon(self._ask, nursery, queue, name=f"lookup of {self.host}")
+        if self._stale is not None:
             self._look()
 
     def _look(self) -> None:
@@ -195,15 +213,10 @@ class Lookups:
             self.found = tuple(found)
             self.changes += 1
 
-    async def _ask(self, nursery: trio.Nursery, questions: Sequence[_Question], index: int) -> None:
-        # Trio runs the tasks of one pass in any order. So each question's task sends the next one out, in the pass
-        # after its own and still in this instant: RFC 8305 section 3 wants AAAA sent before A.
-        if index + 1 < len(questions):
-            nursery.start_soon(self._ask, nursery, questions, index + 1, name=f"lookup of {self.host}")
-        name, kind = question = questions[index]
-        self._asked.append(question)
+    async def _ask(self, nursery: trio.Nursery, queue: Iterator[_Question]) -> None:
+        name, kind = question = next(queue)
         host = name or self.host
-        started = trio.current_time()
+        started = self._asked[question] = trio.current_time()
         if self._on_start is not None:
             self._on_start(host, kind, started - self.origin)
         answer: Answer | None = None
@@ -230,18 +243,7 @@ class Lookups:
             self.crash = exc
         finally:
             now = trio.current_time()
-            record = Lookup(
-                host=host,
-                kind=kind,
-                started=started - self.origin,
-                ended=now - self.origin,
-                answer=answer,
-                records=services,
-                error=error,
-            )
-            self._records[question] = record
-            if self._on_end is not None:
-                self._on_end(record)
+            self._end(question, _Outcome(now, answer, services, error))
             if answer is not None:
                 self.gate.answered(kind, answer.addresses, now, name)
             elif services is not None:
@@ -250,6 +252,61 @@ class Lookups:
                 self.gate.failed(kind, now, name)
             self._look()
             self._lot.unpark_all()
+        if self._then is not None:
+            await self._then()
+
+    def _end(self, question: _Question, outcome: _Outcome) -> None:
+        if question in self._outcomes:
+            return  # given up
+        self._outcomes[question] = outcome
+        if self._on_end is not None:
+            self._on_end(self._record_of(question))
+
+    def _record_of(self, question: _Question) -> Lookup:
+        # Made when somebody looks: most reports are never read.
+        if question not in self._records:
+            outcome = self._outcomes[question]
+            self._records[question] = Lookup(
+                host=question[0] or self.host,
+                kind=question[1],
+                started=self._asked[question] - self.origin,
+                ended=outcome.ended - self.origin,
+                answer=outcome.answer,
+                records=outcome.services,
+                error=outcome.error,
+            )
+        return self._records[question]
+
+    def give_up(self) -> None:
+        """Record what is pending as cancelled: nobody waits for it any more."""
+        now = trio.current_time()
+        for question in self._asked:
+            self._end(question, _Outcome(now))
+        self.gate.cancel()
+
+    def answer_now(self) -> bool:
+        """Take the answers of a resolver that needs nobody for them. Where it has none, nothing has happened.
+
+        Returns:
+          Whether every question has its answer.
+        """
+        answers: Mapping[AddressFamily, Answer] | None = None
+        if self._system is not None:
+            answers = self._system.answers_now()
+        elif isinstance(self._resolver, StaticResolver):
+            answers = self._resolver._answers_now(self.host)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if answers is None:
+            return not self.families
+        now = trio.current_time()
+        for family in self.families:
+            self.gate.asked(KIND_OF_FAMILY[family])
+        for family in self.families:
+            question = AUTHORITY, KIND_OF_FAMILY[family]
+            self._asked[question] = now
+            self._end(question, _Outcome(now, answers[family]))
+            self.gate.answered(question[1], answers[family].addresses, now)
+        self._look()
+        return True
 
     async def _find_addresses(self, name: str, host: str, family: AddressFamily) -> Answer:
         if self._system is not None and name == AUTHORITY:

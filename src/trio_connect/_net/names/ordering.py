@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from socket import AddressFamily
 from typing import TYPE_CHECKING
 
-import attrs
-
 from ..._endpoint import Endpoint, EndpointLike, Source, as_endpoint
-from ..._engine.order import NO_KNOWLEDGE, Knowledge, order
+from ..._engine.order import Knowledge, order
+from ..._engine.policy_table import DEFAULT_POLICY_TABLE, PolicyTable
 from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from ..._text import shown
 from ..sockets.open import factory_installed
@@ -20,42 +21,59 @@ if TYPE_CHECKING:
     from ..history import History
 
 
-def kernel_knows() -> bool:
-    """Say whether the kernel's routes are those of the network that this run sees."""
-    return not factory_installed() and custom_resolver() is None
+def kernel_knows(*, factory: bool | None = None) -> bool:
+    """Say whether the kernel's routes are those of the network that this run sees.
+
+    Args:
+      factory: whether this run has a socket factory, as `factory_installed` has said; None asks.
+    """
+    return not (factory_installed() if factory is None else factory) and custom_resolver() is None
 
 
 def in_order(
-    endpoints: Iterable[Endpoint],
+    endpoints: Sequence[Endpoint],
     sources: Sequence[Source],
     policy: RacePolicy,
     *,
-    ask_kernel: bool,
+    factory: bool | None = None,
     history: History | None = None,
 ) -> tuple[Endpoint, ...]:
     """Return endpoints of one name in the order to try them in.
 
     Args:
-      endpoints: in any order.
+      endpoints: in any order, each once.
       sources: where connections may start.
       policy: its families' order.
-      ask_kernel: whether `kernel_knows`.
+      factory: whether this run has a socket factory, None asks.
       history: a memory of earlier connects, or None.
     """
-    everything = tuple(dict.fromkeys(endpoints))
     # One endpoint has one order, and asking for routes costs three system calls for each.
-    routes = look_up_routes(everything, sources) if ask_kernel and len(everything) > 1 else {}
-    known = Knowledge(sources=routes, table=policy_table()) if ask_kernel else NO_KNOWLEDGE
-    if history is not None:
-        from ..history import recollections
+    if len(endpoints) < 2:
+        return tuple(endpoints)
+    everything = tuple(endpoints)
+    first_family = None if policy.first_family == "system" else policy.first_family
+    asks = kernel_knows(factory=factory)
+    routes = tuple(look_up_routes(everything, sources).items()) if asks else ()
+    table = policy_table() if asks else DEFAULT_POLICY_TABLE
+    if history is None:
+        return _order(everything, routes, table, policy.preferred_family_count, first_family)
+    from ..history import recollections
 
-        known = attrs.evolve(known, history=recollections(history, sources))
-    return order(
-        everything,
-        known,
-        preferred_family_count=policy.preferred_family_count,
-        first_family=None if policy.first_family == "system" else policy.first_family,
-    )
+    known = Knowledge(sources=dict(routes), table=table, history=recollections(history, sources))
+    return order(everything, known, preferred_family_count=policy.preferred_family_count, first_family=first_family)
+
+
+@lru_cache(maxsize=512)
+def _order(
+    endpoints: tuple[Endpoint, ...],
+    routes: tuple[tuple[Endpoint, str | None], ...],
+    table: PolicyTable,
+    preferred_family_count: int,
+    first_family: AddressFamily | None,
+) -> tuple[Endpoint, ...]:
+    # The same few names are connected to over and over, and their routes seldom change.
+    known = Knowledge(sources=dict(routes), table=table)
+    return order(endpoints, known, preferred_family_count=preferred_family_count, first_family=first_family)
 
 
 def order_endpoints(
@@ -86,4 +104,5 @@ def order_endpoints(
         check_history(history)
     if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable):
         raise TypeError(f"endpoints must be an iterable of Endpoint or (host, port), got {shown(endpoints)}")
-    return in_order(map(as_endpoint, endpoints), (), policy, ask_kernel=kernel_knows(), history=history)
+    everything = tuple(dict.fromkeys(map(as_endpoint, endpoints)))
+    return in_order(everything, (), policy, factory=factory_installed(), history=history)

@@ -210,6 +210,16 @@ class SystemLookup:
             return _of(outcome, family)
         return _of(await self._outcome(self._name, AF_UNSPEC), family)
 
+    def answers_now(self) -> dict[AddressFamily, Answer] | None:
+        """Return the answers of both families where no server is needed for them; None where one is, or may be."""
+        if custom_resolver() is not None or numeric(self._host) is not None:
+            return None
+        try:
+            plan = self._plan = self._plan or self._make_plan()
+        except OSError:
+            return None  # which `addresses` will raise
+        return {family: cleaned(plan, family) for family in (AF_INET6, AF_INET)} if isinstance(plan, Answer) else None
+
     async def _ask_custom(self, family: AddressFamily) -> _Outcome:
         try:
             found = await trio.socket.getaddrinfo(self._host, 0, family=family, type=SOCK_STREAM)

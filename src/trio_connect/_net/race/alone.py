@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,7 +56,7 @@ async def first_then_race(
     until: float,
     through_proxy: OpenAttempt | None = None,
     plan: RacePlan | None = None,
-    lookups: Sequence[Lookup] = (),
+    looked_up: Callable[[], tuple[Lookup, ...]] = tuple,
     yielded: bool = False,
 ) -> Any:
     """Connect to one of some endpoints, all of them known: by the first alone if that will do, else by a race.
@@ -73,7 +73,7 @@ async def first_then_race(
       until: the caller's deadline, in Trio time.
       through_proxy: makes the attempts from sources that have a proxy; None when no source has one.
       plan: of a call that has begun earlier, for the lookups; None where it begins now.
-      lookups: of that call.
+      looked_up: the lookups of that call.
       yielded: whether it has been a checkpoint.
 
     Raises:
@@ -112,7 +112,7 @@ async def first_then_race(
                     multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
                     facts = (pairs, skipped, started, current_time(), multipath)
                     return TcpStream(
-                        attempt.sock, endpoint, facts if plan is None else partial(_report, facts, plan, lookups)
+                        attempt.sock, endpoint, facts if plan is None else partial(_report, facts, plan, looked_up)
                     )
                 assert isinstance(establish, OverTls)
                 first = First(attempt, 0)
@@ -121,7 +121,7 @@ async def first_then_race(
                 if secured is not None:
                     multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
                     facts = (pairs, skipped, started, current_time(), multipath)
-                    first.set_report(partial(_report, facts, plan, lookups, phase="establish"))
+                    first.set_report(partial(_report, facts, plan, looked_up, phase="establish"))
                     return secured
         except BaseException:  # written out, for a context manager costs a twentieth of a connect
             attempt.close()
@@ -138,14 +138,14 @@ async def first_then_race(
             policy=policy, sources=sources, options=options, establish=establish, observer=observer,
             history=history, until=until, started=started, factory=factory, through_proxy=through_proxy,
         )  # fmt: skip
-    return await run_race(plan, pairs, skipped, first=first, lookups=lookups)
+    return await run_race(plan, pairs, skipped, first=first, lookups=looked_up())
 
 
 def _report(
-    facts: Facts, plan: RacePlan | None, lookups: Sequence[Lookup], *, phase: Phase = "connect"
+    facts: Facts, plan: RacePlan | None, looked_up: Callable[[], tuple[Lookup, ...]], *, phase: Phase = "connect"
 ) -> ConnectReport:
     from ..reports import won_alone
 
     if plan is None:
         return won_alone(facts, phase=phase)
-    return won_alone(facts, phase=phase, origin=plan.started, lookups=lookups, host_of=plan.host_of)
+    return won_alone(facts, phase=phase, origin=plan.started, lookups=looked_up(), host_of=plan.host_of)

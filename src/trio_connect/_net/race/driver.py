@@ -102,10 +102,10 @@ class _Driver:
     ) -> None:
         self._mailbox = Mailbox()
         memory = plan.memory(self._mailbox.wake)
-        self._began = plan.started if first is None else first.attempt.started
-        known = pairs if first is None else ()
+        self._began = first.attempt.started if first is not None else current_time() if lookups else plan.started
+        known = () if self._began > plan.started else pairs
         self._race = Race(plan.policy, plan.started, known, more=True, multipath=plan.options.multipath, memory=memory)
-        if first is not None:
+        if pairs is not known:
             self._race.add(pairs, self._began)
         self._race.skip(skipped)
         if candidates is None:
