@@ -43,12 +43,13 @@ from _harness import (
     versions,
 )
 from _native import FLOOR, NO_COMPILER, floor, program
-from trio_connect import DeadlineExceeded, Endpoint, now, tcp_connect
+from trio_connect import DeadlineExceeded, Endpoint, connect_each, now, tcp_connect
 from trio_connect.queues import open_queue_set
 
 OURS, TOKEN, TRIO, TRIO_BY_HAND = "tcp_connect, a task each", "queues, a token each", c.TRIO, c.TRIO_BY_HAND
 ASYNCIO, ASYNCIO_SOCK, UVLOOP = c.ASYNCIO, c.ASYNCIO_SOCK, c.UVLOOP
-NAMES = [OURS, TOKEN, TRIO, TRIO_BY_HAND, ASYNCIO, ASYNCIO_SOCK, UVLOOP]
+EACH = "connect_each"
+NAMES = [OURS, EACH, TOKEN, TRIO, TRIO_BY_HAND, ASYNCIO, ASYNCIO_SOCK, UVLOOP]
 MODES = ["live", "cancel", "deadline"]
 PER_SECOND = 2500
 SPARE_FILES = 100
@@ -182,6 +183,21 @@ async def token_live(addresses: Sequence[Any]) -> dict[str, float]:
         return {"wall": wall, "cpu": cpu, "memory": (resident() - before) / len(addresses)}
 
 
+async def each_live(addresses: Sequence[Any]) -> dict[str, float]:
+    gc.collect()
+    before, wall, cpu = resident(), time.perf_counter(), time.process_time()
+    connections = []
+    async with connect_each(addresses, now() + PATIENCE) as each:
+        async for _, outcome in each:
+            assert not isinstance(outcome, OSError), outcome
+            connections.append(outcome)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    found = {"wall": wall, "cpu": cpu, "memory": (resident() - before) / len(addresses)}
+    for connection in connections:
+        connection.abort()
+    return found
+
+
 async def token_cancel(addresses: Sequence[Any]) -> dict[str, float]:
     gc.collect()
     before, cpu = resident(), time.process_time()
@@ -290,9 +306,12 @@ def measure(mode: str, name: str, n: int) -> dict[str, float]:
         pin_client(client)
         addresses: list[Any] = spread(ports["accept" if mode == "live" else "full"], n)
         if name == FLOOR:
-            return {"cpu": floor("connect", addresses).cpu * n, "memory": math.nan}
-        if name in (OURS, TOKEN):  # made beforehand: a value that a program has
+            sample = floor("connect", addresses)
+            return {"wall": sample.wall * n, "cpu": sample.cpu * n, "memory": math.nan}
+        if name in (OURS, EACH, TOKEN):  # made beforehand: a value that a program has
             addresses = [Endpoint(*address) for address in addresses]
+        if name == EACH:
+            return trio.run(each_live, addresses)
         if name == TOKEN:
             return trio.run({"live": token_live, "cancel": token_cancel, "deadline": token_deadline}[mode], addresses)
         if name in ON_TRIO:
@@ -314,9 +333,10 @@ def report(results: dict[str, dict[str, list[dict[str, float]]]], names: Sequenc
 
     rows = [
         [
-            f"**{name}**" if name in (OURS, TOKEN) else name,
+            f"**{name}**" if name in (OURS, EACH, TOKEN) else name,
             show(against("live", name, "cpu")),
             show(middle("live", name, "cpu") / n * 1e6, 1),
+            show(middle("live", name, "wall"), 2),
             show(middle("live", name, "memory") / 1024, 1),
             show(middle("cancel", name, "memory") / 1024, 1),
             show(middle("cancel", name, "start") / n * 1e6, 1),
@@ -326,8 +346,9 @@ def report(results: dict[str, dict[str, list[dict[str, float]]]], names: Sequenc
         for name in names
     ]
     header = [
-        f"{n:,} at once", "live: CPU / ours", "live: CPU us each", "live: KiB each", "pending: KiB each",
-        "pending: CPU us to start", "CPU us to cancel", f"ms late at {PER_SECOND:,}/s: p50 / p99 / last",
+        f"{n:,} at once", "live: CPU / ours", "live: CPU us each", "live: wall s", "live: KiB each",
+        "pending: KiB each", "pending: CPU us to start", "CPU us to cancel",
+        f"ms late at {PER_SECOND:,}/s: p50 / p99 / last",
     ]  # fmt: skip
     print(table(header, rows))
     bounds = [
@@ -363,7 +384,7 @@ def main() -> None:
             if mode == "deadline" and round_:
                 continue  # takes seconds each by nature, and lateness is a distribution already
             for name in names:
-                if name == FLOOR and mode != "live":
+                if name in (FLOOR, EACH) and mode != "live":
                     continue
                 results[mode][name].append(inside(__file__, "--measure", mode, name, "--n", str(given.n)))
     end(given, results, report(results, names, given.n))

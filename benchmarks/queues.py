@@ -1,4 +1,4 @@
-"""Many connects at once, each result taken as it comes: queue tokens against a nursery, other helpers, uvloop and C.
+"""Many connects at once, each result taken as it comes: tokens and connect_each against a nursery, uvloop and C.
 
 Each contestant starts N connects at once, takes every connection as it comes, remembers it, and closes all in the end.
 On Trio they all connect with `trio_connect.tcp_connect` and a deadline; what differs is how the results are brought to
@@ -9,6 +9,7 @@ the one who reaps:
   aioresult          ResultCapture and results_to_channel
   anyio              as_completed, on Trio
   queues, ...        one token each, taken one by one by `completions` or in batches by `wait_next`
+  connect_each       a block and a loop
 
 CPU time of this process; the other end is another one. On plain loopback a handshake is over when connect(2) returns,
 on the asynchronous path it ends a little later, and the third path has hosts a millisecond away. Also measured: what it
@@ -57,7 +58,7 @@ from _harness import (
     versions,
 )
 from _native import FLOOR, NO_COMPILER, floor, program
-from trio_connect import Endpoint, TcpStream, now, tcp_connect
+from trio_connect import Endpoint, TcpStream, connect_each, now, tcp_connect
 from trio_connect.queues import open_queue_set
 
 SIZES = (100, 1_000, 5_000)
@@ -71,6 +72,7 @@ AIORESULT = "aioresult"
 ANYIO = "anyio"
 ONE_BY_ONE = "queues, completions"
 BATCHES = "queues, wait_next"
+EACH = "connect_each"
 
 Body = Callable[[Sequence[Endpoint]], Awaitable[None]]
 Measure = Callable[[Sequence[Endpoint]], Sample]
@@ -127,6 +129,16 @@ async def with_anyio(endpoints: Sequence[Endpoint]) -> None:
 
     async with as_completed(*(tcp_connect(endpoint, patience()) for endpoint in endpoints)) as handles:
         streams = [handle.return_value async for handle in handles]
+    for stream in streams:
+        await stream.aclose()
+
+
+async def with_connect_each(endpoints: Sequence[Endpoint]) -> None:
+    streams: list[TcpStream] = []
+    async with connect_each(endpoints, patience()) as each:
+        async for _, outcome in each:
+            assert isinstance(outcome, TcpStream), outcome
+            streams.append(outcome)
     for stream in streams:
         await stream.aclose()
 
@@ -197,10 +209,11 @@ CONTESTANTS: dict[str, tuple[Measure, tuple[str, ...]]] = {
     ANYIO: (on_trio(with_anyio), ("anyio",)),
     ONE_BY_ONE: (on_trio(completions), ()),
     BATCHES: (on_trio(batches), ()),
+    EACH: (on_trio(with_connect_each), ()),
     c.ASYNCIO_PROTOCOL: (on_asyncio, ()),
     c.UVLOOP: (on_uvloop, ("uvloop",)),
 }
-OURS = (ONE_BY_ONE, BATCHES)
+OURS = (ONE_BY_ONE, BATCHES, EACH)
 
 
 async def pending(endpoint: Endpoint) -> dict[str, float]:
