@@ -126,6 +126,9 @@ def test_a_service_record_has_tuples_and_is_json_safe():
     assert repr(ServiceRecord(priority=0, target="alias.test")) == "ServiceRecord(priority=0, target='alias.test')"
     lookup = Lookup(host="h.test", kind="HTTPS", started=0.0, ended=0.1, records=(record,))
     assert lookup.to_dict()["records"] == [record.to_dict()]
+    assert SrvRecord("a.test", 1, 2, 3, 4.0).to_dict() == {
+        "target": "a.test", "port": 1, "priority": 2, "weight": 3, "ttl": 4.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

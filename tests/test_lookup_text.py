@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 
 from trio_connect import Answer, ConnectReport, Lookup
-from trio_connect._answer import LookupKind, ServiceRecord
+from trio_connect._answer import LookupKind, ServiceRecord, SrvRecord
 from trio_connect._lookup_text import beside_attempts, each_lookup
 
 AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
@@ -65,3 +65,8 @@ def test_service_records_are_found_or_not() -> None:
         "nothing was found for db1.test"
     )
     assert beside_attempts(report((https(()),), other)) == ""
+
+
+def test_a_service_that_is_not_offered_is_told() -> None:
+    dot = Lookup(host="_x._tcp.a.test", kind="SRV", started=0.0, ended=0.0, records=(SrvRecord(".", 0),))
+    assert each_lookup(report((dot,))) == ["SRV: not offered there (target '.', RFC 2782)"]

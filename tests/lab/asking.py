@@ -9,38 +9,68 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from tests.support.dnsserver import Fault, serving
-from trio_connect import DnsResolver, ResolveFailed, Resolver, SystemResolver, deadline_after, resolve
+from trio_connect import (
+    DnsResolver,
+    Lookup,
+    ResolveFailed,
+    Resolver,
+    SystemResolver,
+    connect,
+    deadline_after,
+    resolve,
+    tcp_listen,
+)
 
-RESOLVERS: Final[dict[str, Callable[[], Resolver]]] = {"system": SystemResolver, "dns": DnsResolver}
+RESOLVERS: Final[dict[str, Callable[[], Resolver]]] = {
+    "system": SystemResolver,
+    "dns": DnsResolver,
+    "services": partial(DnsResolver, services="https", alpn=("h2", "http/1.1")),
+}
 
 
-async def scene(zone: dict[str, Any], host: str, who: str) -> dict[str, Any]:
+async def scene(zone: dict[str, Any], host: str, who: str, how: str) -> dict[str, Any]:
     faults = {key: Fault(**value) if isinstance(value, dict) else value for key, value in zone.items()}
-    async with serving(faults, port=53) as (server, _):
+    resolver = RESOLVERS[who]()
+    https = None
+    async with serving(faults, port=53) as (server, _), await tcp_listen(("127.0.0.1", 443)) as listener:
         started = trio.current_time()
         try:
-            found = await resolve(host, 443, deadline_after(20), resolver=RESOLVERS[who]())
-            result: Any = sorted(endpoint.host for endpoint in found)
+            if how == "connect":
+                stream = await connect(host, listener.endpoint.port, deadline_after(20), resolver=resolver)
+                stream.abort()
+                result: Any = stream.peer.host
+                https = next((said(lookup) for lookup in stream.report.lookups if lookup.kind == "HTTPS"), None)
+            else:
+                found = await resolve(host, 443, deadline_after(20), resolver=resolver)
+                result = sorted(endpoint.host for endpoint in found)
         except ResolveFailed as exc:
             result = f"failed: {exc}"
         return {
             "result": result,
+            "https": https,
             "took": trio.current_time() - started,
             "asked": sorted(f"{question} {how}" for question, how in zip(server.asked, server.transports, strict=True)),
         }
+
+
+def said(lookup: Lookup) -> str:
+    if lookup.error is not None:
+        return str(lookup.error)
+    return "None" if lookup.records is None else "found" if lookup.records else "none"
 
 
 def main() -> None:
     given = json.load(sys.stdin)
     for name, text in given["etc"].items():
         Path("/etc", name).write_text(text, encoding="utf-8")
-    json.dump(trio.run(scene, given["zone"], given["host"], given["who"]), sys.stdout)
+    json.dump(trio.run(scene, given["zone"], given["host"], given["who"], given["how"]), sys.stdout)
 
 
 if __name__ == "__main__":

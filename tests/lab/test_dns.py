@@ -20,11 +20,13 @@ A, AAAA = "web.test A udp", "web.test AAAA udp"
 MANY = [f"192.0.2.{i}" for i in range(1, 61)]
 
 
-def asking(who: str, zone: Mapping[str, Any], host: str = "web.test", **etc: str) -> dict[str, Any]:
+def asking(
+    who: str, zone: Mapping[str, Any], host: str = "web.test", *, how: str = "resolve", **etc: str
+) -> dict[str, Any]:
     files = {"resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:2\n", **etc}
     done = subprocess.run(
         [sys.executable, str(HERE / "labrun.py"), sys.executable, "-m", "tests.lab.asking"],
-        input=json.dumps({"who": who, "host": host, "zone": zone, "etc": files}),
+        input=json.dumps({"who": who, "host": host, "zone": zone, "etc": files, "how": how}),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -72,6 +74,39 @@ def test_one_thing_wrong(who: str, what: str) -> None:
         # How often the C library asks is its own affair, and differs between its versions.
         assert {question.split()[1] for question in outcome["asked"]} == {"A", "AAAA"}
     print(f"{what}: {who} asked {len(outcome['asked'])} times, {outcome['took']:.2f} s")
+
+
+HTTPS = "web.test HTTPS udp"
+
+
+@pytest.mark.parametrize(
+    ("https", "lookup", "asked"),
+    [
+        (["1 alt.test. alpn=h2 port=8443"], "found", [HTTPS, "alt.test A udp", "alt.test AAAA udp", A, AAAA]),
+        ({"records": ["1 . alpn=h2"], "malformed": True}, "has a malformed HTTPS record", [HTTPS, A, AAAA]),
+        ({"rcode": "SERVFAIL"}, "SERVFAIL", [HTTPS, A, AAAA]),
+        ({"records": ["1 . alpn=h2"], "truncated": True}, "found", ["web.test HTTPS tcp", HTTPS, A, AAAA]),
+        ({"drop": True}, "None", [HTTPS, A, AAAA]),
+        ([], "none", [HTTPS, A, AAAA]),
+    ],
+    ids=["good", "malformed", "SERVFAIL", "truncated", "dropped", "none"],
+)
+@pytest.mark.parametrize("who", ["system", "services"])
+def test_https_records_are_no_danger(who: str, https: Any, lookup: str, asked: list[str]) -> None:
+    """Whatever comes of the records, the connect goes through, and a malformed one is not asked for again.
+
+    The system's resolver never asks for them.
+    """
+    zone = {"web.test HTTPS": https, "web.test A": ["127.0.0.1"], "alt.test A": ["127.0.0.2"]}
+    outcome = asking(who, zone, how="connect")
+    if who == "system":
+        assert (outcome["result"], outcome["asked"]) == ("127.0.0.1", [A, AAAA])
+    else:
+        assert outcome["result"] == "127.0.0.1"  # the alternative is tried first, and nobody listens there
+        assert lookup in outcome["https"]
+        assert outcome["asked"] == sorted(asked)
+    assert outcome["took"] < 2
+    print(f"{who} asked {len(outcome['asked'])} times, {outcome['took']:.3f} s")
 
 
 def test_a_dead_first_server_of_resolv_conf() -> None:

@@ -49,7 +49,6 @@ A follow-up question is to be asked before the answer that leads to it is told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from math import inf, isnan
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
@@ -179,8 +178,8 @@ class Gate:
 
     def known_of(self, name: str) -> Mapping[LookupKind, tuple[str, ...]]:
         """Return the addresses of a host, or its hints, by question, in the order the questions were asked."""
-        found = {question: self._known.get(question, self._hints.get(question, ())) for question in self._questions}
-        return MappingProxyType({kind: texts for (host, kind), texts in found.items() if host == name and texts})
+        mine = [question for question in self._questions if question[0] == name]
+        return MappingProxyType({question[1]: texts for question in mine if (texts := self._found(question))})
 
     def is_asked(self, kind: LookupKind, name: str = AUTHORITY) -> bool:
         """Say whether a question has gone out."""
@@ -206,6 +205,7 @@ class Gate:
         state = self._check_question(name, kind, "hinted")
         if state != "answered":
             self._hints[name, kind] = tuple(dict.fromkeys((*self._hints.get((name, kind), ()), *found)))
+            self._has_addresses(found, now)
         self._move("hinted", now)
 
     def answered(self, kind: LookupKind, addresses: Iterable[str], now: float, name: str = AUTHORITY) -> None:
@@ -215,6 +215,7 @@ class Gate:
             return
         self._questions[name, kind] = self._check_question(name, kind, "answered")
         self._known[name, kind] = found
+        self._has_addresses(found, now)
         self._move("answered", now)
 
     def served(self, targets: Iterable[str], now: float, name: str = AUTHORITY) -> None:
@@ -265,12 +266,18 @@ class Gate:
             raise IllegalFact(f"{fact!r} for the question {kind!r}, which is {state}")
         return entry
 
-    def _move(self, fact: GateFact, now: float) -> None:
-        has_some = any(chain(self._known.values(), (self._hints[key] for key in self._hints if key not in self._known)))
-        if not has_some:
-            self._first_positive = None  # the answer to a question that had hints was negative
-        elif self._first_positive is None:
+    def _found(self, question: _Question) -> tuple[str, ...]:
+        known = self._known.get(question)
+        return self._hints.get(question, ()) if known is None else known
+
+    def _has_addresses(self, found: tuple[str, ...], now: float) -> None:
+        """See whether these addresses are the first, or that an answer has taken the last hints back."""
+        if found and self._first_positive is None:
             self._first_positive = now
+        elif self._hints and not any(map(self._found, self._questions)):
+            self._first_positive = None
+
+    def _move(self, fact: GateFact, now: float) -> None:
         if GATE_FACTS[self._state][fact] == JUDGE:
             self._state = self._judge(now)
 
@@ -285,15 +292,17 @@ class Gate:
             return False
         if any(map(self._is_ready, self._targets)):
             return True
-        nothing_to_come = all(not self.known_of(name) and self._is_settled(name) for name in self._targets)
+        nothing_to_come = all(not self._is_known(name) and self._is_settled(name) for name in self._targets)
         return nothing_to_come and self._is_ready(AUTHORITY)
 
     def _is_ready(self, name: str) -> bool:
-        known = self.known_of(name)
         preferred = self._preferred(name)
-        return bool(known) and (
-            preferred is None or preferred in known or self._questions[name, preferred] != "pending"
-        )
+        if preferred is not None and self._questions[name, preferred] == "pending":
+            return bool(self._hints.get((name, preferred)))
+        return self._is_known(name)
+
+    def _is_known(self, name: str) -> bool:
+        return any(self._found(question) for question in self._questions if question[0] == name)
 
     def _is_settled(self, name: str) -> bool:
         return not any(state == "pending" for (host, _), state in self._questions.items() if host == name)
