@@ -149,3 +149,25 @@ def test_the_waterfall_ends_with_the_winner_and_the_waste() -> None:
 
 def test_an_empty_report_has_a_waterfall_too() -> None:
     assert str(ConnectReport()) == "no connection after 0 ms"
+
+
+def test_what_a_history_had_to_do_with_it_is_drawn_where_there_is_room() -> None:
+    behind = "put behind: connection refused 2.00 s before"
+    report = ConnectReport(
+        attempts=(
+            Attempt(
+                endpoint=Endpoint("192.0.2.1", 443), cause="first", started=0.0, ended=0.02, outcome="won",
+                delay=0.1, delay_reason="minimum: round trip 20 ms +- 10 ms", history="tried again: refused 9 s before",
+            ),
+            Attempt(endpoint=Endpoint("192.0.2.2", 443), outcome="not tried", history=behind),
+        ),
+        elapsed=0.02,
+    )  # fmt: skip
+    _, first_row, second_row, _ = report.draw(200).splitlines()
+    said = "tried again: refused 9 s before, delay 100 ms (minimum: round trip 20 ms +- 10 ms)"
+    assert first_row.endswith(f"*  at 0 ms: won after 20 ms, {said}")
+    assert second_row.endswith(f"  not tried: {behind}")
+    assert "delay" not in report.draw(80)
+    first, second = report.to_dict()["attempts"]
+    assert (first["delay_us"], first["delay_reason"]) == (100_000, "minimum: round trip 20 ms +- 10 ms")
+    assert (second["delay_us"], second["delay_reason"], second["history"]) == (None, None, behind)

@@ -51,6 +51,58 @@ def tied(one, other, knowledge=None):
         assert hosts(sort(eps(*given_order), knowledge)) == list(given_order)
 
 
+# ---------------------------------------------------------------------- what earlier connects say
+
+
+class Remembered:
+    """What a memory says: round-trip times, levels, and who is to be tried first for once."""
+
+    def __init__(self, rtts=(), levels=(), first=()):
+        self.rtts, self.levels, self.first = dict(rtts), dict(levels), set(first)
+
+    def level(self, endpoint):
+        return self.levels.get(endpoint.host, 0)
+
+    def preference(self, endpoint):
+        rtt = self.rtts.get(endpoint.host)
+        return (2, 0.0) if rtt is None else (0, rtt)
+
+    def to_try_first(self, tied):
+        return next((endpoint for endpoint in tied if endpoint.host in self.first), None)
+
+
+def remembered(**facts) -> Knowledge:
+    return Knowledge(history=Remembered(**facts))  # type: ignore[arg-type]
+
+
+def test_line_32_the_round_trip_stands_between_the_rules_8_and_9():
+    near, one, other = everything = eps("2001:db8:1::8", "2001:db8:2::1", "2001:db8:2::2")
+    sources = dict.fromkeys(everything, "2001:db8:1::9")
+    assert sort([one, near, other], Knowledge(sources=sources)) == (near, one, other)
+    knowledge = Knowledge(sources=sources, history=Remembered({other.host: 0.01}))  # type: ignore[arg-type]
+    assert sort([one, near, other], knowledge) == (other, near, one)
+
+
+def test_line_37_one_is_tried_first_for_once_among_those_that_the_rules_do_not_tell_apart():
+    knowledge = remembered(rtts={"192.0.2.1": 0.01}, first=["192.0.2.3", "2001:db8::2"])
+    everything = eps("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2")
+    assert hosts(sort(everything, knowledge)) == [
+        "2001:db8::2", "2001:db8::1", "192.0.2.3", "192.0.2.1", "192.0.2.2",
+    ]  # fmt: skip
+
+
+def test_levels_come_after_each_other_each_with_its_families_in_turn():
+    knowledge = remembered(levels={"2001:db8::1": 2, "2001:db8::2": 1, "192.0.2.1": 1, "192.0.2.2": 1})
+    everything = eps("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2", "192.0.2.3")
+    assert hosts(order(iter(everything), knowledge)) == [
+        "2001:db8::3", "192.0.2.3", "2001:db8::2", "192.0.2.1", "192.0.2.2", "2001:db8::1",
+    ]  # fmt: skip
+    assert hosts(order(everything, knowledge, first_family=AF_INET))[:2] == ["192.0.2.3", "2001:db8::3"]
+    assert hosts(order(eps("2001:db8::3", "2001:db8::4", "192.0.2.3"), knowledge, preferred_family_count=2)) == [
+        "2001:db8::3", "2001:db8::4", "192.0.2.3",
+    ]  # fmt: skip
+
+
 # ---------------------------------------------------------------------- line 31: RFC 6724
 
 SECTION_10_2 = [

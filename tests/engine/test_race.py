@@ -1647,6 +1647,36 @@ def test_line_84_what_another_race_has_learned_starts_the_next_before_its_own_de
     assert the_start(young.tick(0.28)).cause == "history"
 
 
+def test_line_84_a_start_that_is_due_when_the_race_learns_is_no_hedge():
+    earlier = Remembering(hedge_budget=1.0)
+    earlier.memory.take_token()
+    race = earlier.race(A, B, C)
+    race.tick(0.0)
+    earlier.fails(A, 0.25)
+    assert race.tick(0.25) == [Start(1, B, "history")]
+    # The schedule goes on from when it was due.
+    assert race.deadline == 0.5
+
+
+def test_what_a_failure_starts_is_not_ascribed_to_what_was_learned():
+    earlier = Remembering()
+    race = earlier.race(A, B, C)
+    race.tick(0.0)
+    assert refused(race, 0, 0.004) == []
+    earlier.fails(A, 0.004)
+    assert race.tick(0.004) == []
+    assert the_start(race.tick(MIN_ATTEMPT_DELAY)).cause == "failure"
+    race.cancel(0.02)
+    # B is pending, and fails elsewhere while a failure has set the timer.
+    race = earlier.race(D, B, C, E, now=1.0)
+    race.tick(1.0)
+    assert the_start(race.tick(1.25)).candidate == B
+    assert refused(race, 0, 1.255) == []
+    earlier.fails(B, 1.256)
+    assert race.tick(1.256) == []
+    assert the_start(race.tick(1.26)).cause == "failure"
+
+
 def test_a_race_that_has_nothing_left_learns_nothing():
     earlier = Remembering()
     race = earlier.race(A, attempt_timeout=1.0)

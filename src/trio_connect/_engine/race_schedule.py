@@ -162,8 +162,8 @@ class Schedule:
 
     def learned(self, now: float) -> None:
         """Set the timer, because another race has learned that waiting is in vain."""
-        if self._due > now:
-            self._due, self.cause = max(now, self._floor), "history"
+        if self.cause == "delay":
+            self._due, self.cause = min(self._due, max(now, self._floor)), "history"
             self._instant = None
 
     def _instant_at(self, now: float) -> _Instant:
