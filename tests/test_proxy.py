@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import traceback
+from pprint import pformat
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_connect._proxy import Proxy, parse_proxy
+from trio_connect import Attempt, ConnectReport, Endpoint, Source
+from trio_connect._proxy import Credentials, Proxy, parse_proxy
 
 SECRET = "hunter2"
 
@@ -19,14 +24,14 @@ SECRET = "hunter2"
     [
         ("socks5://proxy.test:1080", Proxy("socks5", "proxy.test", 1080)),
         ("SOCKS5H://proxy.test:1080/", Proxy("socks5h", "proxy.test", 1080)),
-        ("http://user:word@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, ("user", "word"))),
-        ("http://user:@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, ("user", ""))),
-        ("http://user:a:b@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, ("user", "a:b"))),
-        ("http://us%C3%A9r:w%C3%B6rd@p:1", Proxy("http", "p", 1, ("usér", "wörd"))),
-        ("socks5://u@ser:word@p:65535", Proxy("socks5", "p", 65535, ("u@ser", "word"))),
-        ("socks5://u%3Aser:%40%2F%25@p:1", Proxy("socks5", "p", 1, ("u:ser", "@/%"))),
+        ("http://user:word@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, Credentials("user", "word"))),
+        ("http://user:@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, Credentials("user", ""))),
+        ("http://user:a:b@192.0.2.1:3128", Proxy("http", "192.0.2.1", 3128, Credentials("user", "a:b"))),
+        ("http://us%C3%A9r:w%C3%B6rd@p:1", Proxy("http", "p", 1, Credentials("usér", "wörd"))),
+        ("socks5://u@ser:word@p:65535", Proxy("socks5", "p", 65535, Credentials("u@ser", "word"))),
+        ("socks5://u%3Aser:%40%2F%25@p:1", Proxy("socks5", "p", 1, Credentials("u:ser", "@/%"))),
         ("socks5://[2001:DB8::0:8]:1080", Proxy("socks5", "2001:db8::8", 1080)),
-        (f"socks5://{'u' * 255}:{'w' * 255}@p:1", Proxy("socks5", "p", 1, ("u" * 255, "w" * 255))),
+        (f"socks5://{'u' * 255}:{'w' * 255}@p:1", Proxy("socks5", "p", 1, Credentials("u" * 255, "w" * 255))),
     ],
 )
 def test_what_is_read(url: str, proxy: Proxy) -> None:
@@ -38,7 +43,7 @@ def test_what_is_read(url: str, proxy: Proxy) -> None:
     ("proxy", "text"),
     [
         (Proxy("socks5", "proxy.test", 1080), "socks5://proxy.test:1080"),
-        (Proxy("socks5h", "2001:db8::8", 1080, ("user", SECRET)), "socks5h://***@[2001:db8::8]:1080"),
+        (Proxy("socks5h", "2001:db8::8", 1080, Credentials("user", SECRET)), "socks5h://***@[2001:db8::8]:1080"),
     ],
 )
 def test_how_it_is_shown(proxy: Proxy, text: str) -> None:
@@ -108,6 +113,27 @@ def test_any_text_is_a_proxy_or_a_value_error(text: str) -> None:
 
 
 def test_what_a_proxy_says_is_shown_without_the_password() -> None:
-    assert Proxy("http", "p", 1, ("user", SECRET)).censored(f"no such user: user:{SECRET}") == "no such user: user:***"
-    assert Proxy("http", "p", 1, ("user", "")).censored("no such user") == "no such user"
+    assert (
+        Proxy("http", "p", 1, Credentials("user", SECRET)).censored(f"no such user: user:{SECRET}")
+        == "no such user: user:***"
+    )
+    assert Proxy("http", "p", 1, Credentials("user", "")).censored("no such user") == "no such user"
     assert Proxy("http", "p", 1).censored("no such user") == "no such user"
+
+
+def test_what_takes_a_source_or_a_report_apart_finds_no_password() -> None:
+    source = Source(proxy=f"socks5://user:{SECRET}@proxy.test:1080")
+    attempt = Attempt(endpoint=Endpoint("192.0.2.1", 80), source=source, outcome="won")
+    assert source.proxy is not None
+    values: tuple[attrs.AttrsInstance, ...] = (source, source.proxy, attempt, ConnectReport(attempts=(attempt,)))
+    for value in values:
+        for taken in (attrs.asdict(value), attrs.astuple(value), str(value), repr(value), pformat(value)):
+            assert SECRET not in repr(taken)
+
+
+def test_credentials_are_a_value() -> None:
+    login = Credentials("user", SECRET)
+    assert login == Credentials("user", SECRET)
+    assert hash(login) == hash(Credentials("user", SECRET))
+    assert login not in (Credentials("user", "x"), Credentials("x", SECRET), ("user", SECRET))
+    assert copy.deepcopy(login) == pickle.loads(pickle.dumps(login)) == login

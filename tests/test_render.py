@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_connect import TimelineRow, draw_timeline
-from trio_connect._render import SIGNS, Ending, cut_end, cut_middle
+from trio_connect._render import SIGNS, Ending, cut_end, cut_label, cut_middle
 
 TIMES = st.floats(0, 1e6)
 ROWS = st.builds(
@@ -48,6 +48,36 @@ def test_cuts_keep_what_fits(text: str, most: int) -> None:
     head, tail = middle[: (most - 2) // 2], middle[-((most - 3) // 2) :]
     assert text.startswith(head)
     assert text.endswith(tail)
+
+
+@pytest.mark.parametrize(
+    ("label", "most", "cut"),
+    [
+        ("192.0.2.1:443 from 192.0.2.254", 30, "192.0.2.1:443 from 192.0.2.254"),
+        ("192.0.2.1:443 from 192.0.2.254", 24, "192.0.2.1:443....0.2.254"),
+        ("192.0.2.1:443 from 192.0.2.254", 18, "192....:443....254"),
+        ("[2001:db8::1]:53128 from proxy http://proxy.test:3128", 24, "[2001:...:53128...t:3128"),
+        ("[2001:db8::1]:53128 from proxy http://proxy.test:3128", 18, "[2...:53128...3128"),
+        ("[2001:db8:1:2:3:4:5:6]:53128 (b)", 24, "[2001:db8...6]:53128 (b)"),
+        ("[2001:db8:1:2:3:4:5:6]:53128", 18, "[2001:db...]:53128"),
+        ("AAAA a-name-that-is-long.example.org", 24, "AAAA a-name...xample.org"),
+        ("no-endpoint-at-all-in-the-first-word and more", 24, "no-end...t-word...d more"),
+    ],
+)
+def test_a_label_keeps_the_port_of_its_endpoint(label: str, most: int, cut: str) -> None:
+    assert cut_label(label, most) == cut
+
+
+@given(st.text("ab:[] 1", max_size=60), st.integers(18, 50))
+def test_a_cut_label_fills_its_room(text: str, most: int) -> None:
+    cut = cut_label(text, most)
+    assert cut == text if len(text) <= most else len(cut) == most
+
+
+@given(st.integers(1, 0xFFFF), st.sampled_from(["", " from 192.0.2.254", " (a)"]), st.integers(18, 50))
+def test_no_cut_takes_a_port_away(port: int, rest: str, most: int) -> None:
+    for host in ("192.0.2.1", "[2001:db8::1]", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff%eth0]"):
+        assert f":{port}" in cut_label(f"{host}:{port}{rest}", most)
 
 
 def test_details_are_left_out_from_the_last_on_where_there_is_no_room() -> None:

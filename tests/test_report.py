@@ -118,7 +118,7 @@ def test_the_waterfall_has_a_row_for_each_lookup_and_attempt() -> None:
         "A api.test                =|          at   0 ms: 1 address after 50 ms",
         "HTTPS api.test            =========~  at   0 ms: cancelled after 400 ms",
         "SRV api.test              |           at   0 ms: no address after 5 ms",
-        "192.0.2.1:4... 192.0.2.9    ==x       at 100 ms: failed ECONNREF... after 100 ms",
+        "192.0.2.1:443...92.0.2.9    ==x       at 100 ms: failed ECONNREF... after 100 ms",
         "192.0.2.1:443                 =====~  at 200 ms: cancelled in es... after 200 ms",
         "192.0.2.1:443                 =====x  at 200 ms: failed 99999 in... after 200 ms",
         "[2001:db8::1]:443                     not tried",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Final, Literal, TypeAlias, cast, final, get_args
 
 import attrs
 
 from ._text import shown
 
-__all__ = ["Proxy", "parse_proxy"]
+__all__ = ["Credentials", "Proxy", "parse_proxy"]
 
 Scheme: TypeAlias = Literal["socks5", "socks5h", "http"]
 
@@ -17,6 +17,32 @@ _EXAMPLE: Final = "'socks5://user:word@proxy.example:1080'"
 _MAX_HOST: Final = 253  # RFC 1035 section 3.1
 _MAX_FIELD: Final = 255  # RFC 1929 section 2: one octet has the length of a name or password
 _BAD_IN_HOST: Final = frozenset("[]:/?#@%\\")
+
+
+@final
+class Credentials:
+    """A name and a password, which no text shows.
+
+    Not a value of attrs, a dataclass or a tuple: `attrs.asdict` of a source or of a report takes what is of attrs, and
+    tuples, apart, and some encoders of JSON do the same with dataclasses. This they leave whole.
+    """
+
+    __slots__ = ("password", "user")
+
+    def __init__(self, user: str, password: str) -> None:
+        self.user: Final = user
+        self.password: Final = password
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Credentials):
+            return NotImplemented
+        return (self.user, self.password) == (other.user, other.password)
+
+    def __hash__(self) -> int:
+        return hash((self.user, self.password))
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 @attrs.frozen(repr=False)
@@ -29,11 +55,11 @@ class Proxy:
     host: str
     """Its numeric address, or its name."""
     port: int
-    credentials: tuple[str, str] | None = attrs.field(default=None, repr=False)
-    """Name and password; None when it asks for neither."""
+    credentials: Credentials | None = None
+    """None when it asks for neither a name nor a password."""
 
     def __str__(self) -> str:
-        secret = "" if self.credentials is None else "***@"
+        secret = "" if self.credentials is None else f"{self.credentials}@"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{secret}{host}:{self.port}"
 
@@ -46,7 +72,7 @@ class Proxy:
         Args:
           text: its words.
         """
-        password = "" if self.credentials is None else self.credentials[1]
+        password = "" if self.credentials is None else self.credentials.password
         return text.replace(password, "***") if password else text
 
 
@@ -104,7 +130,7 @@ def _decoded(text: str) -> str:
     raise ValueError("a '%' in the name or password of a proxy must be written %25; what is encoded is UTF-8")
 
 
-def _credentials(scheme: str, user_info: str) -> tuple[str, str]:
+def _credentials(scheme: str, user_info: str) -> Credentials:
     user, colon, password = user_info.partition(":")
     user, password = _decoded(user), _decoded(password)
     if not colon or not user:
@@ -117,4 +143,4 @@ def _credentials(scheme: str, user_info: str) -> tuple[str, str]:
             )
     elif not (user + password).isascii() or not password or max(len(user), len(password)) > _MAX_FIELD:
         raise ValueError("the name and the password for a SOCKS5 proxy are ASCII, of 1 to 255 characters each")
-    return user, password
+    return Credentials(user, password)

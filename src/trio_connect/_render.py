@@ -64,7 +64,8 @@ class TimelineRow:
 def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool = False) -> str:
     """Return a picture of what happened, one line for each row, on an axis from 0 to the last end.
 
-    Labels that are too long are cut in the middle, words at their end: no line is longer than `width`.
+    Labels that are too long are cut in the middle, words at their end: no line is longer than `width`. Of a label's
+    first word the end stays, for it is the port of an endpoint.
 
     Args:
       rows: what to draw, in this order.
@@ -87,7 +88,7 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
     words = max(bare, min(whole, room - _GOOD_BAR))
     bar = min(_LONGEST_BAR, room - words)
     lines = [
-        f"{cut_middle(row.label, label):{label}}  {_bar(row, end, bar):{bar}}  "
+        f"{cut_label(row.label, label):{label}}  {_bar(row, end, bar):{bar}}  "
         f"{_words(row, starts, words, row.details)}".rstrip()
         for row in rows
     ]
@@ -119,6 +120,30 @@ def cut_middle(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     tail = (most - 3) // 2
+    return f"{text[: most - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def cut_label(text: str, most: int) -> str:
+    """Return a label with parts left out, so that no more than `most` characters remain, at least 18.
+
+    Of ``192.0.2.1:443 from 192.0.2.254`` the endpoint and the end of the source remain. Of an endpoint that is too long
+    by itself the beginning and the port remain.
+    """
+    first, _, rest = text.partition(" ")
+    tail = (most - 3) // 2
+    if len(text) <= most or not rest or len(first) <= most - 3 - tail:
+        return cut_middle(text, most)
+    tail = max(most // 4, most - 3 - len(first))
+    if len(rest) <= tail:
+        return f"{_cut_endpoint(first, most - 1 - len(rest))} {rest}"
+    return f"{_cut_endpoint(first, most - 3 - tail)}...{rest[len(rest) - tail :]}"
+
+
+def _cut_endpoint(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    # A port has at most five digits.
+    tail = max((most - 3) // 2, min(len(text) - text.rfind(":"), 6))
     return f"{text[: most - 3 - tail]}...{text[len(text) - tail :]}"
 
 

@@ -362,7 +362,8 @@ async def test_of_very_many_hosts_64_are_looked_up(net):
     [
         ([], 5432, ValueError, "at least one host"),
         ((), 5432, ValueError, "at least one host"),
-        ({}, 5432, ValueError, "at least one host"),
+        ({}, 5432, TypeError, r"items\(\)"),
+        ({"db1.test": 5433}, 5432, TypeError, r"got a mapping: pass its items\(\)"),
         ([["db1.test"]], 5432, TypeError, "each of several hosts is a name or a pair"),
         ([("db1.test", 1), ["db2.test", 1]], 5432, TypeError, "each of several hosts is a name or a pair"),
         ([("db1.test",)], 5432, TypeError, "each of several hosts is a name or a pair"),

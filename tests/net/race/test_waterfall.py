@@ -50,13 +50,13 @@ async def test_a_race_with_every_outcome(net):
     stream.abort()
     reads(stream.report, """
                               0   870 ms
-    192.0.2.1:4...92.0.2.254  =========!  at   0 ms: timed out after 850 ms
-    192.0.2.2:4...92.0.2.254     =x       at 250 ms: connection refused after 100 ms
-    192.0.2.3:4...92.0.2.254      =====~  at 350 ms: lost in establish after 520 ms
-    192.0.2.4:4...92.0.2.254        =x    at 610 ms: EstablishFailed after 20 ms
-    192.0.2.5:4...92.0.2.254         ==~  at 630 ms: lost after 240 ms
-    192.0.2.6:4...92.0.2.254           *  at 850 ms: won after 20 ms
-    192.0.2.7:4...92.0.2.254              not tried
+    192.0.2.1:443....0.2.254  =========!  at   0 ms: timed out after 850 ms
+    192.0.2.2:443....0.2.254     =x       at 250 ms: connection refused after 100 ms
+    192.0.2.3:443....0.2.254      =====~  at 350 ms: lost in establish after 520 ms
+    192.0.2.4:443....0.2.254        =x    at 610 ms: EstablishFailed after 20 ms
+    192.0.2.5:443....0.2.254         ==~  at 630 ms: lost after 240 ms
+    192.0.2.6:443....0.2.254           *  at 850 ms: won after 20 ms
+    192.0.2.7:443....0.2.254              not tried
     [2001:db8::1]:443                     skipped: no source of its family
     connected to 192.0.2.6:443 in 870 ms, 5 other attempts
     """)  # fmt: skip

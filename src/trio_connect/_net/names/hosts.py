@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Final, TypeAlias, cast
@@ -67,11 +67,13 @@ def check_hosts(hosts: object, port: int) -> tuple[Host, ...]:
       port: for those that have none of their own; checked before.
 
     Raises:
-      TypeError: one is no str, and no pair of a str and an int.
+      TypeError: one is no str, and no pair of a str and an int; or they are a mapping, whose values would be lost.
       ValueError: there is none, one cannot be a name, or a port is out of range.
     """
     if isinstance(hosts, str | bytes) or not isinstance(hosts, Iterable):
         return (_host(hosts, port),)
+    if isinstance(hosts, Mapping):
+        raise TypeError("several hosts are names and pairs (name, port), got a mapping: pass its items()")
     found = dict.fromkeys(_item(item, port) for item in islice(cast("Iterable[object]", hosts), MAX_RACED))
     if not found:
         raise ValueError("connect needs at least one host, got none")

@@ -101,7 +101,8 @@ async def open_tunnel(
     from python_socks.async_.trio.v2 import Proxy as Client
 
     is_http = proxy.scheme == "http"
-    user, password = proxy.credentials or (None, None)
+    login = proxy.credentials
+    user, password = (None, None) if login is None else (login.user, login.password)
     talk = _Talk(stream, on_asked, is_http=is_http)
     client = Client(
         ProxyType.HTTP if is_http else ProxyType.SOCKS5, proxy.host, proxy.port, user, password, True,
