@@ -32,12 +32,19 @@ import trio.testing
 import trio_connect
 from tests.support.streams import KINDS, listening, pair
 from trio_connect import (
+    Adaptive,
     Answer,
     ConnectReport,
+    DnsResolver,
     Endpoint,
+    History,
+    MailRecord,
+    NetworkFilter,
     RacePolicy,
+    ServiceRecord,
     SocketOptions,
     Source,
+    SrvRecord,
     StaticResolver,
     SystemResolver,
     TcpListener,
@@ -45,6 +52,8 @@ from trio_connect import (
     UnixListener,
     UnixStream,
     connect,
+    connect_each,
+    connect_srv,
     connectx,
     deadline_after,
     draw_timeline,
@@ -256,7 +265,57 @@ def of_values() -> dict[str, Target]:
     return {
         "Endpoint": target(Endpoint, "2001:db8::1", 443, 2, 0),
         "Endpoint.parse": target(Endpoint.parse, "192.0.2.1:443"),
-        "Source": target(Source, ipv4="192.0.2.9", ipv6="2001:db8::9", interface="lo", port=0),
+        "Source": target(
+            Source,
+            ipv4="192.0.2.9",
+            ipv6="2001:db8::9",
+            interface="lo",
+            port=0,
+            proxy="socks5h://user:word@proxy.test:1080",
+            proxy_resolves=True,
+        ),
+        "Adaptive": target(Adaptive, **attrs.asdict(Adaptive())),
+        "History": target(
+            History,
+            size=10,
+            retry_after=10.0,
+            retry_at_most=300.0,
+            explore_after=600.0,
+            lifetime=3600.0,
+            hedge_budget=1.0,
+        ),
+        "NetworkFilter": target(
+            NetworkFilter,
+            allow=["192.0.2.0/24"],
+            deny=["192.0.2.1"],
+            nat64_prefixes=["2001:db8:64::/96"],
+            skip="allow deny nat64_prefixes",
+        ),
+        "DnsResolver": target(
+            DnsResolver,
+            ["192.0.2.53"],
+            services="https",
+            alpn=["h2"],
+            optimistic=True,
+            min_ttl=0.0,
+            max_ttl=60.0,
+            max_negative_ttl=60.0,
+            max_stale=60.0,
+            cache_size=10,
+            skip="servers alpn",
+        ),
+        "ServiceRecord": target(
+            ServiceRecord,
+            priority=1,
+            target="a.test",
+            port=443,
+            alpn=["h2"],
+            ipv4hint=["192.0.2.1"],
+            ipv6hint=["2001:db8::1"],
+            mandatory=["alpn"],
+        ),
+        "SrvRecord": target(SrvRecord, "a.test", 443, 1, 1, 60.0),
+        "MailRecord": target(MailRecord, "mx.test", 10, 60.0),
         "RacePolicy": target(RacePolicy, **attrs.asdict(RacePolicy())),
         "SocketOptions": target(SocketOptions, **attrs.asdict(SocketOptions())),
         "Answer": target(Answer, ("192.0.2.1",), 60.0, True),
@@ -271,15 +330,30 @@ def of_values() -> dict[str, Target]:
     }
 
 
+async def first_of_each(
+    endpoints: Any, deadline: int, *, limit: int, attempt_timeout: float, source: Any, options: Any
+) -> TcpStream | OSError | None:
+    """Open the block and take its first result."""
+    given = {"limit": limit, "attempt_timeout": attempt_timeout, "source": source, "options": options}
+    async with connect_each(endpoints, deadline, **given) as each:
+        async for _, outcome in each:
+            return outcome
+    return None
+
+
 def of_connects(folder: str) -> dict[str, Target]:
     """Connects, listeners and lookups."""
     race: dict[str, Any] = {"policy": RacePolicy(), "sources": (), "observer": None, "options": SocketOptions()}
-    resolver = StaticResolver({"name.test": ["192.0.2.1"]})
+    resolver = StaticResolver({"name.test": ["192.0.2.1"]}, srv={"_a._tcp.name.test": [SrvRecord("name.test", 443)]})
     here = [("192.0.2.1", 443)]
     return {
         "tcp_connect": target(tcp_connect, here[0], now() + 500, source=None, options=SocketOptions()),
         "connectx": target(connectx, here, now() + 500, **race, establish=coroutine_function),
         "connect": target(connect, "name.test", 443, now() + 500, resolver=resolver, **race),
+        "connect_srv": target(connect_srv, "_a._tcp", "name.test", now() + 500, port=443, resolver=resolver, **race),
+        "connect_each": target(
+            first_of_each, here, now() + 500, limit=2, attempt_timeout=0.1, source=None, options=SocketOptions()
+        ),
         "resolve": target(resolve, "name.test", 443, now() + 500, resolver=resolver),
         "tcp_listen": target(tcp_listen, ("192.0.2.254", 0), backlog=5, options=SocketOptions()),
         "unix_connect": target(unix_connect, f"{folder}/nowhere", now() + 500),
@@ -301,6 +375,7 @@ def of_streams(stream: TcpStream | UnixStream, listener: TcpListener | UnixListe
         "receive_until": target(stream.receive_until, b"\r\n", 10, now() + 500),
         "fill": target(stream.fill, now() + 500),
         "take": target(stream.take, 1),
+        "exchange": target(stream.exchange, b"x", 1, now() + 500),
         "send_all": target(stream.send_all, b"x", now() + 500),
         "setsockopt": target(stream.setsockopt, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         "getsockopt": target(stream.getsockopt, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),
