@@ -84,7 +84,7 @@ def accepting_floor(address: tuple[str, int], count: int) -> Sample:
 
 @contextmanager
 def echo_server(core: int) -> Iterator[int | None]:
-    """Run the echo server in C and give its port, None where there is none."""
+    """Run the echo server in C and give its port, None where it could not be built."""
     path = program("_echo")
     if path is None:
         yield None

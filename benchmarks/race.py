@@ -1,4 +1,4 @@
-"""One connection out of many addresses: what a race costs when there is none, and how late it is when there is.
+"""One connection out of many addresses: what it costs when nothing has to be raced, and how late it is otherwise.
 
 First: the first of two addresses answers, CPU time per connect, on the paths of `connect.py` and `distance.py`: plain
 loopback, loopback whose packets another core processes, hosts a round trip of one millisecond away. Dead: one or eight

@@ -113,6 +113,12 @@ def test_records_of_mail_hosts_and_services():
     assert SrvRecord(".", 0).target == "."
 
 
+def test_a_record_of_a_service_is_json_safe():
+    data = SrvRecord("x.test", 5269, 10, 5, 60.0).to_dict()
+    assert data == {"target": "x.test", "port": 5269, "priority": 10, "weight": 5, "ttl": 60.0}
+    assert json.loads(json.dumps(data)) == data
+
+
 # --- service records --------------------------------------------------------------------------------------------------
 
 

@@ -422,7 +422,7 @@ def test_every_pair_of_question_and_fact(state, fact):
     else:
         act()
         assert ("A" in gate.pending) == (fact == "asked" or (fact, state) == ("hinted", "pending"))
-        # A hint counts until there is an answer; an error is none.
+        # A hint counts until there is an answer; an error is not one.
         assert gate.known.get("A") == (V4 if fact == "answered" or (fact == "hinted" and state != "answered") else None)
 
 

@@ -413,7 +413,7 @@ def fake_python(folder: Path, says: str) -> Path:
 
 
 def test_field_41_every_supported_python_of_the_machine_is_found(tmp_path):
-    """`.ci/run` asks this list: PATH, pyenv and uv are looked through, and a name without an interpreter is none."""
+    """`.ci/run` asks this list: PATH, pyenv and uv are looked through; a name without an interpreter does not count."""
     managed = fake_python(tmp_path / "pyenv" / "versions" / "3.13.4" / "bin", "echo 3.13")
     fake_python(tmp_path / "pyenv" / "versions" / "3.13.12" / "bin", "exit 127")
     uv = fake_python(tmp_path / "uv" / "cpython-3.14.0-linux-x86_64-gnu" / "bin", "echo 3.14")

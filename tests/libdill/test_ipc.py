@@ -220,7 +220,7 @@ async def test_the_byte_it_rides_on_is_libdills():
             os.close(array.array("i", content)[0])
         other.sendmsg([b"\xcc"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
         os.close(await dill.ipc_recvfd(handle, 0))
-        # Of several at once the first arrives; one on another byte is none. None is leaked.
+        # Of several at once the first arrives; one on another byte is not one of them. None is leaked.
         async with no_leaks():
             for byte, fds in ((b"\xcc", [0, 0]), (b"x", [0])):
                 other.sendmsg([byte], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])

@@ -150,7 +150,7 @@ async def narrow_pair(kind: Kind) -> AsyncIterator[tuple[Stream, Stream, int]]:
 async def clog(*streams: Stream) -> None:
     """Send until the kernel takes no more in any direction.
 
-    Over TCP it finds room again in bursts, some time after it said that there was none, so it must have had none for
+    Over TCP it finds room again in bursts, some time after it said that it had no room, so it must have had none for
     a while.
     """
     tcp = any(isinstance(stream, TcpStream) for stream in streams)

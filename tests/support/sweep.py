@@ -408,7 +408,7 @@ class _Run(trio.abc.Instrument, Generic[T]):
                     self.parked = True
                     self._fire()
                 elif self.mode == "clock":
-                    # That jump came before the deadline was set, or there is none.
+                    # That jump came before the deadline was set, or is not there.
                     if nudged:
                         self.scope.cancel()
                         return

@@ -51,7 +51,7 @@ class Found(Generic[V]):
     """What is known under a key."""
 
     value: V | None
-    """The answer, None when there is none, not even a stale one."""
+    """The answer, None when it is not known, not even a stale one."""
     ttl: float
     """Seconds that it may be kept: what is left of its ttl, or `STALE_TTL`."""
     is_fresh: bool

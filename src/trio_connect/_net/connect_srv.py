@@ -146,7 +146,7 @@ async def connect_srv(
       See `connect`.
 
     Raises:
-      ResolveFailed: the lookup of the records failed, there are none, or none leads to an address; or the service is
+      ResolveFailed: the lookup of the records failed, none was found, or none leads to an address; or the service is
         not offered (target "."). `report` has the lookups.
       ConnectFailed: see `connect`.
       DeadlineExceeded: see `connect`.

@@ -68,7 +68,7 @@ class Scheduler:
         self.open: set[Disposable] = set()
         """All queues that have a socket, whatever their state. Closed when no operation runs."""
         self.reactor: Reactor | None = None
-        """Waits for the kernel's sockets; None where there is none to be had, and each operation needs a task."""
+        """Waits for the kernel's sockets; None where each operation needs a task."""
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False

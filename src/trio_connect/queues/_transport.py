@@ -142,7 +142,7 @@ class Transport(ABC):
     @property
     @abstractmethod
     def kernel_socket(self) -> SocketType | None:
-        """The socket, for a reactor to wait for; None where there is none, or its operations need tasks."""
+        """The socket, for a reactor to wait for; None where it has not been made, or its operations need tasks."""
 
 
 class StreamTransport(Transport, Generic[S]):

@@ -64,7 +64,7 @@ class DnsResolver:
     are one. When no server answers, or not within 1.8 seconds, an answer that has expired stands in (RFC 8767).
     Failures are remembered for a second (RFC 9520).
 
-    **Background.** There is none: callers that wait do the work, and when the last one is cancelled its question is
+    **Background.** Nothing runs: callers that wait do the work, and when the last one is cancelled its question is
     dropped. In ``async with DnsResolver() as resolver`` questions run in tasks of the block. There an answer that comes
     within a second after everybody has left still fills the cache, and a stale answer is renewed. A resolver that was
     entered can be used by everybody until the block is left, and after that as before.

@@ -99,7 +99,7 @@ class Questions:
         """Where questions run; None when whoever waits runs them."""
 
     def stale(self, name: bytes, kind: RecordType) -> Known | None:
-        """Return an answer that has expired and may still be used; None when there is none, or a fresh one."""
+        """Return an answer that has expired and may still be used; None when nothing is known, or a fresh one."""
         found = self._cache.find((name, kind), current_time())
         return None if found is None or found.is_fresh else _usable(found)
 

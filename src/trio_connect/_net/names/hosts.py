@@ -68,7 +68,7 @@ def check_hosts(hosts: object, port: int) -> tuple[Host, ...]:
 
     Raises:
       TypeError: one is no str, and no pair of a str and an int; or they are a mapping, whose values would be lost.
-      ValueError: there is none, one cannot be a name, or a port is out of range.
+      ValueError: they are empty, one cannot be a name, or a port is out of range.
     """
     if isinstance(hosts, str | bytes) or not isinstance(hosts, Iterable):
         return (_host(hosts, port),)

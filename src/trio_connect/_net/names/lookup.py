@@ -174,7 +174,7 @@ class Lookups:
         return True
 
     def know(self, address: str) -> None:
-        """Take a numeric host as its own answer. Nothing is asked, so `families` have to be none."""
+        """Take a numeric host as its own answer. Nothing is asked, so `families` has to be empty."""
         kind: LookupKind = "AAAA" if ":" in address else "A"
         self.gate.asked(kind)
         self.gate.answered(kind, (address,), self.origin)

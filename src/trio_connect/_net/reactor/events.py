@@ -106,7 +106,7 @@ if sys.platform == "linux":
             os.close(self._wakeup)
 
     def open_events() -> Events | None:
-        """Return a new source of events, None where there is none to be had."""
+        """Return a new source of events, None where the system has no room for one."""
         try:
             epoll = select.epoll()
         except OSError:

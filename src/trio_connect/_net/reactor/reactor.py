@@ -106,7 +106,7 @@ class Reactor:
 
     @classmethod
     def open(cls) -> Reactor | None:
-        """Return a reactor, None where there is none to be had and each operation needs a task."""
+        """Return a reactor, None where the system has no events for one, and each operation needs a task."""
         events = open_events()
         return None if events is None else cls(events)
 

@@ -80,7 +80,7 @@ def accept_now(listener: socket.SocketType) -> tuple[socket.SocketType, Any]:
     """Accept one connection, without waiting: its socket, non-blocking, and the address of the peer.
 
     Raises:
-      BlockingIOError: there is none.
+      BlockingIOError: no connection waits.
       OSError: see accept(2).
     """
     assert isinstance(listener, socket.socket)

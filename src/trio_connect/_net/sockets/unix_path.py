@@ -41,7 +41,7 @@ def show_path(path: str | bytes) -> str:
 
 
 def unix_family() -> int:
-    """Return the address family, or say that there is none here."""
+    """Return the address family, or say that this platform has no such sockets."""
     if not hasattr(socket, "AF_UNIX"):
         raise OSError(errno.EAFNOSUPPORT, "this platform has no unix-domain sockets")
     return int(socket.AF_UNIX)
