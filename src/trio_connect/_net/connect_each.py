@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import trio
@@ -320,10 +319,6 @@ class ConnectEach(AsyncIterator["Result"]):
         self._results.append((endpoint, outcome))
         self._wake_reader()
 
-    def _forget(self, attempt: EachAttempt) -> None:
-        """Forget an attempt that is over."""
-        self._pending.discard(attempt)
-
     # ------------------------------------------------------------------ leaving
 
     def _leave(self) -> None:
@@ -357,18 +352,12 @@ class EachAttempt(ReactorAttempt):
 
     def __init__(self, endpoint: Endpoint, reactor: Reactor, each: ConnectEach) -> None:
         super().__init__(endpoint, each._source, each._until, each._options, reactor)
+        self.timeout = each._attempt_timeout
         self._each = each
-
-    def start(self, *, factory: bool) -> None:
-        """Begin, and count the time from here."""
-        if self.until != -inf:
-            latest = current_time() + self._each._attempt_timeout
-            self.until = min(self.until, latest)
-        super().start(factory=factory)
 
     def connected(self) -> None:
         each = self._each
-        each._forget(self)
+        each._pending.discard(self)
         sock = self.sock
         assert sock is not None
         if self.watched >= 0:  # from here on it is an ordinary stream, which Trio waits for
@@ -380,7 +369,7 @@ class EachAttempt(ReactorAttempt):
         each._completed(endpoint, TcpStream(sock, endpoint, (pairs, {}, self.started, current_time(), multipath)))
 
     def failed(self, error: OSError) -> None:
-        self._each._forget(self)
+        self._each._pending.discard(self)
         self._each._completed(self.endpoint, error)
 
     def too_late(self) -> OSError:
@@ -389,5 +378,5 @@ class EachAttempt(ReactorAttempt):
         return super().too_late()
 
     def needs_task(self) -> None:
-        self._each._forget(self)
+        self._each._pending.discard(self)
         self._each._connect_in_task(self.endpoint)

@@ -367,10 +367,10 @@ class Accepts(ReactorLane):
       channel: the listening socket.
       scheduler: of its set.
       transport: of its queue.
-      accepted: makes the value of an accepted socket, given the peer's address.
+      accepted: makes the value of an accepted socket, given the peer's address as the kernel has it.
     """
 
-    __slots__ = ("_accepted",)
+    __slots__ = ("_accepted", "_family", "_proto")
 
     interest = CONNECTIONS
 
@@ -383,10 +383,11 @@ class Accepts(ReactorLane):
     ) -> None:
         super().__init__(channel, scheduler, transport)
         self._accepted = accepted
+        self._family, self._proto = int(channel.sock.family), channel.sock.proto
 
     def _try(self) -> None:
         try:
-            sock, name = accept_now(self._channel.sock)
+            sock, name = accept_now(self._channel.sock, self._family, self._proto)
         except BlockingIOError:
             self._block()
         except OSError as exc:

@@ -78,7 +78,7 @@ class DatagramTransport(Transport):
             if not done:
                 self.forget()
                 return False
-            self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
+            self._local, self._peer = as_endpoint(tuple(sock.getsockname())), target
         except OSError as exc:
             where = "any address" if self.local is None else show(self.local)
             self.forget()
@@ -103,7 +103,7 @@ class DatagramTransport(Transport):
             where = "any address" if self.local is None else show(self.local)
             self.forget()
             raise connect_error(errno_of(exc), "connect", target, where, current_time() - started) from None
-        self._local, self.peer = as_endpoint(tuple(sock.getsockname())), target
+        self._local, self._peer = as_endpoint(tuple(sock.getsockname())), target
         return True
 
     async def push(self, data: memoryview) -> None:

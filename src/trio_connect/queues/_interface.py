@@ -6,7 +6,20 @@ The three refer to one another, so they are in one module. `IOQueue` is the inte
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+)
 
 import attrs
 import trio
@@ -208,13 +221,23 @@ class IOQueue(trio.abc.AsyncResource):
 
 
 @final
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Accepted(Completion):
-    """A peer connected to a listening queue."""
+    """A peer connected to a listening queue: `queue` and `peer`."""
+
+    # The address is parsed when it is first asked for: that takes a fifth of an accept.
+    __match_args__ = ("queue", "peer")
 
     queue: IOQueue
     """The new connected queue. It belongs to the same set."""
-    peer: Address
+
+    @property
+    def peer(self) -> Address:
+        """The address of the other end."""
+        return cast("Address", self.queue.peer)
+
+    def __repr__(self) -> str:
+        return f"Accepted(queue={self.queue!r}, peer={self.peer!r})"
 
 
 V_co = TypeVar("V_co", bound=Completion, covariant=True)

@@ -143,18 +143,16 @@ class SocketQueue(IOQueue, Connecting):
 
     async def _accept(self, _: None, operation: Operation) -> Accepted | None:
         with operation.scope():
-            transport, peer = await cast("StreamTransport[Any]", self._transport).accept()
-            return self._accepted_over(transport, peer)
+            return self._accepted_over(await cast("StreamTransport[Any]", self._transport).accept())
         return None
 
     def _accepted(self, sock: SocketType, name: Any) -> Accepted:
-        transport = cast("StreamTransport[Any]", self._transport).take_accepted(sock, name)
-        return self._accepted_over(transport, cast("Address", transport.peer))
+        return self._accepted_over(cast("StreamTransport[Any]", self._transport).take_accepted(sock, name))
 
-    def _accepted_over(self, transport: StreamTransport[Any], peer: Address) -> Accepted:
+    def _accepted_over(self, transport: StreamTransport[Any]) -> Accepted:
         queue = SocketQueue(self._scheduler, transport, "connected")
         self._scheduler.open.add(queue)
-        return Accepted(queue, peer)
+        return Accepted(queue)
 
     # ------------------------------------------------------------------ connecting
 

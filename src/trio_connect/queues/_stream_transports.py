@@ -137,7 +137,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         self._sock = sock
         self._name = sock.getsockname()
         self._local = None
-        self.peer = attempt.endpoint
+        self._peer = attempt.endpoint
         # In slots of its own: a tuple for each connection would be one more for the garbage collector to look at.
         self._source = attempt.source
         self._started = attempt.started

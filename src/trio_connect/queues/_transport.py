@@ -80,12 +80,17 @@ class Cancellable(Protocol):
 class Transport(ABC):
     """What every kind of queue offers. The table of states refuses what a kind cannot do."""
 
-    __slots__ = ("peer",)
+    __slots__ = ("_peer",)
 
     kind: ClassVar[Kind]
 
     def __init__(self) -> None:
-        self.peer: Address | None = None
+        self._peer: Address | None = None
+
+    @property
+    def peer(self) -> Address | None:
+        """What it is or was connected to; None if it never was."""
+        return self._peer
 
     @property
     @abstractmethod
@@ -148,12 +153,14 @@ class Transport(ABC):
 class StreamTransport(Transport, Generic[S]):
     """What TCP and unix-domain queues have in common."""
 
-    __slots__ = ("_listener", "_local", "_name", "_report", "_sock", "_stream")
+    __slots__ = ("_listener", "_local", "_name", "_peer_name", "_report", "_sock", "_stream")
 
     kind = "stream"
 
     def __init__(self, stream: S | None = None) -> None:
-        self.peer = None if stream is None else stream.peer
+        self._peer = None if stream is None else stream.peer
+        self._peer_name: Any = None
+        """The address of an accepted peer, as the socket gave it."""
         self._stream: S | None = stream
         self._local: Address | None = None
         self._name: Any = None
@@ -187,8 +194,19 @@ class StreamTransport(Transport, Generic[S]):
     def take_accepted(self, sock: SocketType, name: Any) -> StreamTransport[S]:
         """Return the transport of a connection that a reactor has accepted."""
         transport = self.accepted()
-        transport.take(KernelSocket(sock), self._address(name), None)
+        transport.take_from_listener(KernelSocket(sock), name)
         return transport
+
+    def take_from_listener(self, sock: StreamSocket, name: Any) -> None:
+        """Take over an accepted socket, given the peer's address as the socket has it."""
+        self._sock = sock
+        self._peer_name = name
+
+    @property
+    def peer(self) -> Address | None:
+        if self._peer is None and self._peer_name is not None:
+            self._peer = self._address(self._peer_name)
+        return self._peer
 
     async def bind(self, target: Any) -> None:
         started = current_time()
@@ -249,12 +267,12 @@ class StreamTransport(Transport, Generic[S]):
         """Take over a socket that a reactor has connected or accepted."""
         self._sock = sock
         self._local = None
-        self.peer = peer
+        self._peer = peer
         self._report = report
 
     def _adopt(self, stream: S) -> None:
         self._stream = stream
-        self.peer = stream.peer
+        self._peer = stream.peer
 
     @property
     def local(self) -> Address | None:
@@ -285,14 +303,14 @@ class StreamTransport(Transport, Generic[S]):
         sock = self._sock
         return sock.raw if isinstance(sock, KernelSocket) else None
 
-    async def accept(self) -> tuple[StreamTransport[S], Address]:
+    async def accept(self) -> StreamTransport[S]:
         """Accept one connection."""
         assert self._listener is not None
         try:
             stream = cast("S", await self._listener.accept())
         except OSError as exc:
             raise error(errno_of(exc), "accept on", self.local) from None
-        return self.accepted(stream), stream.peer
+        return self.accepted(stream)
 
     async def push(self, data: memoryview) -> None:
         assert self._stream is not None

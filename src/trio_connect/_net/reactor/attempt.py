@@ -35,7 +35,7 @@ class ReactorAttempt(Attempt, ABC):
     A subclass says what comes of it. It has closed the socket when it says that the attempt has failed.
     """
 
-    __slots__ = ("_bound", "_options", "_reactor", "_timed", "over", "until", "watched")
+    __slots__ = ("_bound", "_options", "_reactor", "_timed", "over", "timeout", "until", "watched")
 
     def __init__(
         self,
@@ -64,6 +64,8 @@ class ReactorAttempt(Attempt, ABC):
         self.sock = None
         self.yielded = False
         self.until = until
+        self.timeout = inf
+        """How many seconds it may take from where it begins, if that comes before the deadline."""
         self.over = False
         """Whether it has ended, in whatever way."""
         self.watched = -1
@@ -108,6 +110,8 @@ class ReactorAttempt(Attempt, ABC):
             self.sock = bound
             self._end(late_connect(self.endpoint, self.source, until))
             return
+        if now + self.timeout < until:
+            self.until = until = now + self.timeout
         code = self.begin(self._options, factory=False) if bound is None else self.begin_over(bound)
         if self.is_stopped():  # from inside of connect(2), by whoever observes it
             self.close()
