@@ -105,7 +105,7 @@ def judge(fault: Fault, tree: Path) -> Verdict:
 
 def copy_tree(root: Path, copy: Path) -> None:
     """Copy what tests need."""
-    ignored = shutil.ignore_patterns(".git", ".venv", "*cache*", ".hypothesis", "mutants", "dist")
+    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "mutants", "dist")
     shutil.copytree(root, copy, ignore=ignored)
 
 

@@ -102,7 +102,9 @@ async def test_without_records_the_domain_itself_is_tried_only_where_a_port_is_g
 
 @virtual
 async def test_an_error_is_no_reason_to_try_the_domain_itself(net):
-    dns = VirtualDns({"192.0.2.53": Server({f"{QUESTION} SRV": fault(rcode="SERVFAIL")})})
+    good(net, TWO, port=5222)
+    zone = {f"{QUESTION} SRV": fault(rcode="SERVFAIL"), "example.test AAAA": [TWO]}
+    dns = VirtualDns({"192.0.2.53": Server(zone)})
     with dns.installed(), pytest.raises(ResolveFailed, match="SERVFAIL") as caught:
         await reported(DnsResolver(["192.0.2.53"]), port=5222)
     assert caught.value.errno == socket.EAI_AGAIN

@@ -194,10 +194,8 @@ class DnsResolver:
         for candidate in candidates[:-1]:
             mine = await self._ask(candidate, family)
             # The families must not come from two hosts: the one that has the other family is the host.
-            if (
-                mine.reply.records
-                or (await self._ask(candidate, AF_INET6 if family == AF_INET else AF_INET)).reply.records
-            ):
+            other = AF_INET6 if family == AF_INET else AF_INET
+            if mine.reply.records or (await self._ask(candidate, other)).reply.records:
                 return _answer(mine)
         return _answer(await self._ask(candidates[-1], family))
 
