@@ -16,6 +16,8 @@ given back.
 A limit is one object for each key: two calls share a limit if and only if their destinations named the same key.
 When two destinations name one key with different numbers, the smaller cap and the slower rate apply to both.
 
+A limit may be known beyond this program, by a text: then a store asks the other processes too, see `outbound`'s stores.
+
 A `Lease` lists the caps under which a call has places. It is given back cap by cap: the place under `max_connecting`
 when the connect is over, the place under `max_connections` when the connection is closed.
 
@@ -25,7 +27,7 @@ Nothing here waits: `turns` decides which call is next when a place is free.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 from weakref import WeakValueDictionary
 
 import attrs
@@ -36,7 +38,7 @@ from .facts import IllegalFact
 if TYPE_CHECKING:
     from .._outbound_values import Rate
 
-__all__ = ["Blocked", "Cap", "Layers", "Lease", "Limits", "Pace", "Share"]
+__all__ = ["Blocked", "Cap", "Layers", "Lease", "Limits", "Pace", "Place", "Share"]
 
 
 @attrs.define(eq=False)
@@ -46,7 +48,9 @@ class Cap:
     name: str
     """What people call it."""
     limit: int
-    held: int = 0
+    shared: str = attrs.field(default="", kw_only=True)
+    """What other processes know it by; "" when they do not."""
+    held: int = attrs.field(default=0, init=False)
 
     def has_room(self, member: Hashable) -> bool:
         """Say whether this member may take one more place."""
@@ -128,6 +132,8 @@ class Pace:
     interval: int
     """Microseconds between two starts."""
     burst: int
+    shared: str = attrs.field(default="", kw_only=True)
+    """What other processes know it by; "" when they do not."""
     _even: int = attrs.field(default=0, init=False)
     """When the next start would be due if all came evenly, in microseconds (TAT in I.371)."""
 
@@ -156,6 +162,28 @@ class Layers:
             tuple(sorted(paces, key=lambda pace: pace.interval, reverse=True)),
         )
 
+    @property
+    def shared_caps(self) -> list[Cap]:
+        """Those that other processes count too."""
+        return [cap for cap in self.caps if cap.shared]
+
+    @property
+    def shared_paces(self) -> list[Pace]:
+        """Those that other processes count too."""
+        return [pace for pace in self.paces if pace.shared]
+
+    def __or__(self, other: Layers) -> Layers:
+        """Return the limits of a call that passes both."""
+        return Layers.of((*self.caps, *other.caps), (*self.paces, *other.paces))
+
+
+class Place(Protocol):
+    """A place under a limit that several processes share."""
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
 
 @attrs.define(eq=False)
 class Lease:
@@ -163,6 +191,17 @@ class Lease:
 
     member: Hashable
     caps: list[Cap]
+    places: dict[Cap, Place] = attrs.field(factory=dict[Cap, Place])
+    """Those that other processes count too, by their caps."""
+
+    def move(self, caps: Iterable[Cap], to: Lease) -> None:
+        """Let another lease of the member hold the places under some caps, as far as this one has them."""
+        for cap in caps:
+            if cap in self.caps:
+                self.caps.remove(cap)
+                to.caps.append(cap)
+                if cap in self.places:
+                    to.places[cap] = self.places.pop(cap)
 
 
 @attrs.frozen
@@ -188,19 +227,19 @@ class Limits:
         self._caps: WeakValueDictionary[Hashable, Cap] = WeakValueDictionary()
         self._paces: WeakValueDictionary[Hashable, Pace] = WeakValueDictionary()
 
-    def cap(self, key: Hashable, name: str, limit: int) -> Cap:
+    def cap(self, key: Hashable, name: str, limit: int, *, shared: str = "") -> Cap:
         """Return the cap of a key. Of two numbers for one key the smaller applies."""
         cap = self._caps.get(key)
         if cap is None:
-            cap = self._caps[key] = Cap(name, limit)
+            cap = self._caps[key] = Cap(name, limit, shared=shared)
         cap.limit = min(cap.limit, limit)
         return cap
 
-    def pace(self, key: Hashable, name: str, rate: Rate) -> Pace:
+    def pace(self, key: Hashable, name: str, rate: Rate, *, shared: str = "") -> Pace:
         """Return the rate of a key. Of two for one key the longer interval and the smaller burst apply."""
         pace = self._paces.get(key)
         if pace is None:
-            pace = self._paces[key] = Pace(name, rate.interval, rate.burst)
+            pace = self._paces[key] = Pace(name, rate.interval, rate.burst, shared=shared)
         pace.interval = max(pace.interval, rate.interval)
         pace.burst = min(pace.burst, rate.burst)
         return pace
@@ -249,4 +288,7 @@ class Limits:
             raise IllegalFact(f"release: the lease holds no place under {cap.name}")
         for each in freed:
             each.give(lease.member)
+            place = lease.places.pop(each, None)
+            if place is not None:
+                place.release()
         return freed

@@ -29,6 +29,7 @@ from ._events import OutboundObserver as OutboundObserver
 from ._events import RateState as RateState
 from ._events import Snapshot as Snapshot
 from ._events import Suspension as Suspension
+from ._file_store import FileStore as FileStore
 from ._lookups import CandidateSource as CandidateSource
 from ._outbound import Outbound as Outbound
 from ._outbound import open_outbound as open_outbound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from itertools import dropwhile
 from random import Random
@@ -23,6 +23,7 @@ from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolic
 from .._text import shown
 from ._destination import Destination
 from ._events import OutboundObserver
+from ._file_store import FileStore
 from ._lookups import CandidateSource, Finder, Lookups, by_mx, by_name, by_srv, own, static
 from ._shared import Shared
 from ._state import DestinationState
@@ -226,6 +227,7 @@ async def open_outbound(
     sources: Sequence[Source] = (),
     resolver: Resolver | None = None,
     address_filter: Callable[[Endpoint], bool] | None = None,
+    store: FileStore | None = None,
     observer: OutboundObserver | None = None,
     random: Random | None = None,
 ) -> AsyncGenerator[Outbound, None]:
@@ -239,6 +241,8 @@ async def open_outbound(
       resolver: looks names up; None for the system's. MX and SRV records need a `MailResolver` or `SrvResolver`, such
         as a `DnsResolver`.
       address_filter: says of each address whether it may be connected to; see `OutboundPolicy.prohibited`.
+      store: where the limits stand that other processes share, a `FileStore`; None to share them with nobody. It is
+        entered and left here.
       observer: called with each `OutboundEvent`.
       random: where jitter and draws come from; None for a generator of its own.
 
@@ -264,9 +268,10 @@ async def open_outbound(
     if observer is not None and not callable(observer):
         raise TypeError(f"observer must be callable or None, got {shown(observer)}")
     _check(random, (Random, type(None)), "random")
-    shared = Shared(sources, policy, address_filter, observer, random or Random())  # noqa: S311 - for jitter and draws
+    _check(store, (FileStore, type(None)), "store")
+    shared = Shared(sources, policy, address_filter, observer, random or Random(), store)  # noqa: S311 - for jitter and draws
     crash: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with store or nullcontext(), trio.open_nursery() as nursery:
         try:
             yield Outbound(shared, resolver, nursery)
         except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group

@@ -20,7 +20,7 @@ from trio.lowlevel import enable_ki_protection
 from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint, TcpStream, TlsStream, now
 from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
 from .._engine.charge import Charge, Trial, charge
-from .._engine.limits import Lease, Limits
+from .._engine.limits import Lease
 from .._messages import race_failed
 from .._outbound_values import Candidate
 from ._decisions import (
@@ -194,7 +194,7 @@ class Run:
         layers = self._state.own_layers(candidate)
         if layers is None or candidate.endpoint in self.leases:
             return True
-        lease = Limits.acquire(layers, self._state, current_time())
+        lease = self._state.take(layers, current_time())
         if isinstance(lease, Lease):
             self.leases[candidate.endpoint] = lease
             return True

@@ -17,6 +17,7 @@ from .._engine.plan import weighted_order
 from .._outbound_values import OutboundPolicy
 from .._text import shown
 from ._events import OutboundEvent, OutboundObserver
+from ._store import Store
 
 __all__ = ["Shared", "SourceState"]
 
@@ -48,6 +49,7 @@ class Shared:
       address_filter: which addresses may be connected to; None for all.
       observer: told about each decision.
       random: where all draws come from.
+      store: where the limits stand that other processes share; None when nobody shares them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Shared:
         address_filter: Callable[[Endpoint], bool] | None,
         observer: OutboundObserver | None,
         random: Random,
+        store: Store | None,
     ) -> None:
         self.sources = tuple(map(SourceState, sources)) or (SourceState(None),)
         self.policy = policy
@@ -64,6 +67,7 @@ class Shared:
         self.observer = observer
         self._interrupt: BaseException | None = None
         self.random = random
+        self.store = store
         self.limits = Limits()
         self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
         self.suspensions = Suspensions()

@@ -126,6 +126,7 @@ class Start:
 
     def _admit(self) -> Admission:
         state, moment = self._state, current_time()
+        state.register()
         before = state.health()
         waiting = self._waiting.turns.waiting(state)
         outcome: Admission | Refusal

@@ -5,6 +5,7 @@ Nothing here waits. `DestinationState.admit` checks every limit and then takes a
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from math import inf
@@ -16,7 +17,7 @@ from trio import current_time
 from .._deadline import NO_DEADLINE
 from .._endpoint import Source
 from .._engine.circuit import Circuit, Health, Ticket
-from .._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace
+from .._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace, Place
 from .._engine.plan import make_plan
 from .._outbound_values import MICROSECONDS, Candidate, OutboundPolicy
 from .._policy import RacePolicy
@@ -24,6 +25,7 @@ from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, So
 from ._events import OutboundEvent, What
 from ._lookups import Found
 from ._shared import Shared, SourceState
+from ._store import Later
 
 __all__ = ["Admission", "DestinationState", "Refusal", "shown_until"]
 
@@ -96,6 +98,7 @@ class DestinationState:
         self._layers: dict[SourceState, tuple[Layers, Layers]] = {}
         self._own_layers: dict[Candidate, Layers] = {}
         self._families: frozenset[int] = frozenset()
+        self._is_registered = False
 
     # What is known of its addresses
 
@@ -110,21 +113,36 @@ class DestinationState:
         if group != self.group:
             self.group = group
             self._layers.clear()
+        self._is_registered = False
         candidates = self.candidates()
         self._families = frozenset(each.endpoint.family for each in candidates)
-        limits = self.shared.limits
         self._own_layers = {
-            each: Layers.of(
-                []
-                if each.max_connections is None
-                else [limits.cap((group, each.endpoint), f"connections to {each.endpoint}", each.max_connections)],
-                []
-                if each.rate is None
-                else [limits.pace((group, each.endpoint), f"rate of {each.endpoint}", each.rate)],
-            )
+            each: self._own(each, group)
             for each in candidates
             if each.max_connections is not None or each.rate is not None
         }
+
+    def _own(self, candidate: Candidate, group: str) -> Layers:
+        limits, endpoint = self.shared.limits, candidate.endpoint
+        key, shared = (group, endpoint), _shared(group, endpoint)
+        most, rate = candidate.max_connections, candidate.rate
+        return Layers.of(
+            [] if most is None else [limits.cap(key, f"connections to {endpoint}", most, shared=shared)],
+            [] if rate is None else [limits.pace(key, f"rate of {endpoint}", rate, shared=shared)],
+        )
+
+    def register(self) -> None:
+        """Have the store know every limit, in the task of a call, which hears of what is wrong.
+
+        Raises:
+          OSError: the store cannot be used.
+          ValueError: another process has a limit with another number.
+        """
+        store = self.shared.store
+        if store is not None and not self._is_registered:
+            for layers in self.all_layers():
+                store.register(layers.shared_caps, layers.shared_paces)
+            self._is_registered = True
 
     def candidates(self) -> list[Candidate]:
         """Return the candidates of all hosts that the last lookup has found."""
@@ -175,14 +193,27 @@ class DestinationState:
         missing = Layers.of(
             [cap for cap in layers.caps if cap not in held.caps], [pace for pace in layers.paces if pace not in charged]
         )
-        outcome = Limits.acquire(missing, self, now)
-        if not isinstance(outcome, Lease):
-            return _blocked(outcome, missing)
-        for cap in list(held.caps):
-            if cap in layers.caps or cap is self._connecting:
-                held.caps.remove(cap)
-                outcome.caps.append(cap)
+        outcome = self.take(missing, now)
+        if isinstance(outcome, Lease):
+            held.move((*layers.caps, self._connecting), outcome)
         return outcome
+
+    def take(self, layers: Layers, now: float) -> Lease | Refusal:
+        """Take a place under every limit, those that other processes share among them, or nothing."""
+        blocked = Limits.blocked(layers, self, now)
+        if blocked is not None:
+            return _blocked(blocked, layers)
+        places: dict[Cap, Place] = {}
+        store = self.shared.store
+        if store is not None:
+            outcome = store.acquire(layers.shared_caps, layers.shared_paces)
+            if isinstance(outcome, Later):
+                return Refusal(RetryAt, outcome.cause, now + outcome.seconds, outcome.known, outcome.blockers)
+            places = outcome
+        lease = Limits.acquire(layers, self, now)
+        assert isinstance(lease, Lease), "nothing has happened since it was not blocked"
+        lease.places.update(places)
+        return lease
 
     def too_often(self) -> str:
         """Return the cause of a refusal by the open circuit."""
@@ -246,32 +277,45 @@ class DestinationState:
         plan = self.plan(source, families, now) if self.found.hosts else []
         first_lease = None
         if self._own_layers:
-            outcome = self._first_admissible(plan, now)
+            outcome = self._first_admissible(plan, layers, now)
             if isinstance(outcome, Refusal):
                 # There may be room at an address for which the plan had no place.
-                outcome = self._first_admissible(self.plan(source, families, now, limited=False), now)
+                outcome = self._first_admissible(self.plan(source, families, now, limited=False), layers, now)
             if isinstance(outcome, Refusal):
                 return outcome
-            plan, first_lease = outcome
+            plan, lease, first_lease = outcome
             del plan[self.policy.max_addresses_per_plan :]
-        lease = Limits.acquire(layers, self, now)
+        else:
+            taken = self.take(layers, now)
+            if isinstance(taken, Refusal):
+                return taken
+            lease = taken
         ticket = self.circuit.admit(now)
-        assert isinstance(lease, Lease), "nothing has happened since it was not blocked"
         assert isinstance(ticket, Ticket), "nothing has happened since nobody had to wait"
         return Admission(source, lease, ticket, self._connecting if connects else None, plan, first_lease)
 
-    def _first_admissible(self, plan: list[Candidate], now: float) -> tuple[list[Candidate], Lease | None] | Refusal:
-        """Return the plan, rotated to the first candidate whose own limits admit it now, and the place under them."""
+    def _first_admissible(
+        self, plan: list[Candidate], layers: Layers, now: float
+    ) -> tuple[list[Candidate], Lease, Lease | None] | Refusal:
+        """Take the places of a call for the first candidate whose own limits admit it now.
+
+        Returns:
+          the plan, rotated to that candidate, the places of the call, and those under the candidate's own limits.
+        """
         refusals: list[Refusal] = []
         for index, candidate in enumerate(plan):
-            layers = self._own_layers.get(candidate)
-            if layers is None:
-                return plan[index:] + plan[:index], None
-            outcome = Limits.acquire(layers, self, now)
-            if isinstance(outcome, Lease):
-                # Skipped candidates go last: they may have room by then.
-                return plan[index:] + plan[:index], outcome
-            refusals.append(_blocked(outcome, layers))
+            own = self._own_layers.get(candidate)
+            lease = self.take(layers if own is None else own | layers, now)
+            if isinstance(lease, Refusal):
+                refusals.append(lease)
+                continue
+            # Skipped candidates go last: they may have room by then.
+            rotated = plan[index:] + plan[:index]
+            if own is None:
+                return rotated, lease, None
+            first = Lease(self, [])
+            lease.move(own.caps, first)
+            return rotated, lease, first
         return _joined(refusals)
 
     def blocked(self, source: SourceState, now: float) -> str:
@@ -292,16 +336,19 @@ class DestinationState:
             shared, policy, group = self.shared, self.policy, self.group
             limits = shared.limits
             named = f"from {source.name} to {group}"
-            caps = [limits.cap((source, group), f"connections {named}", policy.max_connections)]
+            ours, everybodys = _shared(group, source.name), _shared(group)
+            caps = [limits.cap((source, group), f"connections {named}", policy.max_connections, shared=ours)]
             paces: list[Pace] = []
             if policy.group_max_connections is not None:
-                caps.append(limits.cap(group, f"connections to {group}", policy.group_max_connections))
+                caps.append(
+                    limits.cap(group, f"connections to {group}", policy.group_max_connections, shared=everybodys)
+                )
             if shared.total is not None:
                 caps.append(shared.total)
             if policy.rate is not None:
-                paces.append(limits.pace((source, group), f"rate {named}", policy.rate))
+                paces.append(limits.pace((source, group), f"rate {named}", policy.rate, shared=ours))
             if policy.group_rate is not None:
-                paces.append(limits.pace(group, f"rate to {group}", policy.group_rate))
+                paces.append(limits.pace(group, f"rate to {group}", policy.group_rate, shared=everybodys))
             layers = Layers.of([self._connecting, *caps], paces), Layers.of(caps, paces)
             self._layers[source] = layers
         return layers
@@ -386,6 +433,11 @@ def _joined(refusals: Sequence[Refusal]) -> Refusal:
     timer = soonest.timer if named.kind is not SourceSuspended else named.timer
     blockers = tuple(dict.fromkeys(cap for each in refusals for cap in each.blockers))
     return attrs.evolve(named, timer=timer, known=not unknown, blockers=blockers)
+
+
+def _shared(group: str, *what: object) -> str:
+    """Return what all processes know a limit by: its route group, and the source or endpoint that it is for."""
+    return json.dumps([group, *map(str, what)])
 
 
 def shown_until(at: float) -> int:

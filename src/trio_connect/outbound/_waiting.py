@@ -81,6 +81,7 @@ class Waiting:
           NotAdmitted: it is refused, and it may not wait or the wait is known to end after its deadline.
           DeadlineExceeded: the deadline came while it waited.
         """
+        state.register()
         now = current_time()
         limit = min(max(until, now), trio.current_effective_deadline())
         before = state.health()

@@ -1,0 +1,61 @@
+"""What a store is: where limits stand that several processes share.
+
+Admission decides without waiting, call by call in the order in which they wait. So a store answers at once too: with
+the places, or with the time when it is worth asking again. One that has to ask over a network answers "later", asks in
+a task of its own, and has the waiting calls try again when it knows. The order of the calls is thereby kept in each
+process. Between processes there is not one.
+
+Only limits are shared. What is known of a destination's health stays with the process that has learned it: the cause of
+a failure may be local.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+import attrs
+
+from .._engine.limits import Cap, Pace, Place
+
+__all__ = ["Later", "Store"]
+
+
+@attrs.frozen
+class Later:
+    """Why a store gave no place, and when to ask again."""
+
+    cause: str
+    seconds: float
+    """Until it is worth asking again."""
+    known: bool = False
+    """Whether the store admits nobody earlier: a rate. When others give a place back is unknown."""
+    blockers: tuple[Cap, ...] = ()
+    """The limits of which a place that this process gives back may help."""
+
+
+class Store(Protocol):
+    """Where limits stand that several processes share. Entered once, for as long as an outbound is open."""
+
+    async def __aenter__(self) -> object:
+        """Open it."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None:
+        """Close it. Places that are still held are given back."""
+        ...
+
+    def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
+        """Refuse limits that other processes have with other numbers.
+
+        Raises:
+          ValueError: another process has one of them with another number.
+        """
+        ...
+
+    def acquire(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> dict[Cap, Place] | Later:
+        """Take a place under each cap and count a start of each rate, or do nothing."""
+        ...

@@ -1,0 +1,62 @@
+"""Judges, from what processes have written down outside of any store, whether limits were kept."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen
+class Log:
+    """When the permits of one process began and ended, in microseconds."""
+
+    intervals: list[tuple[int, int]]
+
+    @property
+    def begins(self) -> list[int]:
+        """When they began."""
+        return [begin for begin, _ in self.intervals]
+
+    @staticmethod
+    def moment() -> int:
+        """Return the time on the clock of the logs."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+    @classmethod
+    def read(cls, path: Path, killed: int | None) -> Log:
+        """Read the log of a process. What a killed one held ended when it was killed."""
+        begun: dict[str, int] = {}
+        intervals: list[tuple[int, int]] = []
+        for line in path.read_text(encoding="ascii").splitlines():
+            _pid, task, what, at = line.split()
+            if what == "begin":
+                begun[task] = int(at)
+            else:
+                intervals.append((begun.pop(task), int(at)))
+        if killed is None:
+            assert not begun, "each permit has ended"
+        else:
+            # Its places are free from the moment of the kill on, which is before anybody could note it.
+            last = max([*begun.values(), *(end for _, end in intervals)])
+            intervals += [(begin, last) for begin in begun.values()]
+        return cls(intervals)
+
+
+def most_at_once(logs: Sequence[Log]) -> int:
+    """Return how many permits there were at once at most. One that ends when another begins is over."""
+    steps = sorted((at, step) for log in logs for begin, end in log.intervals for at, step in ((begin, 1), (end, -1)))
+    most = now = 0
+    for _, step in steps:
+        now += step
+        most = max(most, now)
+    return most
+
+
+def most_in_window(begins: Sequence[int], seconds: float) -> int:
+    """Return how many began in any window of so many seconds at most, its end not included."""
+    width = round(seconds * 1e6)
+    return max((bisect_left(begins, begin + width) - index for index, begin in enumerate(begins)), default=0)

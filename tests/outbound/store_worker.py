@@ -1,0 +1,60 @@
+"""A process of several that share limits: holds permits again and again, and writes down when each began and ended.
+
+    python store_worker.py STORE LOG SECONDS TASKS CAP COUNT BURST HOLD
+
+A line of the log is written with one write(2) and survives SIGKILL: ``pid task begin|end microseconds``. The begin is
+written before the store was asked and again after, so that a judge knows the narrowest and the widest interval.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from random import Random
+from typing import Any
+
+import trio
+
+from trio_connect import deadline_after
+from trio_connect.outbound import FileStore, NotAdmitted, OutboundPolicy, Rate, open_outbound
+
+
+def store_of(text: str) -> Any:
+    kind, _, where = text.partition(":")
+    assert kind == "file"
+    return FileStore(where)
+
+
+def moment() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+async def main(store: str, log: str, seconds: float, tasks: int, cap: int, count: int, burst: int, hold: float) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(task: int, what: str, at: int) -> None:
+        os.write(fd, f"{os.getpid()} {task} {what} {at}\n".encode())
+
+    policy = OutboundPolicy(max_connections=cap, rate=Rate(count, 1.0, burst) if count else None)
+    random = Random(os.getpid())
+    async with open_outbound(policy=policy, store=store_of(store)) as out, trio.open_nursery() as nursery:
+
+        async def work(task: int) -> None:
+            until = deadline_after(seconds)
+            while True:
+                try:
+                    async with out.destination("api.test").permit(until):
+                        note(task, "begin", moment())
+                        await trio.sleep(random.uniform(0.0, 2 * hold))
+                        note(task, "end", moment())
+                except (NotAdmitted, trio.TooSlowError):
+                    return
+
+        for task in range(tasks):
+            nursery.start_soon(work, task)
+
+
+if __name__ == "__main__":
+    _, store, log, seconds, tasks, cap, count, burst, hold = sys.argv
+    trio.run(main, store, log, float(seconds), int(tasks), int(cap), int(count), int(burst), float(hold))
