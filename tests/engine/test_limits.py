@@ -290,3 +290,39 @@ def test_a_member_joins_once_and_leaves_with_nothing():
 
 def test_a_plain_cap_favours_nobody():
     assert not Cap("cap", 1).favours("a")
+
+
+def test_a_lease_gives_places_to_another_of_its_member():
+    a, b = Cap("a", 1), Cap("b", 1, shared="k")
+    lease, other = leased(Layers.of([a, b], [])), Lease("m", [])
+    place = GivenBack()
+    lease.places[b] = place
+    lease.move([b, Cap("c", 1)], other)
+    assert (lease.caps, other.caps, lease.places, other.places) == ([a], [b], {}, {b: place})
+    lease.move([a], other)
+    assert lease.caps == []
+    assert Limits.release(lease) == ()
+    Limits.release(other, a)
+    assert place.times == 0
+    Limits.release(other)
+    assert (place.times, a.held, b.held) == (1, 0, 0)
+
+
+class GivenBack:
+    """A place that counts how often it was given back."""
+
+    times = 0
+
+    def release(self) -> None:
+        self.times += 1
+
+
+def test_layers_of_two_are_in_order_and_tell_what_is_shared():
+    limits = Limits()
+    small = limits.cap("s", "small", 1, shared="s")
+    large = limits.cap("l", "large", 9)
+    slow = limits.pace("slow", "slow", Rate(1), shared="p")
+    quick = limits.pace("quick", "quick", Rate(9))
+    both = Layers.of([large], [quick]) | Layers.of([small], [slow])
+    assert (both.caps, both.paces) == ((small, large), (slow, quick))
+    assert (both.shared_caps, both.shared_paces) == ([small], [slow])

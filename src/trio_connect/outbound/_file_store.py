@@ -67,7 +67,11 @@ class FileStore:
             self._file = None
 
     def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
-        """Refuse limits that other processes have with other numbers.
+        """Refuse limits that other processes have with other numbers; for outbounds.
+
+        Args:
+          caps: limits on how many at once.
+          paces: rates.
 
         Raises:
           OSError: the file cannot be read, locked or written.
@@ -79,7 +83,15 @@ class FileStore:
             self._rate(pace)
 
     def acquire(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> dict[Cap, Place] | Later:
-        """Take a place under each cap and count a start of each rate, or do nothing."""
+        """Take a place under each cap and count a start of each rate, or do nothing; for outbounds.
+
+        Args:
+          caps: limits on how many at once.
+          paces: rates.
+
+        Returns:
+          the places, or why there is not one and when to ask again.
+        """
         places: dict[Cap, Place] = {}
         outcome: dict[Cap, Place] | Later = Later("", 0.0)
         try:
