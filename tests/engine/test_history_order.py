@@ -154,6 +154,14 @@ def test_of_several_sources_the_best_one_counts(memory):
     assert ordered(memory, 2.0, V4A, V4C, sources=(ONE,)) == [V4C, V4A]
 
 
+def test_one_that_is_on_trial_from_one_source_and_works_from_another_is_not_tried_first(memory):
+    used(memory, V4A, 0.0, rtt=0.01, source=ONE)
+    used(memory, V4B, 0.0, rtt=0.03, source=OTHER)
+    memory.failed(key(V4B, ONE), 0.0, "refused", began=0.0)
+    assert ordered(memory, 10.0, V4A, V4B, sources=(ONE, OTHER)) == [V4A, V4B]
+    assert ordered(memory, 10.0, V4A, V4B, sources=(ONE,)) == [V4B, V4A]
+
+
 def test_line_37_what_was_tried_from_any_source_was_tried(memory):
     used(memory, V4A, 0.0, source=ONE)
     used(memory, V4B, 0.0, rtt=0.5, source=ONE)
