@@ -14,10 +14,11 @@ ARGS ?=
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long coverage lint lint-ruff lint-mypy lint-pyright format docs lab sctp bench mutate faults clean
+.PHONY: help demo picture test test-long coverage lint lint-ruff lint-mypy lint-pyright format docs lab sctp bench mutate faults clean
 
 help:
 	@echo "make demo       watch a race on this machine: four addresses of one service, the last one good"
+	@echo "make picture    draw the demo again, for the README"
 	@echo "make test       the test suite, under three minutes"
 	@echo "make test-long  all but what measures: the slow tests too, more rounds and examples, and what they cover"
 	@echo "make coverage   does each pure module's own test file run every line and branch of it?"
@@ -33,6 +34,9 @@ help:
 
 demo: $(VENV)/.installed
 	@$(PY) -m trio_connect.cli.demo
+
+picture: $(VENV)/.installed
+	@$(PY) -m trio_connect.cli.demo docs/pictures/demo.svg
 
 # What measures has the machine to itself, after all others. Status 5 is pytest's for no test: with ARGS="-k word" one of
 # the two may have none.

@@ -43,8 +43,8 @@ class Layer(enum.Enum):
 PURE_VALUES: Final = frozenset(
     {
         "_answer", "_check", "_durations", "_endpoint", "_filter", "_lookup_text", "_multipath", "_options",
-        "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr", "_special_purpose", "_text",
-        "_trace", "_unresolved",
+        "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr", "_special_purpose", "_svg",
+        "_text", "_trace", "_unresolved",
     }
 )  # fmt: skip
 # The parts of front doors that decide, by their path below the package.
@@ -56,7 +56,7 @@ PURE_PARTS: Final = frozenset(
 )  # fmt: skip
 EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
-OUTSIDERS: Final = frozenset({"testing", "cli", "adapters"})
+OUTSIDERS: Final = frozenset({"testing", "cli", "adapters", "__main__"})
 # A compatibility layer speaks an original's names over one front door; libdill's is the public names themselves.
 OVER_DOOR: Final[Mapping[str, str]] = {"momentum": "outbound"}
 

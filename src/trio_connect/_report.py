@@ -11,7 +11,7 @@ from ._durations import microseconds, short_duration
 from ._endpoint import Endpoint, Source
 from ._render import Ending, TimelineRow, cut_middle, draw_timeline
 from ._repr import changed_repr
-from ._text import printable
+from ._text import printable, shown
 
 if TYPE_CHECKING:
     from ._answer import Lookup
@@ -29,6 +29,9 @@ Outcome: TypeAlias = Literal["won", "lost", "failed", "timed out", "skipped", "n
 """How an attempt ended."""
 
 SCHEMA_VERSION: Final = 1
+
+_WIDEST_RESULT: Final = 125
+"""Characters of the last line of a picture in SVG."""
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -165,11 +168,32 @@ class ConnectReport:
           TypeError: `width` is not an int.
           ValueError: `width` is below 60.
         """
-        hosts = len({attempt.host for attempt in self.attempts})
-        rows = [_lookup_row(lookup) for lookup in self.lookups]
-        rows += [_attempt_row(attempt, self.elapsed, with_host=hosts > 1) for attempt in self.attempts]
+        rows = self._rows()
         picture = draw_timeline(rows, width, legend=legend and bool(rows))
         return f"{picture}\n{self._result(width)}" if rows else self._result(width)
+
+    def draw_svg(self, *, title: str = "") -> str:
+        """Return the race as a picture in SVG: the rows of `draw`, with the whole text of each as its tooltip.
+
+        The document has no script and asks nobody for anything. Shapes tell the endings apart, besides colours.
+
+        Args:
+          title: what stands above it, such as the name that was connected to.
+
+        Raises:
+          TypeError: `title` is not a str.
+        """
+        if not isinstance(title, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"title must be a str, got {shown(title)}")
+        # Most reports are never drawn.
+        from ._svg import draw_svg
+
+        return draw_svg(self._rows(), title=title, result=self._result(_WIDEST_RESULT))
+
+    def _rows(self) -> list[TimelineRow]:
+        hosts = len({attempt.host for attempt in self.attempts})
+        rows = [_lookup_row(lookup) for lookup in self.lookups]
+        return rows + [_attempt_row(attempt, self.elapsed, with_host=hosts > 1) for attempt in self.attempts]
 
     def _result(self, width: int) -> str:
         winner = self.winner

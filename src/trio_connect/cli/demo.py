@@ -1,8 +1,8 @@
 """A race on loopback: four addresses of one service, of which only the last answers at once.
 
 One has a full backlog and drops every SYN, one refuses, one accepts but greets after two seconds, one greets at once.
-`connectx` is given all four and an establish that reads the greeting. Run it with ``python -m trio_connect.cli.demo``.
-Nothing leaves this machine.
+`connectx` is given all four and an establish that reads the greeting. Run it with ``trio-connect demo``, or with
+``python -m trio_connect.cli.demo [FILE.svg]``, which draws the race into the file as well. Nothing leaves this machine.
 """
 
 from __future__ import annotations
@@ -100,8 +100,12 @@ class _Narrator:
         _say(f"{(event.at - self._origin) * 1000:7.1f} ms  {text}")
 
 
-async def main() -> int:
-    """Set the service up, connect to it, show what happened."""
+async def main(pictures: list[str] | None = None) -> int:
+    """Set the service up, connect to it, show what happened.
+
+    Args:
+      pictures: the race is drawn as SVG at the end of this list, if there is one.
+    """
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         good, late = [await tcp_listen(("127.0.0.1", 0)) for _ in range(2)]
         nursery.start_soon(trio.serve_listeners, partial(_greet, 0.0), [good])
@@ -123,10 +127,17 @@ async def main() -> int:
             nursery.cancel_scope.cancel()
             return 1
         async with stream:
+            if pictures is not None:
+                pictures.append(stream.report.draw_svg(title="four addresses of one service, the last one good"))
             _say(f"\n{stream.report.draw(legend=True)}\nthe server said: {greeting}")
         nursery.cancel_scope.cancel()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(trio.run(main))
+    drawn: list[str] = []
+    status = trio.run(main, drawn)
+    for name, picture in zip(sys.argv[1:], drawn, strict=False):
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(f"{picture}\n")
+    sys.exit(status)

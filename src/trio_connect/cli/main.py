@@ -1,0 +1,199 @@
+"""The command ``trio-connect``: its words, and where its output goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, Final
+
+import trio
+
+import trio_connect
+from trio_connect import RacePolicy
+
+from .outcome import ExitCode
+from .settings import (
+    Settings,
+    make_sources,
+    parse_address,
+    parse_connect_to,
+    parse_resolve,
+    parse_seconds,
+    parse_target,
+)
+
+__all__ = ["main"]
+
+_EXIT_CODES: Final = (
+    "exit codes, as curl has them: 0 connected, 2 usage, 6 no address, 7 no connection, 23 could not write, "
+    "28 time-out, 35 TLS, 60 certificate, 130 interrupted"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+      arguments: the words after its name; None for those of the process.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.command == "demo":
+            from .demo import main as demo
+
+            return trio.run(demo)
+        return _probe(parser, parsed)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-connect", description="See how connections are made from here, and why they are not."
+    )
+    parser.add_argument("--version", action="version", version=f"trio-connect {trio_connect.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="watch a race on this machine: four addresses of one service, the last one good")
+    probe = commands.add_parser(
+        "probe",
+        help="connect to each target, and say what was tried, how long it took, and what follows",
+        description="Connect to each target as a client would, and say what was tried and what follows from it.",
+        epilog=_EXIT_CODES,
+    )
+    probe.add_argument(
+        "targets", nargs="+", type=parse_target, metavar="HOST[:PORT]", help="whom to reach; port 443 without one"
+    )
+    probe.add_argument(
+        "--each", action="store_true", help="no race: each address from each source by itself and to its end"
+    )
+    _add_ways(probe)
+    probe.add_argument("-n", "--rounds", type=_count, default=1, metavar="N", help="probe each target so often")
+    probe.add_argument(
+        "--interval", type=parse_seconds, default=1.0, metavar="SECONDS", help="between two starts; 1 without it"
+    )
+    probe.add_argument("--format", choices=("text", "json", "jsonl", "svg"), default="text", help="text without it")
+    probe.add_argument("-o", "--output", metavar="FILE", help="write there and not to stdout")
+    return parser
+
+
+def _add_ways(probe: argparse.ArgumentParser) -> None:
+    families = probe.add_mutually_exclusive_group()
+    families.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
+    families.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
+    probe.add_argument(
+        "--tls", action=argparse.BooleanOptionalAction, help="speak TLS, or do not; without either on port 443 only"
+    )
+    probe.add_argument("--no-verify", action="store_true", help="take any certificate")
+    probe.add_argument("--alpn", metavar="NAME[,NAME]...", help="the protocols to offer in TLS, such as h2,http/1.1")
+    probe.add_argument(
+        "--source", action="append", default=[], type=parse_address, metavar="ADDRESS", help="connect from there"
+    )
+    probe.add_argument("--interface", metavar="NAME", help="connect through this interface")
+    probe.add_argument("--proxy", metavar="URL", help="through a proxy: socks5, socks5h or http")
+    probe.add_argument(
+        "--resolve",
+        action="append",
+        default=[],
+        type=parse_resolve,
+        metavar="HOST:PORT:ADDRESS[,ADDRESS]...",
+        help="do not look this host up, take these addresses",
+    )
+    probe.add_argument(
+        "--connect-to",
+        action="append",
+        default=[],
+        type=parse_connect_to,
+        metavar="HOST1:PORT1:HOST2:PORT2",
+        help="connect to the second for a target that is the first; empty parts mean any, or the same",
+    )
+    probe.add_argument(
+        "--deadline", type=parse_seconds, default=10.0, metavar="SECONDS", help="of a connection; 10 without it"
+    )
+    probe.add_argument(
+        "--attempt-delay",
+        type=parse_seconds,
+        default=0.25,
+        metavar="SECONDS",
+        help="from one start of a race to the next; 0.25 without it",
+    )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, got {text!r}")
+    return int(text)
+
+
+def _probe(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
+    from .probe import Job, run
+
+    try:
+        settings = _settings(parsed)
+    except ValueError as error:
+        parser.error(str(error))
+    if parsed.format == "svg" and (len(parsed.targets) > 1 or parsed.rounds > 1):
+        parser.error("--format svg draws one probe of one target")
+    try:
+        with contextlib.ExitStack() as stack:
+            out: IO[str] = sys.stdout
+            if parsed.output is not None:
+                # Before the first packet: a probe whose result has no place to go is a probe for nothing.
+                out = stack.enter_context(open(parsed.output, "w", encoding="utf-8"))
+            job = Job(
+                targets=tuple(parsed.targets),
+                settings=settings,
+                rounds=parsed.rounds,
+                interval=parsed.interval,
+                format=parsed.format,
+                out=out,
+                progress=sys.stderr if sys.stderr.isatty() else None,
+            )
+            return trio.run(run, job)
+    except BrokenPipeError:
+        # The reader has gone, as in `trio-connect probe ... | head -1`. Python would say so once more at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return ExitCode.WRITE
+    except OSError as error:
+        print(f"trio-connect: cannot write {parsed.output or 'the result'}: {error.strerror}", file=sys.stderr)
+        return ExitCode.WRITE
+    except (ValueError, ImportError) as error:
+        print(f"trio-connect: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+
+
+def _settings(parsed: argparse.Namespace) -> Settings:
+    if parsed.proxy is not None and parsed.family is not None:
+        raise ValueError("-4 and -6 say nothing through a proxy: its addresses are not those of the target")
+    if parsed.proxy is not None and parsed.each and parsed.proxy.startswith("socks5h"):
+        raise ValueError("--each needs the addresses, and a socks5h proxy looks names up itself: use socks5")
+    context = None
+    if parsed.no_verify or parsed.alpn:
+        import ssl
+
+        context = ssl.create_default_context()
+        if parsed.no_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if parsed.alpn:
+            context.set_alpn_protocols(parsed.alpn.split(","))
+    return Settings(
+        deadline=parsed.deadline,
+        each=parsed.each,
+        tls=parsed.tls,
+        context=context,
+        # By itself each address is followed to its end, in a race as far as a client would.
+        policy=RacePolicy(
+            attempt_delay=parsed.attempt_delay,
+            attempt_timeout=math.inf if parsed.each else RacePolicy().attempt_timeout,
+        ),
+        sources=make_sources(parsed.source, family=parsed.family, interface=parsed.interface, proxy=parsed.proxy),
+        resolve=dict(parsed.resolve),
+        connect_to=tuple(parsed.connect_to),
+    )

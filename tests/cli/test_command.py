@@ -1,0 +1,284 @@
+"""The command as a process: exit codes, what goes to which stream, files, pipes, Ctrl-C, terminals, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.cli.conftest import SCHEMA
+from trio_connect import Attempt, ConnectReport, Endpoint
+from trio_connect.cli.main import main
+
+COMMAND = [sys.executable, "-m", "trio_connect"]
+
+
+@pytest.fixture
+def listener() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def closed() -> Any:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def deaf() -> Any:
+    """A place that drops every SYN: its backlog is full."""
+    with socket.socket() as sock, socket.socket() as first, socket.socket() as second:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(0)
+        for each in (first, second):
+            each.setblocking(False)
+            each.connect_ex(sock.getsockname())
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def test_a_connection(shell, listener):
+    done = shell("probe", listener)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "won after" in done.stdout
+    assert re.search(r"^IPv4 works in [\d.]+ m?s: nothing is wrong\.$", done.stdout, re.MULTILINE)
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["probe", "{closed}"], 7),
+        (["probe", "{deaf}", "--deadline", "0.2"], 28),
+        (["probe", "{listener}", "--tls", "--deadline", "0.2"], 28),
+        (["probe", "{listener}", "{closed}"], 7),
+        (["probe", "{closed}", "{deaf}", "--deadline", "0.2"], 7),
+        (["probe", "{closed}", "--each"], 7),
+        (["probe", "name.test:80", "--resolve", "name.test:80:127.0.0.1", "--connect-to", "name.test::{closed}"], 7),
+        (["probe", "{listener}", "-o", "/nowhere/at/all"], 23),
+        (["probe", "{listener}", "-o", "/dev/full"], 23),
+        (["probe", "{listener}", "--proxy", "socks6://h"], 2),
+        (["probe", "{listener}", "--format", "svg", "-n", "2"], 2),
+        (["probe", "host:0"], 2),
+        (["probe", "h", "--each", "--proxy", "socks5h://127.0.0.1:1"], 2),
+        (["probe", "h", "--interface", "a/b"], 2),
+        ([], 2),
+    ],
+)
+def test_exit_codes(shell, listener, closed, deaf, words, code):
+    words = [word.format(listener=listener, closed=closed, deaf=deaf) for word in words]
+    done = shell(*words)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (done.stdout == "") == (code in (2, 23))
+    assert (done.stderr != "") == (code in (2, 23))
+
+
+def test_a_name_that_is_not_there(shell):
+    done = shell("probe", "name.test:80", "--connect-to", "::name.invalid:")
+    assert done.returncode in (6, 28)  # 28 where this machine's resolver is silent
+    assert done.stderr == ""
+
+
+def test_json_is_one_document_and_a_file_has_all_of_it(shell, listener, closed, tmp_path):
+    path = tmp_path / "result.json"
+    done = shell("probe", listener, closed, "-n", "3", "--interval", "0.01", "--format", "json", "-o", str(path))
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    data = json.loads(path.read_text())
+    jsonschema.validate(data, SCHEMA)
+    good, bad = data["targets"]
+    assert [len(good["rounds"]), good["summary"]["succeeded"], bad["summary"]["succeeded"]] == [3, 3, 0]
+    assert good["summary"]["addresses"][0]["outcomes"] == {"won": 3}
+    assert good["summary"]["connect"]["min_us"] <= good["summary"]["connect"]["p50_us"]
+    assert bad["summary"]["connect"] is None
+
+
+def test_rounds_in_words(shell, listener):
+    done = shell("probe", listener, "-n", "2", "--interval", "0.01")
+    assert "2 of 2 succeeded (100.0 %)" in done.stdout
+    assert f"{listener}  2 won, mean " in done.stdout
+
+
+def sockets_of(pid: int) -> set[str]:
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that a SYN is out is seen in Linux's /proc")
+@pytest.mark.parametrize("format", ["text", "json", "jsonl", "svg"])
+def test_ctrl_c_gives_what_is_known(deaf, format):
+    process = subprocess.Popen(
+        [*COMMAND, "probe", deaf, "--format", format], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    deadline = time.monotonic() + 20
+    # The signal is sent when the SYN is out, which /proc/net/tcp shows as a socket in SYN_SENT.
+    port = f"{int(deaf.rpartition(':')[2]):04X}"
+    while time.monotonic() < deadline:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        waiting = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == "02"}
+        if waiting & sockets_of(process.pid):
+            break
+        select.select([process.stdout], [], [], 0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+    if format == "json":
+        data = json.loads(out)
+        jsonschema.validate(data, SCHEMA)
+        assert data["targets"][0]["rounds"][0]["report"]["attempts"][0]["outcome"] == "cancelled"
+    elif format == "jsonl":
+        assert json.loads(out.splitlines()[-1])["advice"].startswith("interrupted")
+    elif format == "svg":
+        assert out.endswith("</svg>\n")
+    else:
+        assert "interrupted before its end" in " ".join(out.split())
+
+
+def test_a_reader_that_goes_away(listener):
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*COMMAND, "probe", listener, "--format", "json", "-n", "3", "--interval", "0.05"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        with process.stderr:
+            assert process.stderr.read() == ""
+        assert process.wait(20) == 23
+
+
+def screen(words: list[str], columns: int, **environment: str) -> str:
+    """What the command shows on a terminal, stderr included."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    inherited = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS")}
+    env = {**inherited, "TERM": "xterm", **environment}
+    process = subprocess.Popen([*COMMAND, *words], stdin=slave, stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    seen = b""
+    while select.select([master], [], [], 20)[0]:
+        try:
+            seen += os.read(master, 65536)
+        except OSError:  # EIO: the last who had the terminal open is gone
+            break
+    os.close(master)
+    process.wait(20)
+    return seen.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("colour", [True, False], ids=["colour", "NO_COLOR"])
+def test_a_terminal(listener, closed, tmp_path, columns, colour):
+    place = f"name.test:{listener.rpartition(':')[2]}"
+    words = ["probe", place, "--resolve", f"{place}:127.0.0.1,127.0.0.2"]
+    seen = screen(words, columns, **({} if colour else {"NO_COLOR": "1"}))
+    assert ("\x1b[32m" in seen) == colour
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).replace("\r", "")
+    lines = text.strip().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert lines[0] == f"{place}: a race, 2 addresses"
+    (row,) = [line for line in lines if "won after" in line]
+    assert row.split()[0] == listener
+    assert re.search(r"=*\*  at +[\d.]+ ms: won after [\d.]+ ms$", row)
+    assert f"connected to {listener} in " in text
+    assert " ".join(text.split()).endswith("nothing is wrong.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+@pytest.mark.parametrize("columns", [80, 200])
+def test_what_goes_on_is_drawn_on_a_terminal_and_wiped_away(deaf, columns):
+    seen = screen(["probe", deaf, "--deadline", "0.7"], columns)
+    assert "connecting after" in seen
+    assert "\x1b[2K" in seen  # lines that are erased
+    assert seen.count("is silent") == 1
+
+
+def browser() -> str | None:
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def test_a_picture_in_a_browser(tmp_path):
+    program = browser()
+    if program is None:
+        pytest.skip("NO BROWSER: install chromium to see that pictures are drawn as the report says")
+    attempts = [
+        Attempt(endpoint=Endpoint("2001:db8::1", 443), started=0.0, ended=0.3, outcome="failed", errno=111,
+                reason='refused <b>&"', cause="first"),
+        Attempt(endpoint=Endpoint("192.0.2.1", 443), started=0.25, ended=0.31, outcome="won", cause="delay"),
+        Attempt(endpoint=Endpoint("192.0.2.2", 443), outcome="not tried"),
+    ]  # fmt: skip
+    report = ConnectReport(attempts=tuple(attempts), elapsed=0.31)
+    page = tmp_path / "page.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8><body>{report.draw_svg(title='host.test:443')}</body>")
+    done = subprocess.run(
+        [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom",
+         page.as_uri()],
+        capture_output=True, text=True, timeout=50, check=True,
+    )  # fmt: skip
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", done.stdout)
+    assert texts[0] == "host.test:443"
+    assert texts[-1] == "connected to 192.0.2.1:443 in 310 ms, 1 other attempt"
+    # Label and words of each row, as in the text.
+    rows = ["[2001:db8::1]:443", 'at 0 ms: refused &lt;b&gt;&amp;" after 300 ms', "192.0.2.1:443",
+            "at 250 ms: won after 60 ms", "192.0.2.2:443", "not tried"]  # fmt: skip
+    assert [text for text in texts if text in rows] == rows
+    assert done.stdout.count("<title>") == 3
+    assert "script" not in done.stdout
+    assert "<circle" in done.stdout
+    assert 'd="M-5 -5L5 5M-5 5L5 -5"' in done.stdout
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["probe", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 0
+    assert "exit codes, as curl has them" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.alone
+def test_little_is_spent_before_the_first_packet(listener):
+    """At most 150 ms of processor time on top of `import trio`; the best of five, in processes of their own."""
+    script = (
+        "import time, sys; import trio; before = time.process_time(); import trio_connect.cli.main as m; "
+        "import trio_connect.cli.probe as p; real = p.Recorder.observer\n"
+        "def observer(self, shift=0):\n"
+        "    inner = real(self, shift)\n"
+        "    def hear(event):\n"
+        "        if type(event).__name__ == 'AttemptStarted':\n"
+        "            print(time.process_time() - before, file=sys.stderr)\n"
+        "        inner(event)\n"
+        "    return hear\n"
+        "p.Recorder.observer = observer\n"
+        f"m.main(['probe', '{listener}'])"
+    )
+    spent = [
+        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr)
+        for _ in range(5)
+    ]
+    assert min(spent) <= 0.150
