@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine.order import (
     Knowledge,
+    has_good_source,
     interleave,
+    leading,
     order,
     served_families,
     sort,
@@ -462,3 +464,37 @@ def test_mapped_addresses_are_ipv4():
     (v4,) = eps(V4[0])
     assert interleave([v4, mapped, v6]) == (v4, v6, mapped)
     assert interleave([mapped, v4, v6]) == (mapped, v6, v4)
+
+
+# ---------------------------------------------------------------------- one route where one is enough
+
+
+ADDRESSES = st.sampled_from(
+    ["2001:db8::1", "::1", "fe80::1", "fec0::1", "2002::1", "fc00::1", "::ffff:192.0.2.1", "ff02::1",
+     "192.0.2.1", "127.0.0.1", "169.254.1.1", "10.0.0.1"]
+)  # fmt: skip
+
+
+@given(ADDRESSES, ADDRESSES, st.none() | ADDRESSES, st.none() | ADDRESSES)
+def test_what_leads_with_a_good_source_goes_first_whatever_the_other_source_is(one, other, source, other_source):
+    endpoints = eps(one, other)
+    leader = leading(endpoints, DEFAULT_POLICY_TABLE)
+    if leader is None or not has_good_source(leader, source, DEFAULT_POLICY_TABLE):
+        return
+    follower = endpoints[leader is endpoints[0]]
+    known = Knowledge(sources={leader: source, follower: other_source})
+    assert order(endpoints, known) == order(endpoints[::-1], known) == (leader, follower)
+
+
+def test_which_of_two_leads():
+    six, four = eps("2001:db8::1", "192.0.2.1")
+    assert leading([six, four], DEFAULT_POLICY_TABLE) == leading([four, six], DEFAULT_POLICY_TABLE) == six
+    assert leading(eps("2001:db8::1", "2001:db8::2"), DEFAULT_POLICY_TABLE) is None
+    assert leading(eps("192.0.2.1", "::ffff:192.0.2.2"), DEFAULT_POLICY_TABLE) is None
+    assert leading([six], DEFAULT_POLICY_TABLE) is None
+    even = PolicyTable((Policy(IPv6Network("::/0"), 40, 1),))
+    assert leading([six, four], even) is None
+    assert has_good_source(six, "2001:db8::9", DEFAULT_POLICY_TABLE)
+    assert not has_good_source(six, None, DEFAULT_POLICY_TABLE)  # rule 1
+    assert not has_good_source(six, "fe80::9", DEFAULT_POLICY_TABLE)  # rule 2
+    assert not has_good_source(six, "2002::9", DEFAULT_POLICY_TABLE)  # rule 5

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
     from .history_order import Recollections
 
-__all__ = ["Knowledge", "interleave", "order", "served_families", "sort"]
+__all__ = ["Knowledge", "has_good_source", "interleave", "leading", "order", "served_families", "sort"]
 
 _NO_SOURCES: Final[Mapping[Endpoint, str | None]] = MappingProxyType({})
 
@@ -191,6 +191,36 @@ def order(
             for level in sorted(levels)
         )
     )
+
+
+def leading(endpoints: Sequence[Endpoint], table: PolicyTable) -> Endpoint | None:
+    """Return which of two endpoints goes first if its source is a good one, whatever that of the other is.
+
+    So the kernel has to be asked for one route only, where a name has one address of each family.
+
+    Args:
+      endpoints: of two families; of others nothing is said.
+      table: the policy table.
+
+    Returns:
+      The endpoint, see `has_good_source`; None where both sources decide.
+    """
+    if len(endpoints) != 2 or _wire_family(endpoints[0]) == _wire_family(endpoints[1]):
+        return None
+    known = Knowledge(table=table)
+    one, other = (_rank(endpoint, known) for endpoint in endpoints)
+    return None if one == other else endpoints[one > other]
+
+
+def has_good_source(endpoint: Endpoint, source: str | None, table: PolicyTable) -> bool:
+    """Say whether the rules 1, 2 and 5 of RFC 6724 section 6 have nothing against an endpoint.
+
+    Args:
+      endpoint: where to.
+      source: where from; None when it cannot be reached.
+      table: the policy table.
+    """
+    return not any(_rank(endpoint, Knowledge(sources={endpoint: source}, table=table))[:3])
 
 
 def served_families(sources: Iterable[Source]) -> tuple[AddressFamily, ...]:

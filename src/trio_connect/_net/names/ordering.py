@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from socket import AddressFamily
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..._endpoint import Endpoint, EndpointLike, Source, as_endpoint
-from ..._engine.order import Knowledge, order
+from ..._engine.order import Knowledge, has_good_source, leading, order
 from ..._engine.policy_table import DEFAULT_POLICY_TABLE, PolicyTable
 from ..._policy import DEFAULT_POLICY, RacePolicy, check_policy
 from ..._text import shown
@@ -53,14 +53,24 @@ def in_order(
     everything = tuple(endpoints)
     first_family = None if policy.first_family == "system" else policy.first_family
     asks = kernel_knows(factory=factory)
-    routes = tuple(look_up_routes(everything, sources).items()) if asks else ()
     table = policy_table() if asks else DEFAULT_POLICY_TABLE
+    if asks and len(everything) == 2 and first_family is None and history is None:
+        leader = _leading(everything, table)
+        if leader is not None:
+            route = look_up_routes((leader,), sources)
+            if leader in route and _has_good_source(leader, route[leader], table):
+                return everything if leader is everything[0] else everything[::-1]
+    routes = tuple(look_up_routes(everything, sources).items()) if asks else ()
     if history is None:
         return _order(everything, routes, table, policy.preferred_family_count, first_family)
     from ..history import recollections
 
     known = Knowledge(sources=dict(routes), table=table, history=recollections(history, sources))
     return order(everything, known, preferred_family_count=policy.preferred_family_count, first_family=first_family)
+
+
+_leading: Final = lru_cache(maxsize=512)(leading)
+_has_good_source: Final = lru_cache(maxsize=512)(has_good_source)
 
 
 @lru_cache(maxsize=512)
