@@ -693,13 +693,17 @@ async def test_resolve_and_connect_by_it():
 # --- cancel at every step ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["udp", "tcp", "two servers", "block"])
+@pytest.mark.parametrize("how", ["udp", "tcp", "two servers", "block", "mx", "srv", "services"])
 async def test_line_77_a_cancel_at_any_step_leaves_nothing(how):
     zone = {"web.test A": fault(V4, truncated=how == "tcp")}
     async with serving(zone) as (_, address), serving({"web.test A": fault(rcode="SERVFAIL")}) as (_, broken):
 
         async def operation():
             resolver = DnsResolver([broken, address] if how == "two servers" else [address])
+            if how in ("mx", "srv"):
+                return await getattr(resolver, how)("web.test")
+            if how == "services":
+                return await DnsResolver([address], services="https").services("web.test", 443)
             if how == "block":
                 async with resolver:
                     return await resolver.addresses("web.test", AF_INET)
