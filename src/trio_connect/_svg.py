@@ -56,7 +56,9 @@ def draw_svg(rows: Sequence[TimelineRow], *, title: str, result: str) -> str:
     """
     end = max((at for row in rows for at in (row.started, row.ended) if at is not None), default=0.0)
     bottom = _TOP + _ROW * len(rows)
-    there = [ending for ending in _SHAPES if any(row.ending == ending and row.started is not None for row in rows)]
+    there: list[Ending] = [
+        ending for ending in _SHAPES if any(row.ending == ending and row.started is not None for row in rows)
+    ]
     height = bottom + 62
     name = _escape(f"{title}: {result}" if title else result)
     size = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'

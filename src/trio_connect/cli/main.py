@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Final
 
 import trio
@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .demo import main as demo
 
             return trio.run(demo)
-        return _probe(parser, parsed)
+        try:
+            settings = _settings(parsed)
+        except ValueError as error:
+            parser.error(str(error))
+        return (_check if parsed.command == "check" else _probe)(parser, parsed, settings)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 
@@ -78,7 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--format", choices=("text", "json", "jsonl", "svg"), default="text", help="text without it")
     probe.add_argument("-o", "--output", metavar="FILE", help="write there and not to stdout")
+    _add_check(
+        commands.add_parser(
+            "check",
+            help="each address of many targets by itself, as a table or as metrics for Prometheus",
+            description="Connect to each address of many targets by itself, many at a time.",
+            epilog=_EXIT_CODES,
+        )
+    )
     return parser
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument("file", metavar="FILE", help="one target a line, # begins a comment; - is stdin")
+    _add_ways(check)
+    check.add_argument("--at-once", type=_count, default=100, metavar="N", help="targets at a time; 100 without it")
+    check.add_argument("--format", choices=("text", "prometheus"), default="text", help="text without it")
+    check.add_argument("-o", "--output", metavar="FILE", help="write there and not to stdout")
+    check.set_defaults(each=True)
 
 
 def _add_ways(probe: argparse.ArgumentParser) -> None:
@@ -129,31 +150,59 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _probe(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
+def _probe(parser: argparse.ArgumentParser, parsed: argparse.Namespace, settings: Settings) -> int:
     from .probe import Job, run
 
-    try:
-        settings = _settings(parsed)
-    except ValueError as error:
-        parser.error(str(error))
     if parsed.format == "svg" and (len(parsed.targets) > 1 or parsed.rounds > 1):
         parser.error("--format svg draws one probe of one target")
+
+    def start(out: IO[str], progress: IO[str] | None) -> int:
+        job = Job(
+            targets=tuple(parsed.targets),
+            settings=settings,
+            rounds=parsed.rounds,
+            interval=parsed.interval,
+            format=parsed.format,
+            out=out,
+            progress=progress,
+        )
+        return trio.run(run, job)
+
+    return _into(parsed.output, start)
+
+
+def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace, settings: Settings) -> int:
+    from .check import Check, check, read_targets
+
+    try:
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin if parsed.file == "-" else stack.enter_context(open(parsed.file, encoding="utf-8"))
+            targets = read_targets(file)
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot read {parsed.file}: {error}")
+
+    def start(out: IO[str], progress: IO[str] | None) -> int:
+        job = Check(
+            targets=targets,
+            settings=settings,
+            at_once=parsed.at_once,
+            format=parsed.format,
+            out=out,
+            progress=progress,
+        )
+        return trio.run(check, job)
+
+    return _into(parsed.output, start)
+
+
+def _into(name: str | None, start: Callable[[IO[str], IO[str] | None], int]) -> int:
     try:
         with contextlib.ExitStack() as stack:
             out: IO[str] = sys.stdout
-            if parsed.output is not None:
+            if name is not None:
                 # Before the first packet: a probe whose result has no place to go is a probe for nothing.
-                out = stack.enter_context(open(parsed.output, "w", encoding="utf-8"))
-            job = Job(
-                targets=tuple(parsed.targets),
-                settings=settings,
-                rounds=parsed.rounds,
-                interval=parsed.interval,
-                format=parsed.format,
-                out=out,
-                progress=sys.stderr if sys.stderr.isatty() else None,
-            )
-            return trio.run(run, job)
+                out = stack.enter_context(open(name, "w", encoding="utf-8"))
+            return start(out, sys.stderr if sys.stderr.isatty() else None)
     except BrokenPipeError:
         # The reader has gone, as in `trio-connect probe ... | head -1`. Python would say so once more at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -161,7 +210,7 @@ def _probe(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         os.close(nowhere)
         return ExitCode.WRITE
     except OSError as error:
-        print(f"trio-connect: cannot write {parsed.output or 'the result'}: {error.strerror}", file=sys.stderr)
+        print(f"trio-connect: cannot write {name or 'the result'}: {error.strerror}", file=sys.stderr)
         return ExitCode.WRITE
     except (ValueError, ImportError) as error:
         print(f"trio-connect: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, Literal, TypeAlias
@@ -107,7 +107,7 @@ class _Interrupt:
             self._scope.cancel()
 
     @contextmanager
-    def scope(self) -> Iterator[trio.CancelScope]:
+    def scope(self) -> Generator[trio.CancelScope]:
         with trio.CancelScope() as self._scope:
             if self.happened:
                 self._scope.cancel()
@@ -115,11 +115,11 @@ class _Interrupt:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Interrupt]:
+def _interruptible() -> Generator[_Interrupt]:
     # Not open_signal_receiver: it needs a task, and a second Ctrl-C has to end the command whatever its tasks do.
     interrupt = _Interrupt()
     token = trio.lowlevel.current_trio_token()
-    before = signal.signal(signal.SIGINT, lambda *_: token.run_sync_soon(interrupt))
+    before = signal.signal(signal.SIGINT, lambda _signal, _frame: token.run_sync_soon(interrupt))
     try:
         yield interrupt
     finally:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from trio_connect import ConnectReport, Lookup, RaceFinished, TraceEvent
+from trio_connect import Attempt, ConnectReport, Lookup, RaceFinished, TraceEvent
 
 from .settings import shown_source
 
@@ -56,7 +56,8 @@ class Recorder:
     def report(self) -> ConnectReport:
         """Return one report of all races, with one origin of time."""
         races = [self._races[shift] for shift in sorted(self._races)]
-        lookups, attempts = [*self._lookups], []
+        lookups = [*self._lookups]
+        attempts: list[Attempt] = []
         end = self.started_at
         for race in races:
             later = race.started_at - self.started_at

@@ -1,0 +1,96 @@
+"""Many targets: bounded, in the order of the file, each address a series of its own."""
+
+from __future__ import annotations
+
+import io
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from trio_connect.cli import main as command
+from trio_connect.cli.check import Check, CheckFormat, check, read_targets
+from trio_connect.cli.outcome import ExitCode
+from trio_connect.cli.settings import Target
+from trio_connect.testing import echo
+
+
+def test_a_file_of_targets():
+    assert read_targets(["# all\n", "\n", "a.test:80 # web\n", "[2001:db8::1]:443\n", "a.test:80\n"]) == (
+        Target("a.test", 80),
+        Target("2001:db8::1", 443),
+    )
+    with pytest.raises(ValueError, match="line 2: a port is 1 to 65535, got 'x'"):
+        read_targets(["a.test\n", "b.test:x\n"])
+
+
+async def checked(targets: list[Target], format: CheckFormat, at_once: int = 100) -> tuple[ExitCode, str]:
+    out = io.StringIO()
+    settings = command._settings(command._parser().parse_args(["check", "-"]))
+    code = await check(Check(targets=tuple(targets), settings=settings, at_once=at_once, format=format, out=out))
+    return code, out.getvalue()
+
+
+def describe(net: Any) -> list[Target]:
+    net.dns("half.test", ["2001:db8::1", "192.0.2.1"])
+    net.dns("gone.test")
+    net.host("2001:db8::1").blackhole()
+    net.host("192.0.2.1", rtt=0.020).listen(80, echo)
+    return [Target("half.test", 80), Target("192.0.2.1", 80), Target("gone.test", 80)]
+
+
+async def test_both_families_of_one_name_are_two_series(vnet, autojump_clock):
+    code, out = await checked(describe(vnet), "prometheus")
+    assert code == 28
+    lines = out.splitlines()
+    for line in (
+        "# TYPE probe_success gauge",
+        'probe_success{target="half.test:80",family="ipv6",address="2001:db8::1"} 0',
+        'probe_success{target="half.test:80",family="ipv4",address="192.0.2.1"} 1',
+        'probe_duration_seconds{target="half.test:80",family="ipv6",address="2001:db8::1"} 10.000000',
+        'probe_duration_seconds{target="half.test:80",family="ipv4",address="192.0.2.1"} 0.020000',
+        'probe_ip_protocol{target="192.0.2.1:80",family="ipv4",address="192.0.2.1"} 4',
+        'probe_success{target="gone.test:80",family="",address=""} 0',
+    ):
+        assert lines.count(line) == 1, out
+    # A metric's samples stand together, below its own help.
+    names = [line.split("{")[0] for line in lines if not line.startswith("#")]
+    assert names == sorted(names, key=names.index)
+
+
+async def test_a_table_in_the_order_of_the_file(vnet, autojump_clock):
+    code, out = await checked(describe(vnet), "text")
+    assert (code, out.splitlines()) == (
+        28,
+        [
+            " 28  half.test:80  IPv4 works in 20 ms; the IPv6 address is silent",
+            " ok  192.0.2.1:80  IPv4 works in 20 ms",
+            "  6  gone.test:80  there is no name gone.test",
+        ],
+    )
+
+
+async def test_a_thousand_targets_so_many_at_a_time(vnet, autojump_clock):
+    targets = [Target(f"2001:db8::1:{number:x}", 80) for number in range(1000)]
+    for target in targets:
+        vnet.host(target.host, rtt=0.020).listen(80, echo)
+    code, out = await checked(targets, "text", at_once=50)
+    assert code == 0
+    assert len(out.splitlines()) == 1000
+    starts = sorted(vnet.trace.starts.values())
+    # Fifty begin at once, and each fifty waits for the one before.
+    assert [round(starts[n], 3) for n in (0, 49, 50, 999)] == [0.0, 0.0, 0.02, 0.38]
+
+
+def test_as_a_process(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        place = f"127.0.0.1:{sock.getsockname()[1]}"
+        line = [sys.executable, "-X", "dev", "-W", "error", "-m", "trio_connect", "check"]
+        done = subprocess.run([*line, "-"], input=f"{place}\n", capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f" ok  {place}  IPv4 works in ")
+        done = subprocess.run([*line, str(tmp_path / "no")], capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "cannot read" in done.stderr
