@@ -1,0 +1,75 @@
+"""The events of connects as records of the standard library's `logging`, in httpcore's cadence.
+
+Each lookup and attempt logs ``.started``, then ``.complete`` or ``.failed``, at DEBUG; each call logs one record at its
+end. It is an observer like any other: a call without one pays nothing, and neither does one whose logger is off.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trio_connect import (
+    AttemptConnected,
+    AttemptFinished,
+    AttemptStarted,
+    LookupFinished,
+    LookupStarted,
+    Observer,
+    TraceEvent,
+)
+
+__all__ = ["log_events"]
+
+
+def log_events(logger: logging.Logger | None = None) -> Observer | None:
+    """Return an observer that logs each event at DEBUG, to pass as ``observer=``.
+
+    Losing a race is no failure: an attempt that lost is ``complete``.
+
+    Args:
+      logger: where to; None for the one that is called ``trio_connect``.
+
+    Returns:
+      The observer; None where the logger takes no DEBUG records now, so that nothing is paid.
+
+    Raises:
+      TypeError: `logger` is not one.
+    """
+    log = logging.getLogger("trio_connect") if logger is None else logger
+    if not isinstance(log, logging.Logger):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"logger must be a logging.Logger or None, got {type(log).__name__}")
+    if not log.isEnabledFor(logging.DEBUG):
+        return None
+
+    def observe(event: TraceEvent) -> None:
+        match event:
+            case LookupStarted():
+                log.debug("lookup.started host=%s kind=%s", event.host, event.kind)
+            case LookupFinished():
+                lookup = event.lookup
+                took = (lookup.ended - lookup.started) * 1000
+                if lookup.error is not None:
+                    log.debug("lookup.failed host=%s kind=%s ms=%.1f %s", lookup.host, lookup.kind, took, lookup.error)
+                else:
+                    found = () if lookup.answer is None else lookup.answer.addresses
+                    log.debug("lookup.complete host=%s kind=%s ms=%.1f %s", lookup.host, lookup.kind, took, list(found))
+            case AttemptStarted():
+                log.debug("attempt.started n=%d endpoint=%s cause=%s", event.attempt, event.endpoint, event.cause)
+            case AttemptConnected():
+                log.debug("attempt.connected n=%d endpoint=%s", event.attempt, event.endpoint)
+            case AttemptFinished():
+                why = f" {event.reason}" if event.reason else ""
+                how = "failed" if event.outcome in ("failed", "timed out") else "complete"
+                log.debug(
+                    "attempt.%s n=%d endpoint=%s outcome=%s phase=%s%s",
+                    how, event.attempt, event.endpoint, event.outcome, event.phase, why,
+                )  # fmt: skip
+            case _:
+                winner = event.report.winner
+                log.debug(
+                    "race.%s ms=%.1f attempts=%d winner=%s",
+                    "failed" if winner is None else "complete", event.report.elapsed * 1000, len(event.report.tried),
+                    None if winner is None else winner.endpoint,
+                )  # fmt: skip
+
+    return observe
