@@ -16,6 +16,7 @@ from ._connection import TlsConnection as TlsConnection
 from ._decisions import DestinationDelayed as DestinationDelayed
 from ._decisions import DestinationFailed as DestinationFailed
 from ._decisions import DestinationRejected as DestinationRejected
+from ._decisions import LeaseLost as LeaseLost
 from ._decisions import NotAdmitted as NotAdmitted
 from ._decisions import Overloaded as Overloaded
 from ._decisions import RequeueOne as RequeueOne
@@ -34,5 +35,6 @@ from ._lookups import CandidateSource as CandidateSource
 from ._outbound import Outbound as Outbound
 from ._outbound import open_outbound as open_outbound
 from ._permit import Permit as Permit
+from ._redis_store import RedisStore as RedisStore
 
 _publish(globals(), f"{__name__}._", "trio_connect._")

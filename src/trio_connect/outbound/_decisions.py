@@ -34,6 +34,7 @@ __all__ = [
     "DestinationDelayed",
     "DestinationFailed",
     "DestinationRejected",
+    "LeaseLost",
     "NotAdmitted",
     "Overloaded",
     "RequeueOne",
@@ -180,6 +181,24 @@ class DestinationFailed(ConnectFailed):
     def __reduce__(self) -> tuple[Any, ...]:
         make = partial(type(self), decision=self.decision)
         return make, (self.errno, self.strerror if self.errno is not None else str(self)), self.__dict__
+
+
+class LeaseLost(Exception):
+    """A strict store has no lease any more for what this call holds, so the call ends. It counts against nobody.
+
+    Args:
+      destination: its name.
+    """
+
+    def __init__(self, destination: str) -> None:
+        super().__init__(
+            f"the lease of a place at {destination} could not be renewed, and others may have it soon: end what it was "
+            "for, and ask again"
+        )
+        self.destination = destination
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.destination,)
 
 
 class Overloaded(Exception):

@@ -23,6 +23,7 @@ from ._block import Block
 from ._connection import Connection, TlsConnection
 from ._decisions import DestinationDelayed, DestinationRejected, NotAdmitted, RetryAt
 from ._events import Snapshot
+from ._hold import hold
 from ._lookups import Finder, Found, Rejected
 from ._permit import Permit, PermitOutcome
 from ._race import Establish, Tls, checked_tls
@@ -143,6 +144,7 @@ class Destination:
         Raises:
           DestinationFailed: every address that could be tried has failed. A `ConnectFailed`; its `decision` says what
             to do.
+          LeaseLost: a strict store took its place away while it connected.
           NotAdmitted: no attempt was made, or only this side was at fault; the subclass and `until` say what to do.
           DeadlineExceeded: the deadline came first.
           TypeError: an argument has the wrong type, or there is a `server_hostname` and no `tls`.
@@ -238,6 +240,7 @@ class Destination:
         Raises:
           NotAdmitted: see `connect`.
           DeadlineExceeded: the deadline came while it waited.
+          LeaseLost: a strict store took its place away; the block was cancelled.
           TypeError: the deadline is not an int.
           ValueError: the deadline is below -1.
         """
@@ -253,7 +256,8 @@ class Destination:
                 # Admission at once is a checkpoint too. A cancel was looked for before.
                 await cancel_shielded_checkpoint()
                 outcome.raise_interrupt()
-                yield Permit(outcome, admission.source.source)
+                with hold(self._state.shared, self._state.name, lambda: (admission.lease, admission.first_lease)):
+                    yield Permit(outcome, admission.source.source)
             except BaseException as exc:
                 if not outcome.is_told:
                     outcome.raised(exc)

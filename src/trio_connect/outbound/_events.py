@@ -21,8 +21,11 @@ __all__ = [
     "What",
 ]
 
-What: TypeAlias = Literal["admitted", "refused", "succeeded", "failed", "released", "late", "suspended", "reset"]
-"""What was decided. "late" is the outcome of a call that began before the circuit last changed; it is ignored."""
+What: TypeAlias = Literal[
+    "admitted", "refused", "succeeded", "failed", "released", "late", "suspended", "reset", "store away", "store back"
+]
+"""What was decided. "late" is the outcome of a call that began before the circuit last changed; it is ignored.
+"store away" and "store back" are told of each destination in use."""
 
 
 @attrs.frozen(kw_only=True)

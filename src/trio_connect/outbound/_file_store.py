@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import uniform
 from types import TracebackType
@@ -53,6 +53,11 @@ class FileStore:
     def __repr__(self) -> str:
         return f"FileStore({str(self._path)!r})"
 
+    @property
+    def may_lose(self) -> bool:
+        """Whether a place may be lost: the kernel takes no place away."""
+        return False
+
     async def __aenter__(self) -> FileStore:
         if self._file is not None:
             raise ValueError(f"{self!r} is in use by another outbound: each has one of its own")
@@ -65,6 +70,14 @@ class FileStore:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+        """Do nothing: what changes in a file, nobody tells, and the kernel takes no place away; for outbounds.
+
+        Args:
+          changed: would be called when the store has answered.
+          lost: would be called with places that are lost.
+        """
 
     def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
         """Refuse limits that other processes have with other numbers; for outbounds.

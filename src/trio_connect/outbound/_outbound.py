@@ -25,6 +25,7 @@ from ._destination import Destination
 from ._events import OutboundObserver
 from ._file_store import FileStore
 from ._lookups import CandidateSource, Finder, Lookups, by_mx, by_name, by_srv, own, static
+from ._redis_store import RedisStore
 from ._shared import Shared
 from ._state import DestinationState
 from ._waiting import Waiting
@@ -186,6 +187,11 @@ class Outbound:
         self._recent[key] = destination, self._states[key]
         self._recent.move_to_end(key)
 
+    def _bind(self, store: FileStore | RedisStore) -> None:
+        """Have the calls of this outbound hear of what changes in its store."""
+        waiting = self._waiting
+        store.bind(lambda what, cause: waiting.changed(self._all_states(), what, cause), waiting.lost)
+
     def _all_states(self) -> list[DestinationState]:
         return list(self._states.values())
 
@@ -227,7 +233,7 @@ async def open_outbound(
     sources: Sequence[Source] = (),
     resolver: Resolver | None = None,
     address_filter: Callable[[Endpoint], bool] | None = None,
-    store: FileStore | None = None,
+    store: FileStore | RedisStore | None = None,
     observer: OutboundObserver | None = None,
     random: Random | None = None,
 ) -> AsyncGenerator[Outbound, None]:
@@ -241,8 +247,8 @@ async def open_outbound(
       resolver: looks names up; None for the system's. MX and SRV records need a `MailResolver` or `SrvResolver`, such
         as a `DnsResolver`.
       address_filter: says of each address whether it may be connected to; see `OutboundPolicy.prohibited`.
-      store: where the limits stand that other processes share, a `FileStore`; None to share them with nobody. It is
-        entered and left here.
+      store: where the limits stand that other processes share, a `FileStore` or a `RedisStore`; None to share them with
+        nobody. It is entered and left here.
       observer: called with each `OutboundEvent`.
       random: where jitter and draws come from; None for a generator of its own.
 
@@ -268,12 +274,15 @@ async def open_outbound(
     if observer is not None and not callable(observer):
         raise TypeError(f"observer must be callable or None, got {shown(observer)}")
     _check(random, (Random, type(None)), "random")
-    _check(store, (FileStore, type(None)), "store")
+    _check(store, (FileStore, RedisStore, type(None)), "store")
     shared = Shared(sources, policy, address_filter, observer, random or Random(), store)  # noqa: S311 - for jitter and draws
     crash: BaseException | None = None
     async with store or nullcontext(), trio.open_nursery() as nursery:
         try:
-            yield Outbound(shared, resolver, nursery)
+            out = Outbound(shared, resolver, nursery)
+            if store is not None:
+                out._bind(store)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            yield out
         except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
             crash = exc
         nursery.cancel_scope.cancel("the outbound is closed")

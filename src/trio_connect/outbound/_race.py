@@ -70,7 +70,7 @@ async def race_candidates(
     sources: Sequence[Source],
     establish: Establish | None,
     tls: Tls | None,
-    acquire: Callable[[Candidate], bool] | None,
+    acquire: Callable[[Candidate], Awaitable[bool]] | None,
 ) -> tuple[TcpStream | TlsStream, Any]:
     """Return the stream that won, and what establish returned for it.
 
@@ -146,7 +146,9 @@ class _Watch:
 class _Turns:
     """Offers the candidates of a plan to the race one by one, each when its turn comes."""
 
-    def __init__(self, acquire: Callable[[Candidate], bool], candidates: Sequence[Candidate], stagger: float) -> None:
+    def __init__(
+        self, acquire: Callable[[Candidate], Awaitable[bool]], candidates: Sequence[Candidate], stagger: float
+    ) -> None:
         self._acquire = acquire
         self._candidates = candidates
         self._stagger = stagger
@@ -169,7 +171,7 @@ class _Turns:
             if not is_due:
                 await self._wait_for_turn()
                 is_due = True
-            if self._acquire(candidate):
+            if await self._acquire(candidate):
                 self._started = self._failed = is_due = False
                 yield candidate.endpoint
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import ETIMEDOUT
+from functools import partial
 from math import ceil
 from typing import Any, Final, NoReturn, final
 
@@ -31,6 +32,7 @@ from ._decisions import (
     RequeueOne,
     RetryAt,
 )
+from ._hold import Hold
 from ._race import Establish, NotNow, Tls, race_candidates
 from ._state import Admission, DestinationState, Refusal
 from ._waiting import Waiting
@@ -97,15 +99,29 @@ class Run:
         """The places under candidates' own limits, by address."""
         if admission.first_lease is not None:
             self.leases[admission.plan[0].endpoint] = admission.first_lease
+        shared = state.shared
+        self._hold = Hold(shared, state.name, self._all_leases) if shared.may_lose else None
 
     async def connect(self) -> tuple[TcpStream | TlsStream, Any, Candidate]:
         """Return the stream, what establish returned, and the candidate.
 
         Raises:
+          LeaseLost: a strict store has no lease for it any more.
           DestinationFailed: everything has failed.
           NotAdmitted: every failure was this side's, or the peer said "not now".
           DeadlineExceeded: the caller's deadline came first; nothing is counted.
         """
+        if self._hold is None:
+            return await self._connect()
+        with self._hold.cancelling():
+            outcome = await self._connect()
+        self._hold.closing(outcome[0].abort)
+        return outcome
+
+    def _all_leases(self) -> list[Lease]:
+        return [self.admission.lease, *self.leases.values()]
+
+    async def _connect(self) -> tuple[TcpStream | TlsStream, Any, Candidate]:
         candidates = self.admission.plan
         while True:
             timed_out = False
@@ -127,7 +143,7 @@ class Run:
                 self.overloaded(exc.overloaded.seconds, exc.overloaded.reason)
             self._give_back_candidates()
             left = () if timed_out else self._trial.remaining()
-            candidates = self._next_source([each for each in self.admission.plan if each.endpoint in left])
+            candidates = await self._next_source([each for each in self.admission.plan if each.endpoint in left])
             if not candidates:
                 self._fail()
 
@@ -145,6 +161,8 @@ class Run:
 
     def close(self) -> None:
         """Give back every place."""
+        if self._hold is not None:
+            self._hold.leave()
         self._give_back_candidates()
         self._waiting.release(self.admission.lease)
 
@@ -158,7 +176,7 @@ class Run:
             deadline = min(deadline, self._deadline)
         if deadline == IMMEDIATE:
             # One pass is too short for turns, and no address may be tried that has no place.
-            candidates = [each for each in candidates if self.acquire(each)]
+            candidates = [each for each in candidates if await self.acquire(each)]
         has_limits = deadline != IMMEDIATE and any(state.own_layers(each) is not None for each in candidates)
         return await race_candidates(
             candidates, deadline, policy=state.race_policy, stagger=state.policy.stagger, sources=sources,
@@ -189,16 +207,20 @@ class Run:
         return self._by_endpoint[peer]
 
     @enable_ki_protection  # a task of the race calls it
-    def acquire(self, candidate: Candidate) -> bool:
+    async def acquire(self, candidate: Candidate) -> bool:
         """Take the place of a candidate with limits of its own; True also when it has none."""
+        take = partial(self._acquire, candidate)
+        return await self._waiting.answered(take, to_seconds(self._deadline)) is None
+
+    def _acquire(self, candidate: Candidate, now: float) -> Refusal | None:
         layers = self._state.own_layers(candidate)
         if layers is None or candidate.endpoint in self.leases:
-            return True
-        lease = self._state.take(layers, current_time())
-        if isinstance(lease, Lease):
-            self.leases[candidate.endpoint] = lease
-            return True
-        return False
+            return None
+        lease = self._state.take(layers, now)
+        if isinstance(lease, Refusal):
+            return lease
+        self.leases[candidate.endpoint] = lease
+        return None
 
     def _give_back_candidates(self) -> None:
         for lease in self.leases.values():
@@ -240,7 +262,7 @@ class Run:
                 self._reasons[attempt.reason] = None
             self._shared.cooldowns.failed(endpoint, at)
 
-    def _next_source(self, candidates: list[Candidate]) -> list[Candidate]:
+    async def _next_source(self, candidates: list[Candidate]) -> list[Candidate]:
         """Change to another source. Return the candidates left for it; an empty list without another source."""
         moment = current_time()
         for source in self._shared.in_drawn_order():
@@ -251,14 +273,22 @@ class Run:
             if refusal is not None or not left:
                 continue
             # Another call may have taken the places that were given back.
-            first = next((index for index, each in enumerate(left) if self.acquire(each)), None)
+            first = None
+            for index, each in enumerate(left):
+                if await self.acquire(each):
+                    first = index
+                    break
             if first is None:
                 self._full = True
                 continue
             left = left[first:] + left[:first]
             old = self.admission.lease
             starts_anew = any(isinstance(error, Overloaded) for error in self._errors)
-            lease = self._state.change_source(old, self.admission.source, source, moment, starts_anew=starts_anew)
+            before = self.admission.source
+            lease = await self._waiting.answered(
+                partial(self._state.change_source, old, before, source, starts_anew=starts_anew),
+                to_seconds(self._deadline),
+            )
             if isinstance(lease, Refusal):
                 self._give_back_candidates()
                 self._full = True

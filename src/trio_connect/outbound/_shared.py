@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from random import Random
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import final
 
-from trio.lowlevel import disable_ki_protection
+from trio.lowlevel import ParkingLot, disable_ki_protection
 
 from .._endpoint import Endpoint, Source
 from .._engine.health import Cooldowns, Strikes, Suspensions
-from .._engine.limits import Limits, Share
+from .._engine.limits import Limits, Place, Share
 from .._engine.plan import weighted_order
 from .._outbound_values import OutboundPolicy
 from .._text import shown
@@ -68,6 +68,11 @@ class Shared:
         self._interrupt: BaseException | None = None
         self.random = random
         self.store = store
+        self.answers = ParkingLot()
+        """Where tasks wait for the store to answer."""
+        self.may_lose = store is not None and store.may_lose
+        self.holds: set[Callable[[Collection[Place]], None]] = set()
+        """What is told of places that are lost."""
         self.limits = Limits()
         self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
         self.suspensions = Suspensions()

@@ -83,13 +83,19 @@ class Start:
         self.destination._leave()
 
     def _admit_now(self) -> Admission | None:
-        """Admit the call; None when its addresses have to be looked up first."""
+        """Admit the call; None when its addresses have to be looked up first, or a store has to be asked."""
         moment = current_time()
         wait = self._state.circuit.wait(moment)
         if wait is not None and wait.known:
             # The open circuit refuses before any lookup.
             self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
-        return None if self._state.found.expires <= moment else self._admit()
+        if self._state.found.expires <= moment:
+            return None
+        outcome = self._try(moment)
+        if isinstance(outcome, Refusal) and outcome.pending:
+            # What the store answers, the task hears.
+            return None
+        return self._checked(outcome)
 
     async def connect(self) -> tuple[Run, Connection[None]]:
         """Connect, and return what is to be closed at the end; hold nothing when it fails.
@@ -106,7 +112,7 @@ class Start:
                 assert find is not None, "checked when the call began"
                 if self._state.found.expires <= current_time():
                     await self.destination._look_up(find, inf)
-                admission = self._admit()
+                admission = self._checked(await self._waiting.answered(self._try, inf))
         except BaseException as exc:
             if admission is not None:
                 self._waiting.abandon(self._state, admission, type(exc).__name__)
@@ -124,8 +130,13 @@ class Start:
         assert isinstance(stream, TcpStream), "the run was given no tls"
         return run, Connection(stream, None, candidate, run)
 
-    def _admit(self) -> Admission:
-        state, moment = self._state, current_time()
+    def _checked(self, outcome: Admission | Refusal) -> Admission:
+        if isinstance(outcome, Refusal):
+            self._refuse(outcome)
+        return outcome
+
+    def _try(self, moment: float) -> Admission | Refusal:
+        state = self._state
         state.register()
         before = state.health()
         waiting = self._waiting.turns.waiting(state)
@@ -141,9 +152,8 @@ class Start:
             outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
         else:
             outcome = state.admit_from(self._only, moment, connects=True)
-        if isinstance(outcome, Refusal):
-            self._refuse(outcome)
-        state.tell("admitted", before, source=outcome.source)
+        if isinstance(outcome, Admission):
+            state.tell("admitted", before, source=outcome.source)
         return outcome
 
     def _refuse(self, refusal: Refusal) -> NoReturn:

@@ -47,6 +47,8 @@ class Refusal:
     """The caps of which a free place may admit the call."""
     source: Source | None = None
     """The source that is suspended."""
+    pending: bool = False
+    """Whether a store is being asked."""
 
 
 @attrs.define(eq=False)
@@ -99,6 +101,9 @@ class DestinationState:
         self._own_layers: dict[Candidate, Layers] = {}
         self._families: frozenset[int] = frozenset()
         self._is_registered = False
+        self._asked_from: SourceState | None = None
+        self._asked_for: Candidate | None = None
+        """For which source and candidate a store was asked."""
 
     # What is known of its addresses
 
@@ -166,12 +171,23 @@ class DestinationState:
             cause = self.too_often() if wait.known else "is being tried by another call"
             return Refusal(DestinationDelayed, cause, wait.until, wait.known)
         refusals: list[Refusal] = []
-        for source in self.shared.in_drawn_order():
+        for source in self._in_order():
             outcome = self.admit_from(source, now, connects=connects)
             if isinstance(outcome, Admission):
                 return outcome
+            if outcome.pending:
+                # What the store gives is for this source. Another one is asked for when it gives nothing.
+                self._asked_from = source
+                return outcome
             refusals.append(outcome)
         return _joined(refusals)
+
+    def _in_order(self) -> Iterator[SourceState] | tuple[SourceState, ...]:
+        """Return the sources in an order drawn by weight, after the one for which a store was asked."""
+        asked, self._asked_from = self._asked_from, None
+        if asked is None:
+            return self.shared.in_drawn_order()
+        return (asked, *(each for each in self.shared.in_drawn_order() if each is not asked))
 
     def change_source(
         self, held: Lease, before: SourceState, source: SourceState, now: float, *, starts_anew: bool
@@ -208,7 +224,10 @@ class DestinationState:
         if store is not None:
             outcome = store.acquire(layers.shared_caps, layers.shared_paces)
             if isinstance(outcome, Later):
-                return Refusal(RetryAt, outcome.cause, now + outcome.seconds, outcome.known, outcome.blockers)
+                return Refusal(
+                    RetryAt, outcome.cause, now + outcome.seconds, outcome.known, outcome.blockers,
+                    pending=outcome.pending,
+                )  # fmt: skip
             places = outcome
         lease = Limits.acquire(layers, self, now)
         assert isinstance(lease, Lease), "nothing has happened since it was not blocked"
@@ -278,7 +297,7 @@ class DestinationState:
         first_lease = None
         if self._own_layers:
             outcome = self._first_admissible(plan, layers, now)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, Refusal) and not outcome.pending:
                 # There may be room at an address for which the plan had no place.
                 outcome = self._first_admissible(self.plan(source, families, now, limited=False), layers, now)
             if isinstance(outcome, Refusal):
@@ -303,10 +322,17 @@ class DestinationState:
           the plan, rotated to that candidate, the places of the call, and those under the candidate's own limits.
         """
         refusals: list[Refusal] = []
+        asked, self._asked_for = self._asked_for, None
+        if asked in plan:
+            # What the store gives is for this one.
+            plan = [asked, *(each for each in plan if each != asked)]
         for index, candidate in enumerate(plan):
             own = self._own_layers.get(candidate)
             lease = self.take(layers if own is None else own | layers, now)
             if isinstance(lease, Refusal):
+                if lease.pending:
+                    self._asked_for = candidate
+                    return lease
                 refusals.append(lease)
                 continue
             # Skipped candidates go last: they may have room by then.

@@ -11,7 +11,7 @@ a failure may be local.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -33,10 +33,17 @@ class Later:
     """Whether the store admits nobody earlier: a rate. When others give a place back is unknown."""
     blockers: tuple[Cap, ...] = ()
     """The limits of which a place that this process gives back may help."""
+    pending: bool = False
+    """Whether the store is being asked: what it will answer is unknown."""
 
 
 class Store(Protocol):
     """Where limits stand that several processes share. Entered once, for as long as an outbound is open."""
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether a place may be lost before it is given back."""
+        ...
 
     async def __aenter__(self) -> object:
         """Open it."""
@@ -46,6 +53,15 @@ class Store(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
     ) -> None:
         """Close it. Places that are still held are given back."""
+        ...
+
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+        """Take what is called when something changes without a call.
+
+        Args:
+          changed: to try again for the waiting calls; told what has happened to the store and why, "" for neither.
+          lost: to end what holds these places, which the process has no more.
+        """
         ...
 
     def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:

@@ -7,15 +7,16 @@ is given to the next call in the step that made it free.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 import trio
 from trio import current_time
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
-from .._engine.limits import Cap, Lease, Limits
+from .._engine.limits import Cap, Lease, Limits, Place
 from .._engine.turns import Turns
 from .._messages import call_exceeded
 from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended
@@ -24,8 +25,14 @@ from ._state import Admission, DestinationState, Refusal
 
 if TYPE_CHECKING:
     from .._errors import DeadlineExceeded
+    from ._events import What
 
 __all__ = ["Waiting"]
+
+T = TypeVar("T")
+
+_MOMENT: Final = 0.25
+"""Seconds for which the answer of a store is waited for by a call that may not wait: a round trip, around the earth."""
 
 
 class _Waiter:
@@ -86,7 +93,10 @@ class Waiting:
         limit = min(max(until, now), trio.current_effective_deadline())
         before = state.health()
         if not self.turns.waiting(state):
-            outcome = state.admit(now, connects=connects)
+            if waits and until > now:
+                outcome = state.admit(now, connects=connects)
+            else:
+                outcome = await self.answered(partial(state.admit, connects=connects), until)
             if isinstance(outcome, Admission):
                 state.tell("admitted", before, source=outcome.source)
                 return outcome
@@ -100,6 +110,40 @@ class Waiting:
         if until <= now:
             raise self._exceeded(state, now, refusal)
         return await self._wait(state, until, limit, connects=connects)
+
+    async def answered(self, ask: Callable[[float], T | Refusal], until: float) -> T | Refusal:
+        """Ask for a call that may not wait; while a store is being asked, again after each answer, for a moment.
+
+        Args:
+          ask: given the time.
+          until: the caller's deadline in Trio time; one that has passed says that the call may not wait.
+        """
+        moment = current_time()
+        limit = moment + _MOMENT
+        if until > moment:
+            limit = min(limit, until)
+        outcome = ask(moment)
+        while isinstance(outcome, Refusal) and outcome.pending and moment < limit:
+            with trio.CancelScope(deadline=limit):
+                await self.shared.answers.park()
+            moment = current_time()
+            outcome = ask(moment)
+        return outcome
+
+    def changed(self, states: list[DestinationState], what: str, cause: str) -> None:
+        """Try again for the calls that wait for a store: it has answered, or cannot be reached, or is back."""
+        if what:
+            for state in states:
+                health = state.health()
+                if state.busy and health is not None:
+                    state.tell(cast("What", what), health, cause)
+        self.wake_all(states)
+        self.shared.answers.unpark_all()
+
+    def lost(self, places: Collection[Place]) -> None:
+        """End the calls that had these places, which a store has taken away."""
+        for each in tuple(self.shared.holds):
+            each(places)
 
     async def _wait(self, state: DestinationState, until: float, limit: float, *, connects: bool) -> Admission:
         began = current_time()

@@ -1,0 +1,87 @@
+"""What ends a call whose place is lost. Only a strict store takes places away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import final
+
+import trio
+
+from .._engine.limits import Lease, Place
+from ._decisions import LeaseLost
+from ._shared import Shared
+
+__all__ = ["Hold", "hold"]
+
+
+@final
+class Hold:
+    """Watches over the places of a call.
+
+    Args:
+      shared: what all destinations have in common.
+      destination: its name.
+      leases: returns the leases that the call has by then.
+    """
+
+    def __init__(self, shared: Shared, destination: str, leases: Callable[[], Iterable[Lease | None]]) -> None:
+        self._shared = shared
+        self._destination = destination
+        self._leases = leases
+        self._end: Callable[[], object] | None = None
+        self._is_lost = False
+        shared.holds.add(self.lost)
+
+    def lost(self, places: Collection[Place]) -> None:
+        """End the call if one of these is its."""
+        if not self._is_lost and any(
+            place in places for lease in self._leases() if lease is not None for place in lease.places.values()
+        ):
+            self._is_lost = True
+            if self._end is not None:
+                self._end()
+
+    @contextmanager
+    def cancelling(self) -> Generator[None, None, None]:
+        """Cancel what is in the block when a place is lost.
+
+        Raises:
+          LeaseLost: it was.
+        """
+        with trio.CancelScope() as scope:
+            self._end = scope.cancel
+            yield
+        self._end = None
+        if scope.cancelled_caught:
+            raise LeaseLost(self._destination)
+
+    def closing(self, close: Callable[[], object]) -> None:
+        """From now on close something when a place is lost, or at once when one is lost already."""
+        self._end = close
+        if self._is_lost:
+            close()
+
+    def leave(self) -> None:
+        """Watch no more."""
+        self._end = None
+        self._shared.holds.discard(self.lost)
+
+
+@contextmanager
+def _holding(
+    shared: Shared, destination: str, leases: Callable[[], Iterable[Lease | None]]
+) -> Generator[None, None, None]:
+    watch = Hold(shared, destination, leases)
+    try:
+        with watch.cancelling():
+            yield
+    finally:
+        watch.leave()
+
+
+def hold(
+    shared: Shared, destination: str, leases: Callable[[], Iterable[Lease | None]]
+) -> AbstractContextManager[None]:
+    """Cancel a block whose place is lost, and raise `LeaseLost` from it."""
+    return _holding(shared, destination, leases) if shared.may_lose else nullcontext()

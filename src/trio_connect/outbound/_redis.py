@@ -1,0 +1,99 @@
+"""Redis and Valkey, by coredis, which is imported here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast, final
+
+from .._text import shown
+
+__all__ = ["Dropped", "Server", "ServerError", "check_url", "hidden"]
+
+_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+
+
+class ServerError(Exception):
+    """The server gave no answer, or an error for one."""
+
+
+class Dropped(ServerError):
+    """The connection was lost, or there was not one."""
+
+
+def hidden(url: str) -> str:
+    """Return a URL without user, password and query."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def check_url(url: object) -> str:
+    """Return a URL of a server.
+
+    Raises:
+      ImportError: coredis is not installed.
+      TypeError: the URL is not a str.
+      ValueError: it is not one of a server.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str, got {shown(url)}")
+    if not url.startswith(_SCHEMES):
+        # It is not quoted: any part of it may be a password.
+        raise ValueError("url must begin with redis://, rediss:// or unix://")
+    try:
+        import coredis
+    except ImportError as exc:
+        raise ImportError('a store in Redis needs coredis: pip install "trio-connect[redis]"') from exc
+    try:
+        coredis.Redis.from_url(url)
+    except (TypeError, ValueError):
+        raise ValueError("url has a port, a database or a query that is not a possible one") from None
+    return url
+
+
+@final
+class Server:
+    """A server that is connected to when something is asked of it. Made by `Server.opened`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, url: str) -> AsyncGenerator[Server, None]:
+        """Open a pool of connections for as long as the block lasts."""
+        import coredis
+        from coredis.retry import NoRetryPolicy
+
+        # Its own retries would ask again with an answer on the way, and take their time. The scripts are sent again by
+        # the store, which knows until when.
+        client = coredis.Redis.from_url(url, decode_responses=True, retry_policy=NoRetryPolicy(), verify_version=False)
+        async with client:
+            yield cls(client)
+
+    async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """Run a script.
+
+        Raises:
+          Dropped: the connection was lost before the answer. Whether the script has run is unknown.
+          ServerError: the server answered with an error.
+        """
+        from coredis.exceptions import ConnectionError as ConnectionLost
+        from coredis.exceptions import NoScriptError, RedisError
+
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            try:
+                answer = await self._client.evalsha(digest, keys=keys, args=arguments)
+            except NoScriptError:
+                answer = await self._client.eval(script, keys=keys, args=arguments)
+        except (ConnectionLost, OSError, RuntimeError) as exc:  # the last for a pool that was left
+            raise Dropped(str(exc) or type(exc).__name__) from exc
+        except RedisError as exc:
+            raise ServerError(str(exc) or type(exc).__name__) from exc
+        return cast("list[Any]", answer)
+
+    def disconnect(self) -> None:
+        """Drop every connection: one that gives no answer may never give another."""
+        self._client.connection_pool.disconnect()

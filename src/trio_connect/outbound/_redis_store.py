@@ -1,0 +1,313 @@
+"""Limits that the processes of several machines share, in a Redis or a Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from math import isfinite
+from os import getpid
+from random import random
+from secrets import token_hex
+from types import TracebackType
+from typing import Any, Final, final
+
+import trio
+from trio import current_time
+from trio.lowlevel import enable_ki_protection
+
+from .._engine.limits import Cap, Pace, Place
+from .._text import shown
+from ._redis import Dropped, Server, ServerError, check_url, hidden
+from ._redis_claims import Claims, Held, Question
+from ._redis_scripts import ACQUIRE, RELEASE, RENEW
+from ._store import Later
+
+__all__ = ["RedisStore"]
+
+_LEAST_TTL: Final = 0.5
+_LONGEST_ANSWER: Final = 1.0
+"""Seconds after which an answer is not waited for any more."""
+_PROBE: Final = 0.2
+"""Seconds between two looks whether the server is back, about."""
+_FAREWELL: Final = 0.5
+"""Seconds that giving everything back may take at the end."""
+_CHUNK: Final = 500
+"""How many leases one script prolongs: it holds everybody up."""
+
+
+@final
+class RedisStore:
+    """Limits that all processes share which name the same database of a Redis or Valkey server. Needs `coredis`.
+
+    A connection holds a lease, which the store renews. The leases of a process that was killed run out. Waiting calls
+    ask again from time to time: in one process they are admitted in their order, between processes there is no order.
+
+    A server that was started again, is new, or has taken over grants nothing for one TTL, until those who hold
+    something have registered again.
+
+    While the server is away, connections live on, and each process admits its own share of the limits: by the number of
+    processes that it has last heard of. So as many may be there as the limit and these shares together, at most twice
+    the limit. With `strict` there are never more than the limit. Nothing is admitted then, and what is held is given
+    up before its lease can run out: the stream of a connection is closed, and the block of a permit is cancelled and
+    raises `LeaseLost`.
+
+    Args:
+      url: ``redis://``, ``rediss://`` or ``unix://``, as coredis takes it. Its password is never shown.
+      ttl: seconds, at least 0.5, after which a lease runs out that was not renewed. The same in all processes.
+      strict: whether nothing is held without a lease.
+
+    Raises:
+      ImportError: coredis is not installed.
+      TypeError: an argument has the wrong type.
+      ValueError: the URL is not one of a server, or the TTL is too short or not finite.
+    """
+
+    def __init__(self, url: str, *, ttl: float = 10.0, strict: bool = False) -> None:
+        given: object = ttl
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise TypeError(f"ttl must be a number of seconds, got {shown(ttl)}")
+        if not isfinite(ttl) or ttl < _LEAST_TTL:
+            raise ValueError(f"ttl must be at least {_LEAST_TTL} seconds, got {shown(ttl)}")
+        given = strict
+        if not isinstance(given, bool):
+            raise TypeError(f"strict must be a bool, got {shown(strict)}")
+        self._url = check_url(url)
+        self._ttl = float(ttl)
+        self._strict = strict
+        self._patience = min(self._ttl / 4, _LONGEST_ANSWER)
+        self._claims: Claims | None = None
+        self._nursery: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._server: Server | None = None
+        self._unsure: set[tuple[str, str]] = set()
+        """Leases that are being given back."""
+        self._is_open = trio.Event()
+        self._work = trio.Event()
+        self._probe = trio.Event()
+        self._changed: Callable[[str, str], None] = _nobody
+        self._lost: Callable[[Collection[Place]], None] = _nobody
+
+    def __repr__(self) -> str:
+        return f"RedisStore({hidden(self._url)!r}, ttl={self._ttl:g}, strict={self._strict})"
+
+    async def __aenter__(self) -> RedisStore:
+        if self._claims is not None:
+            raise ValueError(f"{self!r} is in use by another outbound: each has one of its own")
+        process = f"{getpid()}-{token_hex(8)}"
+        self._claims = Claims(process, self._ttl, strict=self._strict, draw=random, wake=self._set_to_work)
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        self._tasks = nursery
+        for task in (self._connect, self._ask, self._renew, self._watch):
+            nursery.start_soon(task)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None:
+        claims, manager = self._claims, self._nursery
+        assert claims is not None
+        assert manager is not None
+        self._changed = self._lost = _nobody
+        try:
+            with trio.CancelScope(deadline=current_time() + min(_FAREWELL, self._patience), shield=True):
+                # A question that is on its way may be cancelled before it was sent.
+                await self._give_back([*claims.everything(), *self._unsure])
+        finally:
+            self._tasks.cancel_scope.cancel("the store is closed")
+            # What left the block goes its own way: the nursery would wrap it in a group.
+            await manager.__aexit__(None, None, None)
+            self._claims = self._nursery = None
+
+    # The seam
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether a place may be lost before it is given back."""
+        return self._strict
+
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+        """Have waiting calls try again when there is an answer, and holders hear of what is lost; for outbounds.
+
+        Args:
+          changed: called with what has happened to the store and why, "" for neither.
+          lost: called with places that are lost.
+        """
+        self._changed, self._lost = changed, lost
+
+    def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
+        """Do nothing: limits with other numbers are other limits here; for outbounds.
+
+        Args:
+          caps: limits on how many at once.
+          paces: rates.
+        """
+
+    def acquire(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> dict[Cap, Place] | Later:
+        """Return the places of a call when the server has given them, else ask it; for outbounds.
+
+        Args:
+          caps: limits on how many at once.
+          paces: rates.
+
+        Returns:
+          the places, or why there is not one and when to ask again.
+        """
+        outcome = self._opened.acquire(caps, paces, current_time())
+        self._set_to_work()
+        return outcome
+
+    @property
+    def _opened(self) -> Claims:
+        assert self._claims is not None, "an outbound enters its store"
+        return self._claims
+
+    # Tasks
+
+    async def _connect(self) -> None:
+        """Keep a pool of connections, and make another one when it breaks."""
+        while True:
+            try:
+                async with Server.opened(self._url) as server:
+                    self._server = server
+                    self._is_open.set()
+                    await trio.sleep_forever()
+            except* Exception:  # noqa: BLE001, S110 - whatever a library raises, the limits go on
+                pass
+            finally:
+                self._server, self._is_open = None, trio.Event()
+            await trio.sleep(_PROBE)
+
+    async def _ask(self) -> None:
+        """Ask for the claims of calls, each in a task, and give leases back."""
+        claims = self._opened
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._work = trio.Event()
+                while claims.has_work:
+                    question = claims.question()
+                    if question is None:
+                        nursery.start_soon(self._give_back, claims.releases())
+                    else:
+                        nursery.start_soon(self._claim, question)
+                await self._work.wait()
+
+    async def _claim(self, question: Question) -> None:
+        claims, claim = self._opened, question.claim
+        asked = current_time()
+        try:
+            self._unsure.update(question.releases)
+            answer = await self._call(ACQUIRE, question.keys, question.arguments)
+            self._unsure.difference_update(question.releases)
+        except ServerError as exc:
+            self._unsure.difference_update(question.releases)
+            claims.failed(claim)
+            self._is_away(str(exc))
+            return
+        claims.answered(claim, answer, asked, current_time())
+        self._tell()
+        if claims.is_kept(claim):
+            # Whoever has wanted it may have gone.
+            await trio.sleep(max(claim.until - current_time(), 0.0))
+            self._forget()
+
+    async def _give_back(self, leases: list[tuple[str, str]]) -> None:
+        if leases:
+            try:
+                self._unsure.update(leases)
+                await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
+                self._unsure.difference_update(leases)
+            except ServerError as exc:
+                # They run out by themselves.
+                self._unsure.difference_update(leases)
+                self._is_away(str(exc))
+
+    async def _renew(self) -> None:
+        """Prolong every lease three times in a TTL, and find out whether the server is there."""
+        claims = self._opened
+        while True:
+            pause = self._ttl / 3 * (1 - 0.1 * random())  # noqa: S311 - jitter
+            try:
+                await self._renew_all()
+            except ServerError as exc:
+                self._is_away(str(exc))
+                pause = _PROBE * (0.5 + random())  # noqa: S311 - jitter
+            else:
+                self._is_back()
+            self._forget()
+            if claims.away:
+                pause = min(pause, _PROBE * 1.5)
+            self._probe = trio.Event()
+            with trio.move_on_after(pause):
+                await self._probe.wait()
+
+    async def _renew_all(self) -> None:
+        claims = self._opened
+        held = claims.held
+        for start in range(0, max(len(held), 1), _CHUNK):
+            part = held[start : start + _CHUNK]
+            asked = current_time()
+            answer = await self._call(RENEW, *claims.renewal(part))
+            self._lose(claims.renewed(part, answer, asked))
+
+    async def _watch(self) -> None:
+        """End leases that could not be renewed before they run out."""
+        claims = self._opened
+        while self._strict:
+            # A lease is given for so long that this finds it before it ends.
+            await trio.sleep_until(min(claims.next_lapse, current_time() + self._ttl / 3))
+            self._lose(claims.lapsed(current_time()))
+
+    # Parts
+
+    async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """Run a script. Once more when the connection was lost: the server may have been started again meanwhile.
+
+        Raises:
+          ServerError: there is no answer for now.
+        """
+        with trio.move_on_after(self._patience):
+            for is_last in (False, True):
+                await self._is_open.wait()
+                assert self._server is not None
+                try:
+                    return await self._server.call(script, keys, arguments)
+                except Dropped:
+                    if is_last:
+                        raise
+        if self._server is not None:
+            self._server.disconnect()
+        raise ServerError(f"no answer within {self._patience:g} s")
+
+    @enable_ki_protection
+    def _tell(self, what: str = "", cause: str = "") -> None:
+        self._changed(what, cause)
+        self._set_to_work()
+
+    def _is_away(self, cause: str) -> None:
+        if not self._opened.away:
+            self._opened.away = cause
+            self._probe.set()
+            self._tell("store away", f"{self!r} cannot be reached: {cause}")
+
+    def _is_back(self) -> None:
+        if self._opened.away:
+            self._opened.away = ""
+            self._tell("store back", f"{self!r} answers again")
+
+    @enable_ki_protection
+    def _lose(self, places: list[Held]) -> None:
+        if places:
+            self._lost(places)
+
+    def _forget(self) -> None:
+        claims = self._opened
+        claims.forget(current_time())
+        self._set_to_work()
+
+    def _set_to_work(self) -> None:
+        if self._claims is not None and self._claims.has_work:
+            self._work.set()
+
+
+def _nobody(*_: object) -> None:
+    pass

@@ -1,0 +1,69 @@
+"""A process of several that share limits in a Redis: holds permits again and again, and writes down from when to when.
+
+    python redis_worker.py URL TTL STRICT WITHOUT LOG SECONDS TASKS CAP COUNT BURST HOLD
+
+WITHOUT is "pause" or "run" for scripts that lack it, "" for those that are shipped. The log is as `store_worker`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from random import Random
+
+import trio
+
+from trio_connect import deadline_after
+from trio_connect.outbound import LeaseLost, NotAdmitted, OutboundPolicy, Rate, RedisStore, _redis_store, open_outbound
+
+LACKING = {
+    "pause": ("if now < open then", "if false then"),
+    "run": ("string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')", "'the same'"),
+}
+
+
+def lack(what: str) -> None:
+    """Take a part out of the scripts."""
+    there, instead = LACKING[what]
+    for name in ("ACQUIRE", "RENEW"):
+        setattr(_redis_store, name, getattr(_redis_store, name).replace(there, instead))
+
+
+async def main(store: RedisStore, log: str, seconds: float, tasks: int, policy: OutboundPolicy, hold: float) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(task: int, what: str) -> None:
+        os.write(fd, f"{os.getpid()} {task} {what} {time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000}\n".encode())
+
+    random = Random(os.getpid())
+    until = deadline_after(seconds)
+    async with open_outbound(policy=policy, store=store) as out, trio.open_nursery() as nursery:
+
+        async def work(task: int) -> None:
+            while True:
+                try:
+                    async with out.destination("api.test").permit(until):
+                        note(task, "begin")
+                        try:
+                            await trio.sleep(random.uniform(0.0, 2 * hold))
+                        finally:
+                            note(task, "end")
+                except (LeaseLost, NotAdmitted):
+                    await trio.sleep(0.02)
+                except trio.TooSlowError:
+                    return
+
+        for task in range(tasks):
+            nursery.start_soon(work, task)
+
+
+if __name__ == "__main__":
+    _, url, ttl, strict, without, log, seconds, tasks, cap, count, burst, hold = sys.argv
+    if without:
+        lack(without)
+    trio.run(
+        main, RedisStore(url, ttl=float(ttl), strict=strict == "strict"), log, float(seconds), int(tasks),
+        OutboundPolicy(max_connections=int(cap), rate=Rate(int(count), 1.0, int(burst)) if int(count) else None),
+        float(hold),
+    )  # fmt: skip

@@ -1,0 +1,228 @@
+"""The claims of a process: what it asks a server, what an answer means, fencing, and its share while that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from trio_connect._engine.limits import Cap, Pace
+from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, Claims, Question
+from trio_connect.outbound._store import Later
+
+CAP, OTHER = Cap("connections", 4, shared="c"), Cap("others", 9, shared="o")
+PACE = Pace("rate", 1_000_000, 4, shared="p")
+GRANTED, PAUSE = ["granted", "0", 0], ["pause", "400000", 0]
+
+
+def made(*, strict: bool = False) -> Claims:
+    return Claims("me", 10.0, strict=strict, draw=lambda: 0.5, wake=lambda: None)
+
+
+def acquire(claims: Claims, caps: tuple[Cap, ...], paces: tuple[Pace, ...], now: float) -> Any:
+    return claims.acquire(caps, paces, now)
+
+
+def question(claims: Claims) -> Question:
+    question = claims.question()
+    assert question is not None
+    return question
+
+
+def ask(
+    claims: Claims,
+    caps: tuple[Cap, ...] = (CAP,),
+    paces: tuple[Pace, ...] = (),
+    *,
+    at: float = 0.0,
+    answer: Sequence[object] = GRANTED,
+) -> Any:
+    """Ask for places, have it answered, and return what the call is told then."""
+    first = claims.acquire(caps, paces, at)
+    assert isinstance(first, Later)
+    assert first.pending
+    claims.answered(question(claims).claim, answer, at, at)
+    return claims.acquire(caps, paces, at)
+
+
+def test_without_shared_limits_nothing_is_asked():
+    assert acquire(made(), (), (), 0.0) == {}
+
+
+def test_a_question_has_all_limits_and_what_was_given_back():
+    claims = made()
+    held = ask(claims)[CAP]
+    held.release()
+    held.release()
+    assert claims.has_work
+    acquire(claims, (CAP, OTHER), (PACE,), 1.0)
+    assert acquire(claims, (CAP, OTHER), (PACE,), 1.0).pending
+    asked = question(claims)
+    cap, other, pace = (
+        "{trio-connect}:places:4:c", "{trio-connect}:places:9:o", "{trio-connect}:rate:1000000:4:p",
+    )  # fmt: skip
+    assert asked.keys == [EPOCH_KEY, cap, other, pace, cap]
+    assert asked.arguments == ["10000000", "me:2", "2", "1", "4", "9", "1000000", "4", "me:1"]
+    assert claims.question() is None
+    assert not claims.has_work
+
+
+def test_places_that_nobody_comes_for_are_given_back():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    claim = question(claims).claim
+    claims.answered(claim, GRANTED, 0.0, 0.0)
+    claims.forget(0.05)
+    assert claims.is_kept(claim)
+    claims.forget(0.1)
+    assert not claims.is_kept(claim)
+    assert claims.releases() == [("{trio-connect}:places:4:c", "me:1")]
+
+
+def test_nor_are_they_used_by_a_call_that_comes_late():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    claims.answered(question(claims).claim, GRANTED, 0.0, 0.0)
+    assert acquire(claims, (CAP,), (), 0.2).pending
+    assert question(claims).arguments[-1] == "me:1"
+
+
+def test_an_answer_that_comes_too_late_is_not_used():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    claims.answered(question(claims).claim, GRANTED, 0.0, 9.0)
+    assert acquire(claims, (CAP,), (), 9.0).pending
+
+
+def test_a_refusal_stands_until_it_is_worth_asking_again():
+    claims = made()
+    told = ask(claims, answer=PAUSE)
+    assert (told.known, told.pending, told.seconds) == (True, False, pytest.approx(0.41))
+    assert "started again" in told.cause
+    assert acquire(claims, (CAP,), (), 0.3).seconds == pytest.approx(0.11)
+    assert acquire(claims, (CAP,), (), 0.42).pending
+    told = ask(made(), paces=(PACE,), answer=["rate", "5000000", 1])
+    assert (told.known, told.seconds) == (True, pytest.approx(5.01))
+    assert "the rate is used up by all" in told.cause
+
+
+def test_polls_for_a_place_grow_longer_and_end_with_a_place_of_this_process():
+    claims = made()
+    held = ask(claims)[CAP]
+    waits: list[float] = []
+    now = 0.0
+    for _ in range(7):
+        told = ask(claims, at=now, answer=["cap", "9000000", 1])
+        assert told.blockers == (CAP,)
+        assert not told.known
+        waits.append(told.seconds)
+        now += told.seconds
+        told = acquire(claims, (CAP,), (), now - 0.01)
+        assert not told.pending
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+    assert ask(claims, at=now, answer=["cap", "20000", 1]).seconds == pytest.approx(0.02)
+    held.release()
+    assert acquire(claims, (CAP,), (), now).pending
+
+
+def test_an_old_refusal_is_forgotten_and_needs_no_release():
+    claims = made()
+    ask(claims, answer=["cap", "1000000", 1])
+    ask(claims, (CAP, OTHER), answer=["cap", "1000000", 1])
+    claims.forget(5.0)
+    assert not acquire(claims, (CAP,), (), 0.01).pending
+    claims.forget(11.0)
+    assert claims.releases() == []
+    assert acquire(claims, (CAP,), (), 11.0).pending
+
+
+def test_a_question_without_an_answer_is_asked_again_with_its_id():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    first = question(claims)
+    claims.failed(first.claim)
+    acquire(claims, (CAP,), (), 1.0)
+    assert question(claims).arguments == first.arguments
+    claims.failed(first.claim)
+    claims.forget(2.0)
+    assert claims.releases() == [("{trio-connect}:places:4:c", "me:1")]
+
+
+def test_leases_are_renewed_and_fenced_from_before_the_asking():
+    claims = made(strict=True)
+    a, b = ask(claims)[CAP], ask(claims)[CAP]
+    assert claims.next_lapse == pytest.approx(9.0)
+    keys, arguments = claims.renewal(claims.held)
+    assert keys == [EPOCH_KEY, PEERS_KEY, a.key, b.key]
+    assert arguments == ["10000000", "me", "0", "me:1", "me:2"]
+    assert claims.renewed([a, b], ["3", 1, 0], 4.0) == [b]
+    assert claims.processes == 3
+    assert claims.held == [a]
+    assert claims.next_lapse == pytest.approx(13.0)
+    assert claims.renewed([b], ["3", 1], 5.0) == []
+    assert claims.lapsed(12.9) == []
+    assert claims.lapsed(13.0) == [a]
+    assert claims.held == []
+    # What has run out needs not be given back.
+    claims.forget(20.0)
+    assert claims.releases() == []
+
+
+def test_without_strict_nothing_lapses():
+    claims = made()
+    held = ask(claims)[CAP]
+    assert claims.lapsed(100.0) == []
+    assert claims.next_lapse == float("inf")
+    assert claims.renewal([held])[1][2] == "1"
+
+
+@pytest.mark.parametrize(("strict", "processes"), [(True, 2), (False, 0)])
+def test_away_nothing_is_admitted_without_a_share(strict, processes):
+    claims = made(strict=strict)
+    claims.processes = processes
+    claims.away = "why"
+    told = acquire(claims, (CAP,), (), 0.0)
+    assert (told.cause, told.seconds, told.pending) == ("the store cannot be reached (why)", 1.0, False)
+    assert not claims.has_work
+
+
+def test_away_a_process_admits_its_share_of_the_places():
+    claims = made()
+    claims.processes = 2
+    first = ask(claims)[CAP]
+    claims.away = "why"
+    acquire(claims, (CAP,), (), 0.0)[CAP]
+    told = acquire(claims, (CAP,), (), 0.0)
+    assert "2 of 4 connections are this process's share" in told.cause
+    assert told.blockers == (CAP,)
+    first.release()
+    assert acquire(claims, (CAP,), (), 0.0)[CAP].fence == -float("inf")
+
+
+def test_away_a_process_admits_its_share_of_the_rate_with_all_starts_counted():
+    claims = made()
+    claims.processes = 2
+    ask(claims, paces=(PACE,))[CAP].release()
+    claims.away = "why"
+    acquire(claims, (CAP,), (PACE,), 0.0)[CAP].release()
+    told = acquire(claims, (CAP,), (PACE,), 0.0)
+    assert "its share of the rate" in told.cause
+    assert told.seconds == pytest.approx(2.0)
+    claims.forget(3.9)
+    assert isinstance(acquire(claims, (CAP,), (PACE,), 1.9), Later)
+    claims.forget(4.1)
+    for _ in range(2):
+        acquire(claims, (CAP,), (PACE,), 4.1)[CAP].release()
+    assert isinstance(acquire(claims, (CAP,), (PACE,), 4.1), Later)
+
+
+def test_at_the_end_everything_is_given_back():
+    claims = made()
+    ask(claims)
+    acquire(claims, (CAP,), (), 0.0)
+    claims.answered(question(claims).claim, GRANTED, 0.0, 0.0)
+    acquire(claims, (OTHER,), (), 0.0)
+    cap = "{trio-connect}:places:4:c"
+    assert claims.everything() == [(cap, "me:1"), (cap, "me:2"), (PEERS_KEY, "me")]
+    assert claims.held == []

@@ -1,0 +1,548 @@
+"""Limits of several processes in a Redis: a real one, killed, stopped, away, empty and with an old snapshot."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+from tests.outbound import redis_worker
+from tests.outbound.kit import opened, rules
+from tests.outbound.redis_server import PROGRAM, RedisServer, pause
+from tests.outbound.store_judge import Log, most_at_once, most_in_window
+from trio_connect import DeadlineExceeded, now, tcp_listen
+from trio_connect.outbound import (
+    LeaseLost,
+    NotAdmitted,
+    Outbound,
+    OutboundEvent,
+    Rate,
+    RedisStore,
+    RetryAt,
+    _redis_store,
+)
+from trio_connect.outbound._redis import ServerError
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
+
+TTL = 0.5
+LATE = 0.1
+"""Seconds by which a start may be later than the server has counted it: the way of the answer, and a busy process."""
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    # pytest's own folders have names that are too long for a socket.
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def store(server: RedisServer, *, ttl: float = TTL, strict: bool = False) -> RedisStore:
+    return RedisStore(server.url, ttl=ttl, strict=strict)
+
+
+async def admitted(out: Outbound) -> None:
+    """Wait until the server grants."""
+    async with out.destination("warm").permit():
+        pass
+
+
+async def refused(out: Outbound, deadline: int = 0) -> str:
+    """Be refused, and return why."""
+    with pytest.raises((DeadlineExceeded, NotAdmitted)) as caught:
+        async with out.destination("api.test").permit(deadline):
+            pass
+    return str(caught.value)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"url": 5}, TypeError, "url must be a str"),
+        ({"url": "user:secret@host"}, ValueError, "url must begin with"),
+        ({"url": "redis://user:secret@host:secret"}, ValueError, "not a possible one"),
+        ({"ttl": 0.4}, ValueError, r"ttl must be at least 0\.5 seconds, got 0\.4"),
+        ({"ttl": float("inf")}, ValueError, "ttl must be"),
+        ({"ttl": True}, TypeError, "ttl must be a number"),
+        ({"strict": 1}, TypeError, "strict must be a bool"),
+    ],
+)
+def test_what_is_not_possible_is_refused(arguments, error, match):
+    with pytest.raises(error, match=match) as caught:
+        RedisStore(**{"url": "redis://host", **arguments})
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_password_is_never_shown():
+    made = RedisStore("redis://user:se%3Fcr%40t@192.0.2.1:6379/0?client_name=secret", ttl=3)
+    assert repr(made) == "RedisStore('redis://192.0.2.1:6379/0', ttl=3, strict=False)"
+
+
+def test_without_coredis_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "coredis", None)
+    with pytest.raises(ImportError, match=r"trio-connect\[redis\]"):
+        RedisStore("redis://host")
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_limits_are_those_of_all(server):
+    policy = rules(max_connections=2)
+    async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
+        # A server that is new may be one that was started again.
+        with pytest.raises(RetryAt, match="the store was started again") as caught:
+            async with a.destination("api.test").permit(0):
+                pass
+        assert 0 < caught.value.seconds <= TTL + 0.03
+        began = trio.current_time()
+        async with a.destination("api.test").permit():
+            assert trio.current_time() - began >= TTL * 0.9
+            async with b.destination("api.test").permit(0):
+                assert "all 2 connections" in await refused(a)
+                # Held for longer than a TTL: renewed.
+                await trio.sleep(1.5 * TTL)
+                assert "some by other processes" in await refused(b, now() + 400)
+                # In one process calls are admitted in their order, and as soon as a place is given back here.
+            order: list[int] = []
+
+            async def use(number: int) -> None:
+                async with b.destination("api.test").permit():
+                    order.append(number)
+                    await trio.sleep(0.01)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(5):
+                    nursery.start_soon(use, number)
+                    await trio.sleep(0.001)
+            assert order == list(range(5))
+
+
+async def test_rates_are_those_of_all(server):
+    policy = rules(rate=Rate(2, 60.0, 2), group_max_connections=100)
+    async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
+        async with opened(rules(), store=store(server)) as c:
+            await admitted(c)
+        for out in (a, b):
+            async with out.destination("api.test").permit(0):
+                pass
+        for out in (a, b):
+            with pytest.raises(RetryAt, match="is used up by all processes") as caught:
+                async with out.destination("api.test").permit(0):
+                    pass
+            assert caught.value.seconds == pytest.approx(30, abs=2)
+
+
+async def test_a_place_that_nobody_comes_for_is_given_back(server):
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server, ttl=20)) as a, opened(policy, store=store(server, ttl=TTL)) as b:
+        server.command("HSET", "{trio-connect}:run", "began", "0")
+        await trio.sleep(0.1)
+        server.command("HSET", "{trio-connect}:run", "began", "0")
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    async with a.destination("api.test").permit():
+                        pass
+
+                nursery.start_soon(ask)
+                await trio.lowlevel.checkpoint()
+                scope.cancel()
+        with trio.fail_after(5):
+            async with b.destination("api.test").permit():
+                pass
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope after so many steps of the running task."""
+
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        self._left = steps
+        self._scope = scope
+        self._task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if not self._left:
+                self._scope.cancel()
+
+
+async def test_a_cancel_at_any_step_leaves_no_lease_after_one_ttl(server):
+    # Not by `sweep`: a question that is on its way is the store's, and goes on after the call that wanted it.
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server)) as out, opened(policy, store=store(server)) as other:
+        await admitted(out)
+        steps, finished = 0, False
+        while not finished:
+            steps += 1
+            with trio.CancelScope() as scope:
+                instrument = CancelAt(steps, scope)
+                trio.lowlevel.add_instrument(instrument)
+                async with out.destination("api.test").permit():
+                    await trio.lowlevel.checkpoint()
+                finished = True
+            trio.lowlevel.remove_instrument(instrument)
+            with trio.fail_after(TTL + 0.5):
+                async with other.destination("api.test").permit():
+                    pass
+        assert steps > 3
+
+
+async def test_leaving_gives_everything_back(server):
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server, ttl=4)) as other:
+        async with opened(policy, store=store(server, ttl=4)) as out, trio.open_nursery() as nursery:
+            with trio.fail_after(6):
+                await admitted(out)
+            nursery.start_soon(_hold_forever, out)
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(2):
+            async with other.destination("api.test").permit():
+                pass
+    assert server.command("ZCARD", "{trio-connect}:processes") == b":0\r\n"
+
+
+async def _hold_forever(out: Outbound) -> None:
+    async with out.destination("api.test").permit():
+        await trio.sleep_forever()
+
+
+async def test_every_key_expires(server):
+    # Inline commands have no way to say the quotes of a key, so a script looks.
+    script = (
+        "for _, k in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', k) < 0 then return 0 end end return 1"
+    )
+    async with (
+        opened(rules(rate=Rate(1, 60.0, 5)), store=store(server)) as out,
+        out.destination("api.test").permit(),
+    ):
+        assert server.command("DBSIZE") == b":4\r\n"
+        assert server.command("EVAL", f'"{script}"', "0") == b":1\r\n"
+
+
+async def test_a_store_is_for_one_outbound(server):
+    once = store(server)
+    async with opened(store=once):
+        with pytest.raises(ValueError, match="in use by another outbound"):
+            async with opened(store=once):
+                pass
+    async with opened(store=once):
+        pass
+
+
+async def test_what_leaves_the_block_is_not_wrapped(server):
+    with pytest.raises(KeyError):
+        async with opened(store=store(server)):
+            raise KeyError
+    with trio.move_on_after(0.05) as scope:
+        async with opened(store=store(server)):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+# --- started again ----------------------------------------------------------------------------------------------------
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    there, instead = redis_worker.LACKING[what]
+    for name in ("ACQUIRE", "RENEW"):
+        monkeypatch.setattr(_redis_store, name, getattr(_redis_store, name).replace(there, instead))
+
+
+async def started_again(server: RedisServer, *, snapshot: bool) -> bool:
+    """Have the server lose the only place, whose holder cannot register again; return whether others have it too."""
+    policy = rules(max_connections=1)
+    holders = store(server, strict=True)
+    ended: list[float] = []
+
+    async def no_renewal() -> None:
+        raise ServerError("for the test")
+
+    async with opened(policy, store=holders) as a, opened(policy, store=store(server)) as b:
+        await admitted(a)
+        await admitted(b)
+        if snapshot:
+            await trio.sleep(TTL)  # the pause is over in the snapshot too
+            server.save()
+
+        async def hold(task_status: trio.TaskStatus[None]) -> None:
+            try:
+                async with a.destination("api.test").permit():
+                    task_status.started()
+                    await trio.sleep_forever()
+            except LeaseLost:
+                ended.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hold)
+            holders._renew_all = no_renewal  # type: ignore[method-assign]
+            server.kill()
+            server.start()
+            with trio.fail_after(3 * TTL + 2):
+                while True:
+                    try:
+                        async with b.destination("api.test").permit(now() + 100):
+                            too_early = not ended
+                            nursery.cancel_scope.cancel()
+                            return too_early
+                    except (NotAdmitted, DeadlineExceeded):
+                        await trio.sleep(0.01)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("snapshot", [False, True], ids=["empty", "snapshot"])
+async def test_a_server_that_was_started_again_grants_nothing_that_others_hold(server, snapshot):
+    assert not await started_again(server, snapshot=snapshot)
+
+
+@pytest.mark.parametrize(("without", "snapshot"), [("pause", False), ("run", True)])
+async def test_that_is_not_so_without_the_pause_or_without_the_run_id(server, monkeypatch, without, snapshot):
+    lacking(monkeypatch, without)
+    assert await started_again(server, snapshot=snapshot)
+
+
+# --- away -------------------------------------------------------------------------------------------------------------
+
+
+async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server):
+    policy = rules(max_connections=4, rate=Rate(10, 1.0, 4))
+    events: list[OutboundEvent] = []
+    async with (
+        opened(policy, store=store(server), observer=events.append) as a,
+        opened(policy, store=store(server)) as b,
+    ):
+        await admitted(a)
+        await admitted(b)
+        await trio.sleep(TTL)  # until each has heard of the other
+        async with a.destination("api.test").permit():
+            server.kill()
+            await trio.sleep(2 * TTL)
+            async with a.destination("api.test").permit(now() + 1000):
+                cause = await refused(a, now() + 300)
+                assert "the store cannot be reached" in cause
+                assert "2 of 4 connections" in cause
+                async with b.destination("api.test").permit(now() + 1000):
+                    pass
+                server.start()
+                # They are counted again: two of two are left.
+                await trio.sleep(2 * TTL + 0.5)
+                async with b.destination("api.test").permit(0), b.destination("api.test").permit(now() + 1000):
+                    assert "some by other processes" in await refused(b, now() + 400)
+    assert [each.what for each in events if each.what.startswith("store")] == ["store away", "store back"]
+    assert "cannot be reached" in next(each.cause for each in events if each.what == "store away")
+
+
+async def test_the_share_of_a_rate_is_kept_warm(server):
+    policy = rules(rate=Rate(1, 10.0, 4), max_connections=100)
+    async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
+        await admitted(b)
+        await admitted(a)
+        await trio.sleep(TTL)
+        async with a.destination("api.test").permit():
+            pass
+        server.kill()
+        await trio.sleep(0.2)
+        # Its share is a burst of two, and one was used.
+        async with a.destination("api.test").permit(now() + 1000):
+            pass
+        assert "its share of the rate" in await refused(a, now() + 300)
+        async with b.destination("api.test").permit(now() + 1000):
+            pass
+
+
+async def test_strict_nothing_is_held_without_a_lease(server):
+    policy = rules(max_connections=4)
+    async with opened(policy, store=store(server, strict=True)) as out:
+        await admitted(out)
+        async with await tcp_listen(("127.0.0.1", 0)) as listener:
+            destination = out.destination("conn.test", candidates=[listener.endpoint])
+            async with destination.connect() as connection:
+                with pytest.raises(LeaseLost, match=r"the lease of a place at api\.test"):
+                    async with out.destination("api.test").permit():
+                        server.kill()
+                        began = trio.current_time()
+                        await trio.sleep_forever()
+                with pytest.raises(trio.ClosedResourceError):
+                    await connection.stream.receive_some()
+                assert trio.current_time() - began < TTL
+        assert "cannot be reached" in await refused(out, now() + 100)
+
+
+async def test_a_stopped_server_delays_no_call(server):
+    async with opened(rules(max_connections=4), store=store(server, ttl=2, strict=True)) as out:
+        async with opened(rules(), store=store(server, ttl=2)) as other:
+            await admitted(other)
+        server.send(signal.SIGSTOP)
+        try:
+            for milliseconds in (0, 30, 200):
+                began = trio.current_time()
+                with pytest.raises((DeadlineExceeded, NotAdmitted)):
+                    async with out.destination("api.test").permit(now() + milliseconds if milliseconds else 0):
+                        pass
+                assert trio.current_time() - began < milliseconds / 1000 + 0.35
+        finally:
+            server.send(signal.SIGCONT)
+        with trio.fail_after(5):
+            await admitted(out)
+
+
+async def test_without_a_server_at_all_calls_end_and_so_does_the_block(tmp_path):
+    async with opened(store=RedisStore(f"unix://{tmp_path}/no", ttl=TTL)) as out:
+        assert "cannot be reached" in await refused(out, now() + 300)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def run_workers(
+    server: RedisServer,
+    folder: Path,
+    during: Callable[[list[subprocess.Popen[bytes]], list[Path]], int],
+    *,
+    seconds: float,
+    ttl: float = 1.0,
+    cap: int = 5,
+    count: int = 100,
+    burst: int = 10,
+    without: str = "",
+    hold: float = 0.02,
+) -> list[Log]:
+    """Run four processes, and return what each has written down. `during` returns how many it has killed."""
+    script = Path(__file__).with_name("redis_worker.py")
+    logs = [folder / f"log{number}" for number in range(4)]
+    numbers = [str(each) for each in (seconds, 6, cap, count, burst, hold)]
+    workers = [
+        subprocess.Popen([sys.executable, script, server.url, str(ttl), "strict", without, log, *numbers])
+        for log in logs
+    ]
+    try:
+        killed = during(workers, logs)
+        assert [each.wait(90) for each in workers[killed:]] == [0] * (4 - killed)
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait()
+    return [Log.read(log, Log.moment() if number < killed else None) for number, log in enumerate(logs)]
+
+
+def wait_for_lines(logs: list[Path], count: int) -> None:
+    until = time.monotonic() + 60
+    while sum(log.read_bytes().count(b"\n") for log in logs if log.exists()) < 4 * count:
+        assert time.monotonic() < until
+        pause(0.01)
+
+
+def judge(logs: list[Log], *, cap: int = 5, count: int = 100, burst: int = 10) -> None:
+    begun = sorted(each for log in logs for each in log.begins)
+    highest = most_at_once(logs)
+    print("highest at once:", highest, "of", cap)
+    assert all(log.begins for log in logs), "each process was admitted"
+    assert highest == cap
+    for window in (0.1, 0.5, 1.0, 2.0):
+        most = most_in_window(begun, window)
+        allowed = burst + count * (window + LATE)
+        print(f"most in {window} s:", most, "of", allowed, "of which", round(count * LATE), "may be late")
+        assert most <= allowed, window
+
+
+def recovery(logs: list[Log], back: int) -> float:
+    """Return how long after a moment the first permit began."""
+    return (min(each for log in logs for each in log.begins if each > back) - back) / 1e6
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(12.0, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_four_processes_one_of_them_killed(server, tmp_path, seconds):
+    def during(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
+        wait_for_lines(logs, round(4 * seconds))
+        workers[0].kill()
+        workers[0].wait()
+        return 1
+
+    judge(run_workers(server, tmp_path, during, seconds=seconds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["empty", "snapshot", "away"])
+def test_four_processes_and_a_server_that_is_killed(server, tmp_path, how):
+    back: list[int] = []
+
+    def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
+        wait_for_lines(logs, 10)
+        pause(1.1)
+        if how == "snapshot":
+            server.save()
+            pause(0.5)
+        server.kill()
+        if how == "away":
+            pause(2.2)
+        server.start()
+        back.append(Log.moment())
+        return 0
+
+    logs = run_workers(server, tmp_path, during, seconds=9.0)
+    judge(logs)
+    print("seconds to recover:", recovery(logs, back[0]))
+    assert recovery(logs, back[0]) <= 1.0 + 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("without", "snapshot"), [("pause", False), ("run", True)])
+def test_four_processes_without_the_pause_or_without_the_run_id_are_too_many(server, tmp_path, without, snapshot):
+    def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
+        wait_for_lines(logs, 4)
+        if snapshot:
+            pause(1.1)
+            server.save()
+            pause(0.5)
+        server.kill()
+        server.start()
+        return 0
+
+    logs = run_workers(server, tmp_path, during, seconds=6.0, without=without, count=0, hold=0.3)
+    assert most_at_once(logs) > 5
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.alone
+async def test_an_admission_costs_less_than_a_millisecond(server):
+    policy = rules(max_connections=1000)
+    async with opened(policy, store=store(server, ttl=5)) as out:
+        await admitted(out)
+
+        async def ask(times: int, number: int) -> None:
+            for _ in range(times):
+                async with out.destination(f"api{number}.test").permit():
+                    pass
+
+        for waiters in (1, 10, 100):
+            times = 300 // waiters
+            cpu, wall = time.process_time(), time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for number in range(waiters):
+                    nursery.start_soon(ask, times, number)
+            each = (time.process_time() - cpu) / (times * waiters)
+            print(f"{waiters} waiters: {each * 1e6:.0f} us of CPU, "
+                  f"{(time.perf_counter() - wall) / (times * waiters) * 1e6:.0f} us an admission")  # fmt: skip
+            assert each < 0.001
