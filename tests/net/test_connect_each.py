@@ -422,6 +422,27 @@ async def test_one_task_at_a_time_waits(sockets: Sockets):
                 await told.wait()
 
 
+async def test_a_second_reader_is_refused_also_while_there_are_results(sockets: Sockets):
+    refused = 0
+
+    async def read(each: AsyncIterator[Any]) -> None:
+        nonlocal refused
+        try:
+            async for _, outcome in each:
+                await outcome.aclose()
+        except trio.BusyResourceError:
+            refused += 1
+
+    with listening() as open_:
+        async with connect_each([open_] * 2) as each:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read, each)
+                    nursery.start_soon(read, each)
+    assert refused == 1
+
+
 async def test_every_result_is_a_checkpoint(sockets: Sockets):
     with listening() as open_:
         async with connect_each([open_] * 2) as each:

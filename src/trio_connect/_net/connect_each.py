@@ -170,20 +170,26 @@ class ConnectEach(AsyncIterator["Result"]):
         self._error: Exception | None = None
         self._feeder: Task | None = None
         self._reader: Task | None = None
+        self._is_read = False
+        """Whether a task is in `__anext__`, parked or on its way."""
 
     # ------------------------------------------------------------------ the caller's loop
 
     async def __anext__(self) -> Result:
         """Return the oldest result that was not handed out. A call that is cancelled has taken nothing."""
         self._check_open()
-        if self._reader is not None:
+        if self._is_read:
             raise trio.BusyResourceError("another task waits for the results of this connect_each")
-        if self._has_something():
-            await checkpoint()
-        while not self._has_something():
-            self._check_open()
-            self._reader = current_task()
-            await wait_task_rescheduled(self._abort_reader)
+        self._is_read = True
+        try:
+            if self._has_something():
+                await checkpoint()
+            while not self._has_something():
+                self._check_open()
+                self._reader = current_task()
+                await wait_task_rescheduled(self._abort_reader)
+        finally:
+            self._is_read = False
         self._check_open()
         if self._results:
             result = self._results.popleft()
