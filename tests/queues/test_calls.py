@@ -558,6 +558,20 @@ async def test_a_buffer_is_free_again_when_its_push_has_completed(sockets: Socke
         data += b"x"
 
 
+async def test_pushes_that_end_with_their_set_let_go_of_their_buffers(sockets: Sockets):
+    buffers = [bytearray(1 << 24), bytearray(b"behind"), bytearray(b"not begun"), bytearray(b"behind that")]
+    async with open_queue_set() as qs:
+        near, _far = await pair(qs)
+        pushes = [near.push(buffers[0]), near.push(buffers[1])]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        datagrams = qs.datagram()
+        await datagrams.bind(LOOPBACK)
+        pushes += [datagrams.push_to(buffer, where(datagrams)) for buffer in buffers[2:]]
+        assert not any(push.done for push in pushes)
+    for buffer in buffers:
+        buffer.clear()  # a BufferError while anybody has a view of it
+
+
 async def test_pop_refusals(sockets: Sockets):
     async with open_queue_set() as qs:
         near, _ = await pair(qs)

@@ -115,6 +115,8 @@ class Channel:
         """Hear no more of it, for it is about to be closed."""
         if self._mask:
             self.reactor.forget(self.fd)
+        if self.sending is not None:
+            self.sending.let_go()
 
 
 class ReactorLane(Lane):
@@ -187,6 +189,13 @@ class ReactorLane(Lane):
 
     async def drained(self) -> None:
         pass
+
+    def let_go(self) -> None:
+        """Let go of the caller's buffers: what is pending when its set ends gets no result."""
+        if self._token is not None:
+            release(self._data(self._payload))
+        for _, _, payload in self._waiting or ():
+            release(self._data(payload))
 
     def _advance(self) -> None:
         release(self._data(self._payload))

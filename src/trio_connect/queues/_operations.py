@@ -153,5 +153,6 @@ class TaskLane(Lane):
                     await self._runner.run(token, operation, self._work, payload)
         finally:
             self._current = None
+            self._waiting = None  # after an exception there are some, with buffers of the caller's
             if self._drained is not None:
                 self._drained.set()
