@@ -298,6 +298,22 @@ async def test_what_is_cut_off_is_asked_for_over_tcp(vnet, autojump_clock):
     assert server.transports == ["udp", "tcp"]
 
 
+async def test_what_is_cut_off_over_tcp_too_is_no_negative_answer(vnet, autojump_clock):
+    one = Server({"web.test A": fault(V4, truncated=True)})
+    two = Server({"web.test A": fault(V4)})
+
+    async def cut_off(stream):
+        wire = await stream.receive_some()
+        reply, _ = one.answer(wire[2:], "udp") or (b"", 0.0)
+        await stream.send_all(len(reply).to_bytes(2, "big") + reply)
+
+    vnet.host(NS).listen(53, cut_off)
+    with VirtualDns({NS: one, NS2: two}).installed():
+        assert (await DnsResolver([NS, NS2]).addresses("web.test", AF_INET)).addresses == (V4,)
+        error, _ = await timed(DnsResolver([NS]).addresses("web.test", AF_INET))
+    assert "192.0.2.53:53: an answer that is cut off over TCP too" in str(error)
+
+
 async def test_a_server_that_does_not_speak_tcp_has_failed(vnet, autojump_clock):
     one, two, three = (Server({"web.test A": fault(V4, truncated=True)}) for _ in range(3))
 
@@ -354,6 +370,35 @@ async def test_a_cancel_leaves_the_others_their_answer_and_asks_nothing_again(in
             await all_of_them()
         assert results == [(Answer((V4,), 60.0), 0.5)] * 2
         assert server.asked == ["web.test A"]
+
+
+@pytest.mark.parametrize("passes", range(8))
+async def test_a_cancel_before_the_question_has_left_costs_nobody_else_the_answer(passes, autojump_clock):
+    """Trio runs the tasks of a pass in any order, so each moment is tried several times."""
+    net = VirtualDns({NS: Server(ZONE)})
+    with net.installed():
+        for _ in range(10):
+            resolver = DnsResolver([NS])
+            scope = trio.CancelScope()
+            results: list[Any] = []
+
+            async def first(resolver=resolver, scope=scope):
+                with scope:
+                    await resolver.addresses("web.test", AF_INET)
+
+            async def second(resolver=resolver, results=results):
+                results.append((await timed(resolver.addresses("web.test", AF_INET)))[0])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first)
+                for _ in range(passes // 2):
+                    await trio.lowlevel.checkpoint()
+                nursery.start_soon(second)
+                for _ in range(passes - passes // 2):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+            assert results == [Answer((V4,), 60.0)]
+    assert net.open == 0
 
 
 async def test_the_last_one_that_is_cancelled_drops_the_question(autojump_clock):

@@ -15,11 +15,12 @@ from ..race.plan import RacePlan
 from ..sockets.address import sockaddr_of
 from ..sockets.datagram import DatagramSocket
 from ..sockets.open import factory_installed
+from .dns_wire import Reply
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint
     from ..streams.tcp_stream import TcpStream
-    from .dns_wire import Question, Reply
+    from .dns_wire import Question
 
 __all__ = ["Exchange"]
 
@@ -58,8 +59,7 @@ class Exchange:
         """
         if not self._over_tcp:
             if self._sock is None:
-                self._sock = DatagramSocket(self.server.family)
-                await self._sock.connect(sockaddr_of(self.server))
+                self._sock = await self._open()
             if not self._sent:
                 await self.send()
             reply = await self._receive(self._sock)
@@ -67,6 +67,15 @@ class Exchange:
                 return reply
             self._over_tcp = True
         return await self._ask_over_tcp()
+
+    async def _open(self) -> DatagramSocket:
+        sock = DatagramSocket(self.server.family)
+        try:
+            await sock.connect(sockaddr_of(self.server))
+        except BaseException:
+            sock.close()  # whoever goes on after a cancel opens another one
+            raise
+        return sock
 
     async def send(self) -> None:
         """Send the question, for the first time or again; nothing when it has gone over to TCP.
@@ -94,7 +103,8 @@ class Exchange:
                     length = int.from_bytes(await stream.receive_exactly(2), "big")
                     reply = self._question.read(await stream.receive_exactly(length))
                     if reply is not None:
-                        return reply
+                        # Nothing is left to ask by, and what was cut off is no negative answer.
+                        return Reply(error="an answer that is cut off over TCP too") if reply.is_truncated else reply
             except BrokenResourceError as exc:
                 raise ConnectionResetError(ECONNRESET, f"{self.server} has closed the connection") from exc
 
