@@ -287,6 +287,7 @@ FAILURES: dict[str, tuple[str, Callable[[Any], Awaitable[None]], int, str, str]]
     "no family": ("socks5", answering("socks5", code=8), errno.EAFNOSUPPORT, "connect", "not supported"),
     "general": ("socks5", answering("socks5", code=1), errno.ECONNABORTED, "connect", "General SOCKS server failure"),
     "no such code": ("socks5", answering("socks5", code=99), errno.EPROTO, "bind", "Invalid reply code"),
+    "no text": ("socks5", answering("socks5", bound=b"\x03\x02\xff\xff"), errno.EPROTO, "bind", "is no text"),
     "password": ("socks5", answering("socks5", credentials=("user", "x")), errno.EACCES, "bind", "authentication"),
     "no method": ("socks5", lambda s: s.send_all(b"\x05\xff"), errno.EACCES, "bind", "No acceptable"),
     "is http": ("socks5", speak_http, errno.EPROTO, "bind", "does not speak its protocol"),

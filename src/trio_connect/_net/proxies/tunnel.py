@@ -114,6 +114,9 @@ async def open_tunnel(
         await client.connect(host, target.port, timeout=inf)
     except ProxyError as exc:
         return _refused(talk, exc.error_code, proxy.censored(str(exc)), is_http=is_http)
+    except UnicodeDecodeError:
+        # Of the address that a SOCKS5 proxy has bound, which may be a name (RFC 1928 section 6).
+        return NoTunnel("bind", errno.EPROTO, "the proxy does not speak its protocol: it bound a name that is no text")
     except trio.BrokenResourceError as exc:
         code = getattr(exc.__cause__, "errno", None) or errno.ECONNRESET
         words = "ended the connection" if exc.__cause__ is None else f"broke the connection ({strerror(code)})"
