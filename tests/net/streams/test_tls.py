@@ -201,7 +201,13 @@ async def test_a_busy_or_closed_stream(sockets: Sockets) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sent"), [("service.test", "service.test"), ("service.test.", "service.test"), (None, None)]
+    ("given", "sent"),
+    [
+        ("service.test", "service.test"),
+        ("service.test.", "service.test"),
+        ("service.test\u3002", "service.test"),
+        (None, None),
+    ],
 )
 async def test_the_name_that_is_sent_and_verified(given: str | None, sent: str | None) -> None:
     """RFC 6066 section 3: no trailing dot, and no address, in the server name indication."""

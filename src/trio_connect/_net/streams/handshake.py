@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CONTENT_TYPES: Final = range(20, 25)
 """RFC 8446 section 5.1 and RFC 6520: the first byte of a record. The second is 3 in every version since SSL 3.0."""
+_DOTS: Final = (".", "\u3002", "\uff0e", "\uff61")
+"""What a name in any script may close with: all are one full stop when it has been encoded (RFC 3490 section 3.1)."""
 
 
 async def start(
@@ -98,7 +100,9 @@ class Handshake:
         if server_side and server_hostname is not None:
             raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
         # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
-        name = None if server_side else (server_hostname or stream.peer.host).removesuffix(".")
+        name = None if server_side else server_hostname or stream.peer.host
+        if name is not None and name.endswith(_DOTS):
+            name = name[:-1]
         self._transport = TlsTransport(stream)
         self._spy = SpyContext(context, self._transport)
         try:
