@@ -63,9 +63,10 @@ OVER_DOOR: Final[Mapping[str, str]] = {"momentum": "outbound"}
 # Modules of values and of functions of their arguments: no clock, no randomness, no files, no sockets.
 VALUE_MODULES: Final = frozenset(
     {
-        "__future__", "abc", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal", "enum",
-        "errno", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math", "numbers",
-        "operator", "re", "socket", "string", "struct", "sys", "textwrap", "types", "typing", "unicodedata", "weakref",
+        "__future__", "abc", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal",
+        "enum", "errno", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math",
+        "numbers", "operator", "re", "socket", "string", "struct", "sys", "textwrap", "types", "typing", "unicodedata",
+        "weakref",
     }
 )  # fmt: skip
 SOCKET_TYPES: Final = frozenset({"AddressFamily", "SocketKind", "MsgFlag", "AddressInfo"})

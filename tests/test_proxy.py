@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
+from base64 import b64encode
 from pprint import pformat
 from typing import Any
 
@@ -117,6 +118,8 @@ def test_what_a_proxy_says_is_shown_without_the_password() -> None:
         Proxy("http", "p", 1, Credentials("user", SECRET)).censored(f"no such user: user:{SECRET}")
         == "no such user: user:***"
     )
+    echo = b64encode(f"user:{SECRET}".encode()).decode()
+    assert Proxy("http", "p", 1, Credentials("user", SECRET)).censored(f"not for Basic {echo}") == "not for Basic ***"
     assert Proxy("http", "p", 1, Credentials("user", "")).censored("no such user") == "no such user"
     assert Proxy("http", "p", 1).censored("no such user") == "no such user"
 

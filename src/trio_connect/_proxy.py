@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from base64 import b64encode
 from typing import Final, Literal, TypeAlias, cast, final, get_args
 
 import attrs
@@ -67,13 +68,19 @@ class Proxy:
         return repr(str(self))
 
     def censored(self, text: str) -> str:
-        """Return what the proxy has said without the password, if that is in it.
+        """Return what the proxy has said without the password, as it is or in base64, if that is in it.
 
         Args:
           text: its words.
         """
-        password = "" if self.credentials is None else self.credentials.password
-        return text.replace(password, "***") if password else text
+        if self.credentials is None:
+            return text
+        user, password = self.credentials.user, self.credentials.password
+        # What an HTTP proxy was sent can be read by anybody (RFC 7617 section 2).
+        encoded = b64encode(f"{user}:{password}".encode("latin-1")).decode()
+        for secret in filter(None, (encoded, password)):
+            text = text.replace(secret, "***")
+        return text
 
 
 def parse_proxy(value: object) -> Proxy:
