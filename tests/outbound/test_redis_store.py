@@ -424,7 +424,6 @@ def run_workers(
     cap: int = 5,
     count: int = 100,
     burst: int = 10,
-    without: str = "",
     hold: float = 0.02,
 ) -> list[Log]:
     """Run four processes, and return what each has written down. `during` returns how many it has killed."""
@@ -432,8 +431,7 @@ def run_workers(
     logs = [folder / f"log{number}" for number in range(4)]
     numbers = [str(each) for each in (seconds, 6, cap, count, burst, hold)]
     workers = [
-        subprocess.Popen([sys.executable, script, server.url, str(ttl), "strict", without, log, *numbers])
-        for log in logs
+        subprocess.Popen([sys.executable, script, server.url, str(ttl), "strict", "", log, *numbers]) for log in logs
     ]
     try:
         killed = during(workers, logs)
@@ -503,23 +501,6 @@ def test_four_processes_and_a_server_that_is_killed(server, tmp_path, how):
     judge(logs)
     print("seconds to recover:", recovery(logs, back[0]))
     assert recovery(logs, back[0]) <= 1.0 + 0.5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("without", "snapshot"), [("pause", False), ("run", True)])
-def test_four_processes_without_the_pause_or_without_the_run_id_are_too_many(server, tmp_path, without, snapshot):
-    def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
-        wait_for_lines(logs, 4)
-        if snapshot:
-            pause(1.1)
-            server.save()
-            pause(0.5)
-        server.kill()
-        server.start()
-        return 0
-
-    logs = run_workers(server, tmp_path, during, seconds=6.0, without=without, count=0, hold=0.3)
-    assert most_at_once(logs) > 5
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
