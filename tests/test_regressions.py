@@ -30,8 +30,8 @@ from trio_connect import (
     unix_connect,
 )
 from trio_connect._net import attempt
-from trio_connect._net.sockets.kernel_socket import new_socket
 from trio_connect._net.sockets.local_ports import local_ports
+from trio_connect._net.sockets.raw_socket import new_socket
 
 PAGE = Path(__file__).parent.parent / "docs" / "evidence" / "regressions.md"
 

@@ -25,7 +25,7 @@ from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now,
 from trio_connect._engine.spinning import CREDIT, PROBE
 from trio_connect._net import attempt
 from trio_connect._net.sockets import address, local_ports
-from trio_connect._net.sockets import kernel_socket as raw
+from trio_connect._net.sockets import raw_socket as raw
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 families = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])

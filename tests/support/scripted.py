@@ -14,8 +14,8 @@ import trio
 from trio_connect._engine.spinning import CREDIT
 from trio_connect._net import attempt
 from trio_connect._net.reactor import attempt as reactor_attempt
-from trio_connect._net.sockets import kernel_socket as raw
 from trio_connect._net.sockets import open as open_module
+from trio_connect._net.sockets import raw_socket as raw
 
 IN_PROGRESS, ALREADY = errno.EINPROGRESS, errno.EALREADY
 

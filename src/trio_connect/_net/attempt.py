@@ -17,10 +17,11 @@ from .._engine.spinning import CREDIT, Spinning
 from .._messages import connect_error, local_reason, own_words
 from .._options import DEFAULT_OPTIONS
 from .sockets.address import bind_to_source, sockaddr_of, source_address
-from .sockets.kernel_socket import KernelSocket, new_socket
+from .sockets.kernel_socket import KernelSocket
 from .sockets.local_ports import local_ports
 from .sockets.open import open_stream_socket, set_options
 from .sockets.options import DEFAULT_PLAN, connecting
+from .sockets.raw_socket import new_socket
 from .sockets.stream_socket import LocalFailure, errno_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 from .._endpoint import as_endpoint
 from .._net.reactor.events import EDGE, ERR, HUP, IN, OUT, PRI, RDHUP
 from .._net.sockets.address import sockaddr_of
-from .._net.sockets.kernel_socket import accept_now
+from .._net.sockets.raw_socket import accept_now
 from .._net.sockets.stream_socket import CONNECTION_ERRORS, errno_of
 from ._operations import AnyToken, Lane, Operation
 from ._transport import error

@@ -12,7 +12,7 @@ import sys
 from errno import EALREADY
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 if sys.platform != "win32":
     import fcntl
@@ -43,11 +43,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The C base class: `socket.socket` on top of it converts family and type to enums, 1 us for every connection.
-CSocket: Final = socket.SocketType
 # Plain ints: an enum's member costs a look into a module and a conversion.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
-_SOCK_STREAM: Final = int(socket.SOCK_STREAM)
 _SO_ERROR: Final = int(socket.SO_ERROR)
 _SO_RCVBUF: Final = int(socket.SO_RCVBUF)
 # What one pass of a discard reads. All discards of the process share the buffer, whose content nobody looks at. It is
@@ -60,41 +57,6 @@ _PENDING: Final = frozenset(
     # Not EAGAIN: on a unix-domain socket it says that the backlog is full and that nothing was started, unix(7).
     {errno.EINPROGRESS, errno.EALREADY, errno.EINTR}
 )  # fmt: skip
-
-
-if sys.platform == "linux":
-    _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-
-    # Non-blocking, and not inherited by children, in one system call.
-    new_socket = partial(CSocket, type=_STREAM)
-
-else:
-
-    def new_socket(family: int, *, proto: int = 0) -> socket.SocketType:
-        """Make a non-blocking stream socket that children do not inherit."""
-        sock = CSocket(family, socket.SOCK_STREAM, proto)
-        sock.setblocking(False)
-        return sock
-
-
-def accept_now(listener: socket.SocketType, family: int, proto: int) -> tuple[socket.SocketType, Any]:
-    """Accept one connection, without waiting: its socket, non-blocking, and the address of the peer.
-
-    Args:
-      listener: non-blocking.
-      family: the listener's address family.
-      proto: its protocol number.
-
-    Raises:
-      BlockingIOError: no connection waits.
-      OSError: see accept(2).
-    """
-    # What socket.accept() does, without the conversions to enums, which take half of its time.
-    accept: Callable[[], tuple[int, Any]] = cast("Any", listener)._accept  # noqa: SLF001
-    fd, address = accept()
-    sock = CSocket(family, _SOCK_STREAM, proto, fd)
-    sock.setblocking(False)
-    return sock, address
 
 
 @final

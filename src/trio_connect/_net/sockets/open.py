@@ -13,7 +13,8 @@ from trio.socket import set_custom_socket_factory
 from ..._options import DEFAULT_OPTIONS
 from ..._text import shown
 from .factory_socket import FactorySocket
-from .kernel_socket import KernelSocket, new_socket
+from .kernel_socket import KernelSocket
+from .raw_socket import new_socket
 from .stream_socket import IPPROTO_MPTCP
 
 if TYPE_CHECKING:
