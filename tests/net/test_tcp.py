@@ -24,8 +24,7 @@ from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._engine.spinning import CREDIT, PROBE
 from trio_connect._net import attempt
-from trio_connect._net.sockets import address, local_ports
-from trio_connect._net.sockets import raw_socket as raw
+from trio_connect._net.sockets import address, kernel_socket, local_ports, raw_socket
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 families = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
@@ -268,7 +267,7 @@ async def test_reset_before_anybody_looked(monkeypatch: pytest.MonkeyPatch) -> N
     with socket.create_server(("127.0.0.1", 0)) as server:
         reset = struct.pack("ii", 1, 0)
 
-        class Slow(raw.CSocket):  # type: ignore[misc, valid-type]
+        class Slow(raw_socket.CSocket):  # type: ignore[misc, valid-type]
             def connect_ex(self, address: Any) -> int:
                 code = super().connect_ex(address)
                 if code == errno.EINPROGRESS:
@@ -358,7 +357,7 @@ async def test_a_handshake_that_is_over_in_time_needs_neither_epoll_nor_a_scope(
     monkeypatch: pytest.MonkeyPatch, connect: Any, spins: bool
 ) -> None:
     (sock,) = script(monkeypatch, [IN_PROGRESS, 0, ALREADY], spins=spins)
-    monkeypatch.delattr(raw, "wait_writable")
+    monkeypatch.delattr(kernel_socket, "wait_writable")
     with passes() as count:
         stream = await connect(LOCAL)
     assert sock.asked_at == [0, int(spins)]

@@ -26,7 +26,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
@@ -227,7 +227,7 @@ class FileOfLocks:
     # ------------------------------------------------------------------ locks
 
     @contextmanager
-    def _locked(self, byte: int) -> Iterator[None]:
+    def _locked(self, byte: int) -> Generator[None]:
         self._lock(byte)
         try:
             yield
