@@ -200,9 +200,10 @@ async def serving(
     server = Server(zone)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with trio.socket.socket(family, socket.SOCK_DGRAM) as udp:
-        await udp.bind((host, port))
-        port = udp.getsockname()[1]
+        # TCP chooses the port: of its ports many are taken by connections of other tests, of those of UDP hardly any.
         (listener,) = await trio.open_tcp_listeners(port, host=host)
+        port = listener.socket.getsockname()[1]
+        await udp.bind((host, port))
 
         async def datagrams() -> None:
             while True:
