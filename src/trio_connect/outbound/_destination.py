@@ -27,9 +27,10 @@ from ._hold import hold
 from ._lookups import Finder, Found, Rejected
 from ._permit import Permit, PermitOutcome
 from ._race import Establish, Tls, checked_tls
+from ._refusal import Refusal
 from ._running import Run
 from ._snapshot import snapshot_of
-from ._state import Admission, DestinationState, Refusal
+from ._state import Admission, DestinationState
 from ._waiting import Waiting
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ from ._decisions import (
 )
 from ._hold import Hold
 from ._race import Establish, NotNow, Tls, race_candidates
-from ._state import Admission, DestinationState, Refusal
+from ._refusal import Refusal
+from ._state import Admission, DestinationState
 from ._waiting import Waiting
 
 __all__ = ["Run"]

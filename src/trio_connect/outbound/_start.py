@@ -23,9 +23,10 @@ from ._connection import Connection
 from ._decisions import DestinationDelayed, RetryAt, SourceSuspended
 from ._destination import Destination
 from ._outbound import Outbound
+from ._refusal import Refusal
 from ._running import Run
 from ._shared import SourceState
-from ._state import Admission, DestinationState, Refusal
+from ._state import Admission, DestinationState
 
 __all__ = ["Start"]
 

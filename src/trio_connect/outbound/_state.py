@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from math import inf
 from typing import final
 
@@ -15,40 +15,22 @@ import attrs
 from trio import current_time
 
 from .._deadline import NO_DEADLINE
-from .._endpoint import Source
 from .._engine.circuit import Circuit, Health, Ticket
-from .._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace, Place
+from .._engine.limits import Cap, Layers, Lease, Limits, Pace, Place
 from .._engine.plan import make_plan
 from .._outbound_values import MICROSECONDS, Candidate, OutboundPolicy
 from .._policy import RacePolicy
 from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended, milliseconds
 from ._events import OutboundEvent, What
 from ._lookups import Found
+from ._refusal import Refusal, joined, refusal_of
 from ._shared import Shared, SourceState
 from ._store import Later
 
-__all__ = ["Admission", "DestinationState", "Refusal", "shown_until"]
+__all__ = ["Admission", "DestinationState", "shown_until"]
 
 _MOST_ERRORS = 8
 """How many texts of failures are remembered."""
-
-
-@attrs.frozen
-class Refusal:
-    """Why a call may not go on, and what it waits for."""
-
-    kind: type[NotAdmitted]
-    cause: str
-    timer: float = inf
-    """When another try is due because of time alone."""
-    known: bool = False
-    """Whether nothing but time can admit the call."""
-    blockers: tuple[Cap, ...] = ()
-    """The caps of which a free place may admit the call."""
-    source: Source | None = None
-    """The source that is suspended."""
-    pending: bool = False
-    """Whether a store is being asked."""
 
 
 @attrs.define(eq=False)
@@ -180,7 +162,7 @@ class DestinationState:
                 self._asked_from = source
                 return outcome
             refusals.append(outcome)
-        return _joined(refusals)
+        return joined(refusals)
 
     def _in_order(self) -> Iterator[SourceState] | tuple[SourceState, ...]:
         """Return the sources in an order drawn by weight, after the one for which a store was asked."""
@@ -218,7 +200,7 @@ class DestinationState:
         """Take a place under every limit, those that other processes share among them, or nothing."""
         blocked = Limits.blocked(layers, self, now)
         if blocked is not None:
-            return _blocked(blocked, layers)
+            return refusal_of(blocked, layers)
         places: dict[Cap, Place] = {}
         store = self.shared.store
         if store is not None:
@@ -292,7 +274,7 @@ class DestinationState:
         layers = self.layers_of(source)[0 if connects else 1]
         blocked = Limits.blocked(layers, self, now)
         if blocked is not None:
-            return _blocked(blocked, layers)
+            return refusal_of(blocked, layers)
         plan = self.plan(source, families, now) if self.found.hosts else []
         first_lease = None
         if self._own_layers:
@@ -342,7 +324,7 @@ class DestinationState:
             first = Lease(self, [])
             lease.move(own.caps, first)
             return rotated, lease, first
-        return _joined(refusals)
+        return joined(refusals)
 
     def blocked(self, source: SourceState, now: float) -> str:
         """Return the name of the limit that would refuse a connection from a source; "" when there is not one."""
@@ -434,31 +416,6 @@ class DestinationState:
             return False
         used = [*(layers for layers, _ in self._layers.values()), *self._own_layers.values()]
         return all(pace.next_start <= now * MICROSECONDS for layers in used for pace in layers.paces)
-
-
-def _blocked(blocked: Blocked, layers: Layers) -> Refusal:
-    if blocked.cap is not None:
-        cap = blocked.cap
-        return Refusal(RetryAt, f"{cap.held} of {cap.limit} {cap.name} are held", blockers=(cap,))
-    assert blocked.until is not None
-    slowest = max(layers.paces, key=lambda pace: pace.next_start)
-    return Refusal(RetryAt, f"the {slowest.name} is used up", blocked.until, known=True)
-
-
-def _joined(refusals: Sequence[Refusal]) -> Refusal:
-    """Return one refusal for a call that was refused from several sources: the one that may end first."""
-    # A source without the family is not named when another has it: time does not help the first.
-    refusals = [each for each in refusals if each.kind is not RequeueOne] or refusals
-    if len(refusals) == 1:
-        return refusals[0]
-    soonest = min(refusals, key=lambda each: each.timer)
-    unknown = [each for each in refusals if not each.known]
-    # A suspension is named only if every source is suspended.
-    ranks = (RetryAt, SourceSuspended, RequeueOne)
-    named = min(unknown or refusals, key=lambda each: (ranks.index(each.kind), each.timer))
-    timer = soonest.timer if named.kind is not SourceSuspended else named.timer
-    blockers = tuple(dict.fromkeys(cap for each in refusals for cap in each.blockers))
-    return attrs.evolve(named, timer=timer, known=not unknown, blockers=blockers)
 
 
 def _shared(group: str, *what: object) -> str:

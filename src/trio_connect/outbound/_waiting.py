@@ -20,8 +20,9 @@ from .._engine.limits import Cap, Lease, Limits, Place
 from .._engine.turns import Turns
 from .._messages import call_exceeded
 from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended
+from ._refusal import Refusal
 from ._shared import Shared
-from ._state import Admission, DestinationState, Refusal
+from ._state import Admission, DestinationState
 
 if TYPE_CHECKING:
     from .._errors import DeadlineExceeded
