@@ -337,6 +337,11 @@ def test_nat64_prefixes_of_every_length(length, ipv4, around, rest):
         (PUBLIC, "4000::1", "in no block that is allocated for the Internet"),
         (NetworkFilter(deny=["fc00::/7"]), "fd00::1", "in fc00::/7 (denied)"),
         (NetworkFilter(deny=["10.0.0.0/8"]), "2002:a00:1::", "carries 10.0.0.1, which is in 10.0.0.0/8 (denied)"),
+        (NetworkFilter(deny=["127.0.0.0/8"]), "0.0.0.0", "leads to 127.0.0.1, which is in 127.0.0.0/8 (denied)"),
+        (NetworkFilter(deny=["127.0.0.0/8"]), "::ffff:0:0", "leads to 127.0.0.1, which is in 127.0.0.0/8 (denied)"),
+        (NetworkFilter(deny=["::1"]), "::", "leads to ::1, which is in ::1/128 (denied)"),
+        (NetworkFilter(allow=["0.0.0.0"]), "0.0.0.0", None),
+        (NetworkFilter(allow=["::/127"], deny=["127.0.0.0/8"]), "::", None),
         (NetworkFilter(allow=["10.0.0.0/8"]), "11.0.0.1", "in no network that is allowed"),
         (
             NetworkFilter(allow=["10.0.0.0/8"]),

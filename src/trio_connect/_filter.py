@@ -44,6 +44,8 @@ _6TO4: Final = 0x2002  # 2002::/16, RFC 3056 section 2
 _TEREDO: Final = 0x20010000  # 2001::/32, RFC 4380 section 4
 _ISATAP: Final = 0x00005EFE  # RFC 5214 section 6.1: "000000ug00000000 0101111011111110"
 _NOT_U_AND_G: Final = 0xFCFFFFFF
+_LOOPBACK_BEHIND: Final = {0: (1,), _IPV4: (_IPV4 | 0x7F000001,)}
+"""What is connected to the unspecified address goes to loopback, on Linux and the BSDs."""
 _PREFIX_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 
 
@@ -181,7 +183,8 @@ class NetworkFilter:
     `deny` wins over `allow`. An IPv4 network covers IPv4-mapped addresses (``::ffff:10.0.0.1``) too, and a network of
     IPv4-mapped addresses is that IPv4 network. Every IPv4 address inside an IPv6 address must pass as well:
     IPv4-compatible (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), the server and the client of Teredo (RFC 4380), and
-    ISATAP (RFC 5214). But for ISATAP, the address around them then need not be in `allow` itself.
+    ISATAP (RFC 5214). But for ISATAP, the address around them then need not be in `allow` itself. A connection to the
+    unspecified address, 0.0.0.0 or ``::``, goes to loopback, so that a `deny` of 127.0.0.1 or ``::1`` covers it too.
 
     Args:
       allow: the only networks that are allowed. None allows everything, an empty list nothing.
@@ -271,7 +274,8 @@ class NetworkFilter:
         if refused is None:
             return None
         which, block = refused
-        carried = "" if which == number else f"carries {_text(which)}, which is "
+        how = "leads to" if number in _LOOPBACK_BEHIND else "carries"
+        carried = "" if which == number else f"{how} {_text(which)}, which is "
         if block is not None:
             return f"{carried}in {block.network} ({', '.join(filter(None, (block.name, block.source)))})"
         where = "no block that is allocated for the Internet" if self._is_public_only else "no network that is allowed"
@@ -279,7 +283,7 @@ class NetworkFilter:
 
     def _refused(self, number: int) -> tuple[int, Block | None] | None:
         embedded, alone = _embedded(number, self._nat64)
-        for candidate in (number, *embedded):
+        for candidate in (number, *embedded, *_LOOPBACK_BEHIND.get(number, ())):
             block = self._denied.find(candidate)
             if block is not None:
                 return candidate, block
