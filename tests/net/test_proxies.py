@@ -753,6 +753,16 @@ async def test_unless_the_source_says_so_and_then_the_other_sources_are_judged_s
     close(stream)
 
 
+@virtual
+async def test_any_spelling_of_an_address_is_judged_before_a_proxy_that_looks_names_up(net: VirtualNetwork) -> None:
+    server = proxied(net, "http")
+    trusted = via("http", proxy_resolves=True)
+    for host in ("127.0.0.1", "127.1", "0x7f.1", "2130706433", "\uff11\uff12\uff17.0.0.1"):
+        with pytest.raises(ConnectFailed, match="not allowed by the address filter"):
+            await connect(host, 443, sources=[trusted], address_filter=NetworkFilter.public_only())
+    assert server.asked == []
+
+
 # --- other calls, and what cannot be ----------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,7 +25,7 @@ from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, se
 from .dns_questions import Known, Questions
 from .dns_wire import RecordType, Wire
 from .localhost import LOOPBACK, is_localhost
-from .resolve import check_host, cleaned, encoded, numeric
+from .resolve import check_host, cleaned, encoded, numeric, old_spelling
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -314,7 +313,7 @@ class DnsResolver:
 
     def _without_servers(self, host: str, name: bytes) -> Answer | None:
         """Return the answer for a host that no server has to be asked for."""
-        literal = numeric(host) or _old_spelling(name)
+        literal = numeric(host) or old_spelling(name)
         if literal is not None:
             return Answer((literal,))
         if self._servers is None:
@@ -351,13 +350,3 @@ def _key(name: bytes) -> bytes:
 
 def _answer(known: Known) -> Answer:
     return Answer(cast("tuple[str, ...]", known.reply.records), known.ttl, known.reply.name_exists)
-
-
-def _old_spelling(name: bytes) -> str | None:
-    # inet_aton(3) knows more spellings of an IPv4 address, such as 127.1 and 0x7f.1. The system's resolver takes them.
-    if not name[:1].isdigit():
-        return None
-    try:
-        return socket.inet_ntoa(socket.inet_aton(name.decode()))
-    except OSError:
-        return None

@@ -12,7 +12,7 @@ import attrs
 from ..._endpoint import Endpoint, check_port
 from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
-from .resolve import check_host, numeric
+from .resolve import check_host, encoded, numeric, old_spelling
 
 __all__ = ["Host", "HostLike", "check_hosts", "literal", "target_of"]
 
@@ -34,6 +34,15 @@ class Host:
     port: int
     literal: Endpoint | None
     """What a numeric host is; None for a name."""
+
+    @property
+    def spelled(self) -> Endpoint | None:
+        """What the host is in any spelling of an address that a resolver would read as one; None for a name."""
+        if self.literal is not None:
+            return self.literal
+        name = encoded(self.name)
+        address = numeric(name.decode()) or old_spelling(name)
+        return None if address is None else Endpoint(address, self.port)
 
     def __str__(self) -> str:
         return f"{self.name}:{self.port}" if self.literal is None else str(self.literal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
@@ -149,6 +150,16 @@ def numeric(host: str) -> str | None:
     try:
         return str(ip_address(host))
     except ValueError:
+        return None
+
+
+def old_spelling(name: bytes) -> str | None:
+    """Return the address that a name spells in the other ways of inet_aton(3), such as 127.1 and 0x7f.1."""
+    if not name[:1].isdigit():
+        return None
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name.decode()))
+    except OSError:
         return None
 
 

@@ -41,11 +41,15 @@ class ProxiedNames:
         """The sources for which the names are looked up here."""
         first = list(takewhile(sends_names, sources))
         last = [source for source in sources[len(first) :] if sends_names(source)]
-        numeric = [each.literal for each in hosts if each.literal is not None]
+        # What is judged is what is sent: a proxy may read any spelling as an address.
+        spelled = [each.spelled for each in hosts]
+        numeric = [each for each in spelled if each is not None]
         refused = pair_up(numeric, first + last, refusals)[1]
         # Where others are asked here, they report what is refused.
         self._skipped = {} if self.asked_here else refused
-        endpoints = [each.literal or UnresolvedEndpoint(each.name, each.port) for each in hosts]
+        endpoints = [
+            endpoint or UnresolvedEndpoint(each.name, each.port) for endpoint, each in zip(spelled, hosts, strict=True)
+        ]
         allowed = [endpoint for endpoint in endpoints if (None, endpoint) not in refused]
         self._first: list[Pair] = [(source, endpoint) for endpoint in allowed for source in first]
         self._last: list[Pair] = [(source, endpoint) for endpoint in allowed for source in last]
