@@ -564,3 +564,22 @@ async def test_the_same_outcome_as_tcp_connect(sockets: Sockets):
 async def test_the_object_shows_no_internals():
     async with connect_each([]) as each:
         assert [name for name in dir(each) if not name.startswith("_")] == []
+
+
+async def test_an_error_of_a_task_does_not_hang_whoever_reads_on(monkeypatch: pytest.MonkeyPatch):
+    async def fail(*_: Any, **__: Any) -> TcpStream:
+        raise ImportError("not installed")
+
+    monkeypatch.setattr("trio_connect._net.connect_each.tcp_connect", fail)
+    without_reactor(monkeypatch)
+    errors = 0
+    with trio.fail_after(5):
+        async with connect_each([("127.0.0.1", 9)] * 3, limit=1) as each:
+            while True:
+                try:
+                    await anext(each)
+                except ImportError:
+                    errors += 1
+                except StopAsyncIteration:
+                    break
+    assert errors == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType
@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import trio_connect
 from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
-from trio_connect import RacePolicy, TcpStream, connectx, now, tcp_connect
+from trio_connect import RacePolicy, TcpStream, connect_each, connectx, now, tcp_connect
 from trio_connect._net.race import attempts
+from trio_connect.queues import open_queue_set
 
 OURS = str(Path(trio_connect.__file__).parent)
 pytestmark = pytest.mark.usefixtures("interruptible")
@@ -188,3 +190,42 @@ def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:
 
     with pytest.RaisesGroup(LeakError):
         sweep(answering, lambda pair: copy(pair, now() + 20))
+
+
+async def leave_a_connect_each(where: Any, stack: AsyncExitStack) -> None:
+    await stack.enter_async_context(connect_each([where] * 3))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def leave_a_queue_set(where: Any, stack: AsyncExitStack) -> None:
+    qs = await stack.enter_async_context(open_queue_set())
+    queues = [qs.stream() for _ in range(3)]
+    for queue in queues:
+        await qs.wait(queue.connect(where))
+        await qs.wait(queue.push(b"echoed, and not read"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    stack.push_async_callback(queues[0].aclose)
+    await qs.stream().bind(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("stride", [11, EVERY_LINE])
+@pytest.mark.parametrize("enter", [leave_a_connect_each, leave_a_queue_set])
+def test_an_interrupt_at_any_line_of_leaving_a_block_leaves_nothing(enter: Any, stride: int) -> None:
+    async def main(line: int) -> int:
+        seen = [0]
+        async with answering() as where, no_leaks():
+            with suppress(KeyboardInterrupt):
+                async with AsyncExitStack() as stack:
+                    await enter(where, stack)
+                    tracing = stack.pop_all()
+                with interrupt_at(line, seen):
+                    await tracing.aclose()
+                await trio.lowlevel.checkpoint()
+        return seen[0]
+
+    line = 0
+    while True:
+        line += stride
+        if trio.run(main, line) < line:
+            break
+    assert line > 3 * FEW

@@ -113,6 +113,7 @@ def connect_each(
 
 
 @asynccontextmanager
+@enable_ki_protection  # Ctrl-C must not come between the end of the tasks and the closing of what they left
 async def _opened(each: ConnectEach, endpoints: Any) -> AsyncGenerator[AsyncIterator[Result], None]:
     body: BaseException | None = None
     try:
@@ -195,8 +196,7 @@ class ConnectEach(AsyncIterator["Result"]):
             result = self._results.popleft()
             self._taken -= 1
             if self._feeder is not None and self._limit - self._taken >= self._batch:
-                feeder, self._feeder = self._feeder, None
-                reschedule(feeder)
+                self._wake_feeder()
             return result
         if self._error is not None:
             error, self._error = self._error, None
@@ -276,6 +276,11 @@ class ConnectEach(AsyncIterator["Result"]):
             self._feeder = current_task()
             await wait_task_rescheduled(self._abort_feeder)
 
+    def _wake_feeder(self) -> None:
+        if self._feeder is not None:
+            feeder, self._feeder = self._feeder, None
+            reschedule(feeder)
+
     def _abort_feeder(self, _: object) -> Abort:
         self._feeder = None
         return Abort.SUCCEEDED
@@ -314,6 +319,8 @@ class ConnectEach(AsyncIterator["Result"]):
             outcome = exc
         except Exception as exc:  # noqa: BLE001 - an ImportError of an optional dependency, for the caller's loop
             self._error = exc
+            self._taken -= 1
+            self._wake_feeder()
             self._wake_reader()
             return
         if outcome is None:
@@ -332,6 +339,7 @@ class ConnectEach(AsyncIterator["Result"]):
         self._closed = True
         self._wake_reader()
 
+    @enable_ki_protection
     async def _close(self) -> None:
         """Close everything that was not handed out. No task may be left."""
         closed = 0

@@ -89,6 +89,7 @@ class SocketQueue(IOQueue, Connecting):
 
     # ------------------------------------------------------------------ passive
 
+    @enable_ki_protection
     async def bind(self, address: EndpointLike | UnixPath) -> Address:
         target = self._transport.check_target(address, passive=True)
         await checkpoint()
@@ -365,6 +366,7 @@ class SocketQueue(IOQueue, Connecting):
             await self._shut()
         return Closed()
 
+    @enable_ki_protection
     async def aclose(self) -> None:
         self._scheduler.check_thread()
         if self._state == "closing":

@@ -402,6 +402,7 @@ class Scheduler:
         """Refuse further submissions. Operations may still be running."""
         self._ended = True
 
+    @enable_ki_protection  # Ctrl-C must not come between taking a queue out of `open` and closing its socket
     async def end(self) -> None:
         """Close every socket and end every wait. Called when no operation runs."""
         self._ended = True

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, Final, TypeVar, Unpack, cast, final
 
 import trio
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .._check import check_int, check_size
 from .._deadline import NO_DEADLINE, check_deadline, to_seconds
@@ -32,6 +32,7 @@ DEFAULT_LIMIT: Final = 4096
 
 
 @asynccontextmanager
+@enable_ki_protection  # Ctrl-C must not come between the end of the tasks and the closing of what they left
 async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[QueueSet, None]:
     """Open a queue set: it owns the task that waits for its operations, and every socket of its queues.
 

@@ -328,13 +328,17 @@ class StreamTransport(Transport, Generic[S]):
             raise_broken("pop from", peer, exc)
 
     async def aclose(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
-        elif isinstance(self._sock, KernelSocket):
-            await self._sock.discard()
-            self._sock.close()
-        if self._listener is not None:
-            await self._listener.aclose()
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+            elif isinstance(self._sock, KernelSocket):
+                try:
+                    await self._sock.discard()
+                finally:
+                    self._sock.close()
+        finally:
+            if self._listener is not None:
+                await self._listener.aclose()
 
     def close_now(self) -> bool:
         sock = self._sock
