@@ -28,6 +28,11 @@ def anew(monkeypatch: pytest.MonkeyPatch, adapter: str, *missing: str) -> Module
         ("httpx2", ("httpx2", "httpcore2", "httpcore"), "needs httpx2: pip install httpx2"),
         ("httpx", ("httpx", "httpcore2", "httpcore"), "needs httpx: pip install httpx"),
         ("anyio", ("anyio",), "needs anyio 4.10 or later: pip install anyio"),
+        (
+            "otel",
+            ("opentelemetry.trace", "opentelemetry.metrics"),
+            'needs opentelemetry-api 1.30 or later: pip install "trio-connect[otel]"',
+        ),
     ],
 )
 def test_a_missing_client_is_named(

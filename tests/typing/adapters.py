@@ -7,12 +7,25 @@ import httpcore2
 import httpx
 import httpx2
 from anyio.abc import ByteStream, ByteStreamConnectable
+from opentelemetry.trace import NoOpTracerProvider
 
-from trio_connect import ConnectFailed, DeadlineExceeded, NetworkFilter, RacePolicy, Source, StaticResolver, TcpStream
+from trio_connect import (
+    ConnectFailed,
+    DeadlineExceeded,
+    NetworkFilter,
+    Observer,
+    RacePolicy,
+    Source,
+    StaticResolver,
+    TcpStream,
+    connectx,
+    sctp,
+)
 from trio_connect.adapters import anyio, failure_of
 from trio_connect.adapters import httpx as for_httpx
 from trio_connect.adapters import httpx2 as for_httpx2
 from trio_connect.adapters.httpcore import Backend
+from trio_connect.adapters.otel import trace_events
 
 
 def transports() -> None:
@@ -42,3 +55,11 @@ async def connectables(stream: TcpStream) -> None:
     assert_type(await anyio.Connectable("api.test", 443).connect(), anyio.Stream)
     assert_type(failure_of(OSError()), ConnectFailed | DeadlineExceeded | None)
     anyio.Stream(stream)
+
+
+async def observers() -> None:
+    assert_type(trace_events(tracer_provider=NoOpTracerProvider()), Observer)
+    await connectx([("192.0.2.1", 80)], observer=trace_events())
+    await sctp.connectx([("192.0.2.1", 80)], observer=trace_events())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trace_events(meter_provider=NoOpTracerProvider())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trace_events(NoOpTracerProvider())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

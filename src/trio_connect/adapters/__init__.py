@@ -1,7 +1,8 @@
 """Connections of ours inside of the clients that programs use already: one module for each of these clients.
 
 Each module imports its client, and says what to install where that is missing. All of it is written with public names
-of ours alone, so other clients can be served in the same way.
+of ours alone, so other clients can be served in the same way. `logs` and `otel` have observers instead: these hand on
+what happens in a connect.
 """
 
 from .. import ConnectFailed, DeadlineExceeded, Resolver, TcpRaceOptions
