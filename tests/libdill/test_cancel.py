@@ -23,7 +23,7 @@ from trio_connect import libdill as dill
 
 async def swept(sockets: Sockets | None, operation, **options) -> Summary:
     options.setdefault("inside", False)
-    return await sweep(operation, counters=counters(sockets), rounds=repeated(2), **options)
+    return await sweep(operation, counters=counters(sockets), rounds=repeated(1), **options)
 
 
 async def drop(handle: int) -> None:

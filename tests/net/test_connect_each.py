@@ -487,7 +487,7 @@ async def everything(peer: faults.Peer) -> None:
 
 
 async def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(2))
+    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(1))
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------

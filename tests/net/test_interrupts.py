@@ -102,7 +102,7 @@ PEERS = {"answering": answering, "refusing": partial(held, faults.refusing), "si
 @connects
 @pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any, connect: Any) -> None:
-    heard = sweep(peer, lambda pair: connect(pair, now() + 20))
+    heard = sweep(peer, lambda pair: connect(pair, now() + 5))
     assert len(heard) > FEW
     assert all(heard)
 

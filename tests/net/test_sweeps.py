@@ -75,9 +75,9 @@ async def test_connect(sockets: Sockets, deadline: Callable[[], int]) -> None:
                 await trio.lowlevel.checkpoint()
 
     summary = await sweep(
-        connect, environment=faults.echoing, rounds=repeated(2), counters=sockets.counters, check=peer_saw_the_end
+        connect, environment=faults.echoing, rounds=repeated(1), counters=sockets.counters, check=peer_saw_the_end
     )
-    assert summary.endings("before")[1]["cancelled"] == repeated(2)
+    assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 
 @deadlines
@@ -97,7 +97,7 @@ async def test_connect_that_fails_before_a_packet(sockets: Sockets) -> None:
     for source in (Source(ipv4="192.0.2.1"), Source(interface="nosuch0")):
         await sweep(
             lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),  # type: ignore[misc]
-            rounds=repeated(2),
+            rounds=repeated(1),
             counters=sockets.counters,
             raises=OSError,
         )
@@ -108,7 +108,7 @@ async def test_unix_connect_to_a_full_backlog(sockets: Sockets, deadline: Callab
     with faults.full_unix_backlog() as path:
         await sweep(
             lambda: unix_connect(path, deadline()),
-            rounds=repeated(2),
+            rounds=repeated(1),
             counters=sockets.counters,
             raises=DeadlineExceeded,
             # Without a deadline it goes on for ever, and parks never for long.
@@ -126,7 +126,7 @@ async def test_connect_and_accept(sockets: Sockets, kind: Kind) -> None:
     await sweep(
         connect_and_accept,
         environment=lambda: listening(kind),
-        rounds=repeated(2),
+        rounds=repeated(1),
         counters=sockets.counters,
         inside=False,
     )
@@ -142,16 +142,16 @@ async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int])
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, rounds=repeated(2), counters=sockets.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
         await sweep(
-            lambda: listener.accept(deadline()), rounds=repeated(2), counters=sockets.counters, raises=DeadlineExceeded
+            lambda: listener.accept(deadline()), rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded
         )
 
 
 async def test_listen(sockets: Sockets) -> None:
-    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(2), counters=sockets.counters)
+    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(1), counters=sockets.counters)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
 
@@ -163,7 +163,7 @@ async def test_listen(sockets: Sockets) -> None:
 
         for mode in (None, 0o600):
             listen = partial(unix_listen, path, mode=mode)
-            summary = await sweep(listen, rounds=repeated(2), counters=sockets.counters, check=no_path, dispose=dispose)
+            summary = await sweep(listen, rounds=repeated(1), counters=sockets.counters, check=no_path, dispose=dispose)
             assert cancelled(summary)
 
 

@@ -444,8 +444,9 @@ def run_workers(
 
 
 def wait_for_lines(logs: list[Path], count: int) -> None:
+    """Wait until each process has been admitted, and all together have written so many lines for each."""
     until = time.monotonic() + 60
-    while sum(log.read_bytes().count(b"\n") for log in logs if log.exists()) < 4 * count:
+    while not all(lines := [log.exists() and log.read_bytes().count(b"\n") for log in logs]) or sum(lines) < 4 * count:
         assert time.monotonic() < until
         pause(0.01)
 

@@ -84,7 +84,7 @@ async def test_a_waiter_cancelled_at_any_step_loses_no_result(operation):
     async def keep(_: object) -> None:
         pass
 
-    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=repeated(5))
+    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=repeated(2))
 
 
 async def room(near: Surroundings) -> None:
@@ -96,7 +96,7 @@ async def test_who_waits_for_room_leaves_no_trace():
         with trio.fail_after(5):
             await near.qs.room(1)
 
-    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=repeated(3))
+    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=repeated(2))
 
 
 async def everything(peer: faults.Peer) -> None:
@@ -129,7 +129,7 @@ async def everything(peer: faults.Peer) -> None:
 
 
 async def test_a_set_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(2))
+    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(1))
 
 
 async def closing(qs: QueueSet) -> None:
@@ -145,7 +145,7 @@ async def closing(qs: QueueSet) -> None:
 
 
 async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(sockets: Sockets):
-    await sweep(closing, environment=open_queue_set, counters=sockets.counters, inside=False, rounds=repeated(5))
+    await sweep(closing, environment=open_queue_set, counters=sockets.counters, inside=False, rounds=repeated(2))
 
 
 async def binding(qs: QueueSet) -> None:
@@ -156,7 +156,7 @@ async def binding(qs: QueueSet) -> None:
 
 
 async def test_a_bind_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(binding, environment=open_queue_set, counters=sockets.counters, rounds=repeated(5))
+    await sweep(binding, environment=open_queue_set, counters=sockets.counters, rounds=repeated(2))
 
 
 async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(sockets: Sockets):
