@@ -129,7 +129,6 @@ LEFT_OUT: Final = {
 
 NOT_YET: Final = {
     **dict.fromkeys((3, *range(68, 74)), NAT64),
-    66: "an update starts the next early only when a `History` knows that everything that is pending has failed lately",
 }
 
 INTRODUCTION: Final = """\

@@ -114,13 +114,24 @@ async def test_line_84_an_answer_with_the_dead_address_alone_begins_no_race_befo
 
 
 @virtual
-async def test_an_answer_that_is_later_than_the_resolution_delay_is_not_waited_for_but_starts_at_once(net):
+async def test_line_66_a_late_answer_starts_early_only_when_what_is_pending_is_known_to_make_no_progress(net):
     dead(net, V6)
     good(net, V4)
     name(net, a_delay=0.1)
     history = History()
-    await once(history)
+    # Nothing is known of the pending attempt yet, so the next start is due when the attempt delay is over.
+    assert rows(await once(history)) == [(V6, "first", 0, 270, "lost"), (V4, "delay", 250, 270, "won")]
     assert rows(await once(history)) == [(V6, "first", 50, 120, "lost"), (V4, "history", 100, 120, "won")]
+
+
+@virtual
+async def test_line_66_an_early_start_keeps_the_minimum_delay(net):
+    dead(net, V6)
+    good(net, V4)
+    name(net, a_delay=0.055)
+    history = History()
+    await once(history)
+    assert rows(await once(history)) == [(V6, "first", 50, 80, "lost"), (V4, "history", 60, 80, "won")]
 
 
 @virtual
