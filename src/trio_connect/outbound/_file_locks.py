@@ -52,8 +52,43 @@ _PLACES: Final = 1 << 40
 """Where the places begin. The file never grows so far."""
 MOST_PLACES: Final = 1 << 20
 
+_HAS_LOCKS: Final[bool] = sys.platform == "linux"
+"""macOS has such locks too, with a struct flock of its own."""
+
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES})
 """fcntl(2): F_SETLK fails with either when another holds a lock."""
+
+
+if sys.platform == "linux":
+    import fcntl
+
+    _SHARED, _EXCLUSIVE, _NONE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
+
+    def _set_lock(fd: int, kind: int, start: int, length: int, *, wait: bool = False) -> None:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _FLOCK.pack(kind, 0, start, length, 0))
+
+    _pread, _pwrite, _CLOEXEC = os.pread, os.pwrite, os.O_CLOEXEC
+
+    def _moment() -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+else:
+    # A file is not opened there.
+    _SHARED = _EXCLUSIVE = _NONE = 0
+
+    _CLOEXEC = 0
+
+    def _set_lock(*_: object, wait: bool = False) -> None:
+        raise AssertionError(wait)
+
+    def _pread(*_: object) -> bytes:
+        raise AssertionError
+
+    def _pwrite(*_: object) -> int:
+        raise AssertionError
+
+    def _moment() -> int:
+        raise AssertionError
 
 
 @final
@@ -95,14 +130,14 @@ class FileOfLocks:
     """
 
     def __init__(self, path: Path) -> None:
-        if sys.platform != "linux":
+        if not _HAS_LOCKS:
             raise OSError(errno.EOPNOTSUPP, "a store in a file needs the locks of Linux, F_OFD_SETLK in fcntl(2)")
         self._path = path
         self._entries: dict[bytes, int] = {}
         """The index of each entry that was read."""
         self._limits: dict[tuple[str, str], Limit] = {}
         """Those that were asked for."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o600)
         try:
             self._open()
         except BaseException:
@@ -157,7 +192,7 @@ class FileOfLocks:
                 if not self._try_lock(rate.entry + _DUE_OFFSET, _DUE.size):
                     return 0.001
                 locked.append(rate)
-            moment = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+            moment = _moment()
             dues = [max(self._due(rate), moment) for rate in rates]
             wait = max(
                 (due - (rate.number - 1) * rate.interval - moment for rate, due in zip(rates, dues, strict=True)),
@@ -166,7 +201,7 @@ class FileOfLocks:
             if wait > 0:
                 return wait / 1e6
             for rate, due in zip(rates, dues, strict=True):
-                os.pwrite(self._fd, _DUE.pack(due + rate.interval), rate.entry + _DUE_OFFSET)
+                _pwrite(self._fd, _DUE.pack(due + rate.interval), rate.entry + _DUE_OFFSET)
             return None
         finally:
             for rate in locked:
@@ -178,7 +213,7 @@ class FileOfLocks:
         boot = bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").replace("-", ""))
         with self._locked(_HEADER_BYTE):
             is_alone = self._try_lock(_PRESENCE_BYTE, 1)
-            header = os.pread(self._fd, _HEADER.size, 0)
+            header = _pread(self._fd, _HEADER.size, 0)
             if header and (len(header) < _HEADER.size or not header.startswith(_MAGIC)):
                 raise ValueError(f"{self._path} is no store of limits, or one of another version")
             generation = 0
@@ -188,7 +223,7 @@ class FileOfLocks:
                     os.ftruncate(self._fd, 0)
             if is_alone:
                 generation += 1
-            os.pwrite(self._fd, _HEADER.pack(_MAGIC, boot, generation), 0)
+            _pwrite(self._fd, _HEADER.pack(_MAGIC, boot, generation), 0)
             self._generation = generation
             self._lock(_PRESENCE_BYTE, shared=True)
             self._read_new()
@@ -202,26 +237,26 @@ class FileOfLocks:
         if index is None:
             index = self._entries[digest] = len(self._entries)
         else:
-            entry = os.pread(self._fd, _ENTRY.size, _HEADER.size + index * _ENTRY.size)
+            entry = _pread(self._fd, _ENTRY.size, _HEADER.size + index * _ENTRY.size)
             _, *there, generation, due = _ENTRY.unpack(entry)
             if there != [number, interval] and generation == self._generation:
                 here = f"{_shown_limit(number, interval)} here, {_shown_limit(*there)} in {self._path}"
                 raise ValueError(f"{kind} {shown(key)}: {here}; processes that share a store have the same limits")
         limit = known or Limit(index, number, interval)
         limit.number, limit.interval, limit.next = number, interval, 0
-        os.pwrite(self._fd, _ENTRY.pack(digest, number, interval, self._generation, due), limit.entry)
+        _pwrite(self._fd, _ENTRY.pack(digest, number, interval, self._generation, due), limit.entry)
         return limit
 
     def _read_new(self) -> None:
         """Read the entries that other processes have added."""
         start = _HEADER.size + len(self._entries) * _ENTRY.size
-        data = os.pread(self._fd, max(os.fstat(self._fd).st_size - start, 0), start)
+        data = _pread(self._fd, max(os.fstat(self._fd).st_size - start, 0), start)
         # A process that was killed while it added an entry has left a part of one, which the next one overwrites.
         for offset in range(0, len(data) - _ENTRY.size + 1, _ENTRY.size):
             self._entries[data[offset : offset + 32]] = len(self._entries)
 
     def _due(self, rate: Limit) -> int:
-        (due,) = _DUE.unpack(os.pread(self._fd, _DUE.size, rate.entry + _DUE_OFFSET))
+        (due,) = _DUE.unpack(_pread(self._fd, _DUE.size, rate.entry + _DUE_OFFSET))
         return int(due)
 
     # ------------------------------------------------------------------ locks
@@ -235,17 +270,11 @@ class FileOfLocks:
             self._unlock(byte, 1)
 
     def _lock(self, byte: int, *, shared: bool = False) -> None:
-        import fcntl
-
-        fcntl.fcntl(
-            self._fd, fcntl.F_OFD_SETLKW, _FLOCK.pack(fcntl.F_RDLCK if shared else fcntl.F_WRLCK, 0, byte, 1, 0)
-        )
+        _set_lock(self._fd, _SHARED if shared else _EXCLUSIVE, byte, 1, wait=True)
 
     def _try_lock(self, start: int, length: int) -> bool:
-        import fcntl
-
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, start, length, 0))
+            _set_lock(self._fd, _EXCLUSIVE, start, length)
         except OSError as exc:
             if exc.errno in _BUSY:
                 return False
@@ -253,9 +282,7 @@ class FileOfLocks:
         return True
 
     def _unlock(self, start: int, length: int) -> None:
-        import fcntl
-
-        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, start, length, 0))
+        _set_lock(self._fd, _NONE, start, length)
 
 
 _open_files: Final[WeakSet[FileOfLocks]] = WeakSet()
