@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+import trio
 
 from trio_connect.cli import main as command
 from trio_connect.cli.check import Check, CheckFormat, check, read_targets
@@ -26,10 +28,13 @@ def test_a_file_of_targets():
         read_targets(["a.test\n", "b.test:x\n"])
 
 
-async def checked(targets: list[Target], format: CheckFormat, at_once: int = 100) -> tuple[ExitCode, str]:
+async def checked(
+    targets: list[Target], format: CheckFormat, at_once: int = 100, progress: Any = None
+) -> tuple[ExitCode, str]:
     out = io.StringIO()
     settings = command._settings(command._parser().parse_args(["check", "-"]))
-    code = await check(Check(targets=tuple(targets), settings=settings, at_once=at_once, format=format, out=out))
+    job = Check(targets=tuple(targets), settings=settings, at_once=at_once, format=format, out=out, progress=progress)
+    code = await check(job)
     return code, out.getvalue()
 
 
@@ -82,6 +87,40 @@ async def test_a_thousand_targets_so_many_at_a_time(vnet, autojump_clock):
     starts = sorted(vnet.trace.starts.values())
     # Fifty begin at once, and each fifty waits for the one before.
     assert [round(starts[n], 3) for n in (0, 49, 50, 999)] == [0.0, 0.0, 0.02, 0.38]
+
+
+async def test_an_interrupt_gives_what_is_known(vnet, autojump_clock, capsys):
+    async def interrupt() -> None:
+        await trio.sleep(1.0)
+        signal.raise_signal(signal.SIGINT)
+
+    targets = describe(vnet)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(interrupt)
+        code, out = await checked(targets, "text")
+    assert (code, out.splitlines()) == (
+        130, [" ok  192.0.2.1:80  IPv4 works in 20 ms", "  6  gone.test:80  there is no name gone.test"]
+    )  # fmt: skip
+    assert capsys.readouterr().err == "interrupted: 2 of 3 targets were checked\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rich", [True, False])
+async def test_how_many_are_done_is_shown_and_wiped_away(vnet, autojump_clock, monkeypatch, rich):
+    if rich:
+        pytest.importorskip("rich", reason="NOT RUN: the bar needs rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
+    monkeypatch.setenv("TERM", "xterm")
+    progress = Terminal()
+    await checked(describe(vnet), "text", progress=progress)
+    said = progress.getvalue()
+    assert all(f"{number}/3" in said if rich else f"{number} of 3" in said for number in (1, 2, 3))
+    assert said.endswith("\x1b[2K" if rich else "\r")
 
 
 def test_as_a_process(tmp_path):

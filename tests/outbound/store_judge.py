@@ -15,6 +15,8 @@ class Log:
     """When the permits of one process began and ended, in microseconds."""
 
     intervals: list[tuple[int, int]]
+    counted: list[tuple[int, int]] = attrs.field(factory=list[tuple[int, int]])
+    """Between which times each start was counted."""
 
     @property
     def begins(self) -> list[int]:
@@ -31,9 +33,12 @@ class Log:
         """Read the log of a process. What a killed one held ended when it was killed."""
         begun: dict[str, int] = {}
         intervals: list[tuple[int, int]] = []
+        counted: list[tuple[int, int]] = []
         for line in path.read_text(encoding="ascii").splitlines():
-            _pid, task, what, at = line.split()
-            if what == "begin":
+            _pid, task, what, at, *after = line.split()
+            if what == "counted":
+                counted.append((int(at), int(after[0])))
+            elif what == "begin":
                 begun[task] = int(at)
             else:
                 intervals.append((begun.pop(task), int(at)))
@@ -43,7 +48,7 @@ class Log:
             # Its places are free from the moment of the kill on, which is before anybody could note it.
             last = max([*begun.values(), *(end for _, end in intervals)])
             intervals += [(begin, last) for begin in begun.values()]
-        return cls(intervals)
+        return cls(intervals, counted)
 
 
 def most_at_once(logs: Sequence[Log]) -> int:
@@ -60,3 +65,11 @@ def most_in_window(begins: Sequence[int], seconds: float) -> int:
     """Return how many began in any window of so many seconds at most, its end not included."""
     width = round(seconds * 1e6)
     return max((bisect_left(begins, begin + width) - index for index, begin in enumerate(begins)), default=0)
+
+
+def surely_in_window(counted: Sequence[tuple[int, int]], seconds: float) -> int:
+    """Return how many were counted in any window of so many seconds, at least, wherever each lies between its times."""
+    width = round(seconds * 1e6)
+    return max(
+        (sum(begin <= before and after < begin + width for before, after in counted) for begin, _ in counted), default=0
+    )

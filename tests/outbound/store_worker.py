@@ -2,8 +2,9 @@
 
     python store_worker.py STORE LOG SECONDS TASKS CAP COUNT BURST HOLD
 
-A line of the log is written with one write(2) and survives SIGKILL: ``pid task begin|end microseconds``. The begin is
-written before the store was asked and again after, so that a judge knows the narrowest and the widest interval.
+A line of the log is written with one write(2) and survives SIGKILL: ``pid task begin|end microseconds``, and for each
+start that the store has counted ``pid - counted before after``: a busy process may be put off between the two, so no more
+is known of when it was counted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -20,10 +22,21 @@ from trio_connect import deadline_after
 from trio_connect.outbound import FileStore, NotAdmitted, OutboundPolicy, Rate, open_outbound
 
 
-def store_of(text: str) -> Any:
+def store_of(text: str, counted: Callable[[int, int], None]) -> Any:
     kind, _, where = text.partition(":")
     assert kind == "file"
-    return FileStore(where)
+    store: Any = FileStore(where)
+    acquire = store.acquire
+
+    def noted(*limits: Any) -> Any:
+        before = moment()
+        outcome = acquire(*limits)
+        if isinstance(outcome, dict):
+            counted(before, moment())
+        return outcome
+
+    store.acquire = noted
+    return store
 
 
 def moment() -> int:
@@ -36,9 +49,12 @@ async def main(store: str, log: str, seconds: float, tasks: int, cap: int, count
     def note(task: int, what: str, at: int) -> None:
         os.write(fd, f"{os.getpid()} {task} {what} {at}\n".encode())
 
+    def counted(before: int, after: int) -> None:
+        os.write(fd, f"{os.getpid()} - counted {before} {after}\n".encode())
+
     policy = OutboundPolicy(max_connections=cap, rate=Rate(count, 1.0, burst) if count else None)
     random = Random(os.getpid())
-    async with open_outbound(policy=policy, store=store_of(store)) as out, trio.open_nursery() as nursery:
+    async with open_outbound(policy=policy, store=store_of(store, counted)) as out, trio.open_nursery() as nursery:
 
         async def work(task: int) -> None:
             until = deadline_after(seconds)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from itertools import count
 from typing import IO, Literal, TypeAlias
 
 import attrs
 import trio
 
+from .interrupt import interruptible
 from .outcome import ExitCode, Probe
 from .probing import probe_each
 from .prometheus import exposition
@@ -29,7 +33,7 @@ class Check:
       at_once: how many targets at a time.
       format: of what is given out.
       out: where it goes.
-      progress: where the count is shown; None where nothing may move.
+      progress: where a bar is drawn, a count without rich; None where nothing may move.
     """
 
     targets: tuple[Target, ...]
@@ -60,6 +64,8 @@ def read_targets(lines: Iterable[str]) -> tuple[Target, ...]:
 async def check(job: Check) -> ExitCode:
     """Check the targets, write what was found in their order, and return the exit code of the first that failed.
 
+    SIGINT ends it: what is known of the targets that were done is written then.
+
     Raises:
       OSError: what was found could not be written.
     """
@@ -73,18 +79,45 @@ async def check(job: Check) -> ExitCode:
                 found[target] = await probe_each(target, job.settings, recorder)
             except ValueError as error:  # what cannot be a host name; the others are checked all the same
                 found[target] = Probe(report=recorder.report(), exit_code=ExitCode.RESOLVE, error=str(error), each=True)
-        if job.progress is not None:
-            print(f"\r{len(found)} of {len(job.targets)}", end="", file=job.progress, flush=True)
+        step()
 
-    async with trio.open_nursery() as nursery:
-        for target in job.targets:
-            nursery.start_soon(one, target)
-    if job.progress is not None:
-        print("\r", end="", file=job.progress, flush=True)
-    ordered = [(target, found[target]) for target in job.targets]
+    with interruptible() as interrupt, _progress(job) as step, interrupt.scope():
+        async with trio.open_nursery() as nursery:
+            for target in job.targets:
+                nursery.start_soon(one, target)
+    ordered = [(target, found[target]) for target in job.targets if target in found]
     text = exposition(ordered) if job.format == "prometheus" else "\n".join(_row(*each) for each in ordered)
     print(text, file=job.out, flush=True)
+    if interrupt.happened:
+        print(f"interrupted: {len(found)} of {len(job.targets)} targets were checked", file=sys.stderr)
+        return ExitCode.INTERRUPTED
     return next((probe.exit_code for _, probe in ordered if probe.exit_code is not ExitCode.OK), ExitCode.OK)
+
+
+@contextmanager
+def _progress(job: Check) -> Generator[Callable[[], None]]:
+    """Show how many targets are done; what is given out is called for each."""
+    total = len(job.targets)
+    if job.progress is None:
+        yield lambda: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    except ImportError:
+        done = count(1)
+        yield lambda: print(f"\r{next(done)} of {total}", end="", file=job.progress, flush=True)
+        print("\r", end="", file=job.progress, flush=True)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=job.progress), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=total)
+
+        def step() -> None:
+            bar.advance(task)
+            bar.refresh()
+
+        yield step
 
 
 def _row(target: Target, probe: Probe) -> str:

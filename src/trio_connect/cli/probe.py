@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, Literal, TypeAlias
 
@@ -17,6 +14,7 @@ import trio
 from trio_connect import TraceEvent
 
 from .document import document, event_data, target_data
+from .interrupt import Interrupt, interruptible
 from .live import Live
 from .outcome import ExitCode, Probe
 from .probing import probe_each, probe_race
@@ -69,7 +67,7 @@ async def run(job: Job) -> ExitCode:
     """
     codes: list[ExitCode] = []
     data: list[dict[str, Any]] = []
-    with _interruptible() as interrupt:
+    with interruptible() as interrupt:
         for number, target in enumerate(job.targets):
             if number and job.format == "text":
                 _write(job, "")
@@ -92,41 +90,7 @@ async def run(job: Job) -> ExitCode:
     return code
 
 
-class _Interrupt:
-    """SIGINT: ends the scope that is entered, and every later one."""
-
-    def __init__(self) -> None:
-        self.happened = False
-        self._scope: trio.CancelScope | None = None
-
-    def __call__(self) -> None:
-        if self.happened:
-            raise KeyboardInterrupt
-        self.happened = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-    @contextmanager
-    def scope(self) -> Generator[trio.CancelScope]:
-        with trio.CancelScope() as self._scope:
-            if self.happened:
-                self._scope.cancel()
-            yield self._scope
-
-
-@contextmanager
-def _interruptible() -> Generator[_Interrupt]:
-    # Not open_signal_receiver: it needs a task, and a second Ctrl-C has to end the command whatever its tasks do.
-    interrupt = _Interrupt()
-    token = trio.lowlevel.current_trio_token()
-    before = signal.signal(signal.SIGINT, lambda _signal, _frame: token.run_sync_soon(interrupt))
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-async def _rounds(job: Job, target: Target, interrupt: _Interrupt) -> list[Probe]:
+async def _rounds(job: Job, target: Target, interrupt: Interrupt) -> list[Probe]:
     probes: list[Probe] = []
     started = trio.current_time()
     for number in range(job.rounds):
@@ -143,7 +107,7 @@ async def _rounds(job: Job, target: Target, interrupt: _Interrupt) -> list[Probe
     return probes
 
 
-async def _round(job: Job, target: Target, number: int, interrupt: _Interrupt) -> Probe:
+async def _round(job: Job, target: Target, number: int, interrupt: Interrupt) -> Probe:
     watchers: list[Watcher] = []
     live = None
     if job.progress is not None:
