@@ -171,3 +171,12 @@ def test_what_a_history_had_to_do_with_it_is_drawn_where_there_is_room() -> None
     first, second = report.to_dict()["attempts"]
     assert (first["delay_us"], first["delay_reason"]) == (100_000, "minimum: round trip 20 ms +- 10 ms")
     assert (second["delay_us"], second["delay_reason"], second["history"]) == (None, None, behind)
+
+
+def test_it_draws_itself_as_svg() -> None:
+    report = ConnectReport()
+    picture = report.draw_svg(title="api.test")
+    assert picture.startswith("<svg ")
+    assert ">api.test</text>" in picture
+    with pytest.raises(TypeError, match="title must be a str, got 7"):
+        report.draw_svg(title=7)  # type: ignore[arg-type]  # on purpose

@@ -3,8 +3,8 @@
     python store_worker.py STORE LOG SECONDS TASKS CAP COUNT BURST HOLD
 
 A line of the log is written with one write(2) and survives SIGKILL: ``pid task begin|end microseconds``, and for each
-start that the store has counted ``pid - counted before after``: a busy process may be put off between the two, so no more
-is known of when it was counted.
+start that the store has counted ``pid - counted before after``: a busy process may be put off between the two, so no
+more is known of when it was counted.
 """
 
 from __future__ import annotations
