@@ -10,12 +10,23 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import trio
 
 from trio_connect import deadline_after
-from trio_connect.outbound import LeaseLost, NotAdmitted, OutboundPolicy, Rate, RedisStore, _redis_store, open_outbound
+from trio_connect.outbound import (
+    LeaseLost,
+    NotAdmitted,
+    OutboundPolicy,
+    Rate,
+    RedisStore,
+    _redis,
+    _redis_store,
+    open_outbound,
+)
 
 LACKING = {
     "pause": ("if now < open then", "if false then"),
@@ -30,11 +41,27 @@ def lack(what: str) -> None:
         setattr(_redis_store, name, getattr(_redis_store, name).replace(there, instead))
 
 
+def moment() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
 async def main(store: RedisStore, log: str, seconds: float, tasks: int, policy: OutboundPolicy, hold: float) -> None:
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def note(task: int, what: str) -> None:
-        os.write(fd, f"{os.getpid()} {task} {what} {time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000}\n".encode())
+    def note(task: int | str, what: str, *at: int) -> None:
+        times = " ".join(map(str, at or [moment()]))
+        os.write(fd, f"{os.getpid()} {task} {what} {times}\n".encode())
+
+    call = _redis.Server.call
+
+    async def noted(server: _redis.Server, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        before = moment()
+        answer = await call(server, script, keys, arguments)
+        if answer[0] == "granted":
+            note("-", "counted", before, moment())
+        return answer
+
+    setattr(_redis.Server, "call", noted)  # noqa: B010 - mypy lets nobody assign to a method
 
     random = Random(os.getpid())
     until = deadline_after(seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,12 +58,6 @@ def most_at_once(logs: Sequence[Log]) -> int:
         now += step
         most = max(most, now)
     return most
-
-
-def most_in_window(begins: Sequence[int], seconds: float) -> int:
-    """Return how many began in any window of so many seconds at most, its end not included."""
-    width = round(seconds * 1e6)
-    return max((bisect_left(begins, begin + width) - index for index, begin in enumerate(begins)), default=0)
 
 
 def surely_in_window(counted: Sequence[tuple[int, int]], seconds: float) -> int:

@@ -17,7 +17,7 @@ import trio.lowlevel
 from tests.outbound import redis_worker
 from tests.outbound.kit import opened, rules
 from tests.outbound.redis_server import PROGRAM, RedisServer, pause
-from tests.outbound.store_judge import Log, most_at_once, most_in_window
+from tests.outbound.store_judge import Log, most_at_once, surely_in_window
 from trio_connect import DeadlineExceeded, now, tcp_listen
 from trio_connect.outbound import (
     LeaseLost,
@@ -34,8 +34,6 @@ from trio_connect.outbound._redis import ServerError
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
 
 TTL = 0.5
-LATE = 0.1
-"""Seconds by which a start may be later than the server has counted it: the way of the answer, and a busy process."""
 
 
 @pytest.fixture
@@ -452,15 +450,15 @@ def wait_for_lines(logs: list[Path], count: int) -> None:
 
 
 def judge(logs: list[Log], *, cap: int = 5, count: int = 100, burst: int = 10) -> None:
-    begun = sorted(each for log in logs for each in log.begins)
+    counted = [each for log in logs for each in log.counted]
     highest = most_at_once(logs)
     print("highest at once:", highest, "of", cap)
     assert all(log.begins for log in logs), "each process was admitted"
     assert highest == cap
     for window in (0.1, 0.5, 1.0, 2.0):
-        most = most_in_window(begun, window)
-        allowed = burst + count * (window + LATE)
-        print(f"most in {window} s:", most, "of", allowed, "of which", round(count * LATE), "may be late")
+        most = surely_in_window(counted, window)
+        allowed = burst + count * window
+        print(f"most in {window} s:", most, "of", allowed)
         assert most <= allowed, window
 
 
