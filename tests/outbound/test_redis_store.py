@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -531,10 +532,16 @@ async def test_an_admission_costs_less_than_a_millisecond(server):
             )
             return each
 
-        for waiters in (1, 10, 100):
-            each = await cost(waiters)
+        async def least(waiters: int) -> float:
+            found = await cost(waiters)
             for _ in range(2):
-                if each >= 0.001:
-                    # The collector, at work on all that pytest has collected, may have fallen into it.
-                    each = min(each, await cost(waiters))
-            assert each < 0.001
+                if found >= 0.001:
+                    found = min(found, await cost(waiters))
+            return found
+
+        # The collector goes through all that pytest has collected, which is not what is measured.
+        gc.collect()
+        gc.freeze()
+        costs = [await least(waiters) for waiters in (1, 10, 100)]
+        gc.unfreeze()
+        assert max(costs) < 0.001
