@@ -456,6 +456,18 @@ async def test_every_result_is_a_checkpoint(sockets: Sockets):
                 await anext(each)
 
 
+async def test_a_block_that_is_cancelled_holds_no_loop_up_that_goes_on_under_a_shield(sockets: Sockets):
+    with faults.black_hole() as nowhere:
+        async with no_leaks():
+            with trio.CancelScope() as scope:
+                async with connect_each([nowhere.pair]) as each:
+                    scope.cancel()
+                    closed = pytest.raises(trio.ClosedResourceError, match="cancelled")
+                    with trio.CancelScope(shield=True), trio.fail_after(5), closed:
+                        await anext(each)
+            assert scope.cancelled_caught
+
+
 async def test_a_loop_that_is_cancelled_loses_no_result(sockets: Sockets):
     with listening() as open_:
         async with connect_each([open_] * 5) as each:

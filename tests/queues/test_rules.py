@@ -16,7 +16,7 @@ from tests.queues.kit import LOOPBACK, Switch, failed, listening, pair, passes, 
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from trio_connect import DeadlineExceeded, now
+from trio_connect import DeadlineExceeded, Endpoint, now
 from trio_connect.queues import Closed, QResult, QToken, QueueSet, open_queue_set
 
 # --- 1: submission ----------------------------------------------------------------------------------------------------
@@ -326,6 +326,56 @@ async def test_rule_08_a_close_ends_what_has_not_begun(sockets: Sockets):
             connect, close = queue.connect(nowhere.pair), queue.close()
             await qs.wait(close)
             assert failed(await qs.wait(connect), errno.ECANCELED)
+
+
+async def test_rule_08_a_cancel_around_the_set_is_told_to_a_clean_up_under_a_shield(sockets: Sockets):
+    """What is pending completes, what follows is refused, a close closes: nothing waits for what has ended."""
+    with faults.black_hole() as nowhere:
+        async with no_leaks():
+            with trio.CancelScope() as scope:
+                async with open_queue_set(max_in_flight=11) as qs:
+                    near, far = await pair(qs)
+                    listener = await listening(qs)
+                    pops = [far.pop() for _ in range(3)]
+                    pushes = [far.push(bytes(faults.more_than_fits())), far.push(b"behind")]
+                    connects = [qs.stream().connect(nowhere.pair), qs.connectx([nowhere.pair])]
+                    tokens = [*pops, *pushes, *connects, listener.accept(), qs.stream().connect(nowhere.pair)]
+                    await passes()
+                    scope.cancel()
+                    with trio.CancelScope(shield=True), trio.fail_after(5):
+                        late = far.pop()  # submitted before anybody knows
+                        results = [result async for result in qs.completions()]
+                        assert {result.token for result in results} == {*tokens, late}
+                        assert all(failed(result, errno.ECANCELED) for result in results)
+                        assert [result.token for result in results if result.op == "pop"] == [*pops, late]
+                        assert [result.token for result in results if result.op == "push"] == pushes
+                        for submit in (far.pop, lambda: near.push(b"x"), listener.accept, qs.stream, qs.datagram):
+                            with refused(errno.EBADF):
+                                submit()
+                        for call in (lambda: connects[0].queue.bind(LOOPBACK), qs.room):
+                            with refused(errno.EBADF):
+                                await call()
+                        with refused(errno.EBADF):
+                            connects[0].queue.connect(nowhere.pair)
+                        with refused(errno.EBADF):
+                            qs.connectx([nowhere.pair])
+                        assert (await qs.wait(near.close())).ok
+                        await far.aclose()
+                        assert await qs.wait_next(1, 0) == []
+            assert scope.cancelled_caught
+
+
+async def test_rule_08_a_bug_in_an_operation_is_told_to_a_clean_up_under_a_shield(sockets: Sockets):
+    async def broken():
+        yield Endpoint("192.0.2.1", 443)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with open_queue_set() as qs:
+            token, other = qs.connectx(broken()), await Switch(qs).token()
+            with trio.CancelScope(shield=True), trio.fail_after(5):
+                for pending in (token, other):
+                    assert failed(await qs.wait(pending), errno.ECANCELED)
 
 
 async def test_rule_08_the_peers_close_is_no_cancel(sockets: Sockets):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast, final
 
 import trio
 from trio import CancelScope, current_time
@@ -96,7 +96,7 @@ def connect_each(
       ValueError: a number is out of range; from the loop, an endpoint that is a name, is malformed or has port 0, or
         of whose family the source has no address.
       trio.BusyResourceError: from the loop: another task is in it.
-      trio.ClosedResourceError: from the loop: the block has been left.
+      trio.ClosedResourceError: from the loop: the block has been left, or cancelled.
       Exception: from the loop: what the iterable raised.
     """
     if isinstance(endpoints, str | bytes | Endpoint) or not isinstance(endpoints, Iterable | AsyncIterable):
@@ -178,20 +178,21 @@ class ConnectEach(AsyncIterator["Result"]):
 
     async def __anext__(self) -> Result:
         """Return the oldest result that was not handed out. A call that is cancelled has taken nothing."""
-        self._check_open()
+        if self._is_closed():
+            await self._refuse()
         if self._is_read:
             raise trio.BusyResourceError("another task waits for the results of this connect_each")
         self._is_read = True
         try:
             if self._has_something():
                 await checkpoint()
-            while not self._has_something():
-                self._check_open()
+            while not self._is_closed() and not self._has_something():
                 self._reader = current_task()
                 await wait_task_rescheduled(self._abort_reader)
         finally:
             self._is_read = False
-        self._check_open()
+        if self._is_closed():
+            await self._refuse()
         if self._results:
             result = self._results.popleft()
             self._taken -= 1
@@ -209,9 +210,12 @@ class ConnectEach(AsyncIterator["Result"]):
     def _has_something(self) -> bool:
         return bool(self._results) or self._error is not None or (self._exhausted and not self._taken)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("the block of this connect_each has been left")
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    async def _refuse(self) -> NoReturn:
+        await checkpoint()  # where a loop that is cancelled together with its block hears of that
+        raise trio.ClosedResourceError("the block of this connect_each has been left or cancelled")
 
     def _abort_reader(self, _: object) -> Abort:
         self._reader = None
@@ -230,8 +234,16 @@ class ConnectEach(AsyncIterator["Result"]):
         self._nursery = nursery
         if not factory_installed() and (self._source is None or self._source.proxy is None):
             self._reactor = Reactor.open()
+        nursery.start_soon(self._serve)
+
+    async def _serve(self) -> None:
+        """Run the reactor. A cancel from outside leaves the block for a loop that goes on under a shield of its own."""
+        try:
             if self._reactor is not None:
-                nursery.start_soon(self._reactor.run)
+                await self._reactor.run()
+            await trio.sleep_forever()
+        finally:
+            self._leave()
 
     async def _feed(self, endpoints: Any) -> None:
         """Take endpoints while there is room, and begin to connect to them."""

@@ -152,7 +152,8 @@ class TaskLane(Lane):
                 else:
                     await self._runner.run(token, operation, self._work, payload)
         finally:
-            self._current = None
-            self._waiting = None  # after an exception there are some, with buffers of the caller's
+            for token, operation, _ in self._waiting or ():  # after an exception
+                self._runner.complete_cancelled(token, operation)
+            self._current = self._waiting = None
             if self._drained is not None:
                 self._drained.set()

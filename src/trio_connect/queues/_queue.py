@@ -78,7 +78,11 @@ class SocketQueue(IOQueue, Connecting):
     # ------------------------------------------------------------------ the state
 
     def _check(self, submission: Submission) -> State:
-        self._scheduler.check()
+        if submission != "close":
+            self._scheduler.check()
+        else:  # which is done also when the set was cancelled
+            self._scheduler.check_thread()
+            self._scheduler.check_open()
         outcome = SUBMIT[self._transport.kind][self._state][submission]
         if isinstance(outcome, int):
             raise OSError(outcome, refusal_text(self._transport.kind, self._state, submission, outcome))

@@ -72,6 +72,8 @@ class Scheduler:
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False
+        self._stopped = False
+        """Whether what is submitted would never be done: the set has ended, or its tasks were cancelled."""
         self._last_id = 0
         self._reapers: deque[Reaper] = deque()
         self._least = 0
@@ -85,21 +87,55 @@ class Scheduler:
         """Have a reactor, if there is one to be had."""
         if not factory_installed():
             self.reactor = Reactor.open()
+        self._nursery.start_soon(self._serve)
+
+    @enable_ki_protection
+    async def _serve(self) -> None:
+        """Run the reactor, and end what is pending when the set is cancelled around its body.
+
+        The body may go on under a shield of its own, and must not wait there for what nobody does any more.
+        """
+        try:
             if self.reactor is not None:
-                self._nursery.start_soon(self.reactor.run)
+                await self.reactor.run()
+            await trio.sleep_forever()
+        finally:
+            self._stopped = True
+            self._wake_room_waiter()
+            with trio.CancelScope(shield=True):
+                await self._cancel_pending()
+
+    async def _cancel_pending(self) -> None:
+        for count, operation in enumerate(tuple(self.table.entries.values()), 1):
+            if self._ended:  # what is left is closed with the set, and nobody is told
+                return
+            if operation.lane is not None:
+                operation.lane.cancel_all()
+            if not count % _CLOSES:
+                await cancel_shielded_checkpoint()
 
     # ------------------------------------------------------------------ submitting
 
     def check(self) -> None:
-        """Refuse a call from another thread, and a set that has ended.
+        """Refuse a submission from another thread, and one that would never be done.
 
         Raises:
           OSError: EBADF.
           RuntimeError: see `check_thread`.
         """
-        if self._ended or get_ident() != self._thread:
+        if self._stopped or get_ident() != self._thread:
             self.check_thread()
+            self.check_running()
+
+    def check_running(self) -> None:
+        """Refuse a set that does nothing any more, although results may still be claimed and queues closed.
+
+        Raises:
+          OSError: EBADF.
+        """
+        if self._stopped:
             self.check_open()
+            raise OSError(errno.EBADF, "this queue set has been cancelled")
 
     def check_thread(self) -> None:
         """Refuse a call from another thread: nothing here is thread-safe.
@@ -176,6 +212,10 @@ class Scheduler:
             # Drop traceback and context: their frames would form a cycle through the operation and its result.
             exc.__traceback__ = exc.__context__ = None
             error = exc
+        except BaseException:
+            # Cancelled with its set, or a bug that ends the set: who waits under a shield of his own must hear of it.
+            self.complete_cancelled(token, operation)
+            raise
         if error is not None:
             self.complete(token, operation, error)
         elif value is not None:
@@ -374,13 +414,13 @@ class Scheduler:
         waiter = RoomWaiter(count=count)
         self._room_waiters.append(waiter)
         try:
-            while not self._ended and not (self._room_waiters[0] is waiter and self.table.fits(count)):
+            while not self._stopped and not (self._room_waiters[0] is waiter and self.table.fits(count)):
                 await waiter.park(inf)
         finally:
             self._room_waiters.remove(waiter)
             # The next task checks for itself, after this one's submissions.
             self._wake_room_waiter()
-        self.check_open()
+        self.check_running()
 
     def _make_room(self) -> None:
         self._wake_room_waiter()
@@ -388,7 +428,7 @@ class Scheduler:
             self._wake_reapers()
 
     def _wake_room_waiter(self) -> None:
-        if self._room_waiters and (self.table.fits(self._room_waiters[0].count) or self._ended):
+        if self._room_waiters and (self.table.fits(self._room_waiters[0].count) or self._stopped):
             self._room_waiters[0].wake()
 
     # ------------------------------------------------------------------ the end
@@ -400,12 +440,12 @@ class Scheduler:
 
     def leave(self) -> None:
         """Refuse further submissions. Operations may still be running."""
-        self._ended = True
+        self._ended = self._stopped = True
 
     @enable_ki_protection  # Ctrl-C must not come between taking a queue out of `open` and closing its socket
     async def end(self) -> None:
         """Close every socket and end every wait. Called when no operation runs."""
-        self._ended = True
+        self.leave()
         try:
             await self._close_all()
         finally:

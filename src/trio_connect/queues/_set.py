@@ -39,6 +39,9 @@ async def open_queue_set(max_in_flight: int = DEFAULT_LIMIT) -> AsyncGenerator[Q
     Leaving the context cancels what is pending and closes every queue, also those of accepted connections. Results that
     were not claimed are dropped, and their queues are closed.
 
+    A cancel from outside completes what is pending with ECANCELED, and from then on submissions are EBADF, but for
+    closes: so a clean-up of the body's, under a shield of its own, can claim results and close queues.
+
     An exception of the body comes out as it is, also when a cancel comes in the same pass. An operation that raises
     anything but an `OSError` is a bug, in this library or in an iterable or observer that it was given: it ends the
     set, cancels the body and comes out as it is. Only several exceptions at a time come out as a group.
@@ -117,7 +120,7 @@ class QueueSet:
         """
         if options is not DEFAULT_OPTIONS:
             check_options(options)
-        self._scheduler.check_open()
+        self._scheduler.check_running()
         return SocketQueue(self._scheduler, TcpTransport(options))
 
     def datagram(self) -> IOQueue:
@@ -126,7 +129,7 @@ class QueueSet:
         Raises:
           OSError: EBADF, the set has ended.
         """
-        self._scheduler.check_open()
+        self._scheduler.check_running()
         return SocketQueue(self._scheduler, DatagramTransport())
 
     def unix(self) -> IOQueue:
@@ -135,7 +138,7 @@ class QueueSet:
         Raises:
           OSError: EBADF, the set has ended.
         """
-        self._scheduler.check_open()
+        self._scheduler.check_running()
         return SocketQueue(self._scheduler, UnixTransport())
 
     def connectx(
@@ -188,7 +191,7 @@ class QueueSet:
             candidates = inf
         check_fast_open(options.get("options", DEFAULT_OPTIONS), None, candidates=candidates)
         self._scheduler.check_thread()
-        self._scheduler.check_open()
+        self._scheduler.check_running()
         self._scheduler.check_room("connectx")
         queue = SocketQueue(self._scheduler, TcpTransport(), "connecting")
         # Not part of the interface: this new queue is the only one that a race is submitted to.
