@@ -350,13 +350,19 @@ async def test_an_end_without_close_notify_is_no_end(sockets: Sockets, how: str)
 
 async def test_a_context_may_take_a_missing_close_notify_for_an_end() -> None:
     client = tls.client_context()
+    # CPython before 3.11.4: every context has the option, so it is nobody's wish there.
+    is_unasked = bool(client.options & ssl.OP_IGNORE_UNEXPECTED_EOF)
     client.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     async with no_leaks():
         near, far = await secure(*await tcp_pair(), client=client)
         await far.send_all(b"abc")
         await far.tcp.aclose()
         assert await near.receive_some() == b"abc"
-        assert await near.receive_some() == b""
+        if is_unasked:
+            with pytest.raises(trio.BrokenResourceError, match="without close_notify"):
+                await near.receive_some()
+        else:
+            assert await near.receive_some() == b""
         await near.aclose()
         await far.aclose()
 

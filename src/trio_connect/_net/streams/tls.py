@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import suppress
+from functools import cache
 from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
@@ -55,6 +56,8 @@ class TlsTransport(trio.abc.Stream):
         self.stream = stream
         self.opening = b""
         """The first bytes that came."""
+        self.has_ended = False
+        """Whether the peer has ended the connection."""
         self.has_sent = False
         """Whether anything was sent since this was last set to false."""
         self.is_cut_short = False
@@ -106,8 +109,10 @@ class TlsTransport(trio.abc.Stream):
             stream._receiving = False
         if stream._closed:
             stream._raise_closed()
-        if not data and (code := stream._sock.lost):
-            raise OSError(code, os.strerror(code))
+        if not data:
+            if code := stream._sock.lost:
+                raise OSError(code, os.strerror(code))
+            self.has_ended = True
         if len(self.opening) < _OPENING:
             self.opening += data[:_OPENING]
         return data
@@ -196,6 +201,19 @@ class TlsTransport(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
+_IGNORE_UNEXPECTED_EOF: Final = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+"""SSL_CTX_set_options(3); OpenSSL before version 3 has no such option."""
+
+
+@cache
+def _is_lenient_unasked() -> bool:
+    """Say whether this Python's contexts take any end for a close_notify, though nobody has asked for that.
+
+    Those of CPython before 3.11.4 do (gh-95494), and their option then says nothing about what a program wants.
+    """
+    return bool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).options & _IGNORE_UNEXPECTED_EOF)
+
+
 @final
 class SpyContext:
     """Stands for an `ssl.SSLContext` while a `trio.SSLStream` is made, and keeps what that is made of.
@@ -220,7 +238,8 @@ class SpyContext:
         """Do what the context does."""
         self.incoming, self.outgoing = incoming, outgoing
         self.session = self._context.wrap_bio(incoming, outgoing, **options)
-        return SpyObject(self.session, outgoing, self._transport)
+        is_lenient = not _is_lenient_unasked() and bool(self._context.options & _IGNORE_UNEXPECTED_EOF)
+        return SpyObject(self.session, outgoing, self._transport, is_lenient=is_lenient)
 
 
 @final
@@ -230,25 +249,35 @@ class SpyObject:
     OpenSSL answers a KeyUpdate (RFC 8446 section 4.6.3) when it reads. `trio.SSLStream` would send the answer within
     the receive, after whatever another task is sending, and lose it when the receive is cancelled: the peer could
     decrypt nothing any more. Answers have time until the next data, so they are kept for that.
+
+    An end of the connection is an end of its reads only where close_notify came first, or the context is lenient.
     """
 
-    __slots__ = ("_object", "_outgoing", "_transport")
+    __slots__ = ("_is_lenient", "_object", "_outgoing", "_transport")
 
-    def __init__(self, session: ssl.SSLObject, outgoing: ssl.MemoryBIO, transport: TlsTransport) -> None:
+    def __init__(
+        self, session: ssl.SSLObject, outgoing: ssl.MemoryBIO, transport: TlsTransport, *, is_lenient: bool
+    ) -> None:
         self._object = session
         self._outgoing = outgoing
         self._transport = transport
+        self._is_lenient = is_lenient
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._object, name)
 
     def read(self, *args: Any) -> Any:
         """Do what the object does, and keep what it would send."""
+        transport = self._transport
         try:
-            return self._object.read(*args)
+            data = self._object.read(*args)
         finally:
             if self._outgoing.pending:
-                self._transport.answers += self._outgoing.read()
+                transport.answers += self._outgoing.read()
+        # Nobody waits for more bytes of a connection after close_notify, so an end of it was seen in its stead.
+        if not data and transport.has_ended and not self._is_lenient:
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+        return data
 
     def write(self, data: bytes) -> int:
         """Do what the object does, answers first."""
