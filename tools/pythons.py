@@ -1,12 +1,17 @@
 # ruff: noqa: INP001, S603, T201
 """Where this machine has the Pythons that trio-connect supports: one line for each, its version and its path.
 
-    3.11 /usr/bin/python3.11
+    3.11.7 /opt/python3.11/bin/python3.11
+    3.11.2 /usr/bin/python3.11
     3.14 -
 
-A dash: this machine has none. The versions are the classifiers of pyproject.toml. It looks on PATH and where version
-managers put theirs (pyenv, uv, asdf, mise, hosted runners), and asks each interpreter for its version, because what a
-version manager leaves on PATH may be a name without an interpreter.
+A dash: this machine has none. Of one version there may be two: the one that comes first on this machine, and that of
+the distribution, which many people have and which is often an older release. Rejected: every release that is there,
+which takes minutes for each and finds what the oldest finds.
+
+The versions are the classifiers of pyproject.toml. It looks on PATH and where version managers put theirs (pyenv, uv,
+asdf, mise, hosted runners), and asks each interpreter for its release, because what a version manager leaves on PATH
+may be a name without an interpreter.
 
 Usage:
     python tools/pythons.py
@@ -57,20 +62,32 @@ def _numbers(path: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path)]
 
 
-def find(version: str) -> str | None:
-    """Return an interpreter of this version that runs and can make a virtual environment, or None."""
-    code = "import ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+def release(path: str) -> str | None:
+    """Return the release of an interpreter, like "3.11.2"; None if it does not run or can make no environment."""
+    code = "import ssl, sys, venv; print('%d.%d.%d' % sys.version_info[:3])"
+    try:
+        # -I: neither PYTHON* variables nor the folder that this runs in decide what it imports.
+        result = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def find(version: str) -> dict[str, str]:
+    """Return the paths of this version's interpreters by their releases: the likeliest, and the distribution's own."""
+    prefix = version + "."
+    found: dict[str, str] = {}
     for path in candidates(version):
-        try:
-            # -I: neither PYTHON* variables nor the folder that this runs in decide what it imports.
-            result = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if result.returncode == 0 and result.stdout.strip() == version:
-            return path
-    return None
+        if (its_release := release(path)) is not None and its_release.startswith(prefix):
+            found[its_release] = path
+            break
+    distributions = f"/usr/bin/python{version}"
+    if (its_release := release(distributions)) is not None and its_release.startswith(prefix):
+        found.setdefault(its_release, distributions)
+    return found
 
 
 if __name__ == "__main__":
     for each in supported():
-        print(each, find(each) or "-")
+        for its_release, path in find(each).items() or [(each, "-")]:
+            print(its_release, path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import errno
+import platform
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
@@ -414,9 +416,9 @@ def fake_python(folder: Path, says: str) -> Path:
 
 def test_field_41_every_supported_python_of_the_machine_is_found(tmp_path):
     """`.ci/run` asks this list: PATH, pyenv and uv are looked through; a name without an interpreter does not count."""
-    managed = fake_python(tmp_path / "pyenv" / "versions" / "3.13.4" / "bin", "echo 3.13")
+    managed = fake_python(tmp_path / "pyenv" / "versions" / "3.13.4" / "bin", "echo 3.13.4")
     fake_python(tmp_path / "pyenv" / "versions" / "3.13.12" / "bin", "exit 127")
-    uv = fake_python(tmp_path / "uv" / "cpython-3.14.0-linux-x86_64-gnu" / "bin", "echo 3.14")
+    uv = fake_python(tmp_path / "uv" / "cpython-3.14.0-linux-x86_64-gnu" / "bin", "echo 3.14.0")
     shim = fake_python(tmp_path / "bin", "echo pyenv: python3.12: command not found; exit 127")
     shim.rename(shim.with_name("python3.12"))
     environment = {
@@ -428,11 +430,23 @@ def test_field_41_every_supported_python_of_the_machine_is_found(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "pythons.py")]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     found = dict(line.split(" ", 1) for line in result.stdout.splitlines())
-    assert list(found) == ["3.11", "3.12", "3.13", "3.14"]
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    expected = {"3.13": str(managed), "3.14": str(uv), here: sys.executable}
-    assert {version: found[version] for version in expected} == expected
-    assert found["3.12"] != str(shim.with_name("python3.12"))
+    versions = [".".join(release.split(".")[:2]) for release in found]
+    assert list(dict.fromkeys(versions)) == ["3.11", "3.12", "3.13", "3.14"]
+    expected = {platform.python_version(): sys.executable}
+    expected |= {"3.13.4": str(managed)} if sys.version_info[:2] != (3, 13) else {}
+    expected |= {"3.14.0": str(uv)} if sys.version_info[:2] != (3, 14) else {}
+    assert {release: found[release] for release in expected} == expected
+    assert str(shim.with_name("python3.12")) not in found.values()
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_field_41_the_python_of_the_distribution_is_one_of_them(version):
+    """It may be an older release of a version that is there already, and behave in another way."""
+    distributions = Path(f"/usr/bin/python{version}")
+    tool = runpy.run_path(str(ROOT / "tools" / "pythons.py"))
+    its_release = tool["release"](str(distributions))
+    assert (its_release is not None) == distributions.exists()
+    assert its_release is None or its_release in tool["find"](version)
 
 
 def test_field_41_ci_runs_the_suite_on_each_of_them():
