@@ -1,7 +1,7 @@
 # ruff: noqa: INP001, S603, T201
 """Where this machine has the Pythons that trio-connect supports: one line for each, its version and its path.
 
-    3.11.7 /opt/python3.11/bin/python3.11
+    3.11.7 /usr/local/bin/python3.11
     3.11.2 /usr/bin/python3.11
     3.14 -
 
