@@ -1,9 +1,11 @@
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import multipath
 from tests.support.sockets import sockets
+from tests.support.tidiness import known_to_git, strays
 
 __all__ = ["sockets"]
 
@@ -24,3 +26,11 @@ if multipath.SWITCHED_ON:
 def pytest_collection_modifyitems(items):
     if multipath.SWITCHED_ON:
         multipath.mark_differences(items)
+
+
+def pytest_sessionfinish(session):
+    """Fail a run that has left files in the folders of the project; once, not in each worker."""
+    left = [] if hasattr(session.config, "workerinput") else strays(known_to_git() or [])
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.get_terminal_writer().line(f"\nFiles were left behind: {', '.join(left)}", red=True)

@@ -31,6 +31,7 @@ from tests.import_rules import (
     violations,
 )
 from tests.support.pace import least
+from tests.support.tidiness import known_to_git, our_files, strays
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src"
@@ -392,19 +393,6 @@ NOT_OURS = re.compile(
 )
 
 
-def our_files() -> list[Path]:
-    """What git tracks or would; without git, what does not look like a by-product."""
-    git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listed = subprocess.run(git, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
-        names = [str(p) for p in paths if not p.parts[0].startswith(".") and "__pycache__" not in p.parts]
-    else:
-        names = listed.split("\0")
-    return [path for name in names if name and (path := ROOT / name).is_file()]
-
-
 def test_the_project_speaks_of_itself_alone():
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
@@ -423,3 +411,13 @@ def test_checker_sees_foreign_places(text, name):
 @pytest.mark.parametrize("text", ["src/work/x", "/etc/hosts", "/tmp", "tests/tmp/x"])
 def test_checker_allows_other_paths(text):
     assert not NOT_OURS.search(text)
+
+
+def test_nothing_lies_about():
+    # The end of a run of the suite looks again, see conftest.py.
+    assert strays(known_to_git() or []) == []
+
+
+@pytest.mark.parametrize("name", ["mailer.limits", "notes.md", "tests/x.sock", "elsewhere/x.py", "docs/x.limits"])
+def test_checker_sees_a_stray(name):
+    assert strays(["src/trio_connect/py.typed", "README.md", name, "docs/index.md"]) == [name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,17 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
 
 
-def run_page(page: Path | str) -> subprocess.CompletedProcess[str]:
+def run_page(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a page in a folder that takes what the page writes, into the working directory or the temporary one."""
     # -X dev and -W error: a page must not leak a socket either.
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.docs_page", str(page)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_runs(page):
-    result = run_page(page)
+def test_page_runs(page, tmp_path):
+    result = run_page(ROOT / page, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
 
@@ -43,14 +46,14 @@ def test_blocks_share_a_namespace_in_order_and_may_await(tmp_path):
         "```sh\nexit 1\n```\n"
         "~~~python\nimport attrs\n\n@attrs.frozen\nclass A: ...\n\nprint(seen, A.__module__)\n~~~\n"
     )
-    result = run_page(page)
+    result = run_page(page, tmp_path)
     assert (result.stdout, result.stderr) == ("[1, 2] __main__\n", "")
 
 
 def test_a_failing_block_names_its_line_of_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Title\n\n```python\nfine = 1\n1 / 0\n```\n")
-    result = run_page(page)
+    result = run_page(page, tmp_path)
     assert result.returncode != 0
     assert f'File "{page}", line 5' in result.stderr
 
@@ -58,17 +61,17 @@ def test_a_failing_block_names_its_line_of_the_page(tmp_path):
 def test_a_leak_fails_the_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nimport socket\nsocket.socket()\n```\n")
-    assert "ResourceWarning" in run_page(page).stderr
+    assert "ResourceWarning" in run_page(page, tmp_path).stderr
 
 
 def test_no_run_is_compiled_only(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python no-run: needs a server\n1 / 0\n```\n")
-    assert run_page(page).returncode == 0
+    assert run_page(page, tmp_path).returncode == 0
     (block,) = blocks(page.read_text())
     assert block == Block(2, "1 / 0\n", "needs a server")
     page.write_text("```python no-run: needs a server\n1 /\n```\n")
-    assert "SyntaxError" in run_page(page).stderr
+    assert "SyntaxError" in run_page(page, tmp_path).stderr
 
 
 @pytest.mark.parametrize(

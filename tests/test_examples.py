@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,13 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name):
+def test_example(name, tmp_path):
     path = ROOT / "examples" / name
     promised = promises(path.read_text(encoding="utf-8"))
     command = [sys.executable, "-X", "dev", "-W", "error", str(path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    # What an example writes, into the working directory or the temporary one, goes into a folder of its own.
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert broken_promises(promised, result.stdout) == [], result.stdout
