@@ -14,6 +14,7 @@ from trio_connect._engine.services import (
     FollowUp,
     Place,
     Services,
+    best,
     grouped,
     usable,
     with_protocols,
@@ -32,6 +33,19 @@ def services(host="api.test", seed=0) -> Services:
 
 def places(known: Services) -> list[Place]:
     return list(known.places)
+
+
+def test_of_a_large_answer_what_can_be_used_is_kept():
+    hints = [f"192.0.2.{n}" for n in range(200)]
+    last = record(40, alpn=["a", "b"], ipv4hint=hints[:3], ipv6hint=["2001:db8::1"])
+    large = record(2, alpn=[f"p{n}" for n in range(63)], ipv4hint=hints, mandatory=["port", *"abcdefg"])
+    kept = best([record(50), last, large, *(record(n) for n in range(5, 18)), record(0, "b.test")])
+    assert [each.priority for each in kept] == [0, 2, *range(5, 18), 40]
+    assert (len(kept[1].alpn), len(kept[1].ipv4hint)) == (63, 64)
+    assert (kept[-1].alpn, kept[-1].ipv4hint, kept[-1].ipv6hint) == (("a",), (), ("2001:db8::1",))
+    assert len(kept[1].mandatory) == 6
+    assert usable(kept[:2]) == (record(0, "b.test"),)
+    assert best([last]) == (last,)
 
 
 def test_a_record_that_demands_more_than_is_understood_is_not_used():

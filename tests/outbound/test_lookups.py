@@ -200,6 +200,17 @@ async def test_44_both_families_are_asked_for_side_by_side(vnet, autojump_clock)
         assert resolver.side_by_side == 2
 
 
+async def test_the_owner_of_a_zone_does_not_choose_how_much_is_asked(vnet, autojump_clock):
+    resolver = Scripted()
+    resolver.mail["a.test"] = [MailRecord(f"mx{n}.x.test", n) for n in range(100, 0, -1)]
+    resolver.services["s.test"] = [SrvRecord(f"srv{n}.x.test", 25, n) for n in range(100, 0, -1)]
+    async with opened(resolver=resolver) as out:
+        await fails(out.mx("a.test"))
+        await fails(out.srv("s.test"))
+    asked = {name for kind, name in resolver.asked if kind == "A"}
+    assert asked == {f"{what}{n}.x.test" for what in ("mx", "srv") for n in range(1, 65)}
+
+
 async def test_44_and_all_hosts_of_a_domain(vnet, autojump_clock):
     good(vnet, "192.0.2.1", "192.0.2.2")
     resolver = Scripted(seconds=0.3)

@@ -27,11 +27,14 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from .._answer import ServiceRecord
+from .race import MAX_RACED
 
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["MOST_ALIASES", "MOST_RECORDS", "FollowUp", "Place", "Services", "grouped", "usable", "with_protocols"]
+__all__ = [
+    "MOST_ALIASES", "MOST_RECORDS", "FollowUp", "Place", "Services", "best", "grouped", "usable", "with_protocols",
+]  # fmt: skip
 
 MOST_ALIASES: Final = 8
 """RFC 9460 section 2.4.2: "at least eight" aliases may be in a chain, and clients bound the length."""
@@ -40,6 +43,29 @@ MOST_RECORDS: Final = 16
 """How many records are used. Each may lead to two more questions, and how many there are is the zone owner's choice."""
 
 _UNDERSTOOD: Final = frozenset({"alpn", "no-default-alpn", "port", "ipv4hint", "ipv6hint"})
+
+
+def best(records: Iterable[ServiceRecord]) -> tuple[ServiceRecord, ...]:
+    """Return the records of the best priorities, no more than can be used: what is kept of an answer.
+
+    The lists inside them are bounded for all of them together. One record has room for 16,000 hints.
+    """
+    kept: list[ServiceRecord] = []
+    protocols = v4 = v6 = MAX_RACED
+    for record in sorted(records, key=lambda record: record.priority)[:MOST_RECORDS]:
+        short = attrs.evolve(
+            record,
+            alpn=record.alpn[:protocols],
+            ipv4hint=record.ipv4hint[:v4],
+            ipv6hint=record.ipv6hint[:v6],
+            # A key is there once. So one of those that are left is not understood either, and the record not usable.
+            mandatory=record.mandatory[: len(_UNDERSTOOD) + 1],
+        )
+        kept.append(short)
+        protocols -= len(short.alpn)
+        v4 -= len(short.ipv4hint)
+        v6 -= len(short.ipv6hint)
+    return tuple(kept)
 
 
 def usable(records: Iterable[ServiceRecord]) -> tuple[ServiceRecord, ...]:

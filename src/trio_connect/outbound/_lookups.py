@@ -34,6 +34,7 @@ from .. import (
 )
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
+from .._engine.race import MAX_RACED
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
 
@@ -245,10 +246,13 @@ def by_name(lookups: Lookups, host: str, port: int) -> Finder:
 
 
 def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
-    """Return a finder of the mail hosts of a domain (RFC 5321 section 5.1)."""
+    """Return a finder of the mail hosts of a domain (RFC 5321 section 5.1).
+
+    Each host may be two questions, and the owner of the zone chooses how many there are: the best `MAX_RACED` count.
+    """
 
     async def find() -> Found:
-        records = await lookups.mx(domain)
+        records = sorted(await lookups.mx(domain), key=lambda record: record.preference)[:MAX_RACED]
         names = [(record.preference, _complete(record.host)) for record in records]
         if [name for _, name in names] == ["."]:
             raise Rejected("the domain takes no mail (null MX, RFC 7505)")
@@ -264,10 +268,10 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
 
 
 def by_srv(lookups: Lookups, service: str) -> Finder:
-    """Return a finder of the hosts of a service (RFC 2782)."""
+    """Return a finder of the hosts of a service (RFC 2782); as many as of mail, see `by_mx`."""
 
     async def find() -> Found:
-        records = await lookups.srv(service)
+        records = sorted(await lookups.srv(service), key=lambda record: record.priority)[:MAX_RACED]
         wanted = [
             (record.priority, record.weight, _complete(record.target), record.port)
             for record in records

@@ -288,7 +288,7 @@ async def test_trouble_of_this_machine_is_not_the_servers(autojump_clock, monkey
 
 
 async def test_what_is_cut_off_is_asked_for_over_tcp(vnet, autojump_clock):
-    many = [f"192.0.2.{i}" for i in range(1, 101)]
+    many = [f"192.0.2.{i}" for i in range(1, 61)]
     server = Server({"web.test A": fault(*many, truncated=True)})
     vnet.host(NS).listen(53, lambda stream: answer_over_tcp(server, stream), rtt=0.010)
     with VirtualDns({NS: server}).installed():
@@ -506,6 +506,38 @@ async def test_the_cache_belongs_to_one_run():
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "records", "kept"),
+    [
+        ("A", [f"10.0.{n // 200}.{n % 200}" for n in range(300)], 64),
+        ("AAAA", [f"2001:db8::{n:x}" for n in range(300)], 64),
+        ("MX", [f"{n} mx.test." for n in range(300)], 64),
+        ("SRV", [f"{n} 0 25 mx.test." for n in range(300)], 64),
+        ("HTTPS", [f"{n} h.test. ipv4hint=192.0.2.1,192.0.2.2" for n in range(1, 301)], 16),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+async def test_of_a_hostile_answer_what_can_be_used_is_kept(kind, records, kept, autojump_clock):
+    with virtual_dns({f"web.test {kind}": records}) as server:
+        resolver = DnsResolver([NS], services="https")
+        ask: Any = {
+            "A": lambda: resolver.addresses("web.test", AF_INET),
+            "AAAA": lambda: resolver.addresses("web.test", AF_INET6),
+            "MX": lambda: resolver.mx("web.test"),
+            "SRV": lambda: resolver.srv("web.test"),
+            "HTTPS": lambda: resolver.services("web.test", 443),
+        }[kind]
+        found: Any = await ask()
+        assert found == await ask()
+        assert len(server.asked) == 1
+    assert len(found.addresses if isinstance(found, Answer) else found) == kept
+    # The best ones.
+    if kind in ("MX", "SRV"):
+        assert [each.preference if kind == "MX" else each.priority for each in found] == [*range(64)]
+    elif kind == "HTTPS":
+        assert [each.priority for each in found] == [*range(1, 17)]
+
+
 async def test_the_cache_is_bounded(autojump_clock):
     with virtual_dns({f"h{i}.test A": [V4] for i in range(3)}) as server:
         resolver = DnsResolver([NS], cache_size=2)
@@ -703,13 +735,13 @@ def test_without_dnspython_the_error_names_the_extra(why, monkeypatch):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_real_sockets_udp_and_tcp(host):
-    many = [f"192.0.2.{i}" for i in range(1, 201)]
+    many = [f"192.0.2.{i}" for i in range(1, 61)]
     zone = {**ZONE, "many.test A": fault(*many, truncated=True), "test MX": ["10 mx.test."]}
     async with serving(zone, host=host) as (server, address):
         resolver = DnsResolver([address])
         with trio.fail_after(20):
             assert (await resolver.addresses("web.test", AF_INET6)).addresses == (V6,)
-            assert len((await resolver.addresses("many.test", AF_INET)).addresses) == 200
+            assert len((await resolver.addresses("many.test", AF_INET)).addresses) == 60
             assert await resolver.mx("test") == [MailRecord("mx.test.", 10, 60.0)]
         assert server.transports == ["udp", "udp", "tcp", "udp"]
 

@@ -61,7 +61,8 @@ class DnsResolver:
 
     **Cache.** Answers are kept for their ttl on Trio's clock, negative ones too (RFC 2308). Equal questions at one time
     are one. When no server answers, or not within 1.8 seconds, an answer that has expired stands in (RFC 8767).
-    Failures are remembered for a second (RFC 9520).
+    Failures are remembered for a second (RFC 9520). Of an answer no more is kept than can be used: 64 addresses, or the
+    64 MX or SRV records, or the 16 HTTPS or SVCB records, of the best priorities.
 
     **Background.** Nothing runs: callers that wait do the work, and when the last one is cancelled its question is
     dropped. In ``async with DnsResolver() as resolver`` questions run in tasks of the block. There an answer that comes

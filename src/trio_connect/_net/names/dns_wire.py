@@ -6,12 +6,16 @@ time limits never end. Nor are its sockets: they do not know a question that cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+from collections.abc import Callable, Iterable
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 import attrs
 
 from ..._answer import LookupKind, MailRecord, ServiceRecord, SrvRecord
+from ..._engine import services
+from ..._engine.race import MAX_RACED
 from .dns_arguments import HTTP_1_1
 from .resolve import check_host
 
@@ -31,6 +35,7 @@ class Reply:
     """What a server has answered."""
 
     records: tuple[Record, ...] = ()
+    """Those that can come to be used, see `_kept`: an answer has room for 4,000."""
     ttl: float = 0.0
     """For how long, negative answers too (RFC 2308 section 5)."""
     name_exists: bool = True
@@ -105,6 +110,15 @@ def _param_name(key: Any) -> str:
 _READERS: Final[dict[RecordType, Callable[[Any, float, str], Record | None]]] = {
     "A": _address, "AAAA": _address, "MX": _mail, "SRV": _located, "HTTPS": _https, "SVCB": _service,
 }  # fmt: skip
+
+
+def _kept(records: Iterable[Record], kind: RecordType) -> tuple[Record, ...]:
+    """Return the records that are used at most: they are cached, and how many there are is the zone owner's choice."""
+    if kind in ("HTTPS", "SVCB"):
+        return services.best(cast("Iterable[ServiceRecord]", records))
+    if kind in ("MX", "SRV"):
+        records = sorted(records, key=attrgetter("preference" if kind == "MX" else "priority"))
+    return tuple(islice(records, MAX_RACED))
 
 
 @attrs.frozen
@@ -191,7 +205,7 @@ class Question:
         owner = "." if not chain.cnames else chain.canonical_name.to_text()
         records = (reader(record, float(chain.minimum_ttl), owner) for record in found)
         return Reply(
-            tuple(record for record in records if record is not None),
+            _kept((record for record in records if record is not None), self._kind),
             float(chain.minimum_ttl),
             name_exists=rcode == dns.rcode.NOERROR,
         )
