@@ -261,6 +261,26 @@ def test_help_and_version(capsys):
     assert "exit codes, as curl has them" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("words", [["exa mple"], ["a..b", "--each"], ["[fe80::1%]:80"]])
+def test_a_target_that_no_host_can_have_is_a_usage_error(words, capsys):
+    assert main(["probe", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"trio-connect: .* host .*\n", said.err)
+
+
+@pytest.mark.parametrize("command", ["probe", "probe --each", "check"])
+def test_a_proxy_without_its_extra_is_a_usage_error(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)
+    name, *words = command.split()
+    target = "192.0.2.1:80"
+    if name == "check":
+        (tmp_path / "targets").write_text(f"{target}\n")
+        target = str(tmp_path / "targets")
+    assert main([name, target, *words, "--proxy", "socks5://192.0.2.2:1080"]) == 2
+    assert capsys.readouterr().err == "trio-connect: a proxy needs python-socks: pip install 'trio-connect[socks]'\n"
+
+
 @pytest.mark.alone
 def test_little_is_spent_before_the_first_packet(listener):
     """At most 150 ms of processor time on top of `import trio`; the best of five, in processes of their own."""

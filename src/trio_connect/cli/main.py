@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import IO, Final
+from typing import IO, Final, cast
 
 import trio
 
@@ -213,8 +213,20 @@ def _into(name: str | None, start: Callable[[IO[str], IO[str] | None], int]) -> 
         print(f"trio-connect: cannot write {name or 'the result'}: {error.strerror}", file=sys.stderr)
         return ExitCode.WRITE
     except (ValueError, ImportError) as error:
-        print(f"trio-connect: {error}", file=sys.stderr)
-        return ExitCode.USAGE
+        return _refused(error)
+    except ExceptionGroup as group:
+        # A probe connects inside of a nursery, which wraps what is raised there.
+        if group.split((ValueError, ImportError))[1] is not None:
+            raise
+        return _refused(group)
+
+
+def _refused(error: Exception) -> int:
+    """Say what a connect has said of its arguments before it did anything, or which extra it lacks."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    print(f"trio-connect: {error}", file=sys.stderr)
+    return ExitCode.USAGE
 
 
 def _settings(parsed: argparse.Namespace) -> Settings:

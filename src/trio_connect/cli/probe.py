@@ -63,7 +63,8 @@ async def run(job: Job) -> ExitCode:
 
     Raises:
       OSError: what was found could not be written.
-      ValueError: an argument is not one, which a connect says before it does anything.
+      ExceptionGroup: of a ValueError, an argument is not one, or of an ImportError, an extra is not installed. Both are
+        said before anything is done.
     """
     codes: list[ExitCode] = []
     data: list[dict[str, Any]] = []
