@@ -12,7 +12,7 @@ from tests.outbound.kit import at, connects, fails, opened, rules
 from tests.support import tls
 from tests.support.proxies import ProxyServer
 from trio_connect import Source
-from trio_connect.outbound import DestinationDelayed, RequeueOne, SourceSuspended
+from trio_connect.outbound import Candidate, DestinationDelayed, RequeueOne, SourceSuspended
 from trio_connect.testing import VirtualNetwork, discard
 
 PROXY, SPARE = "192.0.2.80", "192.0.2.81"
@@ -118,3 +118,19 @@ async def test_what_the_proxy_cannot_reach_is_the_destinations_failure(net: Virt
         decision = await fails(dest)
         assert type(decision) is DestinationDelayed
         assert "Connection refused by destination host" in decision.cause
+
+
+@virtual
+async def test_an_address_with_a_zone_holds_up_nobody_behind_it(net: VirtualNetwork) -> None:
+    """No proxy knows the zones of this machine, so the race never starts it."""
+    server = proxied(net)
+    async with opened(sources=[via()]) as out:
+        zoned = Candidate(("fe80::1%eth0", 25), priority=1, max_connections=1)
+        dest = out.destination("service", candidates=[zoned, Candidate((TARGET, 25), priority=2)])
+        began = trio.current_time()
+        connection = await connects(dest)
+        assert trio.current_time() - began < 1.0
+        assert connection.stream.peer.host == TARGET
+        assert [host for host, _ in server.asked] == [TARGET]
+        assert "skipped" in [attempt.outcome for attempt in connection.stream.report.attempts]
+        assert all(limit.held == 0 for limit in dest.snapshot().limits)

@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from .. import ConnectReport, Endpoint, RaceOptions, RacePolicy, Source, TcpStream, TlsStream, connectx
+from .._endpoint import reaches
 from .._net.race.establishing import over_tls
 from .._outbound_values import Candidate
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
@@ -93,7 +94,7 @@ async def race_candidates(
     endpoints: list[Endpoint] | AsyncIterator[Endpoint] = [each.endpoint for each in candidates]
     turns = None
     if acquire is not None:
-        turns = _Turns(acquire, candidates, stagger)
+        turns = _Turns(acquire, candidates, stagger, sources)
         endpoints = turns.endpoints()
     options = RaceOptions(policy=policy, sources=sources)
     if tls is not None:
@@ -147,11 +148,16 @@ class _Turns:
     """Offers the candidates of a plan to the race one by one, each when its turn comes."""
 
     def __init__(
-        self, acquire: Callable[[Candidate], Awaitable[bool]], candidates: Sequence[Candidate], stagger: float
+        self,
+        acquire: Callable[[Candidate], Awaitable[bool]],
+        candidates: Sequence[Candidate],
+        stagger: float,
+        sources: Sequence[Source],
     ) -> None:
         self._acquire = acquire
         self._candidates = candidates
         self._stagger = stagger
+        self._sources = sources
         self._event = trio.Event()
         self._started = False
         self._failed = False
@@ -168,6 +174,10 @@ class _Turns:
         """Yield each address when it may be tried. An address without a place by then is left out."""
         is_due = True
         for candidate in self._candidates:
+            if self._sources and not any(reaches(source, candidate.endpoint) for source in self._sources):
+                # The race reports it as skipped and never starts it, so it needs neither a turn nor a place.
+                yield candidate.endpoint
+                continue
             if not is_due:
                 await self._wait_for_turn()
                 is_due = True
