@@ -342,6 +342,32 @@ async def test_an_exception_of_the_body_comes_out_as_it_is(sockets: Sockets, err
             del caught
 
 
+async def test_a_generator_is_closed_and_a_channel_is_not(sockets: Sockets):
+    closed = []
+
+    with listening() as open_:
+
+        async def endless() -> AsyncIterator[Endpoint]:
+            try:
+                while True:
+                    yield open_
+            finally:
+                closed.append(open_)
+
+        send, receive = trio.open_memory_channel[Endpoint](9)
+        for _ in range(9):
+            send.send_nowait(open_)
+        for iterable in (endless(), receive):
+            async with connect_each(iterable, limit=2) as each:
+                async for _, outcome in each:
+                    assert isinstance(outcome, TcpStream)
+                    await outcome.aclose()
+                    break
+            assert closed == [open_]
+        assert 6 <= receive.statistics().current_buffer_used <= 8
+        assert receive.receive_nowait() == open_
+
+
 async def test_an_exception_of_the_iterable_comes_out_of_the_loop(sockets: Sockets):
     class OddError(Exception):
         pass

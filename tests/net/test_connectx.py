@@ -744,6 +744,40 @@ async def test_the_generator_is_closed_before_connectx_returns(net):
 
 
 @virtual
+async def test_an_object_whose_iterator_is_a_generator_has_that_closed(net):
+    good(net, "192.0.2.1")
+    closed = []
+
+    class Registry:
+        async def __aiter__(self) -> AsyncIterator[tuple[str, int]]:
+            try:
+                yield "192.0.2.1", 443
+                await trio.sleep_forever()
+            finally:
+                closed.append(self)
+
+    registry = Registry()
+    (await connectx(registry)).abort()
+    assert closed == [registry]
+
+
+@virtual
+async def test_a_channel_stays_open_and_keeps_what_was_not_read(net):
+    good(net, "192.0.2.1")
+    net.host("192.0.2.9").unreachable()
+    send, receive = trio.open_memory_channel[tuple[str, int]](100)
+    send.send_nowait(("192.0.2.1", 443))
+    (await connectx(receive)).abort()
+    for _ in range(70):
+        send.send_nowait(("192.0.2.9", 443))
+    with pytest.raises(DeadlineExceeded):
+        await connectx(receive, now() + 100)
+    send.send_nowait(("192.0.2.1", 443))
+    (await connectx(receive)).abort()
+    assert receive.statistics().open_receive_channels == 1
+
+
+@virtual
 async def test_a_generator_that_yields_without_end_is_stopped_at_64(net):
     for n in range(1, 71):
         net.host(f"192.0.2.{n}").unreachable()

@@ -455,6 +455,25 @@ async def test_a_race_takes_endpoints_as_they_come(sockets: Sockets):
         assert (await qs.wait(qs.connectx(endpoints()))).ok
 
 
+async def test_a_race_closes_a_generator_and_leaves_a_channel_open(sockets: Sockets):
+    closed = []
+    async with open_queue_set() as qs, faults.echoing() as peer:
+
+        async def endpoints():
+            try:
+                yield peer.address.pair
+                await trio.sleep_forever()
+            finally:
+                closed.append(peer)
+
+        assert (await qs.wait(qs.connectx(endpoints()))).ok
+        assert closed == [peer]
+        send, receive = trio.open_memory_channel[tuple[str, int]](1)
+        for _ in range(2):
+            send.send_nowait(peer.address.pair)
+            assert (await qs.wait(qs.connectx(receive))).ok
+
+
 @pytest.mark.parametrize(
     ("endpoints", "options", "error"),
     [

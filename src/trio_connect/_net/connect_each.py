@@ -38,6 +38,7 @@ from .._policy import DEFAULT_ATTEMPT_TIMEOUT, RacePolicy
 from .._text import shown
 from .attempt import Attempt, load_reports
 from .race.attempts import took_too_long
+from .race.candidates import close_generator
 from .race.errors import out_of_the_group
 from .reactor.attempt import ReactorAttempt
 from .reactor.reactor import Reactor
@@ -77,7 +78,8 @@ def connect_each(
 
     Args:
       endpoints: numeric addresses; any iterable or async iterable, also one without an end. An endpoint is taken when
-        there is room for its connect, so a loop that is slow holds up the connects, and nothing piles up.
+        there is room for its connect, so a loop that is slow holds up the connects, and nothing piles up. An async
+        generator is closed at the end; a channel stays open, and what was not taken from it is still there.
       deadline: milliseconds on the clock of `now()`, for every connect; -1 for none. What has no result by then has a
         `DeadlineExceeded`, and what begins later has one too, without a packet. With 0 each is one try.
       limit: how many connects may be under way or not handed out.
@@ -278,10 +280,7 @@ class ConnectEach(AsyncIterator["Result"]):
                 self._begin(item)
                 await self._room()
         finally:
-            # A generator's resources are closed now, and not by the garbage collector.
-            aclose = getattr(iterator, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await close_generator(iterator)
 
     async def _room(self) -> None:
         while self._taken >= self._limit:

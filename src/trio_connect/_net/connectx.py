@@ -169,7 +169,7 @@ async def connectx(
     Args:
       endpoints: numeric addresses of one peer, best first (`order_endpoints` sorts by RFC 6724). Endpoints of an async
         iterable join the race as they come. At most 64 are tried, no iterator is read any further, and duplicates are
-        dropped.
+        dropped. An async generator is closed before this returns; a channel stays open.
       deadline: milliseconds on the clock of `now()`; -1 for none. With 0: the first endpoint, after each immediate
         failure the next, and one more poll. With one that has passed nothing is tried.
       policy: how the race is run.

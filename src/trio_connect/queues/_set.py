@@ -152,7 +152,8 @@ class QueueSet:
         """Submit a race of connects to one peer, as `trio_connect.connectx` runs it: one token for all of it.
 
         Args:
-          endpoints: numeric addresses of one peer, best first; those of an async iterable join as they come.
+          endpoints: numeric addresses of one peer, best first; those of an async iterable join as they come. An async
+            generator is closed before there is a result; a channel stays open.
           deadline: milliseconds on the clock of `now()`; -1 for none. When it comes first the result's error is
             `DeadlineExceeded`.
           data: anything of the caller's; it is the result's `data`.

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import islice
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, cast, final
 
@@ -138,12 +148,19 @@ class EndpointsToCome:
                 if not race.offer(*pair_up(checked((item,)), self._sources, self._refusals)) or read == MOST_READ:
                     break
         finally:
-            # A generator's resources are closed now, and not by the garbage collector.
-            aclose = getattr(iterator, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await close_generator(iterator)
         if not read:
             raise ValueError("connectx needs at least one endpoint, the iterable had none")
+
+
+async def close_generator(iterator: AsyncIterator[EndpointLike]) -> None:
+    """Close the caller's async generator, now and not by the garbage collector: nobody else can go on with it.
+
+    Anything else that has an `aclose` is left alone. A memory channel, for instance, may have other readers, and its
+    owner may want what is left in it.
+    """
+    if isinstance(iterator, AsyncGenerator):
+        await iterator.aclose()
 
 
 @disable_ki_protection  # the caller's iterable may block
