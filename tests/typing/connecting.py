@@ -9,9 +9,12 @@ from trio_connect import (
     AddressFilter,
     Attempt,
     ConnectFailed,
+    DeadlineExceeded,
     DnsResolver,
     Endpoint,
     History,
+    HostLike,
+    IncompleteRead,
     MailRecord,
     MailResolver,
     NetworkFilter,
@@ -27,7 +30,10 @@ from trio_connect import (
     connect_each,
     connect_srv,
     connectx,
+    now,
     order_endpoints,
+    tcp_connect,
+    unix_connect,
 )
 
 
@@ -83,6 +89,17 @@ async def many_peers(endpoints: Sequence[Endpoint]) -> None:
                 assert_type(outcome, TcpStream)
     connect_each(later(), attempt_timeout=1.5)
     connect_each([("192.0.2.1", 443)])
+    streams: list[TcpStream] = []
+    errors: dict[Endpoint, OSError] = {}
+    async with connect_each(endpoints) as each:
+        async for endpoint, outcome in each:
+            match outcome:
+                case TcpStream():
+                    streams.append(outcome)
+                case DeadlineExceeded():
+                    assert_type(outcome.transferred, int)
+                case _:
+                    errors[endpoint] = outcome
     connect_each(["192.0.2.1"])  # type: ignore[list-item]
 
 
@@ -93,6 +110,12 @@ async def several_names(names: list[str], pairs: tuple[tuple[str, int], ...], co
     assert_type((await connect(names, 5432)).report.attempts[0].host, str | None)
     await connect([["db1.test"]], 5432)  # type: ignore[list-item]
     await connect([("db1.test", "5432")], 5432)  # type: ignore[list-item]
+    first: HostLike = names[0]
+    second: HostLike = ("db2.test", 5433)
+    assert_type(await connect([first, second], 5432, now() + 1_000), TcpStream)
+    assert_type(await connect(names, 5432, tls=True, establish=greeting_over_tls), bytes)
+    assert_type(await connect(names, 5432, tls=None), TcpStream)
+    await connect(names, 5432, tls=context, establish=greeting)  # type: ignore[arg-type]
 
 
 def allow(endpoint: Endpoint) -> bool:
@@ -120,6 +143,10 @@ async def check_over_tls(stream: TlsStream) -> None:
     await stream.receive_until(b"\r\n", 1_000)
 
 
+async def check_any(stream: TcpStream | TlsStream) -> None:
+    await stream.receive_until(b"\r\n", 1_000)
+
+
 async def results_over_tls(endpoints: Sequence[Endpoint], context: ssl.SSLContext) -> None:
     assert_type(await connectx(endpoints, tls=True), TlsStream)
     assert_type(await connectx(endpoints, tls=context, server_hostname="api.test"), TlsStream)
@@ -128,6 +155,13 @@ async def results_over_tls(endpoints: Sequence[Endpoint], context: ssl.SSLContex
     assert_type(await connect("api.test", 443, tls=True), TlsStream)
     assert_type(await connect("api.test", 443, tls=context, establish=greeting_over_tls), bytes)
     assert_type(await connect("api.test", 443, tls=context, establish=check_over_tls), TlsStream)
+    maybe: ssl.SSLContext | None = context if endpoints else None
+    assert_type(await connectx(endpoints, tls=maybe), TcpStream | TlsStream)
+    assert_type(await connect("api.test", 443, tls=maybe), TcpStream | TlsStream)
+    assert_type(await connect("api.test", 443, tls=maybe, establish=check_any), TcpStream | TlsStream)
+    await connect("api.test", 443, tls=maybe, establish=check)  # type: ignore[arg-type]
+    await connectx(endpoints, tls=context, establish=check)  # type: ignore[arg-type]
+    await connectx(endpoints, tls=False)  # type: ignore[call-overload]
     stream = await connect("api.test", 443, tls=True)
     assert_type(stream.tcp, TcpStream)
     assert_type(stream.alpn, str | None)
@@ -170,3 +204,19 @@ def proxies() -> None:
     assert_type(source.proxy_resolves, bool)
     assert_type(str(source.proxy), str)
     Source(proxy=1080)  # type: ignore[arg-type]
+
+
+async def exchanges(stream: TcpStream, context: ssl.SSLContext) -> None:
+    assert_type(await stream.exchange(b"PING", 4), bytes)
+    assert_type(await stream.exchange([b"length", bytearray(b"body")], 4, now() + 1_000), bytes)
+    assert_type(await (await unix_connect("path")).exchange(memoryview(b"PING"), 4), bytes)
+    assert_type(await (await stream.start_tls(context)).exchange(b"PING", 4), bytes)
+    assert_type(stream.take(4), bytes | None)
+    assert_type(await (await tcp_connect(("192.0.2.1", 443), now() + 1_000)).fill(), int)
+    await stream.exchange("PING", 4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await stream.exchange(b"PING", None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    try:
+        await stream.receive_exactly(4)
+    except IncompleteRead as error:
+        assert_type(error.expected, int | None)
+        assert_type(error.available, int)

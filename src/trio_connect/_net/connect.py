@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# As those of `connectx`, where it says why there are six.
 @overload
 async def connect(
     host: str | Iterable[HostLike],
@@ -48,7 +49,7 @@ async def connect(
     deadline: int = -1,
     *,
     resolver: Resolver | None = None,
-    establish: None = None,
+    establish: Callable[[TcpStream], Awaitable[None]] | None = None,
     tls: None = None,
     server_hostname: None = None,
     **options: Unpack[TcpRaceOptions],
@@ -56,21 +57,7 @@ async def connect(
 
 
 @overload
-async def connect(
-    host: str | Iterable[HostLike],
-    port: int,
-    deadline: int = -1,
-    *,
-    resolver: Resolver | None = None,
-    establish: Callable[[TcpStream], Awaitable[None]],
-    tls: None = None,
-    server_hostname: None = None,
-    **options: Unpack[TcpRaceOptions],
-) -> TcpStream: ...
-
-
-@overload
-async def connect(
+async def connect(  # type: ignore[overload-overlap]
     host: str | Iterable[HostLike],
     port: int,
     deadline: int = -1,
@@ -90,7 +77,7 @@ async def connect(
     deadline: int = -1,
     *,
     resolver: Resolver | None = None,
-    establish: None = None,
+    establish: Callable[[TlsStream], Awaitable[None]] | None = None,
     tls: ssl.SSLContext | Literal[True],
     server_hostname: str | None = None,
     **options: Unpack[TcpRaceOptions],
@@ -98,21 +85,7 @@ async def connect(
 
 
 @overload
-async def connect(
-    host: str | Iterable[HostLike],
-    port: int,
-    deadline: int = -1,
-    *,
-    resolver: Resolver | None = None,
-    establish: Callable[[TlsStream], Awaitable[None]],
-    tls: ssl.SSLContext | Literal[True],
-    server_hostname: str | None = None,
-    **options: Unpack[TcpRaceOptions],
-) -> TlsStream: ...
-
-
-@overload
-async def connect(
+async def connect(  # type: ignore[overload-overlap]
     host: str | Iterable[HostLike],
     port: int,
     deadline: int = -1,
@@ -132,7 +105,7 @@ async def connect(
     deadline: int = -1,
     *,
     resolver: Resolver | None = None,
-    establish: None = None,
+    establish: Callable[[TcpStream | TlsStream], Awaitable[None]] | None = None,
     **options: Unpack[RaceOptions],
 ) -> TcpStream | TlsStream: ...
 
@@ -144,19 +117,7 @@ async def connect(
     deadline: int = -1,
     *,
     resolver: Resolver | None = None,
-    establish: Callable[[Any], Awaitable[None]],
-    **options: Unpack[RaceOptions],
-) -> TcpStream | TlsStream: ...
-
-
-@overload
-async def connect(
-    host: str | Iterable[HostLike],
-    port: int,
-    deadline: int = -1,
-    *,
-    resolver: Resolver | None = None,
-    establish: Callable[[Any], Awaitable[T]],
+    establish: Callable[[TcpStream | TlsStream], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
 

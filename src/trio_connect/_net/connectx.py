@@ -43,12 +43,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# Two for each kind of `tls`: none, one, and what is known at run time only, which takes an establish for both kinds of
+# stream. mypy sees that the last two overlap with others; the first one that fits counts. `connect` and `connect_srv`
+# have theirs written out too: a shared signature (a Protocol with an overloaded `__call__`) would make objects of them,
+# of which `help()` and editors show the type and not the arguments.
 @overload
 async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
-    establish: None = None,
+    establish: Callable[[TcpStream], Awaitable[None]] | None = None,
     tls: None = None,
     server_hostname: None = None,
     **options: Unpack[TcpRaceOptions],
@@ -56,19 +60,7 @@ async def connectx(
 
 
 @overload
-async def connectx(
-    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
-    deadline: int = -1,
-    *,
-    establish: Callable[[TcpStream], Awaitable[None]],
-    tls: None = None,
-    server_hostname: None = None,
-    **options: Unpack[TcpRaceOptions],
-) -> TcpStream: ...
-
-
-@overload
-async def connectx(
+async def connectx(  # type: ignore[overload-overlap]
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
@@ -84,7 +76,7 @@ async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
-    establish: None = None,
+    establish: Callable[[TlsStream], Awaitable[None]] | None = None,
     tls: ssl.SSLContext | Literal[True],
     server_hostname: str | None = None,
     **options: Unpack[TcpRaceOptions],
@@ -92,19 +84,7 @@ async def connectx(
 
 
 @overload
-async def connectx(
-    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
-    deadline: int = -1,
-    *,
-    establish: Callable[[TlsStream], Awaitable[None]],
-    tls: ssl.SSLContext | Literal[True],
-    server_hostname: str | None = None,
-    **options: Unpack[TcpRaceOptions],
-) -> TlsStream: ...
-
-
-@overload
-async def connectx(
+async def connectx(  # type: ignore[overload-overlap]
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
@@ -120,7 +100,7 @@ async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
-    establish: None = None,
+    establish: Callable[[TcpStream | TlsStream], Awaitable[None]] | None = None,
     **options: Unpack[RaceOptions],
 ) -> TcpStream | TlsStream: ...
 
@@ -130,17 +110,7 @@ async def connectx(
     endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
     deadline: int = -1,
     *,
-    establish: Callable[[Any], Awaitable[None]],
-    **options: Unpack[RaceOptions],
-) -> TcpStream | TlsStream: ...
-
-
-@overload
-async def connectx(
-    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
-    deadline: int = -1,
-    *,
-    establish: Callable[[Any], Awaitable[T]],
+    establish: Callable[[TcpStream | TlsStream], Awaitable[T]],
     **options: Unpack[RaceOptions],
 ) -> T: ...
 

@@ -78,6 +78,8 @@ class Destination:
 
     # Using it
 
+    # Not shared with `try_connect`, see `connectx`. Without an establish the result is None, which no type variable can
+    # have as a default before Python 3.13: hence two for each kind of `tls`.
     @overload
     def connect(
         self, deadline: int = -1, *, establish: None = None, tls: None = None, server_hostname: None = None
