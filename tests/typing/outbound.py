@@ -1,17 +1,32 @@
 """What a strict checker infers of outbound destinations and their decisions."""
 
-from typing import assert_type
+from pathlib import Path
+from typing import Literal, assert_type
 
 from trio_connect import MailRecord, Source, StaticResolver, TcpStream, TlsStream
 from trio_connect.outbound import (
+    AddressState,
     Candidate,
     Connection,
+    Destination,
+    DestinationDelayed,
     DestinationFailed,
+    DestinationRejected,
+    FileStore,
+    LeaseLost,
+    LimitState,
     NotAdmitted,
+    Outbound,
     OutboundEvent,
     OutboundPolicy,
+    Overloaded,
     Permit,
     Rate,
+    RateState,
+    RedisStore,
+    RequeueOne,
+    RetryAt,
+    Snapshot,
     SourceSuspended,
     TlsConnection,
     open_outbound,
@@ -67,3 +82,48 @@ async def use() -> None:
         except DestinationFailed as failed:
             assert_type(failed.decision, NotAdmitted)
         out.destination("bad", candidates=["192.0.2.1"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def stores() -> None:
+    async with open_outbound(store=None) as alone:
+        assert_type(alone, Outbound)
+    async with open_outbound(store=FileStore("limits")), open_outbound(store=FileStore(Path("limits"))):
+        pass
+    async with FileStore("limits") as in_a_file:
+        assert_type(in_a_file, FileStore)
+    async with RedisStore("redis://limits.example/0", ttl=10, strict=True) as in_a_redis:
+        assert_type(in_a_redis, RedisStore)
+    open_outbound(store="limits")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    FileStore(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RedisStore(Path("limits"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RedisStore("redis://limits.example", ttl="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RedisStore("redis://limits.example", 10.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def permits(out: Outbound) -> None:
+    dest = out.destination("api")
+    assert_type(dest, Destination)
+    try:
+        async with dest.permit(-1) as permit:
+            assert_type(permit.source, Source | None)
+            permit.failed("500")
+            permit.overloaded(2, "Retry-After")
+            permit.overloaded("soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    except LeaseLost as lost:
+        assert_type(lost.destination, str)
+    except (RetryAt, RequeueOne, DestinationDelayed, DestinationRejected) as decision:
+        assert_type(decision.cause, str)
+        assert_type(decision.seconds, float)
+    dest.permit(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    dest.suspend(-1)
+    raise Overloaded(2.5)
+
+
+def what_is_known(dest: Destination) -> None:
+    snapshot = dest.snapshot()
+    assert_type(snapshot, Snapshot)
+    assert_type(snapshot.state, Literal["closed", "open", "probing"])
+    assert_type(snapshot.limits, tuple[LimitState, ...])
+    assert_type(snapshot.rates, tuple[RateState, ...])
+    assert_type(snapshot.addresses, tuple[AddressState, ...])
+    dest.reset()

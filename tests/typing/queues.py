@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from trio_connect import Endpoint
+from trio_connect import Endpoint, RacePolicy, now
 from trio_connect.queues import (
     Accepted,
     Address,
@@ -13,6 +13,7 @@ from trio_connect.queues import (
     Connected,
     Failed,
     IOQueue,
+    Op,
     Popped,
     Pushed,
     QResult,
@@ -58,6 +59,27 @@ async def results_know_it_too() -> None:
         assert_type(await qs.wait_next(5), list[QResult[Any]])
         async for each in qs.completions():
             assert_type(each, QResult[Any])
+
+
+async def what_was_submitted_comes_back(peers: list[Endpoint]) -> None:
+    async with open_queue_set() as qs:
+        for peer in peers:
+            qs.stream().connect(peer, now() + 1_000, data=peer.host)
+        for each in await qs.wait_next(100, now() + 1_000):
+            assert_type(each.data, Any)
+            assert_type(each.op, Op)
+            if each.error is None:
+                match each.value:
+                    case Connected(local, remote, report):
+                        print(local, remote, report)
+                    case Accepted(queue=accepted):
+                        assert_type(accepted, IOQueue)
+                    case _:
+                        pass
+        raced = await qs.wait(qs.connectx(peers, policy=RacePolicy(max_in_flight=2)))
+        assert_type(raced.unwrap(), Connected)
+        assert_type(await qs.room(2), None)
+        qs.connectx(peers, tls=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def test_field_34_error_is_none_narrows_value_and_errno() -> None:
