@@ -49,13 +49,14 @@ class Client:
                     headers = {"Authorization": f"Bearer {self.keys[endpoint]}"}
                     response = await self.http.get(f"http://{endpoint}/{question}", headers=headers)
                     if response.status_code == 429:
-                        raise Overloaded(float(response.headers["Retry-After"]), f"429 from {self.keys[endpoint]}")
+                        seconds = float(response.headers["Retry-After"])
+                        self.paused.append((trio.current_time(), trio.current_time() + seconds))
+                        raise Overloaded(seconds, f"429 from {self.keys[endpoint]}")
                     response.raise_for_status()
                     self.answers.append(response.text)
                     return
-            except Overloaded as exc:
+            except Overloaded:
                 # The next permit comes when that is over.
-                self.paused.append((trio.current_time(), trio.current_time() + exc.seconds))
                 print(f"in the way after the 429: {self.destination.snapshot().binding}")
 
 
