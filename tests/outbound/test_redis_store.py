@@ -424,7 +424,7 @@ def run_workers(
     cap: int = 5,
     count: int = 100,
     burst: int = 10,
-    hold: float = 0.02,
+    hold: float = 0.05,  # on average: five places are then given back 100 times a second, as the rate allows
 ) -> list[Log]:
     """Run four processes, and return what each has written down. `during` returns how many it has killed."""
     script = Path(__file__).with_name("redis_worker.py")
