@@ -8,7 +8,9 @@ import os
 import re
 import socket
 import struct
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.streams import connect_to, listening
 from trio_connect import DeadlineExceeded, Endpoint, SocketOptions, Source, now, tcp_connect, tcp_listen
 from trio_connect._engine.spinning import CREDIT, PROBE
-from trio_connect._net import attempt
+from trio_connect._net import attempt, tcp
 from trio_connect._net.sockets import address, kernel_socket, local_ports, raw_socket
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -357,12 +359,32 @@ async def test_a_handshake_that_is_over_in_time_needs_neither_epoll_nor_a_scope(
     monkeypatch: pytest.MonkeyPatch, connect: Any, spins: bool
 ) -> None:
     (sock,) = script(monkeypatch, [IN_PROGRESS, 0, ALREADY], spins=spins)
-    monkeypatch.delattr(kernel_socket, "wait_writable")
+    for waits in (tcp, kernel_socket):
+        monkeypatch.delattr(waits, "wait_writable")
     with passes() as count:
         stream = await connect(LOCAL)
     assert sock.asked_at == [0, int(spins)]
     assert count() == 1
     stream.abort()
+
+
+@pytest.mark.parametrize("bounded", [True, False], ids=["with a deadline", "without"])
+async def test_a_pending_connect_has_one_frame_of_ours(bounded: bool) -> None:
+    """Ten thousand connects may be pending, and each frame is a quarter of a KiB."""
+    with faults.black_hole() as hole:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(tcp_connect, (hole.host, hole.port), now() + 60_000 if bounded else -1))
+            await trio.testing.wait_all_tasks_blocked()
+            (task,) = nursery.child_tasks
+            names = [frame.f_code.co_name for frame, _ in task.iter_await_frames() if is_ours(frame)]
+            nursery.cancel_scope.cancel()
+    assert names == ["tcp_connect"]
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Say whether a frame is of this package."""
+    name: str = frame.f_globals["__name__"]
+    return name.startswith("trio_connect.")
 
 
 @connects

@@ -96,6 +96,10 @@ class ProxiedAttempt:
         """Nothing is known before `finish` returns."""
         return PENDING
 
+    def descriptor(self) -> int:
+        """Only `finish` can wait, for what it waits for changes."""
+        return -1
+
     async def first_poll(self, *, may_spin: bool) -> int:  # noqa: ARG002 - as Attempt
         """Nothing is known before `finish` returns."""
         return PENDING
