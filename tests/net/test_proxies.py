@@ -277,6 +277,15 @@ def answering(scheme: str, **how: Any) -> Callable[[Any], Awaitable[None]]:
     return server.http if scheme == "http" else server.socks5
 
 
+EARLY = "100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 "
+
+
+async def early_for_ever(stream: Any) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):
+        while True:
+            await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
 FAILURES: dict[str, tuple[str, Callable[[Any], Awaitable[None]], int, str, str]] = {
     "not allowed": ("socks5", answering("socks5", code=2), errno.EACCES, "connect", "not allowed by ruleset"),
     "no network": ("socks5", answering("socks5", code=3), errno.ENETUNREACH, "connect", "Network unreachable"),
@@ -301,11 +310,25 @@ FAILURES: dict[str, tuple[str, Callable[[Any], Awaitable[None]], int, str, str]]
     "504": ("http", answering("http", status="504 Gateway Timeout"), errno.ETIMEDOUT, "connect", "504 Gateway"),
     "407": ("http", answering("http", credentials=("user", "x")), errno.EACCES, "bind", "407 Proxy Auth"),
     "echoes": ("http", answering("http", status=f"403 not for {SECRET}"), errno.EACCES, "connect", "403 not for ***"),
+    "early and 403": ("http", answering("http", status=f"{EARLY}403 No"), errno.EACCES, "connect", "said: 403 No"),
+    "101": ("http", answering("http", status="101 Switching"), errno.ECONNABORTED, "connect", "said: 101 Switching"),
+    "early for ever": ("http", early_for_ever, errno.EMSGSIZE, "bind", "longer than 16384 bytes"),
     "is socks": ("http", lambda s: s.send_all(b"\x05\xff\r\n\r\n"), errno.EPROTO, "bind", "does not speak"),
     "no end": ("http", greet_for_ever, errno.EMSGSIZE, "bind", "longer than 16384 bytes"),
     "ends": ("http", hang_up, errno.ECONNRESET, "connect", "ended the connection before its answer"),
 }  # fmt: skip
 failures = pytest.mark.parametrize("kind", FAILURES)
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "200", "299 Strange", f"{EARLY}201 Created"])
+@virtual
+async def test_every_2xx_opens_the_tunnel(net: VirtualNetwork, status: str) -> None:
+    """RFC 9110 section 9.3.6; what the server behind it says first is whole."""
+    proxied(net, "http", ProxyServer(status=status, glued=b"220 hello\r\n"))
+    stream = await tcp_connect((V4, 443), source=via("http"))
+    assert await stream.receive_until(b"\r\n", 100) == b"220 hello"
+    assert await answered(stream) == b"ping"
+    close(stream)
 
 
 def check_failure(exc: OSError, source: Source, kind: str, target: str) -> None:

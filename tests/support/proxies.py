@@ -47,7 +47,7 @@ class ProxyServer:
     code: int = 0
     """What it answers a SOCKS5 request with, RFC 1928 section 6."""
     status: str = "200 Connection established"
-    """What it answers a CONNECT with."""
+    """What it answers a CONNECT with; perhaps with interim answers before."""
     glued: bytes = b""
     """What the server behind it has said by then, sent in one write with the answer."""
     trickle: bool = False
@@ -115,7 +115,7 @@ class ProxyServer:
         # The fields of a 2xx answer to CONNECT say nothing of what follows, RFC 9110 section 9.3.6.
         answer = f"HTTP/1.1 {status}\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n".encode()
         await self._send(stream, answer, self.glued)
-        if status.startswith("200"):
+        if status.rpartition("HTTP/1.1 ")[2].startswith("2"):
             await self.behind(stream, *self.asked[-1])
 
     async def _send(self, stream: Any, answer: bytes, glued: bytes = b"") -> None:

@@ -12,6 +12,7 @@ says too much would raise a RuntimeError in the middle of a race; left in the ke
 from __future__ import annotations
 
 import errno
+import re
 from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast, final
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
     from ..streams.tcp_stream import TcpStream
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_STATUS: Final = re.compile(rb"(HTTP/1\.[0-9] )([1-5][0-9]{2})(?=[ \r])")
+"""The beginning of a response, RFC 9112 section 4."""
+_SWITCHING_PROTOCOLS: Final = b"101"
+"""No interim response: after it the connection speaks something else (RFC 9110 section 15.2.2)."""
 _LONGEST_HEAD: Final = 1 << 14
-"""Bytes: twice what nginx and Apache allow by default for one line of a head."""
+"""Bytes, of all responses together: twice what nginx and Apache allow by default for one line of a head."""
 _NONE_ACCEPTABLE: Final = b"\x05\xff"
 """RFC 1928 section 3: none of the methods of authentication will do."""
 _SOCKS_ERRNOS: Final = {
@@ -170,10 +175,25 @@ class _Talk:
         await self._stream.send_all(data)
 
     async def read(self, _max_bytes: int = 0) -> bytes:
+        """Return the head of the final HTTP response; one of success has the status 200, which python-socks looks for.
+
+        RFC 9110 section 9.3.6: "Any 2xx (Successful) response indicates" that what follows its head is the tunnel's.
+        Section 15.2: a client reads interim responses even if it expects none.
+        """
+        left = _LONGEST_HEAD
+        while True:
+            head = await self._head(left)
+            left -= len(head)
+            status = _STATUS.match(head)
+            if status is None or not status[2].startswith(b"1") or status[2] == _SWITCHING_PROTOCOLS:
+                break
+        return _STATUS.sub(rb"\g<1>200", head, 1) if status is not None and status[2].startswith(b"2") else head
+
+    async def _head(self, left: int) -> bytes:
         """Return the head of an HTTP response (RFC 9112 section 2.1), and leave in the kernel what follows it."""
         head = bytearray()
         while not head.endswith(_END_OF_HEAD):
-            if len(head) > _LONGEST_HEAD:
+            if len(head) > left:
                 raise _TooLong
             # So many bytes of the end are there already; no fewer than the others are missing.
             there = next(count for count in (3, 2, 1, 0) if head.endswith(_END_OF_HEAD[:count]))
