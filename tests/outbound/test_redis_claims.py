@@ -101,7 +101,10 @@ def test_a_refusal_stands_until_it_is_worth_asking_again():
     assert (told.known, told.pending, told.seconds) == (True, False, pytest.approx(0.41))
     assert "started again" in told.cause
     assert acquire(claims, (CAP,), (), 0.3).seconds == pytest.approx(0.11)
-    assert acquire(claims, (CAP,), (), 0.42).pending
+    again = acquire(claims, (CAP,), (), 0.42)
+    assert again.pending
+    assert again.cause == told.cause
+    assert "not answered yet" in acquire(claims, (OTHER,), (), 0.42).cause
     told = ask(made(), paces=(PACE,), answer=["rate", "5000000", 1])
     assert (told.known, told.seconds) == (True, pytest.approx(5.01))
     assert "the rate is used up by all" in told.cause

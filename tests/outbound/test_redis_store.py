@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.outbound.store_judge import Log, most_at_once, surely_in_window
 from tests.support.pace import PacedClock
 from trio_connect import DeadlineExceeded, now, tcp_listen
 from trio_connect.outbound import (
+    DestinationFailed,
     LeaseLost,
     NotAdmitted,
     Outbound,
@@ -32,6 +34,7 @@ from trio_connect.outbound import (
     _redis_store,
 )
 from trio_connect.outbound._redis import ServerError
+from trio_connect.outbound._redis_scripts import ACQUIRE
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
 
@@ -60,10 +63,10 @@ async def admitted(out: Outbound) -> None:
         pass
 
 
-async def refused(out: Outbound, deadline: int = 0) -> str:
+async def refused(out: Outbound, milliseconds: int = 300) -> str:
     """Be refused, and return why."""
     with pytest.raises((DeadlineExceeded, NotAdmitted)) as caught:
-        async with out.destination("api.test").permit(deadline):
+        async with out.destination("api.test").permit(now() + milliseconds):
             pass
     return str(caught.value)
 
@@ -109,17 +112,17 @@ async def test_limits_are_those_of_all(server):
     async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
         # A server that is new may be one that was started again.
         with pytest.raises(RetryAt, match="the store was started again") as caught:
-            async with a.destination("api.test").permit(0):
+            async with a.destination("api.test").permit(now() + 250):
                 pass
         assert 0 < caught.value.seconds <= TTL + 0.03
         began = trio.current_time()
         async with a.destination("api.test").permit():
             assert trio.current_time() - began >= TTL * 0.9
-            async with b.destination("api.test").permit(0):
+            async with b.destination("api.test").permit(now() + 1000):
                 assert "all 2 connections" in await refused(a)
                 # Held for longer than a TTL: renewed.
                 await trio.sleep(1.5 * TTL)
-                assert "some by other processes" in await refused(b, now() + 400)
+                assert "some by other processes" in await refused(b, 400)
                 # In one process calls are admitted in their order, and as soon as a place is given back here.
             order: list[int] = []
 
@@ -141,11 +144,11 @@ async def test_rates_are_those_of_all(server):
         async with opened(rules(), store=store(server)) as c:
             await admitted(c)
         for out in (a, b):
-            async with out.destination("api.test").permit(0):
+            async with out.destination("api.test").permit(now() + 1000):
                 pass
         for out in (a, b):
             with pytest.raises(RetryAt, match="is used up by all processes") as caught:
-                async with out.destination("api.test").permit(0):
+                async with out.destination("api.test").permit(now() + 1000):
                     pass
             assert caught.value.seconds == pytest.approx(30, abs=2)
 
@@ -338,7 +341,7 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
             server.kill()
             await trio.sleep(2 * TTL)
             async with a.destination("api.test").permit(now() + 1000):
-                cause = await refused(a, now() + 300)
+                cause = await refused(a, 300)
                 assert "the store cannot be reached" in cause
                 assert "2 of 4 connections" in cause
                 async with b.destination("api.test").permit(now() + 1000):
@@ -346,8 +349,11 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
                 server.start()
                 # They are counted again: two of two are left.
                 await trio.sleep(2 * TTL + 0.5)
-                async with b.destination("api.test").permit(0), b.destination("api.test").permit(now() + 1000):
-                    assert "some by other processes" in await refused(b, now() + 400)
+                async with (
+                    b.destination("api.test").permit(now() + 1000),
+                    b.destination("api.test").permit(now() + 1000),
+                ):
+                    assert "some by other processes" in await refused(b, 400)
     assert [each.what for each in events if each.what.startswith("store")] == ["store away", "store back"]
     assert "cannot be reached" in next(each.cause for each in events if each.what == "store away")
 
@@ -365,7 +371,7 @@ async def test_the_share_of_a_rate_is_kept_warm(server):
         # Its share is a burst of two, and one was used.
         async with a.destination("api.test").permit(now() + 1000):
             pass
-        assert "its share of the rate" in await refused(a, now() + 300)
+        assert "its share of the rate" in await refused(a, 300)
         async with b.destination("api.test").permit(now() + 1000):
             pass
 
@@ -385,7 +391,7 @@ async def test_strict_nothing_is_held_without_a_lease(server):
                 with pytest.raises(trio.ClosedResourceError):
                     await connection.stream.receive_some()
                 assert trio.current_time() - began < TTL
-        assert "cannot be reached" in await refused(out, now() + 100)
+        assert "cannot be reached" in await refused(out, 100)
 
 
 async def test_a_stopped_server_delays_no_call(server):
@@ -406,9 +412,48 @@ async def test_a_stopped_server_delays_no_call(server):
             await admitted(out)
 
 
+class Answering:
+    """A server that grants everything, so long after it was asked."""
+
+    delay = 0.0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, _url: str) -> AsyncIterator[Answering]:
+        yield cls()
+
+    async def call(self, script: str, _keys: Sequence[str], _arguments: Sequence[str]) -> list[object]:
+        await trio.sleep(self.delay if script is ACQUIRE else 0)
+        return ["granted", "0", 0] if script is ACQUIRE else [1]
+
+    def disconnect(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("delay", "at_once", "soon"), [(0.005, 0.005, 0.005), (0.2, None, 0.2), (0.5, None, None)])
+async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
+    delay, at_once, soon, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(_redis_store, "Server", Answering)
+    monkeypatch.setattr(Answering, "delay", delay)
+    candidates = [("127.0.0.1", 9)]
+    for call, expected, patience in (
+        (lambda it: it.permit(0), at_once, 0.01),
+        (lambda it: it.try_connect(0), at_once, 0.01),
+        (lambda it: it.try_connect(), soon, 0.25),
+    ):
+        async with opened(rules(max_connections=1), store=RedisStore("redis://limits.test", ttl=4)) as out:
+            began = trio.current_time()
+            with contextlib.suppress(NotAdmitted, DeadlineExceeded, ConnectionRefusedError, DestinationFailed):
+                async with call(out.destination("api.test", candidates=candidates)):
+                    pass
+            took = trio.current_time() - began
+            assert took == pytest.approx(patience if expected is None else expected)
+
+
 async def test_without_a_server_at_all_calls_end_and_so_does_the_block(tmp_path):
     async with opened(store=RedisStore(f"unix://{tmp_path}/no", ttl=TTL)) as out:
-        assert "cannot be reached" in await refused(out, now() + 300)
+        assert "cannot be reached" in await refused(out, 300)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -159,7 +159,9 @@ class Claims:
         elif claim.state == "refused":
             assert claim.refusal is not None
             return attrs.evolve(claim.refusal, seconds=claim.until - now)
-        return Later("the store has not answered yet", self._ttl, pending=True)
+        # What it said last is worth more to whoever gives up now.
+        cause = "the store has not answered yet" if claim.refusal is None else claim.refusal.cause
+        return Later(cause, self._ttl, pending=True)
 
     def release(self, held: Held) -> None:
         """Give a place back, and have those asked again whom its limit refuses."""

@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 _MOMENT: Final = 0.25
 """Seconds for which the answer of a store is waited for by a call that may not wait: a round trip, around the earth."""
+_AT_ONCE: Final = 0.010
+"""Seconds likewise for a call whose deadline is 0. One pass of the loop is not enough: another process has to answer. A
+server on this machine or in this network has done so by then, and one that is silent holds up nobody who said "now"."""
 
 
 class _Waiter:
@@ -117,12 +120,10 @@ class Waiting:
 
         Args:
           ask: given the time.
-          until: the caller's deadline in Trio time; one that has passed says that the call may not wait.
+          until: the caller's deadline in Trio time; one that has come says "now or never".
         """
         moment = current_time()
-        limit = moment + _MOMENT
-        if until > moment:
-            limit = min(limit, until)
+        limit = min(moment + _MOMENT, until) if until > moment else moment + _AT_ONCE
         outcome = ask(moment)
         while isinstance(outcome, Refusal) and outcome.pending and moment < limit:
             with trio.CancelScope(deadline=limit):
