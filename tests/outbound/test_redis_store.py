@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from trio_connect.outbound import (
     _redis_store,
 )
 from trio_connect.outbound._redis import ServerError
-from trio_connect.outbound._redis_scripts import ACQUIRE
+from trio_connect.outbound._redis_scripts import ACQUIRE, ALLOWED, RELEASE, RENEW
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
 
@@ -140,7 +141,9 @@ async def test_limits_are_those_of_all(server):
 
 async def test_rates_are_those_of_all(server):
     policy = rules(rate=Rate(2, 60.0, 2), group_max_connections=100)
-    async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
+    # Strict: on a busy machine an answer may take a quarter of the TTL, and a share of the rate is no start of all.
+    one, other = store(server, strict=True), store(server, strict=True)
+    async with opened(policy, store=one) as a, opened(policy, store=other) as b:
         async with opened(rules(), store=store(server)) as c:
             await admitted(c)
         for out in (a, b):
@@ -354,7 +357,9 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
                     b.destination("api.test").permit(now() + 1000),
                 ):
                     assert "some by other processes" in await refused(b, 400)
-    assert [each.what for each in events if each.what.startswith("store")] == ["store away", "store back"]
+    told = [each.what for each in events if each.what.startswith("store")]
+    # More than once where the machine was so busy that an answer took a quarter of the TTL.
+    assert told == ["store away", "store back"] * (len(told) // 2)
     assert "cannot be reached" in next(each.cause for each in events if each.what == "store away")
 
 
@@ -454,6 +459,41 @@ async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
 async def test_without_a_server_at_all_calls_end_and_so_does_the_block(tmp_path):
     async with opened(store=RedisStore(f"unix://{tmp_path}/no", ttl=TTL)) as out:
         assert "cannot be reached" in await refused(out, 300)
+
+
+# --- what a user of the server is allowed -----------------------------------------------------------------------------
+
+
+def test_the_rights_are_those_that_the_scripts_use_and_the_page_lists_them():
+    used = set(re.findall(r"redis\.call\('(\w+)'", ACQUIRE + RENEW + RELEASE))
+    assert ALLOWED.split() == ["~{trio-connect}:*", *sorted(f"+{each}".lower() for each in used | {"EVAL", "EVALSHA"})]
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "shared-limits.md").read_text(encoding="utf-8")
+    assert ALLOWED in " ".join(page.split())
+
+
+async def test_what_an_acl_has_to_allow_is_said(server):
+    url = f"unix://limits:word@{server.socket}"
+    for rights, words in (
+        (ALLOWED, None),
+        (ALLOWED.replace("+info ", ""), "can't run this command"),
+        (ALLOWED.replace("+evalsha", ""), "no permissions to run the 'evalsha' command"),
+        (ALLOWED.replace("connect", "other"), "no permissions to access"),
+    ):
+        server.command("ACL", "SETUSER", "limits", "reset", "on", ">word", rights)
+        async with opened(rules(max_connections=1), store=RedisStore(url, ttl=TTL)) as out:
+            if words is None:
+                await admitted(out)
+            else:
+                cause = await refused(out)
+                assert words in cause
+                assert f"its ACL has to allow {ALLOWED}" in cause
+
+
+async def test_a_server_that_has_no_run_id_is_of_no_use(server, monkeypatch):
+    for name, script in (("ACQUIRE", ACQUIRE), ("RENEW", RENEW)):
+        monkeypatch.setattr(_redis_store, name, script.replace("run_id:(", "no such field:("))
+    async with opened(rules(max_connections=1), store=store(server)) as out:
+        assert "the answer to INFO has no run_id" in await refused(out)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, cast, final
 
 from .._text import shown
+from ._redis_scripts import ALLOWED
 
 __all__ = ["Dropped", "Server", "ServerError", "check_url", "hidden"]
 
+_DENIED: Final = "The user executing the script can't"
+"""How Redis and Valkey begin when an ACL forbids what a script does."""
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
@@ -79,8 +82,8 @@ class Server:
           Dropped: the connection was lost before the answer. Whether the script has run is unknown.
           ServerError: the server answered with an error.
         """
+        from coredis.exceptions import AuthorizationError, NoScriptError, RedisError
         from coredis.exceptions import ConnectionError as ConnectionLost
-        from coredis.exceptions import NoScriptError, RedisError
 
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
@@ -91,7 +94,11 @@ class Server:
         except (ConnectionLost, OSError, RuntimeError) as exc:  # the last for a pool that was left
             raise Dropped(str(exc) or type(exc).__name__) from exc
         except RedisError as exc:
-            raise ServerError(str(exc) or type(exc).__name__) from exc
+            words = str(exc) or type(exc).__name__
+            if isinstance(exc, AuthorizationError) or _DENIED in words:
+                # The server does not say which command or key it is.
+                words = f"{words.partition(' script: ')[0]}; its ACL has to allow {ALLOWED}"
+            raise ServerError(words) from exc
         return cast("list[Any]", answer)
 
     def disconnect(self) -> None:

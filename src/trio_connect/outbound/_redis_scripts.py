@@ -19,7 +19,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ACQUIRE", "RELEASE", "RENEW"]
+__all__ = ["ACQUIRE", "ALLOWED", "RELEASE", "RENEW"]
+
+ALLOWED: Final = (
+    "~{trio-connect}:* +eval +evalsha +get +hmget +hset +info +pexpire +pttl +set +time +zadd +zcard +zrange +zrem "
+    "+zremrangebyscore +zscore"
+)
+"""What an ACL has to allow, as ACL SETUSER takes it."""
 
 _BEGIN: Final = """
 local time = redis.call('TIME')
@@ -27,6 +33,7 @@ local now = time[1] * 1000000 + time[2]
 local ttl = tonumber(ARGV[1])
 local function number(n) return string.format('%.0f', n) end
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+if not run then return redis.error_reply('ERR the answer to INFO has no run_id, by which a restart is known') end
 local seen = redis.call('HMGET', KEYS[1], 'run', 'began', 'ttl')
 local began, longest = tonumber(seen[2]), tonumber(seen[3])
 if seen[1] ~= run then
