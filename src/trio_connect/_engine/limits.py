@@ -180,6 +180,11 @@ class Layers:
 class Place(Protocol):
     """A place under a limit that several processes share."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the store has taken it away: it counts for others by now, or soon."""
+        ...
+
     def release(self) -> None:
         """Give it back."""
         ...

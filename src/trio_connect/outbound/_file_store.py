@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import uniform
 from types import TracebackType
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import attrs
 
@@ -71,12 +71,12 @@ class FileStore:
             self._file.close()
             self._file = None
 
-    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[], None]) -> None:
         """Do nothing: what changes in a file, nobody tells, and the kernel takes no place away; for outbounds.
 
         Args:
           changed: would be called when the store has answered.
-          lost: would be called with places that are lost.
+          lost: would be called when places are lost.
         """
 
     def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
@@ -153,6 +153,8 @@ class _Held:
     _file: FileOfLocks
     _limit: Limit
     _place: int
+
+    is_lost: ClassVar[bool] = False
 
     def release(self) -> None:
         """Give it back."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import final
 
 import trio
 
-from .._engine.limits import Lease, Place
+from .._engine.limits import Lease
 from ._decisions import LeaseLost
 from ._shared import Shared
 
@@ -30,17 +30,20 @@ class Hold:
         self._destination = destination
         self._leases = leases
         self._end: Callable[[], object] | None = None
-        self._is_lost = False
-        shared.holds.add(self.lost)
+        shared.holds.add(self.check)
 
-    def lost(self, places: Collection[Place]) -> None:
-        """End the call if one of these is its."""
-        if not self._is_lost and any(
-            place in places for lease in self._leases() if lease is not None for place in lease.places.values()
+    def check(self) -> None:
+        """End the call, once, if one of its places is lost."""
+        end = self._end
+        if end is not None and any(
+            place.is_lost for lease in self._leases() if lease is not None for place in lease.places.values()
         ):
-            self._is_lost = True
-            if self._end is not None:
-                self._end()
+            self._end = None
+            end()
+
+    def _end_by(self, end: Callable[[], object]) -> None:
+        self._end = end
+        self.check()  # a place may have been lost when nothing could be ended yet
 
     @contextmanager
     def cancelling(self) -> Generator[None, None, None]:
@@ -50,7 +53,7 @@ class Hold:
           LeaseLost: it was.
         """
         with trio.CancelScope() as scope:
-            self._end = scope.cancel
+            self._end_by(scope.cancel)
             yield
         self._end = None
         if scope.cancelled_caught:
@@ -58,14 +61,12 @@ class Hold:
 
     def closing(self, close: Callable[[], object]) -> None:
         """From now on close something when a place is lost, or at once when one is lost already."""
-        self._end = close
-        if self._is_lost:
-            close()
+        self._end_by(close)
 
     def leave(self) -> None:
         """Watch no more."""
         self._end = None
-        self._shared.holds.discard(self.lost)
+        self._shared.holds.discard(self.check)
 
 
 @contextmanager

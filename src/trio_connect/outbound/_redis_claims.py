@@ -70,6 +70,7 @@ class Held:
     key: str
     id: str
     fence: float
+    is_lost: bool = attrs.field(default=False, init=False)
 
     def release(self) -> None:
         """Give it back."""
@@ -258,8 +259,7 @@ class Claims:
                     each.fence = asked + self._ttl
                 else:
                     lost.append(each)
-        for each in lost:
-            self.release(each)
+        self._lose(lost)
         return lost
 
     def lapsed(self, now: float) -> list[Held]:
@@ -267,8 +267,7 @@ class Claims:
         if not self.strict:
             return []
         lost = [each for each in self._held if each.fence - self._margin <= now]
-        for each in lost:
-            self.release(each)
+        self._lose(lost)
         return lost
 
     @property
@@ -325,6 +324,11 @@ class Claims:
             self._held[held] = None
             self._count[held.key] += 1
         return places
+
+    def _lose(self, held: Iterable[Held]) -> None:
+        for each in held:
+            each.is_lost = True
+            self.release(each)
 
     def _give_up(self, claim: Claim, now: float) -> None:
         """Give back what the server may have given for a claim."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import isfinite
 from os import getpid
@@ -84,7 +84,7 @@ class RedisStore:
         self._work = trio.Event()
         self._probe = trio.Event()
         self._changed: Callable[[str, str], None] = _nobody
-        self._lost: Callable[[Collection[Place]], None] = _nobody
+        self._lost: Callable[[], None] = _nobody
 
     def __repr__(self) -> str:
         return f"RedisStore({hidden(self._url)!r}, ttl={self._ttl:g}, strict={self._strict})"
@@ -125,12 +125,12 @@ class RedisStore:
         """Whether a place may be lost before it is given back."""
         return self._strict
 
-    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[], None]) -> None:
         """Have waiting calls try again when there is an answer, and holders hear of what is lost; for outbounds.
 
         Args:
           changed: called with what has happened to the store and why, "" for neither.
-          lost: called with places that are lost.
+          lost: called when places are lost.
         """
         self._changed, self._lost = changed, lost
 
@@ -297,7 +297,7 @@ class RedisStore:
     @enable_ki_protection
     def _lose(self, places: list[Held]) -> None:
         if places:
-            self._lost(places)
+            self._lost()
 
     def _forget(self) -> None:
         claims = self._opened

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import final
@@ -12,7 +12,7 @@ from trio.lowlevel import ParkingLot, disable_ki_protection
 
 from .._endpoint import Endpoint, Source
 from .._engine.health import Cooldowns, Strikes, Suspensions
-from .._engine.limits import Limits, Place, Share
+from .._engine.limits import Limits, Share
 from .._engine.plan import weighted_order
 from .._outbound_values import OutboundPolicy
 from .._text import shown
@@ -71,8 +71,8 @@ class Shared:
         self.answers = ParkingLot()
         """Where tasks wait for the store to answer."""
         self.may_lose = store is not None and store.may_lose
-        self.holds: set[Callable[[Collection[Place]], None]] = set()
-        """What is told of places that are lost."""
+        self.holds: set[Callable[[], None]] = set()
+        """What is called when places are lost."""
         self.limits = Limits()
         self.cooldowns = Cooldowns(policy.address_cooldown, policy.state_expiry, random)
         self.suspensions = Suspensions()

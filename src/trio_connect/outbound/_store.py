@@ -11,7 +11,7 @@ a failure may be local.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -55,12 +55,12 @@ class Store(Protocol):
         """Close it. Places that are still held are given back."""
         ...
 
-    def bind(self, changed: Callable[[str, str], None], lost: Callable[[Collection[Place]], None]) -> None:
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[], None]) -> None:
         """Take what is called when something changes without a call.
 
         Args:
           changed: to try again for the waiting calls; told what has happened to the store and why, "" for neither.
-          lost: to end what holds these places, which the process has no more.
+          lost: to end what holds places that are lost by now, see `Place.is_lost`.
         """
         ...
 

@@ -7,7 +7,7 @@ is given to the next call in the step that made it free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
@@ -16,7 +16,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
-from .._engine.limits import Cap, Lease, Limits, Place
+from .._engine.limits import Cap, Lease, Limits
 from .._engine.turns import Turns
 from .._messages import call_exceeded
 from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended
@@ -142,10 +142,10 @@ class Waiting:
         self.wake_all(states)
         self.shared.answers.unpark_all()
 
-    def lost(self, places: Collection[Place]) -> None:
-        """End the calls that had these places, which a store has taken away."""
-        for each in tuple(self.shared.holds):
-            each(places)
+    def lost(self) -> None:
+        """End the calls whose places a store has taken away."""
+        for check in tuple(self.shared.holds):
+            check()
 
     async def _wait(self, state: DestinationState, until: float, limit: float, *, connects: bool) -> Admission:
         began = current_time()
