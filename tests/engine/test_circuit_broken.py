@@ -25,8 +25,8 @@ MUTATIONS = {
     ),
     "no limit on probes": ("len(self._counted) >= limit", "False"),
     "an opening does not begin a generation": (
-        "        self.generation += 1\n        self._ramp = None\n\n    def _forget",
-        "        self._ramp = None\n\n    def _forget",
+        "1.0))\n        self._begin_generation(ramp=None)",
+        "1.0))\n        self._ramp = None",
     ),
     "a source's failure counts": ("becomes != LATE", "True"),
     "a late success is taken": (
@@ -47,16 +47,16 @@ MUTATIONS = {
     "a lease does not end": ("expires <= now", "expires < 0"),
     "a lease ends late": ("expires <= now", "expires < now"),
     "due too late": ("and now < self.until", "and now <= self.until"),
-    "no ramp": ("self._ramp = self._policy.max_connecting", "pass"),
+    "no ramp": ("ramp=self._policy.max_connecting", "ramp=None"),
     "the ramp stands still": ("self._ramp += 1", "pass"),
     "the ramp ends late": ("self._ramp >= self._policy.max_connections", "self._ramp > self._policy.max_connections"),
     "a reset keeps the generation": (
-        'self._become("reset")\n        self.generation += 1',
-        'self._become("reset")',
+        'self._become("reset")\n        self._begin_generation(ramp=None)',
+        'self._become("reset")\n        self._ramp = None',
     ),
     "a recovery keeps the generation": (
-        'if self.state == "probing":\n            self.generation += 1',
-        'if self.state == "probing":',
+        "self._begin_generation(ramp=self._policy.max_connecting)",
+        "self._ramp = self._policy.max_connecting",
     ),
     "a probe that fails does not open": ('self._become("failed") == "open" or', 'self._become("failed") == "x" or'),
 }

@@ -18,9 +18,9 @@ A **ticket** is what an admitted call holds until its outcome is known. It says 
 - `released`: neither is known. The call was cancelled, or its source could not be bound. Only the place of a probe
   becomes free; otherwise a cancelled probe would keep the circuit open for ever.
 
-A **generation** is the time between two changes of state. A ticket belongs to the generation in which it was given,
-and its outcome is *late* after the next change of state: it frees its place, and changes nothing else. So a burst of
-calls that all began before an opening counts once, and cannot lengthen the delay.
+A **generation** begins when the circuit opens, when a probe closes it, and with a reset. A ticket belongs to the
+generation in which it was given, and its outcome is *late* in any later one: it frees its place, and changes nothing
+else. So a burst of calls that all began before an opening counts once, and cannot lengthen the delay.
 
 A ticket given while probing has a **lease**. When the lease runs out the place is free, and the outcome is late from
 then on. Tickets of earlier generations keep their places until their outcome is told or their leases run out: probes
@@ -109,7 +109,7 @@ class Health:
     until: float = -inf
     """No call is admitted before this time; minus infinity while it has not opened."""
     generation: int = 0
-    """How often the state has changed."""
+    """How many generations have begun before this one."""
 
 
 class Ticket:
@@ -194,8 +194,7 @@ class Circuit:
         if not self._hear(ticket, "succeeded", now):
             return False
         if self.state == "probing":
-            self.generation += 1
-            self._ramp = self._policy.max_connecting
+            self._begin_generation(ramp=self._policy.max_connecting)
         elif self._ramp is not None:
             self._ramp += 1
         if self._ramp is not None and self._ramp >= self._policy.max_connections:
@@ -220,8 +219,7 @@ class Circuit:
     def reset(self) -> None:
         """Close, and forget the backoff, because the caller says so."""
         self._become("reset")
-        self.generation += 1
-        self._ramp = None
+        self._begin_generation(ramp=None)
         self._forget()
 
     def _become(self, fact: CircuitFact) -> CircuitState:
@@ -254,8 +252,16 @@ class Circuit:
         self.state = CIRCUIT_DECISIONS["closed"]["Opened"]
         self.openings += 1
         self.until = now + self._policy.delay.delay(self.openings, self._random.uniform(-1.0, 1.0))
+        self._begin_generation(ramp=None)
+
+    def _begin_generation(self, *, ramp: int | None) -> None:
+        """Make the tickets that are out outdated, and limit those to come.
+
+        Args:
+          ramp: how many may be out at once; None for any number while the circuit is closed.
+        """
         self.generation += 1
-        self._ramp = None
+        self._ramp = ramp
 
     def _forget(self) -> None:
         self.failures = 0

@@ -101,7 +101,7 @@ class Snapshot:
     until: int
     """Until when it is delayed; `NO_DEADLINE` when it is not."""
     generation: int
-    """How often the state has changed."""
+    """How many generations have begun before this one: with each opening, each recovery and each `reset`."""
     waiting: int
     """How many calls wait for admission."""
     limits: tuple[LimitState, ...]
