@@ -35,7 +35,7 @@ from trio_connect import (
     now,
 )
 from trio_connect._net.names import candidates
-from trio_connect._net.race import driver
+from trio_connect._net.race import driver, executor
 from trio_connect._net.race.telling import Teller
 from trio_connect.adapters.otel import trace_events
 from trio_connect.testing import echo
@@ -387,7 +387,7 @@ def test_a_connect_without_an_observer_imports_nothing_of_it():
 
 async def test_a_connect_without_an_observer_makes_no_event(vnet, autojump_clock, monkeypatch, telemetry):
     made: list[str] = []
-    for module in (driver, candidates):
+    for module in (driver, executor, candidates):
         for name in ("LookupStarted", "LookupFinished", "AttemptStarted", "AttemptFinished", "RaceFinished"):
             if kind := getattr(module, name, None):
 
