@@ -23,7 +23,7 @@ __all__ = ["Endpoint", "EndpointLike", "Source", "as_endpoint", "check_connectab
 
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
-_MAX_PORT: Final = 0xFFFF
+MAX_PORT: Final = 0xFFFF
 _MAX_WEIGHT: Final = 0xFFFF  # as in RFC 2782
 _MAX_FLOWINFO: Final = 0xFFFFF  # RFC 8200 section 3: the flow label has 20 bits
 _MAX_SCOPE: Final = 0xFFFFFFFF  # sin6_scope_id is a uint32_t, RFC 3493 section 3.3
@@ -48,7 +48,7 @@ def _digits(text: str) -> int:
 
 def check_port(value: object) -> int:
     """Return a port number, or say what is wrong with it."""
-    return int(check_range(value, "port", 0, _MAX_PORT))
+    return int(check_range(value, "port", 0, MAX_PORT))
 
 
 def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import chain
 from math import inf, nan
 from typing import Any, get_args
 
@@ -22,6 +23,8 @@ def asking(*kinds, delay=0.050, ipv4_first=False) -> Gate:
 
 
 def everything(gate):
+    assert gate.is_pending == bool(gate.pending)
+    assert gate.addresses_of("") == tuple(chain.from_iterable(gate.known.values()))
     return (
         gate.state, gate.open, gate.deadline, gate.preferred, gate.pending, dict(gate.known),
     )  # fmt: skip
@@ -513,3 +516,4 @@ def test_the_gate_opens_at_the_first_moment_either_condition_holds(aaaa, a):
         return
     assert opened_at == pytest.approx(min(max(min(positives), aaaa[1]), min(positives) + 0.05))
     assert gate.pending == ()
+    assert not gate.is_pending

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from socket import AF_INET, AddressFamily
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -19,7 +20,8 @@ import trio_connect
 from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
-from trio_connect import RacePolicy, TcpStream, connect_each, connectx, now, tcp_connect
+from trio_connect import Answer, RacePolicy, TcpStream, connect, connect_each, connectx, now, tcp_connect
+from trio_connect._net.names.lookup import __file__ as lookup_file
 from trio_connect._net.race import attempts
 from trio_connect.queues import open_queue_set
 
@@ -158,6 +160,17 @@ def test_an_interrupt_at_any_line_around_an_establish_leaves_no_coroutine_that_w
         return await connectx([pair], establish=take_turns)
 
     heard = sweep(answering, connect, files=attempts.__file__)
+    assert len(heard) > FEW
+    assert all(heard)
+
+
+def test_an_interrupt_at_any_line_of_a_lookup_is_heard_and_leaves_nothing() -> None:
+    class Own:
+        async def addresses(self, _host: str, family: AddressFamily, /) -> Answer:
+            await trio.lowlevel.checkpoint()
+            return Answer(("127.0.0.1",) if family == AF_INET else ())
+
+    heard = sweep(answering, lambda pair: connect("api.test", pair[1], now() + 5_000, resolver=Own()), 5, lookup_file)
     assert len(heard) > FEW
     assert all(heard)
 

@@ -125,7 +125,10 @@ class Gate:
       ValueError: the delay is negative or not a number.
     """
 
-    __slots__ = ("_delay", "_first_positive", "_hints", "_known", "_preference", "_questions", "_state", "_targets")
+    __slots__ = (
+        "_delay", "_first_positive", "_hints", "_known", "_preference", "_questions", "_state", "_targets",
+        "_unanswered", "_unserved",
+    )  # fmt: skip
 
     def __init__(self, resolution_delay: float, *, ipv4_first: bool = False) -> None:
         if isnan(resolution_delay) or resolution_delay < 0:
@@ -138,6 +141,8 @@ class Gate:
         self._hints: dict[_Question, tuple[str, ...]] = {}
         self._targets: tuple[str, ...] = ()
         self._first_positive: float | None = None
+        self._unanswered = 0
+        self._unserved = 0
 
     # ------------------------------------------------------------------ what follows
 
@@ -172,6 +177,11 @@ class Gate:
         return tuple(kind for (_, kind), state in self._questions.items() if state == "pending")
 
     @property
+    def is_pending(self) -> bool:
+        """Whether anything is."""
+        return self._unanswered > 0
+
+    @property
     def known(self) -> Mapping[LookupKind, tuple[str, ...]]:
         """The addresses of the authority, see `known_of`."""
         return self.known_of(AUTHORITY)
@@ -180,6 +190,14 @@ class Gate:
         """Return the addresses of a host, or its hints, by question, in the order the questions were asked."""
         mine = [question for question in self._questions if question[0] == name]
         return MappingProxyType({question[1]: texts for question in mine if (texts := self._found(question))})
+
+    def addresses_of(self, name: str) -> tuple[str, ...]:
+        """Return the same without the questions."""
+        found: tuple[str, ...] = ()
+        for question in self._questions:
+            if question[0] == name:
+                found += self._found(question)
+        return found
 
     def is_asked(self, kind: LookupKind, name: str = AUTHORITY) -> bool:
         """Say whether a question has gone out."""
@@ -196,6 +214,8 @@ class Gate:
         """
         self._check_gate("asked")
         self._questions[name, kind] = self._check_question(name, kind, "asked")
+        self._unanswered += 1
+        self._unserved += kind == "HTTPS"
 
     def hinted(self, kind: LookupKind, addresses: Iterable[str], now: float, name: str = AUTHORITY) -> None:
         """Learn addresses to begin with, until the answer to the question comes. Hints add up."""
@@ -213,7 +233,7 @@ class Gate:
         found = tuple(addresses)
         if self._check_gate("answered") is None:
             return
-        self._questions[name, kind] = self._check_question(name, kind, "answered")
+        self._end(name, kind, "answered")
         self._known[name, kind] = found
         self._has_addresses(found, now)
         self._move("answered", now)
@@ -229,7 +249,7 @@ class Gate:
         found = tuple(targets)
         if self._check_gate("served") is None:
             return
-        self._questions[name, "HTTPS"] = self._check_question(name, "HTTPS", "answered")
+        self._end(name, "HTTPS", "answered")
         self._targets = found
         self._move("served", now)
 
@@ -237,7 +257,7 @@ class Gate:
         """Learn that there will be no answer, which counts as a negative one."""
         if self._check_gate("failed") is None:
             return
-        self._questions[name, kind] = self._check_question(name, kind, "failed")
+        self._end(name, kind, "failed")
         self._move("failed", now)
 
     def tick(self, now: float) -> None:
@@ -266,6 +286,11 @@ class Gate:
             raise IllegalFact(f"{fact!r} for the question {kind!r}, which is {state}")
         return entry
 
+    def _end(self, name: str, kind: LookupKind, fact: Literal["answered", "failed"]) -> None:
+        self._questions[name, kind] = self._check_question(name, kind, fact)
+        self._unanswered -= 1
+        self._unserved -= kind == "HTTPS"
+
     def _found(self, question: _Question) -> tuple[str, ...]:
         known = self._known.get(question)
         return self._hints.get(question, ()) if known is None else known
@@ -283,13 +308,15 @@ class Gate:
 
     def _judge(self, now: float) -> GateState:
         if self._first_positive is None:
-            return "asking" if self.pending or not self._questions else "empty"
+            return "asking" if self._unanswered or not self._questions else "empty"
         return "open" if self._is_enough() or now >= self.waits_until else "waiting"
 
     def _is_enough(self) -> bool:
         """Say whether services are known, and of one of their hosts the preferred family and an address."""
-        if "HTTPS" in self.pending:
+        if self._unserved:
             return False
+        if not self._targets:
+            return self._is_ready(AUTHORITY)
         if any(map(self._is_ready, self._targets)):
             return True
         nothing_to_come = all(not self._is_known(name) and self._is_settled(name) for name in self._targets)
@@ -302,10 +329,13 @@ class Gate:
         return self._is_known(name)
 
     def _is_known(self, name: str) -> bool:
-        return any(self._found(question) for question in self._questions if question[0] == name)
+        return bool(self.addresses_of(name))
 
     def _is_settled(self, name: str) -> bool:
         return not any(state == "pending" for (host, _), state in self._questions.items() if host == name)
 
     def _preferred(self, name: str) -> LookupKind | None:
-        return next((kind for kind in self._preference if (name, kind) in self._questions), None)
+        for kind in self._preference:
+            if (name, kind) in self._questions:
+                return kind
+        return None

@@ -229,6 +229,6 @@ def served_families(sources: Iterable[Source]) -> tuple[AddressFamily, ...]:
     A family that is not among them needs no lookup.
     """
     sources = tuple(sources)
-    return tuple(
-        family for family in (AF_INET6, AF_INET) if not sources or any(source.serves(family) for source in sources)
-    )
+    if not sources:
+        return AF_INET6, AF_INET
+    return tuple(family for family in (AF_INET6, AF_INET) if any(source.serves(family) for source in sources))

@@ -84,9 +84,10 @@ class ConnectByName:
                 self._nursery = nursery
                 scope = nursery.cancel_scope
                 nursery.cancel_scope.deadline = plan.until
-                addresses.start(nursery)
-                if addresses.found:  # numeric hosts, which wait for the names before them
+                ask_first = addresses.start_but_one(nursery)
+                if addresses.found:  # numeric hosts and expired answers, which wait for other names and answers
                     nursery.start_soon(self._watch)
+                await ask_first()
         except BaseException as exc:  # noqa: BLE001 - raised below, out of the nursery's group
             error = out_of_the_group(exc)
         # As in every race, a winner is not lost to a cancel that comes in the pass of the win.
@@ -113,12 +114,15 @@ class ConnectByName:
             self._nursery.cancel_scope.cancel()
         elif addresses.is_waiting() and addresses.found and not self._watched:
             self._watched = True
-            # Answers that are there already come in this pass, and need nobody who waits for them.
-            await cancel_shielded_checkpoint()
+            # Answers that are there already come in these passes, and need nobody who waits for them. Tasks that ask
+            # have begun a pass later than the first question.
+            for _ in range(2):
+                await cancel_shielded_checkpoint()
+                if not addresses.is_waiting():
+                    return
+            await addresses.released()
             if addresses.is_waiting():
-                await addresses.released()
-                if addresses.is_waiting():
-                    self._nursery.start_soon(self._race, name=f"connect to {self._plan.target}")
+                self._nursery.start_soon(self._race, name=f"connect to {self._plan.target}")
 
     @enable_ki_protection
     async def _race(self) -> None:

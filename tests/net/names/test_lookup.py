@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from socket import AF_INET, AF_INET6, EAI_AGAIN, gaierror
+from socket import AF_INET, AF_INET6, EAI_AGAIN, AddressFamily, gaierror
 from typing import Any
 
 import pytest
@@ -267,6 +267,39 @@ async def test_line_77_a_cancel_in_any_pass_leaves_no_lookup_behind():
                     pass
         assert resolver.alive == 0
         assert [record.kind for record in lookups.records] == ["AAAA", "A"]
+
+
+async def test_one_question_may_be_asked_by_the_task_of_the_caller():
+    tasks = []
+
+    class Noting:
+        async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+            assert not trio.lowlevel.currently_ki_protected()
+            tasks.append((family, trio.lowlevel.current_task()))
+            # Each lookup has a stack of scopes of its own, whatever the other one does meanwhile.
+            with trio.move_on_after(5):
+                await trio.lowlevel.checkpoint()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.checkpoint)
+            return Answer((V6, V4))
+
+    @trio.lowlevel.enable_ki_protection
+    async def call() -> Lookups:
+        lookups = Lookups("name.test", BOTH, Noting(), resolution_delay=0.05)
+        async with trio.open_nursery() as nursery:
+            await lookups.start_but_one(nursery)()
+        return lookups
+
+    assert (await call()).addresses == (V6, V4)
+    here = trio.lowlevel.current_task()
+    assert [(family, task is here) for family, task in tasks] == [(AF_INET6, True), (AF_INET, False)]
+
+
+async def test_where_there_is_no_question_the_caller_has_none_either():
+    lookups = Lookups("name.test", (), Scripted(), resolution_delay=0.05)
+    async with trio.open_nursery() as nursery:
+        await lookups.start_but_one(nursery)()
+    assert lookups.records == ()
 
 
 async def test_with_a_resolver_that_never_waits():

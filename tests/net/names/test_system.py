@@ -567,6 +567,18 @@ async def test_a_custom_hostname_resolver_is_asked_instead(autojump_clock):
     assert custom_resolver() is custom
 
 
+async def test_it_is_asked_for_the_name_that_trio_would_ask_for(autojump_clock):
+    custom = TrioResolver()
+    trio.socket.set_custom_hostname_resolver(custom)
+    for host in ("Name.test", "1und1.test", "b\u00fccher.test", "127.1", "\uff11\uff12\uff17.1"):
+        custom.calls.clear()
+        await trio.socket.getaddrinfo(host, 0, AF_INET, SOCK_STREAM)
+        asked = [*custom.calls]
+        custom.calls.clear()
+        await SystemResolver().addresses(host, AF_INET)
+        assert custom.calls == asked
+
+
 async def test_errors_of_a_custom_hostname_resolver_count_likewise(autojump_clock):
     custom = TrioResolver()
     trio.socket.set_custom_hostname_resolver(custom)

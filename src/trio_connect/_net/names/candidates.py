@@ -18,7 +18,7 @@ from ..._trace import LookupFinished, LookupStarted
 from ..race.candidates import Offers, Refusals, pair_up
 from .hosts import endpoint_of
 from .lookup import Found, Lookups, wait_for_more
-from .ordering import in_order
+from .ordering import in_recent_order
 from .resolve import Resolver, as_service_resolver
 
 if TYPE_CHECKING:
@@ -54,14 +54,17 @@ class _Addresses:
             literal = self.host.literal
             endpoints = [endpoint_of(address, port) if literal is None else literal for address in group.addresses]
             # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
-            allowed, refused = pair_up(endpoints, (), refusals)
-            self.refused.update(refused)
+            if refusals is not None:
+                allowed, refused = pair_up(endpoints, (), refusals)
+                endpoints = [endpoint for _, endpoint in allowed]
+                self.refused.update(refused)
             groups.append(
-                in_order(
-                    [endpoint for _, endpoint in allowed],
+                in_recent_order(
+                    endpoints,
                     plan.sources,
                     plan.policy,
                     factory=plan.factory,
+                    resolver=self.lookups.resolver_installed,
                     history=plan.history,
                 )
             )
@@ -119,11 +122,19 @@ class AddressesOfHosts:
     @property
     def crash(self) -> Exception | None:
         """What a lookup raised that ends the whole call."""
-        return next((each.crash for each in self._lookups.values() if each.crash is not None), None)
+        for each in self._lookups.values():
+            if each.crash is not None:
+                return each.crash
+        return None
 
     def is_waiting(self) -> bool:
         """Return whether a lookup is pending and none has crashed."""
-        return self.crash is None and any(each.gate.pending for each in self._lookups.values())
+        pending = False
+        for each in self._lookups.values():
+            if each.crash is not None:
+                return False
+            pending = pending or each.gate.is_pending
+        return pending
 
     def prepare(self, race: Offers | None = None, *, then: Callable[[], Awaitable[None]] | None = None) -> None:
         """Make the lookups, and ask nobody yet.
@@ -142,6 +153,13 @@ class AddressesOfHosts:
         """Send every question out, in this instant."""
         for each in self._lookups.values():
             each.start(nursery)
+
+    def start_but_one(self, nursery: trio.Nursery) -> Callable[[], Awaitable[None]]:
+        """Send every question out but the first, and return what asks that, see `Lookups.start_but_one`."""
+        first, *others = self._lookups.values()
+        for each in others:
+            each.start(nursery)
+        return first.start_but_one(nursery)
 
     async def released(self) -> None:
         """Wait until addresses may be tried, or no lookup is pending."""
@@ -170,7 +188,9 @@ class AddressesOfHosts:
 
     def all_in_order(self) -> tuple[list[Pair], dict[Pair, str]]:
         """Return what may be tried by now, in order and each for the first host that has it; and what is skipped."""
-        known = self._addresses[: released([each.lookups.gate for each in self._addresses], current_time())]
+        known = self._addresses
+        if len(known) > 1 or self.is_waiting():
+            known = known[: released([each.lookups.gate for each in known], current_time())]
         for each in known:
             each.sort(self._plan, self._refusals)
         if len(known) == len(self._addresses) == 1:
@@ -193,15 +213,7 @@ class AddressesOfHosts:
             return self._lookups[key]
         plan = self._plan
         name, origin = host.name, plan.started
-
-        def on_start(asked: str, kind: LookupKind, at: float) -> None:
-            assert race is not None
-            race.notify(LookupStarted, asked, kind, origin + at)
-
-        def on_end(lookup: Lookup) -> None:
-            assert race is not None
-            race.notify(LookupFinished, lookup, origin + lookup.ended)
-
+        on_start, on_end = (None, None) if plan.observer is None or race is None else _tellers(race, origin)
         lookups = self._lookups[key] = Lookups(
             name,
             () if host.literal is not None else served_families(plan.sources),
@@ -209,8 +221,8 @@ class AddressesOfHosts:
             resolution_delay=plan.policy.resolution_delay,
             port=host.port,
             ipv4_first=plan.policy.first_family == AF_INET,
-            on_start=None if plan.observer is None else on_start,
-            on_end=None if plan.observer is None else on_end,
+            on_start=on_start,
+            on_end=on_end,
             origin=origin,
             lot=self._lot,
             then=then,
@@ -218,3 +230,15 @@ class AddressesOfHosts:
         if host.literal is not None:
             lookups.know(name)
         return lookups
+
+
+def _tellers(race: Offers, origin: float) -> tuple[Callable[[str, LookupKind, float], None], Callable[[Lookup], None]]:
+    """Return what tells the observer of a race that a lookup has started, and what tells that one has ended."""
+
+    def on_start(asked: str, kind: LookupKind, at: float) -> None:
+        race.notify(LookupStarted, asked, kind, origin + at)
+
+    def on_end(lookup: Lookup) -> None:
+        race.notify(LookupFinished, lookup, origin + lookup.ended)
+
+    return on_start, on_end

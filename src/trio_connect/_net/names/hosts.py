@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, cast
 
 import attrs
 
-from ..._endpoint import Endpoint, check_port
+from ..._endpoint import MAX_PORT, Endpoint, check_port
 from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
 from .resolve import check_host, encoded, numeric, old_spelling
@@ -101,8 +101,17 @@ def _item(item: object, port: int) -> Host:
 
 
 def _host(host: object, port: int) -> Host:
+    if type(host) is str and port.__class__ is int and len(host) <= _LONGEST:
+        return _remembered_host(host, port)
+    return _checked_host(host, port)
+
+
+def _checked_host(host: object, port: int) -> Host:
     name = check_host(host)
     return Host(name, port, literal(name, port))
+
+
+_remembered_host: Final = lru_cache(maxsize=1024)(_checked_host)
 
 
 def check_connect_port(port: int, host: object) -> int:
@@ -112,6 +121,8 @@ def check_connect_port(port: int, host: object) -> int:
       TypeError: it is not an int.
       ValueError: it is not in 1 to 65535.
     """
+    if port.__class__ is int and 0 < port <= MAX_PORT:
+        return port
     if check_port(port) == 0:
         where = printable(host) if isinstance(host, str) else "the hosts"
         raise ValueError(f"cannot connect to port 0 of {where}: a port is 1 to 65535")
@@ -120,5 +131,7 @@ def check_connect_port(port: int, host: object) -> int:
 
 def target_of(hosts: tuple[Host, ...]) -> str:
     """Return where a connect goes, for messages."""
+    if len(hosts) == 1:
+        return str(hosts[0])
     more = len(hosts) - _MOST_NAMED
     return ", ".join(map(str, hosts[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,7 @@ lookup, any other exception comes out of `Lookups.more`, as itself and in no gro
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from math import inf
 from random import Random
@@ -28,7 +29,13 @@ from typing import Final, TypeAlias, final
 
 import attrs
 import trio
-from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    ParkingLot,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    disable_ki_protection,
+)
 
 from ..._answer import FAMILY_OF_KIND, KIND_OF_FAMILY, Answer, Lookup, LookupKind, ServiceRecord
 from ..._engine.gate import AUTHORITY, Gate
@@ -43,7 +50,12 @@ __all__ = ["Found", "Lookups", "wait_for_more", "without_frames"]
 _Question: TypeAlias = tuple[str, LookupKind]
 """About whom, the host being "", and what."""
 
+_NO_SERVICES: Final = (Place(AUTHORITY),)
 _RANDOM: Final = Random()  # noqa: S311 - it spreads clients over servers of one priority
+
+
+async def _nothing() -> None:
+    pass
 
 
 def without_frames(error: OSError) -> OSError:
@@ -143,6 +155,11 @@ class Lookups:
         self._lot = ParkingLot() if lot is None else lot  # an empty one is false
 
     @property
+    def resolver_installed(self) -> bool | None:
+        """Whether this run has a hostname resolver; None where that has not been asked."""
+        return None if self._system is None else self._system.custom is not None
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Every address known by now."""
         return tuple(dict.fromkeys(chain.from_iterable(each.addresses for each in self.found)))
@@ -154,9 +171,28 @@ class Lookups:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Send every question out in this instant, none waiting for another (RFC 8305 section 3)."""
-        if self.families:
-            services: list[_Question] = [] if self._services is None else [(AUTHORITY, "HTTPS")]
-            self._send(nursery, [*services, *self._address_questions(AUTHORITY)])
+        self._send(nursery, self._first_questions())
+
+    def start_but_one(self, nursery: trio.Nursery) -> Callable[[], Awaitable[None]]:
+        """Send every question out but the first, which the caller's own task asks: that spares a task.
+
+        The caller is in the block of that nursery, so scopes and nurseries that a resolver opens end before that one
+        does.
+
+        Rejected: to ask both in this task, a step of each in turn. Each would find the scopes of the other around its
+        own, and nobody can see from outside whether a coroutine that has yielded has opened any.
+
+        Returns:
+          What asks the first question, to be awaited in this instant.
+        """
+        questions = self._first_questions()
+        return partial(self._ask, nursery, self._send(nursery, questions, but_one=True)) if questions else _nothing
+
+    def _first_questions(self) -> list[_Question]:
+        questions: list[_Question] = [] if self._services is None or not self.families else [(AUTHORITY, "HTTPS")]
+        for family in self.families:
+            questions.append((AUTHORITY, KIND_OF_FAMILY[family]))  # noqa: PERF401 - a frame less
+        return questions
 
     async def more(self) -> bool:
         """Wait until `found` has changed since the last call, and connecting may begin.
@@ -184,7 +220,9 @@ class Lookups:
         questions: list[_Question] = [(name, KIND_OF_FAMILY[family]) for family in self.families]
         return [(host, kind) for host, kind in questions if not self.gate.is_asked(kind, host)]
 
-    def _send(self, nursery: trio.Nursery, questions: Sequence[_Question]) -> None:
+    def _send(
+        self, nursery: trio.Nursery, questions: Sequence[_Question], *, but_one: bool = False
+    ) -> Iterator[_Question]:
         now = trio.current_time()
         for name, kind in questions:
             self.gate.asked(kind, name)
@@ -196,17 +234,18 @@ class Lookups:
         # Trio runs the tasks of one pass in any order. The first that runs takes the first question: RFC 8305 section 3
         # wants AAAA sent before A.
         queue = iter(questions)
-        for _ in questions:
+        for _ in questions[but_one:]:
             nursery.start_soon(self._ask, nursery, queue, name=f"lookup of {self.host}")
         if self._stale is not None:
             self._look()
+        return queue
 
     def _look(self) -> None:
         """See what is found by now."""
-        places = (Place(AUTHORITY),) if self._services is None else self._services.places
+        places = _NO_SERVICES if self._services is None else self._services.places
         found: list[Found] = []
         for place in places:
-            addresses = tuple(chain.from_iterable(self.gate.known_of(place.name).values()))
+            addresses = self.gate.addresses_of(place.name)
             if addresses:
                 found.append(Found(addresses, place.port))
         if tuple(found) != self.found:
@@ -251,7 +290,8 @@ class Lookups:
             elif error is not None:
                 self.gate.failed(kind, now, name)
             self._look()
-            self._lot.unpark_all()
+            if self._lot:
+                self._lot.unpark_all()
         if self._then is not None:
             await self._then()
 
@@ -308,11 +348,14 @@ class Lookups:
         self._look()
         return True
 
+    # The task that asks may be that of a call which is protected. What the caller gave us to call is not.
+    @disable_ki_protection
     async def _find_addresses(self, name: str, host: str, family: AddressFamily) -> Answer:
         if self._system is not None and name == AUTHORITY:
-            return cleaned(await self._system.addresses(family), family)
+            return await self._system.addresses(family)  # cleaned
         return cleaned(await self._resolver.addresses(host, family), family)
 
+    @disable_ki_protection
     async def _find_services(self, name: str, host: str) -> tuple[ServiceRecord, ...]:
         resolver = self._of_services
         assert resolver is not None
@@ -363,7 +406,7 @@ async def wait_for_more(names: Sequence[Lookups], lot: ParkingLot, seen: int) ->
             await cancel_shielded_checkpoint()
             count = released(gates, trio.current_time())
             return sum(each.changes for each in names[:count])
-        if all(not gate.pending or gate.state == "cancelled" for gate in gates):
+        if all(not gate.is_pending or gate.state == "cancelled" for gate in gates):
             await cancel_shielded_checkpoint()
             return None
         await _next_fact(lot, next_release(gates, count))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from math import inf
 from socket import AddressFamily
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Final, final
 
 from ..._endpoint import Endpoint, EndpointLike, Source, as_endpoint
 from ..._engine.order import Knowledge, has_good_source, leading, order
@@ -20,14 +22,20 @@ from .system_files import policy_table
 if TYPE_CHECKING:
     from ..history import History
 
+_LASTS: Final = 1.0  # seconds
+_MOST: Final = 512
 
-def kernel_knows(*, factory: bool | None = None) -> bool:
+
+def kernel_knows(*, factory: bool | None = None, resolver: bool | None = None) -> bool:
     """Say whether the kernel's routes are those of the network that this run sees.
 
     Args:
       factory: whether this run has a socket factory, as `factory_installed` has said; None asks.
+      resolver: whether it has a hostname resolver, as `custom_resolver` has said; likewise.
     """
-    return not (factory_installed() if factory is None else factory) and custom_resolver() is None
+    if factory_installed() if factory is None else factory:
+        return False
+    return custom_resolver() is None if resolver is None else not resolver
 
 
 def in_order(
@@ -50,9 +58,50 @@ def in_order(
     # One endpoint has one order, and asking for routes costs three system calls for each.
     if len(endpoints) < 2:
         return tuple(endpoints)
+    return _in_order(tuple(endpoints), sources, policy, history, asks=kernel_knows(factory=factory))
+
+
+def in_recent_order(
+    endpoints: Sequence[Endpoint],
+    sources: Sequence[Source],
+    policy: RacePolicy,
+    *,
+    factory: bool,
+    resolver: bool | None,
+    history: History | None,
+) -> tuple[Endpoint, ...]:
+    """Return what `in_order` does, or has returned within the last second.
+
+    Args:
+      endpoints: see there; likewise for others.
+      sources: likewise.
+      policy: likewise.
+      factory: likewise.
+      resolver: whether this run has a hostname resolver, None asks.
+      history: likewise.
+    """
+    if len(endpoints) < 2:
+        return tuple(endpoints)
     everything = tuple(endpoints)
+    asks = kernel_knows(factory=factory, resolver=resolver)
+    if history is not None or not asks:
+        return _in_order(everything, sources, policy, history, asks=asks)
+    key = everything, tuple(sources), policy.preferred_family_count, policy.first_family
+    found = _recent_orders.get(key)
+    if found is None:
+        found = _recent_orders[key] = _in_order(everything, sources, policy, None, asks=True)
+    return found
+
+
+def _in_order(
+    everything: tuple[Endpoint, ...],
+    sources: Sequence[Source],
+    policy: RacePolicy,
+    history: History | None,
+    *,
+    asks: bool,
+) -> tuple[Endpoint, ...]:
     first_family = None if policy.first_family == "system" else policy.first_family
-    asks = kernel_knows(factory=factory)
     table = policy_table() if asks else DEFAULT_POLICY_TABLE
     if asks and len(everything) == 2 and first_family is None and history is None:
         leader = _leading(everything, table)
@@ -69,6 +118,32 @@ def in_order(
     return order(everything, known, preferred_family_count=policy.preferred_family_count, first_family=first_family)
 
 
+@final
+class _RecentOrders:
+    """Orders that are a second old at most. To ask the kernel for one route costs a tenth of a connect by name.
+
+    What an order is made of, routes and gai.conf(5), seldom changes. It is a preference, and raced: one that has just
+    changed costs an attempt at most. Those who ask for the order itself, by `order_endpoints` or `resolve`, get that of
+    now.
+    """
+
+    __slots__ = ("_found", "_stale_at")
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, tuple[Endpoint, ...]] = {}
+        self._stale_at = -inf
+
+    def get(self, key: Hashable) -> tuple[Endpoint, ...] | None:
+        if monotonic() >= self._stale_at or len(self._found) >= _MOST:  # not Trio's clock, which tests let jump
+            self._found = {}
+            self._stale_at = monotonic() + _LASTS
+        return self._found.get(key)
+
+    def __setitem__(self, key: Hashable, order: tuple[Endpoint, ...]) -> None:
+        self._found[key] = order
+
+
+_recent_orders: Final = _RecentOrders()
 _leading: Final = lru_cache(maxsize=512)(leading)
 _has_good_source: Final = lru_cache(maxsize=512)(has_good_source)
 

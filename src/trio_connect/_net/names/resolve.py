@@ -46,6 +46,8 @@ class Resolver(Protocol):
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         """Return the addresses of one family; called once per family, side by side, for hosts that are no addresses.
 
+        One of the two calls is made in the task that connects, the other in a task of its own.
+
         Args:
           host: as the user gave it, checked by `check_host`; not encoded, perhaps with a trailing dot.
           family: `socket.AF_INET6` or `socket.AF_INET`.
@@ -147,10 +149,18 @@ def numeric(host: str) -> str | None:
     Numeric is what `ipaddress` takes. The other spellings of inet_aton(3), such as ``127.1`` or ``0x7f.1``, are names
     here and left to the resolver; the system's reads them as addresses.
     """
+    return _remembered_numeric(host) if len(host) <= _REMEMBERED else _numeric(host)
+
+
+def _numeric(host: str) -> str | None:
     try:
         return str(ip_address(host))
     except ValueError:
         return None
+
+
+# To read one, or to find that it is not one, takes as long as several system calls.
+_remembered_numeric: Final = lru_cache(maxsize=1024)(_numeric)
 
 
 def old_spelling(name: bytes) -> str | None:

@@ -91,7 +91,11 @@ async def first_then_race(
             plan.host_of.begin(endpoint)
         attempt = Attempt(endpoint, source, started)
         try:
-            code = attempt.begin(options, factory=False)
+            if yielded:
+                # No pass is due any more, so none comes before the first poll.
+                code = attempt.begin_and_poll(options, factory=False)
+            else:
+                code = attempt.begin(options, factory=False)
             if code == PENDING:
                 code = await attempt.first_poll(may_spin=True)
             if code == PENDING:
