@@ -10,6 +10,10 @@ PYTEST := -m pytest -n 4
 # Extra words for pytest: make test ARGS="-k race"
 ARGS ?=
 
+# Python keeps what it has compiled, also for whoever would rather it did not: else each worker compiles the whole suite
+# anew, and each of the hundred programs that the tests start compiles us. It took half a minute of two cores.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 # One pip at a time may work in .venv, also under make -j.
 .NOTPARALLEL:

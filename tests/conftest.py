@@ -1,3 +1,4 @@
+import gc
 import sys
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import multipath
 from tests.support.sockets import sockets
+from tests.support.sweep import share_of_modes
 from tests.support.tidiness import known_to_git, strays
 
 __all__ = ["sockets"]
@@ -21,6 +23,34 @@ settings.load_profile("wall clocks do not count")
 # Before any test module imports the public names.
 if multipath.SWITCHED_ON:
     multipath.ask_for_multipath()
+
+
+@pytest.fixture
+def modes(request):
+    """In which modes to sweep this combination of parameters: its share of them."""
+    return share_of_modes(*request.node.callspec.indices.values())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the collector out of collecting, and what was collected out of every collection after that.
+
+    Nine thousand tests and all modules stay to the end; to go through them again and again took a tenth of the suite.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Have `-m alone` import only what has such a test: a dozen modules of two hundred."""
+    if config.option.markexpr == "alone" and collection_path.name.startswith("test_"):
+        return True if "pytest.mark.alone" not in collection_path.read_text(encoding="utf-8") else None
+    return None
 
 
 def pytest_collection_modifyitems(items):

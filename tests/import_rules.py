@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -147,13 +148,21 @@ def read_tree(src: Path) -> dict[str, Module]:
         parts = path.relative_to(src).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        modules[name] = Module(name, path, tree, is_package)
+        modules[name] = Module(name, path, _parsed(path.read_text(encoding="utf-8")), is_package)
     return modules
 
 
-def imports_of(module: Module) -> Iterator[Import]:
-    yield from _walk(module, module.tree.body, When.IMPORT)
+# Each rule reads the whole package, and each test of a rule a small one of which one file is its own.
+
+
+@functools.cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+@functools.cache
+def imports_of(module: Module) -> tuple[Import, ...]:
+    return tuple(_walk(module, module.tree.body, When.IMPORT))
 
 
 def _walk(module: Module, nodes: list[ast.AST] | list[ast.stmt], when: When) -> Iterator[Import]:

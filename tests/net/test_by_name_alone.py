@@ -254,7 +254,7 @@ async def test_a_resolver_that_breaks_when_it_is_cancelled_takes_the_winner_with
         *(pytest.param(kinds, marks=pytest.mark.slow) for kinds in ("refused good", "refused refused")),
     ],
 )
-async def test_line_77_a_cancel_at_any_step_leaves_nothing(kinds, resolver, sockets: Sockets, autojump_clock):
+async def test_line_77_a_cancel_at_any_step_leaves_nothing(kinds, resolver, sockets: Sockets, modes, autojump_clock):
     async def operation(port: int) -> TcpStream:
         return await connect("api.test", port, resolver=ScriptedResolver(**RESOLVERS[resolver]), policy=PATIENT)
 
@@ -262,6 +262,7 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(kinds, resolver, sock
     await sweep(
         operation,
         environment=lambda: both_loopbacks(six, four),
+        modes=modes,
         rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,

@@ -685,7 +685,7 @@ async def both_loopbacks(six: str, four: str) -> AsyncIterator[int]:
 @pytest.mark.parametrize("resolver", RESOLVERS)
 @pytest.mark.parametrize("kinds", ["good good", "refused good", "hole good", "refused refused"])
 async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
-    kinds, resolver, sockets: Sockets, autojump_clock
+    kinds, resolver, sockets: Sockets, modes, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -704,6 +704,7 @@ async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
     await sweep(
         operation,
         environment=lambda: both_loopbacks(six, four),
+        modes=modes,
         rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,

@@ -1104,7 +1104,7 @@ async def ask(stream: TcpStream) -> TcpStream:
 @pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
 @pytest.mark.parametrize("mix", MIXES)
 async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
-    mix, establish, sockets: Sockets, autojump_clock
+    mix, establish, sockets: Sockets, modes, autojump_clock
 ):
     recorders: list[Recorder] = []
 
@@ -1124,6 +1124,7 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
     await sweep(
         operation,
         environment=lambda: surroundings(MIXES[mix]),
+        modes=modes,
         rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
@@ -1133,7 +1134,9 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
 
 
 @pytest.mark.parametrize("kinds", ["good", "hole good", "refused hole", "refused refused"])
-async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, sockets: Sockets, autojump_clock):
+async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(
+    kinds, sockets: Sockets, modes, autojump_clock
+):
     running: list[str] = []
     recorders: list[Recorder] = []
 
@@ -1160,6 +1163,7 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(kinds, 
     await sweep(
         operation,
         environment=lambda: surroundings(kinds.split()),
+        modes=modes,
         rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,

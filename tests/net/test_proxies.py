@@ -19,7 +19,7 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.proxies import ProxyServer, relay, serving
 from tests.support.sockets import Sockets
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import Mode, repeated, sweep
 from trio_connect import (
     ConnectFailed,
     ConnectReport,
@@ -890,13 +890,14 @@ async def test_cancelled_at_any_step_of_a_failure_likewise(sockets: Sockets, kin
 
 
 @stalls
-async def test_cancelled_where_a_proxy_is_silent_likewise(sockets: Sockets, kind: str) -> None:
+async def test_cancelled_where_a_proxy_is_silent_likewise(sockets: Sockets, kind: str, modes: tuple[Mode, ...]) -> None:
     scheme, serve, _ = STALLS[kind]
     if serve is None:
         serve = silent
     summary = await sweep(
         lambda place: tcp_connect((V4, 443), source=via(scheme, place.host, place.port)),
         environment=partial(serving, serve),
+        modes=modes,
         rounds=repeated(1),
         counters=sockets.counters,
     )

@@ -611,7 +611,7 @@ async def one_port() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("kind", SWEPT)
-async def test_line_77_a_cancel_at_any_step_leaves_nothing(kind: str, sockets: Sockets, autojump_clock):
+async def test_line_77_a_cancel_at_any_step_leaves_nothing(kind: str, sockets: Sockets, modes, autojump_clock):
     recorders: list[Recorder] = []
 
     async def operation(port: int) -> TcpStream:
@@ -632,6 +632,7 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(kind: str, sockets: S
     await sweep(
         operation,
         environment=one_port,
+        modes=modes,
         rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,

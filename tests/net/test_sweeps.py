@@ -28,7 +28,7 @@ from tests.support.streams import (
     listening,
     make_pair,
 )
-from tests.support.sweep import CANCELLING, Step, Summary, repeated, sweep
+from tests.support.sweep import CANCELLING, Mode, Step, Summary, repeated, sweep
 from trio_connect import (
     DeadlineExceeded,
     IncompleteRead,
@@ -201,7 +201,9 @@ RECEIVES: dict[str, Callable[[AnyStream], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("kind", ANY_KINDS)
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
-async def test_receiving(sockets: Sockets, kind: AnyKind, receive: Callable[[AnyStream], Awaitable[object]]) -> None:
+async def test_receiving(
+    sockets: Sockets, kind: AnyKind, receive: Callable[[AnyStream], Awaitable[object]], modes: tuple[Mode, ...]
+) -> None:
     async def nothing_lost(stream: AnyStream, step: Step) -> None:
         if step.ending == "returned":
             return
@@ -214,6 +216,7 @@ async def test_receiving(sockets: Sockets, kind: AnyKind, receive: Callable[[Any
     await sweep(
         receive,
         environment=lambda: with_bytes(kind),
+        modes=modes,
         rounds=repeated(1),
         counters=sockets.counters,
         check=nothing_lost,
@@ -243,12 +246,17 @@ SENDS: dict[str, Operation] = {
 
 @kinds
 @pytest.mark.parametrize("send", SENDS.values(), ids=SENDS)
-async def test_sending(sockets: Sockets, kind: Kind, send: Operation) -> None:
+async def test_sending(sockets: Sockets, kind: Kind, send: Operation, modes: tuple[Mode, ...]) -> None:
     async def still_usable(stream: Stream, step: Step) -> None:
         assert await stream.receive_exactly(6, 0) == b"unread", step
 
     await sweep(
-        send, environment=lambda: connected(kind), rounds=repeated(1), counters=sockets.counters, check=still_usable
+        send,
+        environment=lambda: connected(kind),
+        modes=modes,
+        rounds=repeated(1),
+        counters=sockets.counters,
+        check=still_usable,
     )
 
 

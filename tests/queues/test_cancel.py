@@ -128,8 +128,8 @@ async def everything(peer: faults.Peer) -> None:
                 pass
 
 
-async def test_a_set_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(1))
+async def test_a_set_cancelled_at_any_step_leaves_nothing(sockets: Sockets, modes):
+    await sweep(everything, environment=faults.echoing, modes=modes, counters=sockets.counters, rounds=repeated(1))
 
 
 async def closing(qs: QueueSet) -> None:
@@ -144,8 +144,10 @@ async def closing(qs: QueueSet) -> None:
         assert all(pop.done for pop in pops)
 
 
-async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(sockets: Sockets):
-    await sweep(closing, environment=open_queue_set, counters=sockets.counters, inside=False, rounds=repeated(2))
+async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(sockets: Sockets, modes):
+    await sweep(
+        closing, environment=open_queue_set, modes=modes, counters=sockets.counters, inside=False, rounds=repeated(2)
+    )
 
 
 async def binding(qs: QueueSet) -> None:

@@ -544,9 +544,7 @@ async def test_the_longest_pass_with_5_000_connects_takes_less_than_20_ms():
             nonlocal longest
             longest = max(longest, time.thread_time() - began)
 
-    # The collector goes through all that pytest has collected, which is not what is measured.
     gc.collect()
-    gc.freeze()
     with accepting() as port:
         async with open_queue_set(5_000) as qs:
             await trio.lowlevel.checkpoint()
@@ -560,6 +558,5 @@ async def test_the_longest_pass_with_5_000_connects_takes_less_than_20_ms():
             while qs.in_flight:
                 good += sum(result.ok for result in await qs.wait_next(64))
         trio.lowlevel.remove_instrument(instrument)
-    gc.unfreeze()
     assert good > 4_000
     assert longest < 0.020

@@ -56,6 +56,20 @@ def repeated(rounds: int) -> int:
     return 10 if LONG else rounds
 
 
+def share_of_modes(*places: int) -> tuple[Mode, ...]:
+    """Return two of the four modes for one combination of a grid of cases, or all of them in the long run.
+
+    Args:
+      places: where the combination stands along each axis of the grid.
+
+    The two pairs take turns along each axis, so every case of every axis is swept in every mode.
+    """
+    if LONG:
+        return CANCELLING
+    pairs: tuple[tuple[Mode, ...], ...] = (("before", "neighbour"), ("after", "deadline"))
+    return pairs[sum(places) % 2]
+
+
 class SweepFailure(AssertionError):
     """An operation did not keep the contract at some step."""
 

@@ -29,7 +29,7 @@ from tests.support.streams import (
     random_bytes,
     send_end,
 )
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Mode, Step, repeated, sweep
 from trio_connect import DeadlineExceeded, IncompleteRead, TlsStream, now
 
 any_kinds = pytest.mark.parametrize("kind", ANY_KINDS)
@@ -473,7 +473,9 @@ async def with_an_answer_on_its_way(kind: AnyKind) -> AsyncIterator[tuple[AnyStr
 @any_kinds
 @pytest.mark.parametrize("n", [4, 100], ids=["enough", "more than comes"])
 @pytest.mark.parametrize("request_", [b"get", [b"g", b"et"]], ids=["bytes", "several"])
-async def test_cancelled_at_every_step(sockets: Sockets, kind: AnyKind, n: int, request_: Any) -> None:
+async def test_cancelled_at_every_step(
+    sockets: Sockets, kind: AnyKind, n: int, request_: Any, modes: tuple[Mode, ...]
+) -> None:
     async def asking(ends: tuple[AnyStream, AnyStream]) -> None:
         near, _ = ends
         assert await near.exchange(request_, n) == b"abcd"
@@ -495,6 +497,7 @@ async def test_cancelled_at_every_step(sockets: Sockets, kind: AnyKind, n: int, 
     await sweep(
         asking,
         environment=lambda: with_an_answer_on_its_way(kind),
+        modes=modes,
         rounds=repeated(1),
         counters=sockets.counters,
         check=all_or_nothing,
