@@ -4,7 +4,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import multipath
+from tests.support import examples, multipath
 from tests.support.sockets import sockets
 from tests.support.sweep import share_of_modes
 from tests.support.tidiness import known_to_git, strays
@@ -17,7 +17,13 @@ collect_ignore = [] if sys.platform == "linux" else ["test_support.py"]
 # By default Hypothesis gives each example 200 ms, and the making of the first ten some seconds. It reads a wall clock,
 # which also counts what other processes do meanwhile: on a busy machine an example of 1 ms is called a failure, and a
 # minute goes into looking for a smaller one. What has to be fast has a test marked `alone`.
-settings.register_profile("wall clocks do not count", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "wall clocks do not count",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Hypothesis takes a hundred.
+    max_examples=examples(40, 400),
+)
 settings.load_profile("wall clocks do not count")
 
 # Before any test module imports the public names.

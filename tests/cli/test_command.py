@@ -59,29 +59,44 @@ def test_a_connection(shell, listener):
     assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
+@pytest.fixture
+def here(capsys) -> Any:
+    """Run the command in this process, as `shell` does in one of its own."""
+
+    def here(*words: str) -> subprocess.CompletedProcess[str]:
+        code: Any
+        try:
+            code = main(words)
+        except SystemExit as left:
+            code = left.code
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return here
+
+
+# A process for each way to end, its own function call for what only differs in what is wrong.
+@pytest.mark.parametrize(("way", "words", "code"), [
+    ("shell", ["probe", "{listener}", "{closed}"], 7),
+    ("shell", ["probe", "{listener}", "--tls", "--deadline", "0.2"], 28),
+    ("shell", ["probe", "{listener}", "-o", "/dev/full"], 23),
+    ("shell", [], 2),
+    *(("here", words, code) for words, code in [
         (["probe", "{closed}"], 7),
         (["probe", "{deaf}", "--deadline", "0.2"], 28),
-        (["probe", "{listener}", "--tls", "--deadline", "0.2"], 28),
-        (["probe", "{listener}", "{closed}"], 7),
         (["probe", "{closed}", "{deaf}", "--deadline", "0.2"], 7),
         (["probe", "{closed}", "--each"], 7),
         (["probe", "name.test:80", "--resolve", "name.test:80:127.0.0.1", "--connect-to", "name.test::{closed}"], 7),
         (["probe", "{listener}", "-o", "/nowhere/at/all"], 23),
-        (["probe", "{listener}", "-o", "/dev/full"], 23),
         (["probe", "{listener}", "--proxy", "socks6://h"], 2),
         (["probe", "{listener}", "--format", "svg", "-n", "2"], 2),
         (["probe", "host:0"], 2),
         (["probe", "h", "--each", "--proxy", "socks5h://127.0.0.1:1"], 2),
         (["probe", "h", "--interface", "a/b"], 2),
-        ([], 2),
-    ],
-)
-def test_exit_codes(shell, listener, closed, deaf, words, code):
+    ]),
+])  # fmt: skip
+def test_exit_codes(shell, here, listener, closed, deaf, way, words, code):
     words = [word.format(listener=listener, closed=closed, deaf=deaf) for word in words]
-    done = shell(*words)
+    done = (shell if way == "shell" else here)(*words)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert (done.stdout == "") == (code in (2, 23))
@@ -191,8 +206,15 @@ def screen(words: list[str], columns: int, **environment: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
-@pytest.mark.parametrize("columns", [80, 200])
-@pytest.mark.parametrize("colour", [True, False], ids=["colour", "NO_COLOR"])
+@pytest.mark.parametrize(
+    ("columns", "colour"),
+    [
+        pytest.param(80, True, id="80-colour"),
+        pytest.param(200, False, id="200-NO_COLOR"),
+        pytest.param(200, True, id="200-colour", marks=pytest.mark.slow),
+        pytest.param(80, False, id="80-NO_COLOR", marks=pytest.mark.slow),
+    ],
+)
 def test_a_terminal(listener, closed, tmp_path, columns, colour):
     place = f"name.test:{listener.rpartition(':')[2]}"
     words = ["probe", place, "--resolve", f"{place}:127.0.0.1,127.0.0.2"]

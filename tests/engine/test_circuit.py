@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.engine.circuit_model import POLICIES, Pair, walk
-from tests.support import LONG
+from tests.support import LONG, examples
 from trio_connect._engine import circuit as circuit_module
 from trio_connect._engine.circuit import CIRCUIT_DECISIONS, CIRCUIT_FACTS, TICKET_FACTS, Circuit, Health, Ticket, Wait
 from trio_connect._engine.facts import ILLEGAL, LATE, IllegalFact
@@ -348,7 +348,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
 
 TestCircuitMachine = CircuitMachine.TestCase
-TestCircuitMachine.settings = settings(max_examples=300 if LONG else 30, stateful_step_count=80 if LONG else 40)
+TestCircuitMachine.settings = settings(max_examples=examples(20, 300), stateful_step_count=80 if LONG else 40)
 
 
 def test_a_ticket_is_not_a_value():

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import LONG
+from tests.support import examples
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine.history import FAILED, FINE, SLOW, Entry, Key, Limits, Memory, source_key
 from trio_connect._policy import Adaptive
 
-EXAMPLES = 1000 if LONG else 100
+EXAMPLES = examples(40, 1000)
 
 LIMITS = Limits(size=100, retry_after=10.0, retry_at_most=60.0, explore_after=600.0, lifetime=3600.0, hedge_budget=None)
 

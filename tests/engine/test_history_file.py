@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import examples
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine.history import Entry, Key, Limits, Memory
 from trio_connect._engine.history_file import dump, load
@@ -152,7 +153,7 @@ def test_another_version_says_so():
         read({"version": 2})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 400), deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
@@ -171,7 +172,7 @@ def test_nothing_else_than_a_value_error_comes_of_any_data(data):
         assert len(memory) == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 400), deadline=None)
 @given(st.sampled_from(sorted(GOOD["entries"][0])), st.sampled_from([None, True, -1, 1e308, 10**400, [], {}, "x", inf]))
 def test_one_wrong_field_is_refused_or_harmless(name, value):
     memory = Memory(LIMITS)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import examples
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine.history import Key, Limits, Memory, source_key
 from trio_connect._engine.history_order import Recollections
@@ -122,7 +123,7 @@ def test_line_37_nothing_is_explored_before_there_is_a_preference(memory):
     assert ordered(memory, 10_001.0, V4B, V4C) == [V4B, V4C]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(25, 250), deadline=None)
 @given(best=st.integers(0, 3), first=st.integers(0, 3))
 def test_line_37_clients_with_any_history_find_the_best_one(best, first):
     """Whatever was the best one first, after a change each client comes to prefer the one that is the best now."""

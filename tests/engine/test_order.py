@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import examples
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._engine.order import (
     Knowledge,
@@ -400,7 +401,7 @@ def oracle_sort(endpoints, knowledge):
 
 
 @given(situations())
-@settings(max_examples=300)
+@settings(max_examples=examples(100, 1000))
 def test_line_31_rfc6724_agrees_with_a_slow_pairwise_reading(situation):
     endpoints, knowledge = situation
     assert sort(endpoints, knowledge) == oracle_sort(endpoints, knowledge)

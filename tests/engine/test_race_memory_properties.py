@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import LONG
+from tests.support import examples
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine.history import Limits, Memory
 from trio_connect._engine.race import Race
@@ -25,7 +25,7 @@ from trio_connect._engine.race_memory import RaceMemory
 from trio_connect._engine.race_table import Abandon, Candidate, Command, Exhausted, Start, Won
 from trio_connect._policy import MIN_ATTEMPT_DELAY, Adaptive, RacePolicy
 
-EXAMPLES = 1000 if LONG else 60
+EXAMPLES = examples(40, 1000)
 CANDIDATES: list[Candidate] = [(None, Endpoint(f"192.0.2.{n}", 443)) for n in range(1, 6)]
 
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import LONG
+from tests.support import examples
 from trio_connect import _policy
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine import race_schedule
@@ -27,7 +27,7 @@ from trio_connect._engine.race import Race
 from trio_connect._engine.race_table import Abandon, Candidate, Command, Exhausted, Start, Won
 from trio_connect._policy import RacePolicy
 
-EXAMPLES = 2000 if LONG else 200
+EXAMPLES = examples(80, 2000)
 FLOOR = 10
 STARVED = -inf
 # Far beyond what nine attempts can take, each with its delay, its time and one postponement.

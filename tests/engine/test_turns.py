@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.support import LONG
+from tests.support import LONG, examples
 from trio_connect._engine.facts import IllegalFact
 from trio_connect._engine.limits import Blocked, Cap, Layers, Lease, Limits, Pace, Share
 from trio_connect._engine.turns import Turns
@@ -368,7 +368,7 @@ class Admissions(RuleBasedStateMachine):
 
 
 TestAdmissions = Admissions.TestCase
-TestAdmissions.settings = settings(max_examples=500 if LONG else 60, stateful_step_count=100 if LONG else 50)
+TestAdmissions.settings = settings(max_examples=examples(40, 500), stateful_step_count=100 if LONG else 50)
 
 
 def test_a_line_is_shown_with_its_head_first():

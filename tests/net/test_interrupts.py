@@ -101,11 +101,17 @@ def sweep(peer: Any, connect: Any, stride: int = 1, files: str = OURS) -> list[b
 PEERS = {"answering": answering, "refusing": partial(held, faults.refusing), "silent": partial(held, faults.black_hole)}
 
 
+EVERY_LINE = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+
+
 @connects
+@pytest.mark.parametrize("stride", [3, EVERY_LINE])
 @pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
-def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(peer: Any, connect: Any) -> None:
-    heard = sweep(peer, lambda pair: connect(pair, now() + 5))
-    assert len(heard) > FEW
+def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(
+    peer: Any, connect: Any, stride: int
+) -> None:
+    heard = sweep(peer, lambda pair: connect(pair, now() + 5), stride)
+    assert len(heard) > FEW // stride
     assert all(heard)
 
 
@@ -124,10 +130,7 @@ async def take_turns(stream: TcpStream) -> TcpStream:
     return stream
 
 
-EVERY_LINE = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
-
-
-@pytest.mark.parametrize("stride", [11, EVERY_LINE])
+@pytest.mark.parametrize("stride", [17, EVERY_LINE])
 @pytest.mark.parametrize("establish", [None, take_turns], ids=["tcp", "establish"])
 def test_an_interrupt_in_any_task_of_a_race_is_heard_and_leaves_nothing(
     establish: Any, stride: int, monkeypatch: pytest.MonkeyPatch

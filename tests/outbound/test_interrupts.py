@@ -97,7 +97,7 @@ USES: list[Callable[[Outbound, Destination], Awaitable[None]]] = [
 EVERY_LINE = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
 
 
-@pytest.mark.parametrize("stride", [13, EVERY_LINE])
+@pytest.mark.parametrize("stride", [37, EVERY_LINE])
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 def test_an_interrupt_at_any_line_is_heard_and_loses_no_place(use: Any, stride: int) -> None:
     heard: list[bool] = []
@@ -130,7 +130,8 @@ def test_an_interrupt_at_any_line_is_heard_and_loses_no_place(use: Any, stride: 
     line = stride
     while trio.run(main, line) >= line:
         line += stride
-    assert len(heard) > FEW // stride
+    assert line > FEW
+    assert len(heard) > 1
     assert all(heard[:-1])
 
 

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
+from tests.support import examples
 from trio_connect.queues._table import Entry, TokenTable
 
 
@@ -216,4 +217,4 @@ class AgainstAModel(RuleBasedStateMachine):
 
 
 TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=150, stateful_step_count=40)
+TestAgainstAModel.settings = settings(max_examples=examples(50, 500), stateful_step_count=40)

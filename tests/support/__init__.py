@@ -5,3 +5,8 @@ from typing import Final
 
 LONG: Final = os.environ.get("TRIO_CONNECT_LONG") == "1"
 """Whether this is `make test-long`, which takes more rounds and more examples of everything."""
+
+
+def examples(quick: int, long: int) -> int:
+    """Return how many examples Hypothesis is to draw: in `make test`, or in the long run."""
+    return long if LONG else quick

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.net.racing import Recorder
+from tests.support import examples
 from trio_connect import (
     Attempt,
     AttemptFinished,
@@ -394,7 +395,7 @@ _FAILURE_AND_HANDSHAKE = Plan(
 )  # fmt: skip
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(80, 800))
 @given(plan=plans)
 @example(plan=_COINCIDENCE)
 @example(plan=_FAILURE_AND_HANDSHAKE)
@@ -417,7 +418,7 @@ few_sockets = st.builds(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(50, 500))
 @given(plan=few_sockets)
 def test_field_19_the_driver_does_what_the_oracle_says_with_few_sockets(plan: Plan):
     """Out of descriptors, a race goes on as those that it has come back."""

@@ -31,6 +31,7 @@ from tests.support.streams import (
     make_pair,
     pair,
 )
+from tests.support.sweep import repeated
 from trio_connect import DeadlineExceeded, SocketOptions, TcpStream, now, tcp_connect, tcp_listen
 from trio_connect._net.sockets import factory_socket, kernel_socket
 
@@ -181,7 +182,7 @@ async def test_closing_in_the_tick_in_which_bytes_arrive(
 ) -> None:
     # Whoever receives is on its way already when the close comes: it must neither park again nor get in the way.
     async with no_leaks(counters=sockets.counters):
-        for _ in range(12):
+        for _ in range(repeated(3)):
             near, far = await make_pair(kind)
             other, signal = await make_pair("unix")
             with trio.fail_after(5):

@@ -13,6 +13,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import examples
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.streams import (
@@ -423,7 +424,7 @@ async def outcome_of(call: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["unix"])  # where what was sent is there at once
-@settings(max_examples=60)
+@settings(max_examples=examples(25, 250))
 @given(rounds=ROUNDS)
 async def test_it_leaves_what_the_two_calls_leave(kind: Kind, rounds: list[Any]) -> None:
     near, far = await make_pair(kind)

@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import faults
+from tests.support import examples, faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.streams import ANY_KINDS, RECEIVES, AnyKind, AnyStream, make_pair, pair, random_bytes, send_end
@@ -55,14 +55,14 @@ async def one_receive(stream: AnyStream, how: str, size: int, deadline: int) -> 
 
 
 @kinds
-@settings(max_examples=60)
+@settings(max_examples=examples(25, 250))
 @given(chunks=CHUNKS, steps=STEPS)
 async def test_whatever_interrupts_the_bytes_come_in_order(kind: AnyKind, chunks: list[int], steps: Any) -> None:
     await interrupted_receives(kind, chunks, steps)
 
 
 @kinds
-@settings(max_examples=30)
+@settings(max_examples=examples(12, 120))
 @given(chunks=CHUNKS, steps=STEPS)
 async def test_likewise_over_a_factorys_sockets(kind: AnyKind, chunks: list[int], steps: Any) -> None:
     with Sockets.to("factory").installed():
