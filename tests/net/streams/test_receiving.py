@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import select
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,18 @@ from hypothesis import strategies as st
 from tests.support import examples, faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.streams import ANY_KINDS, RECEIVES, AnyKind, AnyStream, make_pair, pair, random_bytes, send_end
+from tests.support.streams import (
+    ANY_KINDS,
+    KINDS,
+    RECEIVES,
+    AnyKind,
+    AnyStream,
+    Kind,
+    make_pair,
+    pair,
+    random_bytes,
+    send_end,
+)
 from trio_connect import DeadlineExceeded, IncompleteRead, now, tcp_connect
 from trio_connect._net.streams.buffer import EMPTY_BUFFER, ReceiveBuffer
 
@@ -408,3 +420,50 @@ async def test_an_error_behind_bytes_is_not_taken_for_the_end() -> None:
             with pytest.raises(trio.BrokenResourceError, match="connection reset by peer"):
                 await near.receive_into(bytearray(5))
         assert near.take(3) == b"abc"
+
+
+# --- an idle connection ----------------------------------------------------------------------------------------------
+
+ENDINGS: dict[str, Callable[[Any], Awaitable[object] | None]] = {
+    "ended": lambda far: far.send_eof(),
+    "closed": lambda far: far.aclose(),
+    "reset": lambda far: far.abort(),
+    "unasked": lambda far: far.send_all(b"421 bye"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_an_idle_connection_is_dead_once_the_peer_has_ended_it(sockets: Sockets, kind: Kind, ending: str) -> None:
+    async with pair(kind) as (near, far):
+        await far.send_all(b"answer")
+        assert await near.receive_exactly(6) == b"answer"
+        assert not near.is_dead()
+        if (ended := ENDINGS[ending](far)) is not None:
+            await ended
+        while not near.is_dead():
+            await trio.lowlevel.checkpoint()
+        # Nothing was taken by looking, neither bytes nor the error.
+        if ending == "unasked":
+            assert await near.fill() == 7
+            assert near.is_dead()
+            assert near.take(7) == b"421 bye"
+            assert not near.is_dead()
+        elif ending == "reset" and kind == "tcp":
+            with pytest.raises(trio.BrokenResourceError, match="connection reset by peer"):
+                await near.receive_some()
+            assert near.is_dead()
+        else:
+            assert await near.receive_some() == b""
+        await near.aclose()
+        assert near.is_dead()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_connection_that_is_received_from_is_not_idle(sockets: Sockets, kind: Kind) -> None:
+    async with pair(kind) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(near.receive_exactly, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            near.is_dead()
+        await far.send_all(b"x")

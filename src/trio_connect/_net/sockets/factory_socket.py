@@ -207,6 +207,10 @@ class FactorySocket(StreamSocket):
 
     # ------------------------------------------------------------------ the rest
 
+    def is_readable(self) -> bool:
+        """Say whether a read would not wait."""
+        return self._sock.is_readable()
+
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""
         return self._sock.fileno()

@@ -32,7 +32,7 @@ from trio.lowlevel import (
 )
 
 from .stream_socket import EMPTY_READS, LONGEST_YIELD, PEER_BUFFER, SHORT_READS, StreamSocket, skip_connection_errors
-from .waiting import Expired, one_pass, park, yield_processor
+from .waiting import Expired, is_readable, one_pass, park, yield_processor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -400,6 +400,10 @@ class KernelSocket(StreamSocket):
     async def bind(self, address: Any) -> None:
         """Bind to a local address."""
         self._sock.bind(address)
+
+    def is_readable(self) -> bool:
+        """Say whether a read would not wait."""
+        return is_readable(self._sock.fileno())
 
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""

@@ -280,6 +280,10 @@ class StreamSocket(ByteChannel):
         return number
 
     @abstractmethod
+    def is_readable(self) -> bool:
+        """Say whether a read would not wait: there is input, or the end of the stream, or an error."""
+
+    @abstractmethod
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""
 

@@ -7,6 +7,7 @@ more after a `False` before it gives up. A deadline that has already passed stil
 from __future__ import annotations
 
 import os
+import select
 import sys
 from math import inf
 from time import perf_counter
@@ -28,11 +29,24 @@ PASSES: Final = 8
 
 if sys.platform == "win32":
 
+    def is_readable(fd: int) -> bool:
+        """Say whether a read would not wait: there is input, or the end of the stream, or an error."""
+        return bool(select.select([fd], [], [], 0)[0])
+
     def yield_processor() -> float:
         """Do nothing: Windows delivers over loopback without a thread that has to wait for its turn."""
         return 0.0
 
 else:
+
+    def is_readable(fd: int) -> bool:
+        """Say whether a read would not wait: there is input, or the end of the stream, or an error.
+
+        Reading with MSG_PEEK would take a pending error away from whoever reads next.
+        """
+        poller = select.poll()  # select(2) knows no descriptor from 1024 on
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(0))
 
     def yield_processor() -> float:
         """Let the kernel's threads have their turn on this processor, if they wait for it; return the seconds it took.

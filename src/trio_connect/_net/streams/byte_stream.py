@@ -100,6 +100,22 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         """How many bytes have been read and not been taken yet."""
         return len(self._buffer)
 
+    def is_dead(self) -> bool:
+        """Say whether a connection that is idle is of no more use; for pools, before they lend it out again.
+
+        It is when the peer has ended or reset it, when bytes are there that nobody has asked for, and when it is
+        closed. A plain call that takes nothing: what has come can still be received. The peer may end the connection
+        a moment later, so a request can fail all the same.
+
+        Raises:
+          trio.BusyResourceError: another task is receiving, and hears of the end by itself.
+        """
+        if self._closed:
+            return True
+        if self._receiving:
+            self._refuse_receive()
+        return len(self._buffer) > 0 or self._sock.is_readable()
+
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed. Closing the stream wakes whoever waits on it through Trio."""
         return -1 if self._closed else self._sock.share_fileno()
