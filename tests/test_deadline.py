@@ -79,7 +79,7 @@ def test_deadlines_keep_their_order_and_distance_in_seconds(deadline: int) -> No
 
 
 def test_now_needs_a_run() -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"there is no run of Trio here: call this inside of trio.run\(\)"):
         now()
 
 
@@ -152,6 +152,12 @@ async def test_a_deadline_after_some_seconds(seconds: float, ms: int, autojump_c
 
 async def test_no_deadline_after_none_or_infinity(autojump_clock: trio.testing.MockClock) -> None:
     assert deadline_after(None) == deadline_after(math.inf) == deadline_after(1e305) == NO_DEADLINE
+
+
+async def test_a_deadline_is_not_taken_for_seconds() -> None:
+    with pytest.raises(ValueError, match=r"seconds must be counted from now, got \d+: a deadline\?"):
+        deadline_after(now() + 500)
+    assert deadline_after(sys.maxsize) > now()
 
 
 @pytest.mark.parametrize("seconds", [True, "1", b"1", 1j], ids=repr)

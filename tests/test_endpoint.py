@@ -212,6 +212,11 @@ def test_port_0_is_for_listening_only() -> None:
 BOTH = Source(ipv4="192.0.2.1", ipv6="2001:db8::1", interface="eth0", port=7)
 
 
+def test_an_interface_in_the_place_of_an_address_is_told_where_it_goes() -> None:
+    with pytest.raises(ValueError, match=r"the IPv4 source address must be .*, got 'eth0'; an interface is interface="):
+        Source("eth0")
+
+
 def test_a_source_serves_the_families_it_has_or_both() -> None:
     four, six = socket.AF_INET, socket.AF_INET6
     assert Source().serves(four)

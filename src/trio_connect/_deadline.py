@@ -42,7 +42,10 @@ def now() -> int:
     Raises:
       RuntimeError: called outside of `trio.run`.
     """
-    return round(current_time() * 1e6) // 1000 + _ORIGIN
+    try:
+        return round(current_time() * 1e6) // 1000 + _ORIGIN
+    except RuntimeError:
+        raise RuntimeError("there is no run of Trio here: call this inside of trio.run()") from None
 
 
 def deadline_after(seconds: float | None) -> int:
@@ -57,13 +60,15 @@ def deadline_after(seconds: float | None) -> int:
     Raises:
       RuntimeError: called outside of `trio.run`.
       TypeError: not a number, or a bool.
-      ValueError: negative or NaN, or an int beyond what a float can hold.
+      ValueError: negative or NaN, or an int beyond what a float can hold; or it was meant as a deadline.
     """
     if seconds is None:
         return NO_DEADLINE
     number = check_float(seconds, "seconds", "a number of seconds, or None for no deadline")
     if number < 0:
         raise ValueError(f"seconds must be 0 or more, got {shown(seconds)}")
+    if SIZE_LIMIT <= number < 2 * SIZE_LIMIT:  # where now() is: for ever is a larger number
+        raise ValueError(f"seconds must be counted from now, got {shown(seconds)}: a deadline?")
     if number * 1e6 == inf:
         return NO_DEADLINE
     # Rounded to microseconds first: 0.057 s are 57 ms, although 0.057 * 1000 is a little more.

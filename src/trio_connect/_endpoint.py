@@ -51,7 +51,10 @@ def check_port(value: object) -> int:
     return int(check_range(value, "port", 0, MAX_PORT))
 
 
-def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+_NAMES: Final = "to connect to a name use trio_connect.connect(), to look one up use trio_connect.resolve()"
+
+
+def _parse_host(host: object, what: str, advice: str = _NAMES) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if not isinstance(host, str):
         raise TypeError(f"{what} must be a str with a numeric IP address, got {shown(host)}")
     try:
@@ -60,8 +63,7 @@ def _parse_host(host: object, what: str) -> ipaddress.IPv4Address | ipaddress.IP
         no_host = "" if host else "no host: "
         raise ValueError(
             f"{no_host}{what} must be a numeric IPv4 or IPv6 address such as '192.0.2.1' or '2001:db8::1', "
-            f"got {shown(host)}; to connect to a name use trio_connect.connect(), "
-            "to look one up use trio_connect.resolve()"
+            f"got {shown(host)}; {advice}"
         ) from None
 
 
@@ -207,7 +209,7 @@ def check_connectable(endpoint: Endpoint) -> None:
 def _source_host(value: str | None, version: int) -> str | None:
     if value is None:
         return None
-    address = _parse_host(value, f"the IPv{version} source address")
+    address = _parse_host(value, f"the IPv{version} source address", "an interface is interface=")
     if address.version != version:
         raise ValueError(f"the IPv{version} source address must be IPv{version}, got {shown(value)}")
     return str(address)

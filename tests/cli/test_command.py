@@ -291,6 +291,21 @@ def test_a_target_that_no_host_can_have_is_a_usage_error(words, capsys):
     assert re.fullmatch(r"trio-connect: .* host .*\n", said.err)
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["probe", "192.0.2.1", "--format", "prometheus"], "prometheus is a format of: trio-connect check"),
+        (["check", "-", "--format", "json"], "json is a format of: trio-connect probe --each"),
+        (["probe", "192.0.2.1", "--format", "xml"], "invalid choice: 'xml' (choose from"),
+    ],
+)
+def test_a_format_of_the_other_command_is_a_usage_error_that_names_it(words, text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["probe", "probe --each", "check"])
 def test_a_proxy_without_its_extra_is_a_usage_error(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)

@@ -556,7 +556,7 @@ def test_it_says_how_much_it_remembers_and_an_empty_one_is_one_too():
     history = History()
     assert (repr(history), len(history), bool(history)) == ("<History, 0 addresses>", 0, True)
     history.failed((V4, 443), "bad")
-    assert repr(history.partition("x")) == "<History of partition 'x', 1 addresses>"
+    assert repr(history.partition("x")) == "<History of partition 'x', 1 address>"
 
 
 def test_a_reason_is_one_line():

@@ -162,7 +162,7 @@ class History:
 
     def __repr__(self) -> str:
         partition = f" of partition {self._partition!r}" if self._partition else ""
-        return f"<History{partition}, {len(self)} addresses>"
+        return f"<History{partition}, {len(self)} address{'' if len(self) == 1 else 'es'}>"
 
     def partition(self, name: str) -> History:
         """Return the same history for one user, tenant or session: what it learns stays in the partition of this name.

@@ -7,7 +7,8 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import IO, Final, cast
 
 import trio
@@ -80,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument(
         "--interval", type=parse_seconds, default=1.0, metavar="SECONDS", help="between two starts; 1 without it"
     )
-    probe.add_argument("--format", choices=("text", "json", "jsonl", "svg"), default="text", help="text without it")
+    probe.add_argument(
+        "--format", type=partial(_format, "check", ("prometheus",)), choices=("text", "json", "jsonl", "svg"),
+        default="text", help="text without it; metrics for Prometheus are of check",
+    )  # fmt: skip
     probe.add_argument("-o", "--output", metavar="FILE", help="write there and not to stdout")
     _add_check(
         commands.add_parser(
@@ -93,11 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _format(other: str, theirs: Collection[str], value: str) -> str:
+    if value in theirs:
+        raise argparse.ArgumentTypeError(f"{value} is a format of: trio-connect {other}")
+    return value
+
+
 def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("file", metavar="FILE", help="one target a line, # begins a comment; - is stdin")
     _add_ways(check)
     check.add_argument("--at-once", type=_count, default=100, metavar="N", help="targets at a time; 100 without it")
-    check.add_argument("--format", choices=("text", "prometheus"), default="text", help="text without it")
+    check.add_argument(
+        "--format", type=partial(_format, "probe --each", ("json", "jsonl", "svg")), choices=("text", "prometheus"),
+        default="text", help="text without it; JSON is of probe --each",
+    )  # fmt: skip
     check.add_argument("-o", "--output", metavar="FILE", help="write there and not to stdout")
     check.set_defaults(each=True)
 

@@ -219,8 +219,8 @@ class Overloaded(Exception):
     reason: str
 
     def __init__(self, seconds: float, reason: str = "the peer asked to come back later") -> None:
-        if not 0 < check_float(seconds, "seconds", "above 0, and finite") < inf:
-            raise ValueError(f"seconds must be above 0, and finite, got {shown(seconds)}")
+        if not 0 < check_float(seconds, "seconds", "a number above 0, and finite") < inf:
+            raise ValueError(f"seconds must be a number above 0, and finite, got {shown(seconds)}")
         if seconds >= SIZE_LIMIT:
             raise ValueError(f"seconds must be below 2**40, got {shown(seconds)}: a deadline?")
         check_text(reason, "reason")

@@ -16,7 +16,7 @@ from .. import DeadlineExceeded, Source, TcpStream, TlsStream
 from .._check import check_text
 from .._deadline import IMMEDIATE, to_seconds
 from .._engine.plan import Host
-from .._messages import call_exceeded
+from .._messages import call_exceeded, call_late
 from .._net.race.candidates import Refusals
 from .._text import shown
 from ._block import Block
@@ -282,7 +282,7 @@ class Destination:
     ) -> AsyncGenerator[Connection[Any] | TlsConnection[Any], None]:
         state = self._state
         if self._find is None:
-            raise ValueError(f"destination {state.name} has no candidates: it gives permits only")
+            raise ValueError(f"destination {state.name} has no candidates and no port: it gives permits only")
         if establish is not None and not callable(establish):
             raise TypeError(f"establish must be callable or None, got {shown(establish)}")
         self._enter()
@@ -328,7 +328,7 @@ class Destination:
         moment = current_time()
         if deadline > IMMEDIATE and until <= moment:
             await checkpoint_if_cancelled()
-            raise call_exceeded(f"connect to {state.name}", 0.0, detail="it began after its deadline")
+            raise call_late(f"{'connect' if connects else 'admission'} to {state.name}", moment - until)
         await checkpoint_if_cancelled()
         wait = state.circuit.wait(moment)
         if wait is not None and wait.known:

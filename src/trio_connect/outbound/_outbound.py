@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from itertools import dropwhile
 from random import Random
+from types import NoneType
 from typing import cast, final
 from weakref import WeakValueDictionary
 
@@ -17,7 +18,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
 from .._endpoint import check_port
-from .._net.names.resolve import check_host
+from .._net.names.resolve import check_host, check_resolver
 from .._net.race.plan import check_address_filter, check_proxies_can_be_filtered
 from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
 from .._text import shown
@@ -223,7 +224,10 @@ def _check_port(port: int, name: str) -> int:
 
 def _check(value: object, kind: type | tuple[type, ...], what: str) -> None:
     if not isinstance(value, kind):
-        raise TypeError(f"{what} has the wrong type, got {shown(value)}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = ["None" if each is NoneType else each.__name__ for each in kinds]
+        article = "" if names[0] == "None" else "an " if names[0][0] in "AEIO" else "a "
+        raise TypeError(f"{what} must be {article}{' or '.join(names)}, got {shown(value)}")
 
 
 @asynccontextmanager
@@ -266,8 +270,7 @@ async def open_outbound(
         raise TypeError(f"sources must be a sequence of Source, got {shown(sources)}")
     if len(set(sources)) < len(sources):
         raise ValueError(f"a source is there twice in {shown(sources)}")
-    if resolver is not None and not isinstance(resolver, Resolver):
-        raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
+    check_resolver(resolver)
     if address_filter is not None:
         check_address_filter(address_filter)
         check_proxies_can_be_filtered(sources)

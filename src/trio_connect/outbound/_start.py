@@ -50,7 +50,7 @@ class Start:
         if dest._waiting is not out._waiting:
             raise ValueError(f"destination {dest.name} belongs to another outbound")
         if dest._find is None:
-            raise ValueError(f"destination {dest.name} has no candidates: it gives permits only")
+            raise ValueError(f"destination {dest.name} has no candidates and no port: it gives permits only")
         self.destination = dest
         self._out = out
         self._state: DestinationState = dest._state

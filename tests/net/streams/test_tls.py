@@ -171,7 +171,8 @@ async def test_buffered_bytes_refuse_it(sockets: Sockets) -> None:
         ({"server_hostname": "."}, ValueError, "server_hostname must be a host name or an address"),
         ({"server_hostname": ".x"}, ValueError, "server_hostname must be a host name or an address, got '.x'"),
         ({"server_hostname": "x", "server_side": True}, ValueError, "a server verifies no server_hostname, got 'x'"),
-        ({"server_side": True}, ValueError, "TLS cannot begin with None"),
+        ({"server_side": True}, ValueError, "context must be one for servers, got one for clients"),
+        ({"context": tls.contexts().server}, ValueError, "context must be one for clients, got one for servers"),
         ({"deadline": 1.0}, TypeError, "a deadline is an int"),
     ],
 )

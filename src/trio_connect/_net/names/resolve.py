@@ -240,7 +240,7 @@ def _check_host(host: str) -> str:
 def check_resolver(resolver: object) -> None:
     """Refuse what is no resolver."""
     # What isinstance would ask of a protocol, at a tenth of the cost.
-    if resolver is not None and getattr(resolver, "addresses", None) is None:
+    if resolver is not None and (getattr(resolver, "addresses", None) is None or isinstance(resolver, type)):
         raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
 
 

@@ -107,6 +107,9 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         closed. A plain call that takes nothing: what has come can still be received. The peer may end the connection
         a moment later, so a request can fail all the same.
 
+        Returns:
+          True for such a one; False for one that is open and quiet.
+
         Raises:
           trio.BusyResourceError: another task is receiving, and hears of the end by itself.
         """

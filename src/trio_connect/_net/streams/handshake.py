@@ -99,6 +99,9 @@ class Handshake:
             raise TypeError(f"server_side must be a bool, got {shown(server_side)}")
         if server_side and server_hostname is not None:
             raise ValueError(f"a server verifies no server_hostname, got {shown(server_hostname)}")
+        if context.protocol == (ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER):
+            wanted, other = ("servers", "clients") if server_side else ("clients", "servers")
+            raise ValueError(f"context must be one for {wanted}, got one for {other}: {shown(context)}")
         # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
         name = None if server_side else server_hostname or stream.peer.host
         if name is not None and name.endswith(_DOTS):
