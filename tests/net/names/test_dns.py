@@ -664,6 +664,23 @@ async def test_both_families_come_from_one_candidate_of_the_search_list(etc, aut
         assert not (await DnsResolver([NS]).addresses("db", AF_INET)).name_exists
 
 
+@pytest.mark.parametrize("host", ["db", "six", "web.test", "nope", "localhost", "pinned.test", "127.1", "sick.test"])
+async def test_what_is_known_without_a_server_is_known_at_once(etc, host, autojump_clock):
+    etc.write(resolv=f"nameserver {NS}\nsearch dev.test prod.test\n", hosts=f"{V4} pinned.test\n")
+    zone = {**ZONE, "db.dev.test A": [V4], "six.prod.test AAAA": [V6], "sick.test A": fault(rcode="SERVFAIL")}
+    by_a_server = host not in ("localhost", "pinned.test", "127.1")
+    with virtual_dns(zone) as server:
+        resolver = DnsResolver()
+        assert (resolver._answers_now(host) is None) == by_a_server
+        assert server.asked == []
+        answers = {family: (await timed(resolver.addresses(host, family)))[0] for family in (AF_INET6, AF_INET)}
+        asked = [*server.asked]
+        assert resolver._answers_now(host) == (None if host == "sick.test" else answers)
+        await trio.sleep(60)
+        assert (resolver._answers_now(host) is None) == by_a_server
+        assert server.asked == asked
+
+
 async def test_out_of_descriptors_the_systems_files_are_not_taken_for_empty(etc, autojump_clock, monkeypatch):
     etc.write(hosts=f"{V4} db.test\n")
 
@@ -674,6 +691,7 @@ async def test_out_of_descriptors_the_systems_files_are_not_taken_for_empty(etc,
         monkeypatch.setattr("builtins.open", no_open)
         error, _ = await timed(DnsResolver().addresses("db.test", AF_INET))
         assert str(error).startswith("[Errno 24] local: lookup of db.test")
+        assert DnsResolver()._answers_now("db.test") is None
 
 
 async def test_windows_keeps_its_servers_elsewhere(autojump_clock, monkeypatch):
@@ -765,6 +783,8 @@ async def test_resolve_and_connect_by_it():
         assert await resolve("web.test", port, deadline_after(20), resolver=resolver) == (Endpoint("127.0.0.1", port),)
         async with await connect("web.test", port, now() + 20_000, resolver=resolver) as stream:
             assert [lookup.kind for lookup in stream.report.lookups] == ["AAAA", "A"]
+            # Both were in the cache, so nobody had to wait for either.
+            assert len({time for each in stream.report.lookups for time in (each.started, each.ended)}) == 1
 
 
 # --- cancel at every step ---------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from socket import AF_INET, AF_INET6, AddressFamily
@@ -25,7 +25,7 @@ from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, se
 from .dns_questions import Known, Questions
 from .dns_wire import RecordType, Wire
 from .localhost import LOOPBACK, is_localhost
-from .resolve import check_host, cleaned, encoded, numeric, old_spelling
+from .resolve import AnswersNow, check_host, cleaned, encoded, numeric, old_spelling
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,7 +40,7 @@ DEFAULT_CACHE_SIZE: Final = 4096
 
 
 @final
-class DnsResolver:
+class DnsResolver(AnswersNow):
     """A resolver that asks name servers itself, with dnspython (extra ``dns``) for the messages.
 
     ``DnsResolver()`` asks the servers of this system, and has the system's rules:
@@ -199,6 +199,24 @@ class DnsResolver:
                 return _answer(mine)
         return _answer(await self._ask(candidates[-1], family))
 
+    def _answers_now(self, host: str) -> Mapping[AddressFamily, Answer] | None:
+        name = encoded(check_host(host))
+        try:
+            known = self._without_servers(host, name)
+            if known is not None:
+                return {family: cleaned(known, family) for family in (AF_INET6, AF_INET)}
+            candidates = self._candidates(host, name)
+        except OSError:
+            return None  # which `addresses` will raise
+        for candidate in candidates:
+            found = {family: self._fresh(candidate, family) for family in (AF_INET6, AF_INET)}
+            answers = {family: _answer(each) for family, each in found.items() if each is not None}
+            if len(answers) < len(found):
+                return None
+            if candidate == candidates[-1] or any(each.addresses for each in answers.values()):
+                return {family: cleaned(each, family) for family, each in answers.items()}
+        raise AssertionError("there is always a candidate")
+
     async def mx(self, domain: str, /) -> Sequence[MailRecord]:
         """Return the mail hosts of a domain, see `MailResolver`. Their names are complete, with a closing dot.
 
@@ -308,6 +326,9 @@ class DnsResolver:
         # Windows has no such file.
         servers = self._wire.system_servers() if sys.platform == "win32" else system_files.name_servers()
         return tuple(Endpoint(server, DNS_PORT) for server in servers)
+
+    def _fresh(self, name: bytes, family: AddressFamily) -> Known | None:
+        return self._questions.fresh(_key(name), KIND_OF_FAMILY[family])
 
     async def _ask(self, name: bytes, family: AddressFamily) -> Known:
         return await self._questions.ask(_key(name), KIND_OF_FAMILY[family])

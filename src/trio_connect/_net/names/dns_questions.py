@@ -103,6 +103,11 @@ class Questions:
         found = self._cache.find((name, kind), current_time())
         return None if found is None or found.is_fresh else _usable(found)
 
+    def fresh(self, name: bytes, kind: RecordType) -> Known | None:
+        """Return an answer that `ask` would return without asking anybody; None when there is none."""
+        found = self._cache.find((name, kind), current_time())
+        return None if found is None or not found.is_fresh else _usable(found)
+
     async def ask(self, name: bytes, kind: RecordType) -> Known:
         """Return what servers say, or have said not long ago; an expired answer where no other is to be had.
 

@@ -42,7 +42,7 @@ from ..._engine.gate import AUTHORITY, Gate
 from ..._engine.services import Place, Services
 from ..._engine.several_names import next_release, released
 from ..._messages import first_leaf
-from .resolve import Resolver, StaticResolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
+from .resolve import AnswersNow, Resolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
 from .system import SystemLookup, SystemResolver
 
 __all__ = ["Found", "Lookups", "wait_for_more", "without_frames"]
@@ -333,7 +333,7 @@ class Lookups:
         answers: Mapping[AddressFamily, Answer] | None = None
         if self._system is not None:
             answers = self._system.answers_now()
-        elif isinstance(self._resolver, StaticResolver):
+        elif self._of_services is None and isinstance(self._resolver, AnswersNow):
             answers = self._resolver._answers_now(self.host)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if answers is None:
             return not self.families

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
@@ -325,8 +326,22 @@ def _records(given: object, what: str, kind: type[_R]) -> dict[bytes, tuple[_R, 
     return found
 
 
+class AnswersNow(ABC):
+    """A resolver that may have its answers there already, so that a connect needs no task to wait for them."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _answers_now(self, host: str) -> Mapping[AddressFamily, Answer] | None:
+        """Return what `addresses` would for each family, cleaned; None where it may have to wait, or to fail.
+
+        Args:
+          host: as in `Resolver.addresses`.
+        """
+
+
 @final
-class StaticResolver:
+class StaticResolver(AnswersNow):
     """A resolver that knows its answers: for tests, pinned hosts and closed networks. It asks no server.
 
     Args:
@@ -385,7 +400,6 @@ class StaticResolver:
         return answers[family]
 
     def _answers_now(self, host: str) -> Mapping[AddressFamily, Answer]:
-        """Return the answers of both families, as `addresses` does one by one."""
         answers = self._as_given.get(host) if host.__class__ is str else None
         if answers is None:
             address = numeric(check_host(host))
