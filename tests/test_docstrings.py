@@ -79,6 +79,52 @@ def test_docstrings_are_complete():
     assert found == {}
 
 
+def public_classes() -> Iterator[tuple[str, type]]:
+    """Yield each public class that is ours, with its name."""
+    for module in public_modules():
+        for name in getattr(import_module(module), "__all__", ()):
+            value = getattr(import_module(module), name)
+            if inspect.isclass(value) and value.__module__.startswith("trio_connect"):
+                yield f"{module}.{name}", value
+
+
+def unexplained(cls: type) -> set[str]:
+    """Return the attributes that no docstring of a class or its bases explains: `help()` shows no string below one."""
+    bases = [base for base in cls.__mro__ if base.__module__.startswith("trio_connect")]
+    fields = {name for base in bases for name in vars(base).get("__annotations__", {}) if not name.startswith("_")}
+    for base in bases:
+        found = sections(inspect.cleandoc(base.__doc__ or ""))
+        fields -= entries(found.get("Args", [])) | entries(found.get("Attributes", []))
+    return {name for name in fields if not isinstance(inspect.getattr_static(cls, name, None), property)}
+
+
+def test_help_explains_every_attribute():
+    assert {name: missing for name, cls in public_classes() if (missing := unexplained(cls))} == {}
+
+
+def test_an_attribute_that_is_not_explained_is_seen():
+    class Bare:
+        width: int
+        """Shown by no help()."""
+        height: int
+        _own: int
+
+        @property
+        def area(self) -> int:
+            return self.width * self.height
+
+    class Half(Bare):
+        """A shape.
+
+        Attributes:
+          width: in points.
+        """
+
+    Bare.__module__ = Half.__module__ = "trio_connect"
+    assert unexplained(Bare) == {"width", "height"}
+    assert unexplained(Half) == {"height"}
+
+
 def test_what_is_left_out_is_seen():
     def bare(a: int) -> int:
         return a

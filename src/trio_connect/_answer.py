@@ -180,6 +180,16 @@ class Lookup:
     """One question to a resolver and its outcome. Times are seconds since the report's `started_at`.
 
     A lookup that was cancelled has neither an answer nor an error.
+
+    Attributes:
+      host: the name.
+      kind: "A", "AAAA", "HTTPS" or "SRV".
+      started: when it was asked.
+      ended: when it was answered, had failed or was cancelled.
+      answer: what was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an
+        error or cancel.
+      records: what was found by a question for records, which has no `answer`: by "HTTPS" or "SRV".
+      error: what kept the resolver from an answer, without its traceback; None for an empty answer.
     """
 
     host: str
@@ -187,12 +197,8 @@ class Lookup:
     started: float
     ended: float
     answer: Answer | None = None
-    """What was found, cleaned: numeric addresses of this kind's family, each once, the first 64. None after an error or
-    cancel."""
     records: tuple[ServiceRecord | SrvRecord, ...] | None = None
-    """What was found by a question for records, which has no `answer`: by "HTTPS" or "SRV"."""
     error: OSError | None = None
-    """What kept the resolver from an answer, without its traceback; None for an empty answer."""
 
     __repr__ = changed_repr
 

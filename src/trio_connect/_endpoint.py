@@ -89,6 +89,10 @@ class Endpoint:
         into an index when a socket is made.
       flowinfo: the IPv6 flow label, 0 to 0xFFFFF.
 
+    Attributes:
+      family: `socket.AF_INET` or `socket.AF_INET6`.
+      sockaddr: the address as the `socket` module takes it. A zone name is written into the host (``fe80::1%eth0``).
+
     Raises:
       TypeError: an argument has the wrong type; a bool is not a port.
       ValueError: the host is a name or malformed, a number is out of range, or an IPv4 address was given a
@@ -100,9 +104,7 @@ class Endpoint:
     scope_id: int | str
     flowinfo: int
     family: AddressFamily = attrs.field(init=False, eq=False)
-    """`socket.AF_INET` or `socket.AF_INET6`."""
     sockaddr: SockAddr = attrs.field(init=False, eq=False)
-    """The address as the `socket` module takes it. A zone name is written into the host (``fe80::1%eth0``)."""
 
     # Written by hand, without attrs' generated one, because a host carries its zone and the derived fields
     # are what the fast path reads: they are computed once, here.

@@ -67,13 +67,12 @@ class ConnectFailed(OSError):
       code: the errno, or None.
       message: the text.
       report: what was tried.
-      errors: see the attribute.
+      errors: one for each attempt that failed, in the order of their starts. What an establish raised is there as it
+        was raised, a group too.
     """
 
     _report: ConnectReport | None
     errors: tuple[Exception, ...]
-    """One for each attempt that failed, in the order of their starts; of a `ResolveFailed` one for each lookup that
-    failed. What an establish raised is there as it was raised, a group too."""
 
     def __init__(
         self,
@@ -110,7 +109,11 @@ class ConnectFailed(OSError):
 
 
 class ResolveFailed(ConnectFailed):
-    """A name has no address that could be tried. `report` has the lookups, `errno` is mostly an EAI number."""
+    """A name has no address that could be tried. `report` has the lookups, `errno` is mostly an EAI number.
+
+    Attributes:
+      errors: one for each lookup that failed.
+    """
 
 
 class DeadlineExceeded(trio.TooSlowError, TimeoutError):

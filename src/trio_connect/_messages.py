@@ -232,8 +232,8 @@ def call_exceeded(
     Args:
       what: the operation and its endpoint, such as "connect to 192.0.2.1:443".
       elapsed: seconds since the call.
-      report: see the attribute.
-      transferred: see the attribute.
+      report: what had been tried by then, for a connect.
+      transferred: bytes of this call that are sent, or received and buffered.
       detail: what was done by then, for the end of the text.
     """
     text = f"{what} had no result by its deadline, after {milliseconds(elapsed)}"

@@ -27,7 +27,13 @@ __all__ = [
 
 @attrs.frozen
 class LookupStarted:
-    """A question was sent to the resolver. `at` is Trio time in seconds, as in every event."""
+    """A question was sent to the resolver. `at` is Trio time in seconds, as in every event.
+
+    Attributes:
+      host: the name.
+      kind: "A", "AAAA", "HTTPS" or "SRV".
+      at: Trio time in seconds.
+    """
 
     host: str
     kind: LookupKind
@@ -36,7 +42,12 @@ class LookupStarted:
 
 @attrs.frozen
 class LookupFinished:
-    """A question has its outcome. The times in `lookup` are seconds from the start of the call."""
+    """A question has its outcome. The times in `lookup` are seconds from the start of the call.
+
+    Attributes:
+      lookup: the question and its outcome.
+      at: Trio time in seconds.
+    """
 
     lookup: Lookup
     at: float
@@ -47,6 +58,16 @@ class AttemptStarted:
     """An attempt began. `attempt` is its index in the report's attempts.
 
     Told again, after its `AttemptFinished`, of one that this machine had no descriptor or memory for at first.
+
+    Attributes:
+      attempt: its index in the report's attempts.
+      endpoint: where it goes.
+      source: where it comes from; None when the kernel chooses.
+      cause: why it starts now; as in the report.
+      at: Trio time in seconds.
+      delay: seconds after which the next start is due; None unless the policy's `attempt_delay` is `Adaptive`.
+      delay_reason: why it is that long; as in the report.
+      history: why a `History` had it put behind others, or tried again; as in the report.
     """
 
     attempt: int
@@ -55,16 +76,19 @@ class AttemptStarted:
     cause: Cause
     at: float
     delay: float | None = None
-    """Seconds after which the next start is due; None unless the policy's `attempt_delay` is `Adaptive`."""
     delay_reason: str | None = None
-    """Why it is that long; as in the report."""
     history: str | None = None
-    """Why a `History` had it put behind others, or tried again; as in the report."""
 
 
 @attrs.frozen
 class AttemptConnected:
-    """An attempt's TCP is up and the caller's establish runs on it."""
+    """An attempt's TCP is up and the caller's establish runs on it.
+
+    Attributes:
+      attempt: its index in the report's attempts.
+      endpoint: where it went.
+      at: Trio time in seconds.
+    """
 
     attempt: int
     endpoint: Endpoint
@@ -73,7 +97,17 @@ class AttemptConnected:
 
 @attrs.frozen
 class AttemptFinished:
-    """An attempt is over, also the one that won."""
+    """An attempt is over, also the one that won.
+
+    Attributes:
+      attempt: its index in the report's attempts.
+      endpoint: where it went.
+      outcome: how it ended; as in the report.
+      phase: how far it came; as in the report.
+      errno: the error of one that failed; else None.
+      at: Trio time in seconds.
+      reason: why it failed, in one line; as in the report.
+    """
 
     attempt: int
     endpoint: Endpoint
@@ -82,12 +116,16 @@ class AttemptFinished:
     errno: int | None
     at: float
     reason: str | None = None
-    """Why it failed, in one line; as in the report."""
 
 
 @attrs.frozen
 class RaceFinished:
-    """The call is over: the last event, and exactly one for each call that passed its argument checks."""
+    """The call is over: the last event, and exactly one for each call that passed its argument checks.
+
+    Attributes:
+      report: everything that was tried.
+      at: Trio time in seconds.
+    """
 
     report: ConnectReport
     at: float

@@ -39,22 +39,23 @@ An exception that leaves it ends the outbound's block, as that of any background
 
 @final
 class ConnectionHandle:
-    """A connection that was initiated. Made by `initiate_connection`."""
+    """A connection that was initiated. Made by `initiate_connection`.
+
+    Attributes:
+      destination: the destination.
+      source: the source that was asked for; None for any.
+      user_data: the caller's own.
+      connection: the connection, from `finish_connect` on. It holds its place under every limit until `close`.
+      error: why there is no connection, from either callback on. A `DestinationFailed` when something was tried, else a
+        `NotAdmitted`. The `decision` of both says what to do, and its `until` when. Any other exception comes from a
+        resolver, or from the caller's own function for candidates.
+    """
 
     destination: Destination
-    """The destination."""
     source: Source | None
-    """The source that was asked for; None for any."""
     user_data: Any
-    """The caller's own."""
     connection: Connection[None] | None
-    """The connection, from `finish_connect` on. It holds its place under every limit until `close`."""
     error: Exception | None
-    """Why there is no connection, from either callback on.
-
-    A `DestinationFailed` when something was tried, else a `NotAdmitted`. The `decision` of both says what to do, and
-    its `until` when. Any other exception comes from a resolver, or from the caller's own function for candidates.
-    """
 
     def __init__(
         self, dest: Destination, source: Source | None, finish: Callback, timeout: Callback, user_data: Any

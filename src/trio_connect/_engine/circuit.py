@@ -99,17 +99,21 @@ TICKET_FACTS: Final[Mapping[TicketState, Mapping[TicketFact, Literal["over"] | L
 
 @attrs.frozen
 class Health:
-    """The state of a circuit at one moment."""
+    """The state of a circuit at one moment.
+
+    Attributes:
+      state: "closed", "open" or "probing".
+      failures: how many calls in a row have failed.
+      openings: how often the circuit has opened since the last success.
+      until: no call is admitted before this time; minus infinity while it has not opened.
+      generation: how many generations have begun before this one.
+    """
 
     state: CircuitState = "closed"
     failures: int = 0
-    """How many calls in a row have failed."""
     openings: int = 0
-    """How often the circuit has opened since the last success."""
     until: float = -inf
-    """No call is admitted before this time; minus infinity while it has not opened."""
     generation: int = 0
-    """How many generations have begun before this one."""
 
 
 class Ticket:

@@ -16,13 +16,9 @@ R = TypeVar("R")
 
 class _AnyConnection(Generic[S, R]):
     stream: S
-    """The stream; its `report` says how it came about."""
     result: R
-    """What `establish` returned."""
     source: Source | None
-    """The source that it was made from; None when the kernel chose."""
     candidate: Candidate
-    """The address that it was made to."""
 
     def __init__(self, stream: S, result: R, candidate: Candidate, run: Run) -> None:
         self.stream = stream
@@ -49,9 +45,23 @@ class _AnyConnection(Generic[S, R]):
 
 @final
 class Connection(_AnyConnection[TcpStream, R]):
-    """A connection to a destination, which holds its place under every limit until its block is left."""
+    """A connection to a destination, which holds its place under every limit until its block is left.
+
+    Attributes:
+      stream: the `trio_connect.TcpStream`; its `report` says how it came about.
+      result: what `establish` returned, an R; None without one.
+      source: the source that it was made from; None when the kernel chose.
+      candidate: the address that it was made to.
+    """
 
 
 @final
 class TlsConnection(_AnyConnection[TlsStream, R]):
-    """A `Connection` over TLS: its `stream` is a `TlsStream`."""
+    """A `Connection` over TLS.
+
+    Attributes:
+      stream: the `trio_connect.TlsStream`; its `report` says how it came about.
+      result: what `establish` returned, an R; None without one.
+      source: the source that it was made from; None when the kernel chose.
+      candidate: the address that it was made to.
+    """

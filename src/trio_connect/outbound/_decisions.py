@@ -56,18 +56,15 @@ class NotAdmitted(Exception):
 
     Args:
       destination: its name.
-      cause: what stands in the way.
-      until: see the attribute.
-      misses_deadline: see the attribute.
+      cause: what stands in the way, in words.
+      until: when to come back: milliseconds on the clock of `now()`, a deadline; `NO_DEADLINE` for never.
+      misses_deadline: whether the caller's own deadline comes before `until`, so that waiting for it is of no use.
     """
 
     destination: str
     cause: str
-    """What stands in the way, in words."""
     until: int
-    """When to come back: milliseconds on the clock of `now()`, a deadline; `NO_DEADLINE` for never."""
     misses_deadline: bool
-    """Whether the caller's own deadline comes before `until`."""
 
     advice = ""
 
@@ -158,13 +155,13 @@ class DestinationFailed(ConnectFailed):
     Args:
       code: the errno, or None.
       message: the text.
-      decision: see the attribute.
+      decision: what to do: `RequeueOne`, or `DestinationDelayed` when this failure, or one at the same time, has opened
+        the circuit.
       report: what was tried.
       errors: one for each attempt that failed.
     """
 
     decision: NotAdmitted
-    """`RequeueOne`, or `DestinationDelayed` when this failure, or one at the same time, has opened the circuit."""
 
     def __init__(
         self,

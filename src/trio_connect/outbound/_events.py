@@ -30,16 +30,25 @@ What: TypeAlias = Literal[
 
 @attrs.frozen(kw_only=True)
 class OutboundEvent:
-    """One decision about one destination. Each `before` is the `after` of the event before it."""
+    """One decision about one destination. Each `before` is the `after` of the event before it.
+
+    Attributes:
+      destination: its name.
+      what: "admitted", "refused", "succeeded", "failed", "released", "late", "suspended", "reset", "store away" or
+        "store back".
+      at: Trio time in seconds.
+      before: the circuit before it.
+      after: the circuit after it.
+      cause: why, in words; "" where `what` says it all.
+      source: the source that it is about; None for none.
+    """
 
     destination: str
     what: What
     at: float
-    """Trio time in seconds."""
     before: Health
     after: Health
     cause: str
-    """Why, in words; "" where `what` says it all."""
     source: Source | None = None
 
 
@@ -49,7 +58,13 @@ OutboundObserver: TypeAlias = Callable[[OutboundEvent], None]
 
 @attrs.frozen
 class LimitState:
-    """How much of a cap is used."""
+    """How much of a cap is used.
+
+    Attributes:
+      name: what it is a limit on, in words.
+      held: how many are held.
+      cap: how many may be.
+    """
 
     name: str
     held: int
@@ -58,61 +73,79 @@ class LimitState:
 
 @attrs.frozen
 class RateState:
-    """When a rate admits the next start."""
+    """When a rate admits the next start.
+
+    Attributes:
+      name: what it is a rate of, in words.
+      next: milliseconds on the clock of `now()`.
+    """
 
     name: str
     next: int
-    """Milliseconds on the clock of `now()`."""
 
 
 @attrs.frozen
 class AddressState:
-    """A known address whose last attempt failed."""
+    """A known address whose last attempt failed.
+
+    Attributes:
+      endpoint: the address.
+      failures: how many attempts in a row have failed.
+      until: until when plans try it last, in milliseconds on the clock of `now()`.
+    """
 
     endpoint: Endpoint
     failures: int
-    """How many attempts in a row have failed."""
     until: int
-    """Until when plans try it last, in milliseconds on the clock of `now()`."""
 
 
 @attrs.frozen
 class Suspension:
-    """A source that is not used."""
+    """A source that is not used.
+
+    Attributes:
+      source: which; None for all.
+      until: milliseconds on the clock of `now()`; `NO_DEADLINE` for good.
+      reason: why.
+    """
 
     source: Source | None
     until: int
-    """Milliseconds on the clock of `now()`; `NO_DEADLINE` for good."""
     reason: str
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """The state of a destination, and what limits it. Times are milliseconds on the clock of `now()`."""
+    """The state of a destination, and what limits it. Times are milliseconds on the clock of `now()`.
+
+    Attributes:
+      destination: its name.
+      group: its route group: destinations of one group share their limits.
+      state: "closed" (it is used), "open" (it is left alone) or "probing" (a call finds out).
+      failures: how many calls in a row have failed at every address.
+      openings: how often it was delayed since the last success.
+      until: until when it is delayed; `NO_DEADLINE` when it is not.
+      generation: how many generations have begun before this one: with each opening, each recovery and each `reset`.
+      waiting: how many calls wait for admission.
+      limits: every cap, the smallest first.
+      rates: every rate, the slowest first.
+      binding: the name of what would refuse a call now; "" when nothing would.
+      addresses: the known addresses that have failed last.
+      suspensions: the sources that are not used.
+      errors: the texts of the last failures, the latest last.
+    """
 
     destination: str
     group: str
-    """Its route group: destinations of one group share their limits."""
     state: Literal["closed", "open", "probing"]
     failures: int
-    """How many calls in a row have failed at every address."""
     openings: int
-    """How often it was delayed since the last success."""
     until: int
-    """Until when it is delayed; `NO_DEADLINE` when it is not."""
     generation: int
-    """How many generations have begun before this one: with each opening, each recovery and each `reset`."""
     waiting: int
-    """How many calls wait for admission."""
     limits: tuple[LimitState, ...]
-    """Every cap, the smallest first."""
     rates: tuple[RateState, ...]
-    """Every rate, the slowest first."""
     binding: str
-    """The name of what would refuse a call now; "" when nothing would."""
     addresses: tuple[AddressState, ...]
-    """The known addresses that have failed last."""
     suspensions: tuple[Suspension, ...]
-    """The sources that are not used."""
     errors: tuple[str, ...]
-    """The texts of the last failures, the latest last."""

@@ -85,12 +85,14 @@ class Permit:
     Leaving the block reports the outcome. A normal exit is a success. An exception of the kinds that fail an attempt
     (see `trio_connect.connectx`) is a failure. `Overloaded` says that the peer said "not now". Any other exception, and
     a cancel, reports nothing. A method reports the outcome earlier.
+
+    Attributes:
+      source: the source whose limits it is under; None without sources.
+      candidate: the address whose limits it is under; None when the destination has no candidates.
     """
 
     source: Source | None
-    """The source whose limits it is under; None without sources."""
     candidate: Candidate | None
-    """The address whose limits it is under; None when the destination has no candidates."""
 
     def __init__(self, outcome: PermitOutcome, source: Source | None) -> None:
         self._outcome = outcome

@@ -223,13 +223,16 @@ class IOQueue(trio.abc.AsyncResource):
 @final
 @attrs.frozen(repr=False)
 class Accepted(Completion):
-    """A peer connected to a listening queue: `queue` and `peer`."""
+    """A peer connected to a listening queue: `queue` and `peer`.
+
+    Attributes:
+      queue: the new connected queue. It belongs to the same set.
+    """
 
     # The address is parsed when it is first asked for: that takes a fifth of an accept.
     __match_args__ = ("queue", "peer")
 
     queue: IOQueue
-    """The new connected queue. It belongs to the same set."""
 
     @property
     def peer(self) -> Address:
@@ -349,10 +352,18 @@ class _Result(Generic[V_co]):
 @final
 @attrs.frozen(repr=False)
 class Succeeded(_Result[V_co]):
-    """The result of an operation that succeeded."""
+    """The result of an operation that succeeded.
+
+    Attributes:
+      token: the operation.
+      elapsed: seconds from submission to completion.
+      ok: True.
+      error: None.
+      errno: None.
+      value: what it brought.
+    """
 
     value: V_co
-    """What it brought."""
     ok: ClassVar[Literal[True]] = True
     error: ClassVar[None] = None
     errno: ClassVar[None] = None
@@ -368,7 +379,15 @@ class Succeeded(_Result[V_co]):
 @final
 @attrs.frozen(repr=False)
 class Failed(_Result[V_co]):
-    """The result of an operation that failed: its error, as data."""
+    """The result of an operation that failed: its error, as data.
+
+    Attributes:
+      token: the operation.
+      elapsed: seconds from submission to completion.
+      error: why.
+      ok: False.
+      value: None.
+    """
 
     error: OSError
     ok: ClassVar[Literal[False]] = False

@@ -67,7 +67,11 @@ class Connected(Completion):
 @final
 @attrs.frozen
 class Pushed(Completion):
-    """The kernel has taken all bytes."""
+    """The kernel has taken all bytes.
+
+    Attributes:
+      count: how many bytes went: all of them.
+    """
 
     count: int
 
@@ -75,15 +79,19 @@ class Pushed(Completion):
 @final
 @attrs.frozen
 class Popped(Completion):
-    """Data came, or the end of the stream."""
+    """Data came, or the end of the stream.
+
+    Attributes:
+      data: the bytes.
+      peer: who sent it.
+      eof: the peer has ended the stream; `data` is then empty. Never set for a datagram, which may be empty.
+      truncated: the datagram was longer than the pop; the rest of it is lost. Never set for a stream.
+    """
 
     data: bytes
     peer: Address
-    """Who sent it."""
     eof: bool = False
-    """The peer has ended the stream; `data` is then empty. Never set for a datagram, which may be empty."""
     truncated: bool = False
-    """The datagram was longer than the pop; the rest of it is lost. Never set for a stream."""
 
 
 @final

@@ -44,12 +44,15 @@ class Association(trio.abc.ReceiveChannel[Message]):
     others send. There is no half-close in SCTP: a shutdown stops both directions.
 
     `connectx` and `SctpListener.accept` make it.
+
+    Attributes:
+      report: how it was made. Empty for one that a listener accepted.
+      path_events: what happened to the paths, the last 256 events. Receiving fills it: without a receiving task it
+        stays empty.
     """
 
     report: ConnectReport
-    """How it was made. Empty for one that a listener accepted."""
     path_events: deque[PathEvent]
-    """What happened to the paths, the last 256 events. Receiving fills it: without a receiving task it stays empty."""
 
     def __init__(
         self,

@@ -323,7 +323,14 @@ RCVINFO_SPACE: Final = socket.CMSG_SPACE(_RCVINFO.size) if hasattr(socket, "CMSG
 
 @attrs.frozen
 class ReceiveInfo:
-    """`sctp_rcvinfo`: what a message is, RFC 6458 section 5.3.5."""
+    """`sctp_rcvinfo`: what a message is, RFC 6458 section 5.3.5.
+
+    Attributes:
+      stream: the stream that it came on.
+      ppid: its payload protocol.
+      unordered: whether it may have overtaken others.
+      tsn: its transmission sequence number.
+    """
 
     stream: int
     ppid: int

@@ -183,7 +183,7 @@ class DnsResolver(AnswersNow):
         Raises:
           socket.gaierror: EAI_AGAIN, no server has answered; the text says what each of them did.
           OSError: this process is short of descriptors or memory; the text begins with "local:".
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         name = encoded(check_host(host))
         known = self._without_servers(host, name)
@@ -228,7 +228,7 @@ class DnsResolver(AnswersNow):
 
         Raises:
           OSError: see `addresses`.
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         known = await self._questions.ask(_key(encoded(check_host(domain))), "MX")
         return [
@@ -246,7 +246,7 @@ class DnsResolver(AnswersNow):
 
         Raises:
           OSError: see `addresses`.
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         known = await self._questions.ask(_key(encoded(check_host(name))), "SRV")
         return [
@@ -268,7 +268,7 @@ class DnsResolver(AnswersNow):
 
         Raises:
           OSError: see `addresses`; also for a malformed record.
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         name = encoded(check_host(host))
         if self._without_servers(host, name) is not None:

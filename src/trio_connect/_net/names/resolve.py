@@ -50,7 +50,7 @@ class Resolver(Protocol):
         One of the two calls is made in the task that connects, the other in a task of its own.
 
         Args:
-          host: as the user gave it, checked by `check_host`; not encoded, perhaps with a trailing dot.
+          host: as the user gave it, a possible name; not encoded, perhaps with a trailing dot.
           family: `socket.AF_INET6` or `socket.AF_INET`.
 
         Returns:
@@ -71,7 +71,7 @@ class MailResolver(Resolver, Protocol):
         """Return the MX records of a domain, in any order; empty when it has no records, or does not exist.
 
         Args:
-          domain: as the user gave it, checked by `check_host`.
+          domain: as the user gave it, a possible name.
 
         Raises:
           OSError: the resolver could not find out.
@@ -87,7 +87,7 @@ class SrvResolver(Resolver, Protocol):
         """Return the SRV records of a name, in any order; empty when it has no records, or does not exist.
 
         Args:
-          name: service, protocol and domain, such as ``_xmpp-client._tcp.example.org``; checked by `check_host`.
+          name: service, protocol and domain, such as ``_xmpp-client._tcp.example.org``; a possible one.
 
         Raises:
           OSError: the resolver could not find out.
@@ -108,7 +108,7 @@ class ServiceResolver(Resolver, Protocol):
         Only records that the caller can use: what it speaks is the resolver's to know. Aliases are not followed.
 
         Args:
-          host: checked by `check_host`.
+          host: a possible name.
           port: of the service; 0 when the host is the target of an alias, which is asked for as it is.
 
         Raises:
@@ -393,7 +393,7 @@ class StaticResolver(AnswersNow):
           The addresses that were given for the host; a numeric host is its own.
 
         Raises:
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         answers = self._answers_now(host)
         await checkpoint()
@@ -418,7 +418,7 @@ class StaticResolver(AnswersNow):
           The records that were given for it.
 
         Raises:
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         records = self._mx.get(_key(check_host(domain)), ())
         await checkpoint()
@@ -434,7 +434,7 @@ class StaticResolver(AnswersNow):
           The records that were given for it.
 
         Raises:
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         records = self._srv.get(_key(check_host(name)), ())
         await checkpoint()

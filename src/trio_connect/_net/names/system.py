@@ -122,7 +122,7 @@ class SystemResolver:
           socket.gaierror: the system could not find out; ``errno`` is its EAI code.
           OSError: this process is short of descriptors or memory, or (EAGAIN) no thread can be started; the text begins
             with "local:".
-          ValueError: see `check_host`.
+          ValueError: it is not a possible name.
         """
         return await SystemLookup(self, check_host(host)).addresses(family)
 

@@ -30,29 +30,36 @@ Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
 
 
 class TcpRaceOptions(TypedDict, total=False):
-    """The keyword arguments of every race, also of one without TLS."""
+    """The keyword arguments of every race, also of one without TLS.
+
+    Attributes:
+      policy: how the race is run.
+      sources: where connections may start, best first. Each endpoint is tried from each source that has its family.
+      history: a memory of earlier connects, which this one reads and adds to.
+      address_filter: says of each endpoint whether a connection may go there, such as `NetworkFilter.public_only()`.
+      observer: called with each `TraceEvent`.
+      options: what to set on each socket before it connects.
+    """
 
     policy: RacePolicy
-    """How the race is run."""
     sources: Sequence[Source]
-    """Where connections may start, best first. Each endpoint is tried from each source that has its family."""
     history: History | None
-    """A memory of earlier connects, which this one reads and adds to."""
     address_filter: AddressFilter | None
-    """Says of each endpoint whether a connection may go there, such as `NetworkFilter.public_only()`."""
     observer: Observer | None
-    """Called with each `TraceEvent`."""
     options: SocketOptions
-    """What to set on each socket before it connects."""
 
 
 class RaceOptions(TcpRaceOptions, total=False):
-    """The keyword arguments of `connectx` and `connect`."""
+    """The keyword arguments of `connectx` and `connect`.
+
+    Attributes:
+      policy, sources, history, address_filter, observer, options: see `TcpRaceOptions`.
+      tls: connect over TLS, with this context; True verifies by the authorities that the system trusts.
+      server_hostname: the name to verify in place of the host, or of each address where there is no host.
+    """
 
     tls: ssl.SSLContext | Literal[True] | None
-    """Connect over TLS, with this context; True verifies by the authorities that the system trusts."""
     server_hostname: str | None
-    """The name to verify in place of the host, or of each address where there is no host."""
 
 
 @attrs.frozen(kw_only=True)

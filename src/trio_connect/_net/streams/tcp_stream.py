@@ -100,12 +100,14 @@ class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
     - The end of the stream is the peer's close_notify. A connection that ends without one is a
       `trio.BrokenResourceError`, after all bytes that came before.
     - There is no half-close, no `detach` and no graceful close.
+
+    Attributes:
+      tcp: the connection beneath: its options, its descriptor. What is sent or received through it breaks this stream.
     """
 
     __slots__ = ("tcp",)
 
     tcp: TcpStream
-    """The connection beneath: its options, its descriptor. What is sent or received through it breaks this stream."""
 
     def __init__(self, channel: TlsChannel, tcp: TcpStream) -> None:
         super().__init__(channel, tcp.peer)
