@@ -109,7 +109,8 @@ def test_a_name_without_an_entry_is_seen(tmp_path):
 
 GUIDES = ["CONTRIBUTING.md", "SECURITY.md", "docs/project/releasing.md", "docs/explanation/architecture.md"]
 # A path in backticks is one of the repository, or of the package.
-ROOTS = (ROOT, ROOT / "src" / "trio_connect", ROOT / "src" / "trio_connect" / "_net")
+PACKAGE = ROOT / "src" / "trio_connect"
+ROOTS = (ROOT, PACKAGE, *(PACKAGE / each for each in ("_net", "outbound", "sctp")))
 
 
 @pytest.mark.parametrize("guide", GUIDES)
