@@ -25,6 +25,12 @@ def run_page(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_runs(page, tmp_path):
+    found = list(blocks((ROOT / page).read_text(encoding="utf-8")))
+    if all(block.skipped_because is not None for block in found):
+        # Nothing of it runs, so it needs no process of its own.
+        for block in found:
+            compile_block(block, page)
+        return
     result = run_page(ROOT / page, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""

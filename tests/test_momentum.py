@@ -501,7 +501,7 @@ async def test_sweep_leaving_the_block_at_every_step():
     async def check(_peer: faults.Peer, step: Step) -> None:
         assert len(every[-1].seen) <= 1, step
 
-    summary = await sweep(use, environment=faults.echoing, rounds=repeated(2), check=check)
+    summary = await sweep(use, environment=faults.echoing, rounds=repeated(1), check=check)
     assert sum(endings["cancelled"] for endings in summary.endings().values()) > 10
     counts = Counter(len(calls.seen) for calls in every)
     assert counts[0]

@@ -19,7 +19,10 @@ from trio_connect.cli.outcome import ExitCode
 from trio_connect.cli.probe import Format, Job, run
 
 SCHEMA = json.loads((Path(trio_connect.cli.__file__).parent / "probe.schema.json").read_text())
-LINE = {"$ref": "#/$defs/line", "$defs": SCHEMA["$defs"]}
+# `jsonschema.validate` would hold the schema against the schema of schemas each time. Once is enough.
+jsonschema.Draft202012Validator.check_schema(SCHEMA)
+DOCUMENT = jsonschema.Draft202012Validator(SCHEMA)
+LINE = jsonschema.Draft202012Validator({"$ref": "#/$defs/line", "$defs": SCHEMA["$defs"]})
 
 
 @attrs.frozen
@@ -47,10 +50,10 @@ def probe() -> Any:
         )  # fmt: skip
         code = await run(job)
         if format == "json":
-            jsonschema.validate(json.loads(out.getvalue()), SCHEMA)
+            DOCUMENT.validate(json.loads(out.getvalue()))
         if format == "jsonl":
             for line in out.getvalue().splitlines():
-                jsonschema.validate(json.loads(line), LINE)
+                LINE.validate(json.loads(line))
         return Found(code, out.getvalue())
 
     return probe

@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from tests.cli.conftest import SCHEMA
+from tests.cli.conftest import DOCUMENT
 from trio_connect import Attempt, ConnectReport, Endpoint
 from trio_connect.cli.main import main
 
@@ -114,7 +113,7 @@ def test_json_is_one_document_and_a_file_has_all_of_it(shell, listener, closed, 
     done = shell("probe", listener, closed, "-n", "3", "--interval", "0.01", "--format", "json", "-o", str(path))
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
     data = json.loads(path.read_text())
-    jsonschema.validate(data, SCHEMA)
+    DOCUMENT.validate(data)
     good, bad = data["targets"]
     assert [len(good["rounds"]), good["summary"]["succeeded"], bad["summary"]["succeeded"]] == [3, 3, 0]
     assert good["summary"]["addresses"][0]["outcomes"] == {"won": 3}
@@ -157,7 +156,7 @@ def test_ctrl_c_gives_what_is_known(deaf, format):
     assert (process.returncode, err) == (130, "")
     if format == "json":
         data = json.loads(out)
-        jsonschema.validate(data, SCHEMA)
+        DOCUMENT.validate(data)
         assert data["targets"][0]["rounds"][0]["report"]["attempts"][0]["outcome"] == "cancelled"
     elif format == "jsonl":
         assert json.loads(out.splitlines()[-1])["advice"].startswith("interrupted")

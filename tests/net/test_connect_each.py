@@ -524,8 +524,8 @@ async def everything(peer: faults.Peer) -> None:
                     break
 
 
-async def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(everything, environment=faults.echoing, counters=sockets.counters, rounds=repeated(1))
+async def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(sockets: Sockets, modes):
+    await sweep(everything, environment=faults.echoing, counters=sockets.counters, modes=modes, rounds=repeated(1))
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------

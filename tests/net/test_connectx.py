@@ -1195,7 +1195,7 @@ async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no
         operation,
         environment=lambda: surroundings(["hole", *MIXES[mix]]),
         modes=["clock"],
-        rounds=repeated(2),
+        rounds=repeated(1),
         raises=DeadlineExceeded,
         counters=sockets.counters,
         check=check,

@@ -82,10 +82,13 @@ async def test_connect(sockets: Sockets, deadline: Callable[[], int]) -> None:
 
 @deadlines
 @pytest.mark.parametrize("fault", [faults.refusing, faults.black_hole])
-async def test_connect_that_fails(sockets: Sockets, fault: Any, deadline: Callable[[], int]) -> None:
+async def test_connect_that_fails(
+    sockets: Sockets, fault: Any, deadline: Callable[[], int], modes: tuple[Mode, ...]
+) -> None:
     with fault() as address:
         await sweep(
             lambda: tcp_connect(address.pair, deadline()),
+            modes=modes,
             rounds=repeated(1),  # one task at a time: there is nothing to shuffle
             ports=[address.port] if fault is faults.black_hole else [],
             counters=sockets.counters,
@@ -117,7 +120,7 @@ async def test_unix_connect_to_a_full_backlog(sockets: Sockets, deadline: Callab
 
 
 @kinds
-async def test_connect_and_accept(sockets: Sockets, kind: Kind) -> None:
+async def test_connect_and_accept(sockets: Sockets, kind: Kind, modes: tuple[Mode, ...]) -> None:
     async def connect_and_accept(listener: Listener) -> None:
         near = await connect_to(listener)
         async with near, await listener.accept():
@@ -126,6 +129,7 @@ async def test_connect_and_accept(sockets: Sockets, kind: Kind) -> None:
     await sweep(
         connect_and_accept,
         environment=lambda: listening(kind),
+        modes=modes,
         rounds=repeated(1),
         counters=sockets.counters,
         inside=False,
@@ -134,7 +138,7 @@ async def test_connect_and_accept(sockets: Sockets, kind: Kind) -> None:
 
 @kinds
 @deadlines
-async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int]) -> None:
+async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int], modes: tuple[Mode, ...]) -> None:
     @contextlib.asynccontextmanager
     async def somebody_waits() -> AsyncIterator[Listener]:
         async with listening(kind) as listener, await connect_to(listener):
@@ -142,11 +146,15 @@ async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int])
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, modes=modes, rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
         await sweep(
-            lambda: listener.accept(deadline()), rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded
+            lambda: listener.accept(deadline()),
+            modes=modes,
+            rounds=repeated(1),
+            counters=sockets.counters,
+            raises=DeadlineExceeded,
         )
 
 
@@ -270,7 +278,7 @@ ENDS: dict[str, Operation] = {
 
 @kinds
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_ending(sockets: Sockets, kind: Kind, end: Operation) -> None:
+async def test_ending(sockets: Sockets, kind: Kind, end: Operation, modes: tuple[Mode, ...]) -> None:
     async def closed(stream: Stream, step: Step) -> None:
         assert stream.fileno() == -1, step
         with pytest.raises(trio.ClosedResourceError):
@@ -280,6 +288,7 @@ async def test_ending(sockets: Sockets, kind: Kind, end: Operation) -> None:
         await sweep(
             end,
             environment=lambda: connected(kind),
+            modes=modes,
             rounds=repeated(1),
             counters=sockets.counters,
             check=closed,
@@ -292,7 +301,7 @@ async def test_ending(sockets: Sockets, kind: Kind, end: Operation) -> None:
 
 
 @kinds
-async def test_an_echo_from_its_connect_to_its_end(sockets: Sockets, kind: Kind) -> None:
+async def test_an_echo_from_its_connect_to_its_end(sockets: Sockets, kind: Kind, modes: tuple[Mode, ...]) -> None:
     async def whole(listener: Listener) -> None:
         async with trio.open_nursery() as nursery:
 
@@ -309,6 +318,6 @@ async def test_an_echo_from_its_connect_to_its_end(sockets: Sockets, kind: Kind)
                     await near.receive_exactly(1)
 
     await sweep(
-        whole, environment=lambda: listening(kind), rounds=repeated(1), counters=sockets.counters, inside=False,
-        raises=(trio.BrokenResourceError, BaseExceptionGroup),  # type: ignore[arg-type]
+        whole, environment=lambda: listening(kind), modes=modes, rounds=repeated(1), counters=sockets.counters,
+        inside=False, raises=(trio.BrokenResourceError, BaseExceptionGroup),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -157,7 +157,7 @@ async def test_7_a_cancel_at_any_step_changes_nothing():
             used.clear()
             connected.clear()
 
-        summary = await sweep(use, environment=faults.echoing, rounds=repeated(2), check=check)
+        summary = await sweep(use, environment=faults.echoing, rounds=repeated(1), check=check)
         assert sum(endings["cancelled"] for endings in summary.endings().values()) > 10
 
 

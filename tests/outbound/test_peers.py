@@ -245,7 +245,15 @@ HEADER: Final = (
 )
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.split()[0])
+# Each takes a second or two of simulation, nine in all.
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(each, id=kind, marks=[pytest.mark.slow] if kind == "flapping" else [])
+        for each in SCENARIOS
+        for kind in [each.name.split()[0]]
+    ],
+)
 def test_fewer_in_vain_sooner_back_and_never_a_stampede(scenario):
     outcomes = {contestant: played(scenario, contestant) for contestant in CONTESTANTS}
     for contestant, outcome in outcomes.items():

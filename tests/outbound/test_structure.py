@@ -53,7 +53,7 @@ async def test_45_no_task_and_no_descriptor_is_left():
             async with dest.connect(establish=greeting) as connection, dest.permit():
                 await connection.stream.send_all(b"more")
 
-    summary = await sweep(use, environment=faults.echoing, rounds=repeated(2))
+    summary = await sweep(use, environment=faults.echoing, rounds=repeated(1))
     assert sum(endings["cancelled"] for endings in summary.endings().values()) > 20
 
 

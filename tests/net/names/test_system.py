@@ -452,7 +452,7 @@ async def test_a_cancel_of_one_family_leaves_the_other_going(libc, etc):
 
 
 @pytest.mark.parametrize("last", ["found", "nowhere", "fails"])
-async def test_line_77_a_cancel_at_any_step_of_a_walk_leaves_nothing(monkeypatch, etc, autojump_clock, last):
+async def test_line_77_a_cancel_at_any_step_of_a_walk_leaves_nothing(monkeypatch, etc, autojump_clock, last, modes):
     etc.write(resolv="search dev.example prod.example\n")
     again = gaierror(socket.EAI_AGAIN, "Temporary failure")
     prod = {"found": ["192.0.2.9"], "nowhere": [], "fails": [(AF_INET, again)]}[last]
@@ -475,7 +475,7 @@ async def test_line_77_a_cancel_at_any_step_of_a_walk_leaves_nothing(monkeypatch
     async def check(_environment, _step):
         assert {limiter.borrowed_tokens for limiter in (*resolver.limits(), *limiters)} == {0}
 
-    await sweep(operation, rounds=repeated(1), raises=ResolveFailed, check=check)
+    await sweep(operation, modes=modes, rounds=repeated(1), raises=ResolveFailed, check=check)
 
 
 # ---------------------------------------------------------------------- what this process is short of

@@ -18,7 +18,7 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.streams import make_tls_pair, pair, random_bytes, secure
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import Mode, repeated, sweep
 from trio_connect import DeadlineExceeded, TcpStream, TlsStream, now, tcp_connect, tcp_listen
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -488,7 +488,7 @@ async def test_cancel_at_every_step_of_a_handshake(sockets: Sockets, behave: Any
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 
-async def test_cancel_at_every_step_of_serving(sockets: Sockets) -> None:
+async def test_cancel_at_every_step_of_serving(sockets: Sockets, modes: tuple[Mode, ...]) -> None:
     async def client(far: TcpStream) -> None:
         stream = await far.start_tls(tls.contexts().client, server_hostname=tls.NAME)
         await stream.receive_some()
@@ -501,13 +501,13 @@ async def test_cancel_at_every_step_of_serving(sockets: Sockets) -> None:
         assert near.fileno() == -1
 
     await sweep(
-        serve, environment=lambda: serving(client), rounds=repeated(1), counters=sockets.counters, check=closed,
-        inside=False,
+        serve, environment=lambda: serving(client), modes=modes, rounds=repeated(1),
+        counters=sockets.counters, check=closed, inside=False,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("deadline", [-1, 0])
-async def test_cancel_at_every_step_of_a_receive(sockets: Sockets, deadline: int) -> None:
+async def test_cancel_at_every_step_of_a_receive(sockets: Sockets, deadline: int, modes: tuple[Mode, ...]) -> None:
     """Whatever step a cancel comes at, the next receive has every byte."""
 
     @contextlib.asynccontextmanager
@@ -531,7 +531,13 @@ async def test_cancel_at_every_step_of_a_receive(sockets: Sockets, deadline: int
         assert near.take(40_000) == b"x" * 40_000
 
     await sweep(
-        receive, environment=sent, rounds=repeated(1), counters=sockets.counters, check=all_is_there, inside=False
+        receive,
+        environment=sent,
+        modes=modes,
+        rounds=repeated(1),
+        counters=sockets.counters,
+        check=all_is_there,
+        inside=False,
     )
 
 
@@ -556,11 +562,15 @@ async def unread() -> AsyncIterator[TlsStream]:
         pytest.param(lambda stream: stream.send_all(bytes(1_000_000)), id="send_all"),
     ],
 )
-async def test_cancel_at_every_step_of_an_end(sockets: Sockets, end: Callable[[TlsStream], Awaitable[None]]) -> None:
+async def test_cancel_at_every_step_of_an_end(
+    sockets: Sockets, end: Callable[[TlsStream], Awaitable[None]], modes: tuple[Mode, ...]
+) -> None:
     async def is_over(stream: TlsStream, _: object) -> None:
         await stream.aclose()
         assert stream.fileno() == -1
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
 
-    await sweep(end, environment=unread, rounds=repeated(1), counters=sockets.counters, check=is_over, inside=False)
+    await sweep(
+        end, environment=unread, modes=modes, rounds=repeated(1), counters=sockets.counters, check=is_over, inside=False
+    )
