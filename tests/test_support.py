@@ -20,7 +20,7 @@ from tests.support import faults
 from tests.support.faults import Peer
 from tests.support.leaks import Census, Kind, LeakError, leaks_since, no_leaks
 from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets, through_both_kinds
-from tests.support.sweep import CANCELLING, Mode, Step, SweepFailure, VacuousSweep, sweep
+from tests.support.sweep import CANCELLING, Mode, Step, SweepFailure, VacuousSweep, repeated, sweep
 
 FAMILIES = [
     pytest.param(socket.AF_INET, id="ipv4"),
@@ -319,16 +319,19 @@ async def test_a_right_connect_passes_over_either_kind_of_socket(sockets: Socket
         checked.append(step)
         assert peer.ended == peer.accepted
 
-    summary = await sweep(good_connect, environment=faults.echoing, counters=sockets.counters, check=check)
+    rounds = repeated(5)
+    summary = await sweep(
+        good_connect, environment=faults.echoing, rounds=rounds, counters=sockets.counters, check=check
+    )
     assert tuple(checked) == summary.runs
     assert summary.steps >= 2
     for mode in CANCELLING:
         endings = summary.endings(mode)
         assert endings[1]["cancelled"] or mode == "neighbour"
     # Two decided outcomes: cancelled while parked, and up when the cancel came too late.
-    assert summary.endings("after")[1]["cancelled"] == 20
+    assert summary.endings("after")[1]["cancelled"] == rounds
     undisturbed = [run for run in summary.runs if not run.disturbed]
-    assert len(undisturbed) == 20 * len(CANCELLING)
+    assert len(undisturbed) == rounds * len(CANCELLING)
     assert all(run.ending == "returned" for run in undisturbed)
 
 
