@@ -19,7 +19,7 @@ KINDS: Final = {
     "docs": {".md", ".py", ".svg"},
     "examples": {".py"},
     "src": {".json", ".py", ".typed"},
-    "tests": {".md", ".py"},
+    "tests": {".md", ".py", "authority.pem"},
     "tools": {".py", ".toml"},
 }  # fmt: skip
 
