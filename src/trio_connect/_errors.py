@@ -96,7 +96,7 @@ class ConnectFailed(OSError):
     def report(self) -> ConnectReport:
         """What had been tried: every attempt, and every lookup."""
         if self._report is None:
-            # Loaded when somebody looks: an error needs no descriptor to read a module with.
+            # Loaded when somebody looks. Raising an error reads no module, because no descriptor may be left.
             from ._report import EMPTY_REPORT
 
             self._report = EMPTY_REPORT

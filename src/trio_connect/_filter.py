@@ -75,7 +75,7 @@ def _embedded(number: int, nat64: Iterable[tuple[int, int]]) -> tuple[list[int],
     found: list[int] = []
     above_ipv4 = number >> 32
     if above_ipv4 == 0:
-        # RFC 4291 section 2.5.5.1. The unspecified address and loopback are no IPv4 addresses.
+        # RFC 4291 section 2.5.5.1. The unspecified address and loopback are not IPv4 addresses.
         if number > 1:
             found.append(number)
     elif above_ipv4 == _WELL_KNOWN_PREFIX:

@@ -227,7 +227,7 @@ def call_exceeded(
     transferred: int = 0,
     detail: str = "",
 ) -> DeadlineExceeded:
-    """Return the exception with the project's one wording.
+    """Return the exception for a call that had no result by its deadline.
 
     Args:
       what: the operation and its endpoint, such as "connect to 192.0.2.1:443".

@@ -30,9 +30,6 @@ Outcome: TypeAlias = Literal["won", "lost", "failed", "timed out", "skipped", "n
 
 SCHEMA_VERSION: Final = 1
 
-_WIDEST_RESULT: Final = 125
-"""Characters of the last line of a picture in SVG."""
-
 
 @attrs.frozen(kw_only=True, repr=False)
 class Attempt:
@@ -186,9 +183,9 @@ class ConnectReport:
         if not isinstance(title, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"title must be a str, got {shown(title)}")
         # Most reports are never drawn.
-        from ._svg import draw_svg
+        from ._svg import WIDEST_RESULT, draw_svg
 
-        return draw_svg(self._rows(), title=title, result=self._result(_WIDEST_RESULT))
+        return draw_svg(self._rows(), title=title, result=self._result(WIDEST_RESULT))
 
     def _rows(self) -> list[TimelineRow]:
         hosts = len({attempt.host for attempt in self.attempts})

@@ -13,7 +13,7 @@ from typing import Final
 from ._durations import short_duration
 from ._render import Ending, TimelineRow, cut_end, cut_middle
 
-__all__ = ["draw_svg"]
+__all__ = ["WIDEST_RESULT", "draw_svg"]
 
 _WIDTH: Final = 960
 _ROW: Final = 26
@@ -22,6 +22,8 @@ _LABEL: Final = 270
 """Where the bars begin."""
 _BAR: Final = 330
 _WORDS: Final = _LABEL + _BAR + 22
+WIDEST_RESULT: Final = 125
+"""Characters of the last line."""
 _CHARACTER: Final = 7.25
 """Pixels of a monospaced character of 12, and a little."""
 
@@ -70,7 +72,7 @@ def draw_svg(rows: Sequence[TimelineRow], *, title: str, result: str) -> str:
         *(_axis(end, bottom) if end else ()),
         *(_row(row, _TOP + _ROW * number, end) for number, row in enumerate(rows)),
         *_legend(there, bottom + 24),
-        _text(16, bottom + 48, cut_middle(result, 125), extra=' font-weight="bold"'),
+        _text(16, bottom + 48, cut_middle(result, WIDEST_RESULT), extra=' font-weight="bold"'),
         "</svg>",
     ]
     return "\n".join(part for part in parts if part)

@@ -280,7 +280,7 @@ def test_a_member_joins_once_and_leaves_with_nothing():
         share.join("a")
     share.take("a")
     for member in ("a", "x"):
-        with pytest.raises(IllegalFact, match=f"leave: '{member}' is no member, or holds places"):
+        with pytest.raises(IllegalFact, match=f"leave: '{member}' is not a member, or holds places"):
             share.leave(member)
     assert takes(share, "a") == 2
     share.leave("b")

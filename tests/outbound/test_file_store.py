@@ -138,7 +138,7 @@ def test_times_of_another_boot_are_forgotten(path):
 @pytest.mark.parametrize("content", [b"x", b"x" * 100, b"trioco\x00\x02" + bytes(24)])
 def test_another_file_is_refused_and_left_alone(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no store of limits, or one of another version"):
+    with pytest.raises(ValueError, match="is not a store of limits, or one of another version"):
         FileOfLocks(path)
     assert path.read_bytes() == content
 

@@ -87,7 +87,7 @@ async def test_a_failure_counts_when_it_is_said_and_once(vnet, autojump_clock):
                 permit.failed("503")
                 assert dest.snapshot().until == now() + 1000
                 for again in (permit.failed, lambda permit=permit: permit.overloaded(1)):
-                    with pytest.raises(RuntimeError, match="has been said already"):
+                    with pytest.raises(RuntimeError, match="has been reported already"):
                         again()
                 await trio.sleep(50)
                 raise OSError("later")

@@ -1,4 +1,4 @@
-"""The deadlines of many operations that one task waits for: which comes next, and who has reached his.
+"""The deadlines of many operations that one task waits for: which comes next, and which have been reached.
 
 Most operations are over long before their deadline, and to find one in a heap takes as long as to go through all of it.
 So what is over stays there until it comes to the top, or until it is more than half of all.
@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar, final
 __all__ = ["Deadlines", "Timed"]
 
 _FEW: Final = 64
-"""So many that are over are not worth a search for them."""
+"""While no more than this many are over, going through the heap for them is not worth it."""
 
 
 class Timed(Protocol):
@@ -69,7 +69,12 @@ class Deadlines(Generic[T]):
         return inf
 
     def reached(self, now: float, most: int) -> list[T]:
-        """Remove and return those whose deadline is now or past, the earliest first, at most so many."""
+        """Remove and return those whose deadline is now or past, the earliest first.
+
+        Args:
+          now: the time.
+          most: how many to return at most.
+        """
         found: list[T] = []
         while len(found) < most and self.next() <= now:
             found.append(heappop(self._heap)[2])

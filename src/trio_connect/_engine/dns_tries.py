@@ -1,7 +1,7 @@
 """Which name server is asked when: one question goes to one server after the other, until one of them answers.
 
-A question's servers have their turns in order. A server that has not answered when its turn ends stays in the game: its
-answer still counts, whenever it comes. A turn ends early when every server of it has failed. After the last server the
+A question's servers have their turns in order. A server that has not answered when its turn ends is still listened to:
+its answer counts whenever it comes. A turn ends early when every server of it has failed. After the last server the
 first one is asked again, and turns are twice as long. After `LIFETIME` seconds the question has failed.
 
 `ServerMemory` lasts longer than a question. A server that let its turn pass in silence is *silent*, and goes behind the

@@ -296,7 +296,7 @@ class Gate:
         return self._hints.get(question, ()) if known is None else known
 
     def _has_addresses(self, found: tuple[str, ...], now: float) -> None:
-        """See whether these addresses are the first, or that an answer has taken the last hints back."""
+        """Note that these addresses are the first, or that an answer has taken the last hints back."""
         if found and self._first_positive is None:
             self._first_positive = now
         elif self._hints and not any(map(self._found, self._questions)):

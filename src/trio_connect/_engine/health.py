@@ -101,7 +101,7 @@ class Strikes:
         self._times: dict[Hashable, deque[float]] = {}
 
     def failed(self, key: Hashable, at: float) -> bool:
-        """Learn that a proxy failed at a time. Returns whether that is once too often; then the count begins anew."""
+        """Learn that a proxy failed at a time. Return whether it is one too many; then the count begins anew."""
         times = self._times.setdefault(key, deque(maxlen=PROXY_FAILURES))
         times.append(at)
         if len(times) < PROXY_FAILURES or at - times[0] > PROXY_WINDOW:

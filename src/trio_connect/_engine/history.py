@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "FINE", "SLOW", "Entry", "Key", "Limits", "Memory", "SourceKey", "Wait", "source_key"]
 
 SRTT_FACTOR: Final = 2
-"""No RFC: RFC 6298 takes the smoothed round-trip time once, and a second at least, for on a steady path the variation
-goes to nothing and every delay above the mean would be one too many. Here the second one is that room."""
+"""No RFC: RFC 6298 takes the smoothed round-trip time once, and waits a second at least. On a steady path the variation
+goes to zero, and each answer that takes longer than the mean would come after the delay. A second round-trip time is
+the room that the second is in RFC 6298."""
 
 AMBIGUOUS: Final = 1.0
 """RFC 6298 section 2.1: the first SYN is sent again after a second."""

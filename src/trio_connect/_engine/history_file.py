@@ -26,9 +26,9 @@ def dump(memory: Memory, now: float, date: float) -> dict[str, Any]:
     """Return a memory as JSON-safe data.
 
     Args:
-      memory: it.
+      memory: what to write.
       now: the time on its clock.
-      date: the same on the wall's.
+      date: the same time on the wall clock, in seconds.
     """
     # What only a proxy can look up has no address.
     entries = [_dump_entry(key, entry, now) for key, entry in memory.entries(now) if type(key[3]) is Endpoint]
@@ -42,7 +42,7 @@ def load(data: object, memory: Memory, now: float, date: float) -> None:
       data: what `dump` returned.
       memory: an empty one.
       now: the time on its clock.
-      date: the same on the wall's.
+      date: the same time on the wall clock, in seconds.
 
     Raises:
       ValueError: it is not such data, or of another version.
@@ -101,13 +101,13 @@ def _load_entry(item: dict[str, Any], written: float) -> tuple[Key, Entry]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return value
 
 

@@ -96,7 +96,7 @@ class Share(Cap):
     def leave(self, member: Hashable) -> None:
         """Keep no places back for a member any more."""
         if self._members.get(member) != 0:
-            raise IllegalFact(f"leave: {member!r} is no member, or holds places")
+            raise IllegalFact(f"leave: {member!r} is not a member, or holds places")
         del self._members[member]
         self._wanting -= self.reserve
 

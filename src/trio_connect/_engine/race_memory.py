@@ -172,7 +172,7 @@ class RaceMemory:
         wait = self._live[attempt]
         wait.connected = True
         took = self._measure(wait, now)
-        # As its next start is put off.
+        # The schedule postpones the next start by as much.
         wait.overdue += min(took, wait.delay)
 
     def end(self, attempt: int, now: float, how: Ending, reason: str = "") -> None:

@@ -4,9 +4,9 @@ A program that asks for the services of an authority learns of *endpoints*: a ho
 authority's own addresses and port are the last endpoint (RFC 9460 section 3), for when no record is usable, or none of
 them leads to a connection.
 
-An alias (priority 0) is no endpoint. It says that the services are to be asked of another name. After the last alias
-its name stands for the authority, at the authority's port. At most `MOST_ALIASES` are followed; a longer chain, or one
-that bites its tail, is as good as no answer. An alias to "." says nothing.
+An alias (priority 0) is not an endpoint. It says that the services are to be asked of another name. After the last
+alias its name stands for the authority, at the authority's port. At most `MOST_ALIASES` are followed. A longer chain,
+or one that is a circle, is as good as no answer. An alias to "." says nothing.
 
 The endpoints are grouped and the groups are tried one after the other, as happy-eyeballs v3 has it:
 

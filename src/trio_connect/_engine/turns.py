@@ -29,7 +29,7 @@ __all__ = ["Turns"]
 
 
 class _Line:
-    __slots__ = ("again", "asked", "blockers", "ready", "waiters")
+    __slots__ = ("again", "asked", "blockers", "offer", "ready", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[Hashable] = deque()
@@ -37,8 +37,10 @@ class _Line:
         """The caps that refused the head. A free place under any of them is a reason to try again."""
         self.ready = False
         """Whether the line is due to try for another reason than a free place."""
-        self.asked: Cap | bool = False
-        """Whether the head is trying now, and for which cap's offer."""
+        self.asked = False
+        """Whether the head is trying now."""
+        self.offer: Cap | None = None
+        """The cap whose free place it tries for; None when it was due for another reason."""
         self.again = False
         """Whether something has changed since the head began to try."""
 
@@ -123,7 +125,7 @@ class Turns:
             member = self._ready.popleft()
             line = self._lines.get(member)
             if line is not None and line.ready:
-                return self._ask(member, True)
+                return self._ask(member, None)
         return None
 
     def granted(self, member: Hashable) -> None:
@@ -135,7 +137,7 @@ class Turns:
     def refused(self, member: Hashable, blockers: Iterable[Cap]) -> None:
         """Learn that these caps refused the head. Without any cap it waits for `wake`."""
         line = self._answer(member, "refused")
-        offer = line.asked
+        offer = line.offer
         self._has_answered(member, line)
         if line.again:
             self._make_ready(member, line)
@@ -151,15 +153,15 @@ class Turns:
 
     def _answer(self, member: Hashable, fact: str) -> _Line:
         line = self._lines.get(member)
-        if line is None or line.asked is False:
+        if line is None or not line.asked:
             raise IllegalFact(f"{fact}: {member!r} was not asked")
         return line
 
-    def _ask(self, member: Hashable, offer: Cap | bool) -> tuple[Hashable, Hashable]:
+    def _ask(self, member: Hashable, offer: Cap | None) -> tuple[Hashable, Hashable]:
         line = self._lines[member]
         self._unblock(member, line)
         line.ready = line.again = False
-        line.asked = offer
+        line.asked, line.offer = True, offer
         self._asked[member] = line
         return member, line.waiters[0]
 

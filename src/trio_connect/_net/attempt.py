@@ -1,6 +1,6 @@
 """One attempt: make a socket, bind it, connect it, say what happened. Nothing else calls connect(2).
 
-Every attempt has a socket of its own. A socket whose connect failed is no use for another one: Linux reports
+Every attempt has a socket of its own. A socket whose connect failed cannot be used for another one: Linux reports
 ECONNABORTED to the next connect() after a failure was read, and starts a new attempt in silence at the one after.
 """
 

@@ -43,7 +43,7 @@ def target_data(
     Args:
       target: who was probed.
       probes: of each round.
-      verdict: on the last round; None when there was none.
+      verdict: on the last round; None without a round.
       exit_code: of this target.
       now: seconds since 1970, for what a certificate has left.
     """

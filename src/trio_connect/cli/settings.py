@@ -67,7 +67,7 @@ def parse_target(text: str) -> Target:
     """Read ``HOST``, ``HOST:PORT``, ``[IPV6]:PORT`` or an IPv6 address alone.
 
     Raises:
-      ArgumentTypeError: it is none of these.
+      ArgumentTypeError: it is something else.
     """
     host, colon, port = text.rpartition(":")
     if text.count(":") > 1 and not (text.startswith("[") and host.endswith("]")):

@@ -43,7 +43,7 @@ async def ipaddr_remote(addr: ipaddr, name: str, port: int, mode: int, deadline:
 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no answer came in time.
-      OSError: EADDRNOTAVAIL, the name has no such address, can be no name, or could not be looked up (then the
+      OSError: EADDRNOTAVAIL, the name has no such address, cannot be a name, or could not be looked up (then the
         resolver's error is the `__cause__`); EINVAL, the port, the mode, the name or the deadline is invalid, or `addr`
         is None.
       TypeError: an argument has the wrong type.
@@ -72,7 +72,7 @@ async def ipaddr_remotes(addrs: Sequence[ipaddr], n: int, name: str, port: int, 
       deadline: milliseconds on the clock of `now()`; -1 for none. A numeric address needs no time.
 
     Returns:
-      How many were written; 0 when there is no such address, also because that can be no name.
+      How many were written; 0 when there is no such address, also where the text cannot be a name.
 
     Raises:
       DeadlineExceeded: ETIMEDOUT, no address came in time.

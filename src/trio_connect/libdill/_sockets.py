@@ -92,7 +92,7 @@ def wrap(make: Callable[[socket.socket], T], fd: int, families: Collection[int],
         # Checked before `make`, which makes the socket non-blocking: the caller's descriptor shares that flag.
         if sock.type != socket.SOCK_STREAM or sock.family not in families or _is_listening(sock, listener) != listener:
             kind = "listening" if listener else "connected"
-            raise failure(errno.EINVAL, f"descriptor {fd} is no {kind} stream socket of this family")
+            raise failure(errno.EINVAL, f"descriptor {fd} is not a {kind} stream socket of this family")
         if not listener:
             sock.getpeername()
         wrapped = make(sock)

@@ -132,7 +132,7 @@ async def tcp_close(s: int, deadline: int) -> int:
     Raises:
       DeadlineExceeded: ETIMEDOUT, the peer did not end its direction in time, however much else it sent.
       OSError: EBADF, no such handle; ECONNRESET, the connection is broken, or another task was sending; EINVAL, the
-        deadline is negative and not -1; ENOTSUP, no TCP handle.
+        deadline is negative and not -1; ENOTSUP, not a TCP handle.
       TypeError: an argument has the wrong type.
 
     libdill: tcp_close(3).

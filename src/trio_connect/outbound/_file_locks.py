@@ -215,7 +215,7 @@ class FileOfLocks:
             is_alone = self._try_lock(_PRESENCE_BYTE, 1)
             header = _pread(self._fd, _HEADER.size, 0)
             if header and (len(header) < _HEADER.size or not header.startswith(_MAGIC)):
-                raise ValueError(f"{self._path} is no store of limits, or one of another version")
+                raise ValueError(f"{self._path} is not a store of limits, or one of another version")
             generation = 0
             if header:
                 _, of, generation = _HEADER.unpack(header)

@@ -31,13 +31,16 @@ class PermitOutcome:
 
     @property
     def is_told(self) -> bool:
+        """Whether the outcome has been reported."""
         return self._admission.ticket.state == "over"
 
     def check_untold(self) -> None:
+        """Refuse a second report."""
         if self.is_told:
-            raise RuntimeError("how this permit was used has been said already")
+            raise RuntimeError("the outcome of this permit has been reported already")
 
     def failed(self, reason: str) -> None:
+        """Report that the destination does not work."""
         state, admission, moment = self._state, self._admission, current_time()
         if self.candidate is not None:
             state.shared.cooldowns.failed(self.candidate.endpoint, moment)
@@ -48,11 +51,13 @@ class PermitOutcome:
         self._waiting.wake(state)
 
     def overloaded(self, overloaded: Overloaded) -> None:
+        """Report that the peer said "not now"."""
         state, source = self._state, self._admission.source
         state.suspend((source, state.group), current_time() + overloaded.seconds, overloaded.reason, source)
         self.released(overloaded.reason)
 
     def succeeded(self) -> None:
+        """Report that the destination works."""
         state, admission = self._state, self._admission
         if self.candidate is not None:
             state.shared.cooldowns.succeeded(self.candidate.endpoint)
@@ -62,9 +67,11 @@ class PermitOutcome:
         self._waiting.wake(state)
 
     def raise_interrupt(self) -> None:
+        """Raise what an observer was interrupted by."""
         self._state.shared.raise_interrupt()
 
     def released(self, cause: str) -> None:
+        """Report that the outcome is unknown."""
         self._waiting.end(self._state, self._admission, cause)
 
     def raised(self, exc: BaseException) -> None:
@@ -126,7 +133,7 @@ class Permit:
           reason: what the peer said.
 
         Raises:
-          RuntimeError: how it went has been said.
+          RuntimeError: the outcome has been reported.
           TypeError: the seconds are not a number, or the reason is not a str.
           ValueError: they are not above 0, or not finite.
         """

@@ -101,7 +101,7 @@ class Shared:
     def tell(self, event: OutboundEvent) -> None:
         """Tell the observer, unless it has raised before.
 
-        What it raises that is no error (Ctrl-C while it runs, `SystemExit`) is kept for `raise_interrupt`: here it
+        What it raises that is not an error (Ctrl-C while it runs, `SystemExit`) is kept for `raise_interrupt`: here it
         would come between the lines of the accounting.
         """
         observer = self.observer

@@ -267,7 +267,7 @@ class DestinationState:
         return make_plan(hosts, now, cooldown, limit, self.shared.random)
 
     def admit_from(self, source: SourceState, now: float, *, connects: bool) -> Admission | Refusal:
-        """Likewise from one source; the circuit was asked before."""
+        """Take all that a call from one source needs, or nothing, as `admit` does. The circuit was asked before."""
         families, refusal = self.usable_families(source, now)
         if refusal is not None:
             return refusal

@@ -1,4 +1,4 @@
-"""PURE: addresses as sockets spell them, and their canonical texts.
+"""Addresses as sockets spell them, and their canonical texts.
 
 The network has one text for each address, without a zone. Sockets add zones, flow labels and IPv4-mapped IPv6
 addresses.
@@ -20,7 +20,7 @@ LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def numeric(value: object) -> str:
-    """The canonical text of an address that a test gives.
+    """Return the canonical text of an address that a test gives.
 
     Raises:
       TypeError: not a str.
@@ -35,7 +35,7 @@ def numeric(value: object) -> str:
 
 
 def several(name: str, values: object) -> list[str]:
-    """The canonical texts of addresses that a test gives.
+    """Return the canonical texts of addresses that a test gives.
 
     Raises:
       TypeError: not an iterable of str; a lone str is not one.
@@ -48,7 +48,7 @@ def several(name: str, values: object) -> list[str]:
 
 @functools.lru_cache(maxsize=4096)
 def canonical(address: str) -> str:
-    """The canonical text of an address: an IPv4-mapped one is its IPv4 address, and a zone is dropped.
+    """Return the canonical text of an address: an IPv4-mapped one is its IPv4 address, and a zone is dropped.
 
     Raises:
       ValueError: not a numeric address.
@@ -61,17 +61,17 @@ def canonical(address: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
-    """Whether a canonical address never leaves its host."""
+    """Say whether a canonical address never leaves its host."""
     return ipaddress.ip_address(address).is_loopback
 
 
 def family_of(address: str) -> socket.AddressFamily:
-    """The family of a canonical address."""
+    """Return the family of a canonical address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def dressed(family: int, address: str, port: int, flow: int = 0, scope: int = 0) -> SocketAddress:
-    """A canonical address as a socket of `family` spells it."""
+    """Return a canonical address as a socket of `family` spells it."""
     if family == socket.AF_INET:
         return (address, port)
     return (address if ":" in address else f"::ffff:{address}", port, flow, scope)

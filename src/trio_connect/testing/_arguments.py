@@ -1,4 +1,4 @@
-"""PURE: arguments of the virtual network are checked by the call that gets them.
+"""Arguments of the virtual network are checked by the call that gets them.
 
 A round trip of "1" or a handler that is not a function would otherwise fail later, in a task of the network's own, as
 trio.TrioInternalError.
@@ -14,7 +14,7 @@ _LONGEST = 200
 
 
 def shown(value: object) -> str:
-    """The repr of a value for a message. It is cut when it is long, and a repr that raises is replaced."""
+    """Return the repr of a value for a message. It is cut when it is long, and a repr that raises is replaced."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - the repr of a stranger
@@ -23,7 +23,7 @@ def shown(value: object) -> str:
 
 
 def check_int(name: str, value: object, lowest: int, highest: int) -> int:
-    """An int between two others.
+    """Return an int between two others.
 
     Raises:
       TypeError: not an int, or a bool.
@@ -37,7 +37,7 @@ def check_int(name: str, value: object, lowest: int, highest: int) -> int:
 
 
 def check_number(name: str, value: object, rule: str) -> float:
-    """A number, as a float; infinity is one.
+    """Return a number as a float; infinity is one.
 
     Raises:
       TypeError: not a number, or a bool.
@@ -55,7 +55,7 @@ def check_number(name: str, value: object, rule: str) -> float:
 
 
 def check_seconds(name: str, value: object) -> float:
-    """A finite number of seconds, 0 or more.
+    """Return a finite number of seconds, 0 or more.
 
     Raises:
       TypeError: not a number, or a bool.

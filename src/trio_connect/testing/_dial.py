@@ -101,7 +101,7 @@ class Dial:
         self._syn()
 
     def abandon(self) -> None:
-        """The program has cancelled the connect."""
+        """Learn that the program has cancelled the connect."""
         if self.record.ended is None:
             self._over("abandoned")
             self._release()
@@ -214,7 +214,7 @@ class Dial:
             self.fabric.timeline.at(self._sent + verdict.reset, self.client.place, break_off)
 
     def _accepted(self, listening: Listening, server: End, *, queue: bool) -> None:
-        """The handshake is over for the listener's side too."""
+        """Learn that the handshake is over for the listener's side too."""
         record, fabric = self.record, self.fabric
         fabric.note(
             TraceEvent(fabric.elapsed(), "accepted", record.host, record.port, record.ordinal, self.target.name)

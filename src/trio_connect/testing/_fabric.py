@@ -60,11 +60,11 @@ class Fabric:
     # ---- Nodes ----
 
     def find(self, address: str) -> Node | None:
-        """The node of a canonical address; `local` for a loopback address."""
+        """Return the node of a canonical address; `local` for a loopback address."""
         return self._nodes.get(address, self.local if is_loopback(address) else None)
 
     def node(self, addresses: Sequence[str]) -> Node:
-        """The node with these addresses, made when it is new.
+        """Return the node with these addresses, made when it is new.
 
         Raises:
           ValueError: no address, one that is not numeric, or addresses of two different nodes.
@@ -86,7 +86,7 @@ class Fabric:
         return len(set(self._nodes.values()))
 
     def count(self, source: Node, address: str, port: int) -> int:
-        """The ordinal of one more connect."""
+        """Return the ordinal of one more connect."""
         key = (source, address, port)
         ordinal = self._ordinals[key]
         self._ordinals[key] += 1
@@ -104,7 +104,7 @@ class Fabric:
         self._cuts.discard(frozenset((a, b)))
 
     def parted(self, a: Node, b: Node) -> bool:
-        """Whether a partition separates two nodes."""
+        """Say whether a partition separates two nodes."""
         return bool(self._cuts) and frozenset((a, b)) in self._cuts
 
     # ---- Sockets ----
@@ -122,7 +122,7 @@ class Fabric:
     # ---- The trace ----
 
     def elapsed(self) -> float:
-        """Seconds since the network was installed, as the trace rounds them."""
+        """Return the seconds since the network was installed, as the trace rounds them."""
         return round(self.timeline.now() - self.origin, 9)
 
     def note(self, event: TraceEvent) -> None:
@@ -130,7 +130,7 @@ class Fabric:
         self.recorder.add(event)
 
     def was_reset(self, record: Connection, node: Node) -> None:
-        """An end of a connection, on `node`, was told that its peer is gone."""
+        """Learn that an end of a connection, on `node`, was told that its peer is gone."""
         self.note(TraceEvent(self.elapsed(), "reset", record.host, record.port, record.ordinal, node.name))
 
     # ---- Failures ----
@@ -141,7 +141,7 @@ class Fabric:
         return error
 
     def unknown(self, name: str, remedy: str) -> UnknownHost:
-        """The failure for an address or a name that the test does not mention, noted and remembered."""
+        """Return the failure for an address or a name that the test does not mention, noted and remembered."""
         self.note(TraceEvent(self.elapsed(), "unknown", name, 0, 0, self.local.name))
         return self.failed(UnknownHost(name, remedy))
 

@@ -49,7 +49,7 @@ class Listening:
         return len(self.queue) + len(self.half_open) <= self.backlog
 
     def accepts(self, address: str, port: int, *, exact: bool) -> bool:
-        """Whether a SYN for this address and port is for us, by its exact address or by a wildcard."""
+        """Say whether a SYN for this address and port is for us, by its exact address or by a wildcard."""
         if not self.active or port != self.port:
             return False
         if exact:
@@ -57,7 +57,7 @@ class Listening:
         return self.address == ("::" if ":" in address else "0.0.0.0") or (self.address == "::" and not self.v6only)
 
     def conflicts(self, other: Listening) -> bool:
-        """Whether both cannot be bound at once."""
+        """Say whether both cannot be bound at once."""
         if self.port != other.port or not self._overlaps(other):
             return False
         if self.reuse_port and other.reuse_port:

@@ -1,4 +1,4 @@
-"""PURE: the state of a host: its addresses, what its ports do, and whether it is up.
+"""The state of a host: its addresses, what its ports do, and whether it is up.
 
 The latest verdict that names a port decides what that port does; a verdict without a port is for all of them. A port
 without any verdict is left to the programs on the host, and refuses when no program listens, as on a real host.
@@ -70,17 +70,17 @@ class Node:
         return self.addresses[0]
 
     def address_of(self, family: socket.AddressFamily) -> str | None:
-        """The first address of a family, None without one."""
+        """Return the first address of a family, None without one."""
         return next((address for address in self.addresses if family_of(address) == family), None)
 
     def is_dark(self, port: int, at: float) -> bool:
-        """Whether packets from and to `port` get lost at `at`."""
+        """Say whether packets from and to `port` get lost at `at`."""
         if self._is_down(at):
             return True
         return bool(self.verdicts) and isinstance(self._ruled(port), Blackhole | Unreachable)
 
     def verdict(self, address: str, port: int, at: float) -> Verdict:
-        """The verdict on a SYN for `address` and `port` at `at`."""
+        """Return the verdict on a SYN for `address` and `port` at `at`."""
         if self._is_down(at):
             return Blackhole()
         ruled = self._ruled(port)

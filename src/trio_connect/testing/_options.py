@@ -66,12 +66,12 @@ class Options:
         self._set: dict[OptionKey, int | bytes] = dict(inherited.stored) if inherited is not None else {}
 
     def number(self, key: OptionKey) -> int:
-        """The value of an option that is a number."""
+        """Return the value of an option that is a number."""
         value = self._set.get(key, DEFAULTS.get(key, 0))
         return value if isinstance(value, int) else 0
 
     def flag(self, name: str) -> bool:
-        """Whether an option of SOL_SOCKET is on; False where the platform lacks it."""
+        """Say whether an option of SOL_SOCKET is on; False where the platform lacks it."""
         return bool(self.number((socket.SOL_SOCKET, getattr(socket, name, -1))))
 
     @property
@@ -134,5 +134,5 @@ class Options:
 
 
 def packed(value: int | bytes, length: int) -> bytes:
-    """What getsockopt with a buffer length returns."""
+    """Return what getsockopt with a buffer length returns."""
     return (struct.pack("i", value) if isinstance(value, int) else value)[:length]

@@ -1,4 +1,4 @@
-"""PURE: how long things take between two hosts, and in what order they arrive.
+"""How long things take between two hosts, and in what order they arrive.
 
 Rules. A message takes half a round trip, plus a draw of the jitter, plus the time its bytes need at the path's
 bandwidth behind those sent before it. Messages of one direction never overtake one another: TCP puts them back in
@@ -42,7 +42,7 @@ class Path:
     bandwidth: float = attrs.field(default=math.inf, validator=_positive)
 
     def changed(self, rtt: float | None, jitter: float | None, bandwidth: float | None) -> Path:
-        """This path with whatever is given replaced."""
+        """Return this path with whatever is given replaced."""
         return Path(
             rtt=self.rtt if rtt is None else rtt,
             jitter=self.jitter if jitter is None else jitter,
@@ -61,7 +61,7 @@ class Wire:
     _latest: float = attrs.field(default=0.0, init=False)
 
     def delay(self) -> float:
-        """The next draw of the latency alone, in seconds."""
+        """Return the next draw of the latency alone, in seconds."""
         if not self.path.jitter:
             return self.path.rtt / 2
         if self._random is None:
@@ -70,7 +70,7 @@ class Wire:
         return self.path.rtt / 2 + self._random.random() * self.path.jitter
 
     def arrival(self, now: float, size: int) -> float:
-        """When `size` bytes sent at `now` have arrived; never before what was sent earlier."""
+        """Return when `size` bytes sent at `now` have arrived; never before what was sent earlier."""
         departs = now
         if size and self.path.bandwidth != math.inf:
             departs = self._busy_until = max(now, self._busy_until) + size / self.path.bandwidth
@@ -109,6 +109,6 @@ class Flap:
         return cls(times, states)
 
     def is_up(self, at: float) -> bool:
-        """Whether the host is up at `at` seconds."""
+        """Say whether the host is up at `at` seconds."""
         passed = bisect_right(self.times, at)
         return not passed or self.states[passed - 1] == "up"

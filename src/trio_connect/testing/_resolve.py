@@ -11,7 +11,7 @@ from ._address import SocketAddress
 
 
 async def resolve(family: socket.AddressFamily, address: Any, *, local: bool, v6only: bool) -> SocketAddress:
-    """The address that a socket of `family` is given, with a name looked up as Trio's sockets do.
+    """Return the address that a socket of `family` is given, with a name looked up as Trio's sockets do.
 
     Args:
       family: the socket's.

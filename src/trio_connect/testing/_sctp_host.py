@@ -21,7 +21,7 @@ def os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-class Looking(Protocol):
+class HostedEnd(Protocol):
     """An end of an association, as its host knows it."""
 
     def schedule_heartbeats(self) -> None:
@@ -49,7 +49,7 @@ class SctpHost:
     def __init__(self, addresses: tuple[str, ...], rtt: float) -> None:
         self.addresses: Final = addresses
         self.rtt: Final = rtt
-        self.ends: Final[set[Looking]] = set()
+        self.ends: Final[set[HostedEnd]] = set()
         self.listeners: Final[dict[tuple[str, int], Listening]] = {}
 
     def __repr__(self) -> str:

@@ -66,7 +66,7 @@ class SctpNetwork:
           The host, which says how many associations it has.
 
         Raises:
-          ValueError: no address, one that is no address, one that another host has; or a time below 0.
+          ValueError: no address, one that is not an address, one that another host has; or a time below 0.
         """
         hosts = tuple(Endpoint(each, 0).host for each in addresses)
         if not hosts:

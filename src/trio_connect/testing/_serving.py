@@ -69,7 +69,7 @@ class Serving:
             self._fabric.failures.append(rest)
 
     def _news(self, error: BaseException) -> BaseException | None:
-        """A handler's error without the parts that only say that the peer went away, or that were recorded already."""
+        """Return a handler's error without what only says that the peer went away, and what was recorded already."""
 
         def is_old(one: BaseException) -> bool:
             gone = isinstance(one, trio.BrokenResourceError | ConnectionError | trio.Cancelled)

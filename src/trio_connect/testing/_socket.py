@@ -85,7 +85,7 @@ class VirtualSocket(ByteCalls):
         return self._wrote_eof
 
     def fileno(self) -> int:
-        """A number beyond what any kernel gives out, so that nothing real happens by mistake; -1 once closed."""
+        """Return a number beyond what any kernel gives out, so that nothing real happens by mistake; -1 once closed."""
         return self._fileno
 
     def __repr__(self) -> str:

@@ -49,7 +49,7 @@ class Stage:
 
     @classmethod
     def of(cls, request: pytest.FixtureRequest) -> Stage:
-        """The stage of the test that asks, with a new network."""
+        """Return the stage of the test that asks, with a new network."""
         return cls(_Network(request.config.option.vnet_seed))
 
     def end(self, request: pytest.FixtureRequest) -> None:
@@ -71,7 +71,7 @@ class Stage:
             )
 
     def wrapped(self, test: Callable[..., Any]) -> Callable[..., Any]:
-        """The test, put on its network if it is async."""
+        """Return the test, put on its network if it is async."""
         if hasattr(test, "hypothesis"):
             pytest.fail(
                 "vnet serves one run, and @given makes one per example: write a plain `def` test without vnet that "
@@ -84,10 +84,10 @@ class Stage:
         return self.test
 
     def handed_over(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """What runs the test, with the network among its arguments if it is pytest-trio's.
+        """Return what runs the test, with the network among its arguments if it is pytest-trio's.
 
         pytest-trio puts a sync function of its own in the test's place; anyio runs the test as it finds it. That Trio
-        may get one instrument twice is no harm: it keeps it once.
+        may get one instrument twice does no harm: it keeps it once.
         """
         if self.test in (None, call):
             return call
@@ -124,7 +124,7 @@ def _on(network: VirtualNetwork, test: Callable[..., Awaitable[object]]) -> Call
 
 
 def _family(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and those that pytest shows with it: members of a group, causes, contexts."""
+    """Yield an exception and those that pytest shows with it: members of a group, causes, contexts."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()

@@ -157,7 +157,7 @@ class End:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def take_error(self) -> int:
-        """The pending error, which is then no longer pending."""
+        """Return the pending error, which is then no longer pending."""
         error, self.error = self.error, 0
         return error
 
@@ -218,7 +218,7 @@ class End:
     # ---- What the network does ----
 
     def open(self, peer: End) -> None:
-        """The handshake is over for this end."""
+        """Learn that the handshake is over for this end."""
         self.peer, self.state, self._window = peer, "open", peer.receive_buffer
         self.on_open()
         self.on_writable()

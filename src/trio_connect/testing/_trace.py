@@ -1,4 +1,4 @@
-"""PURE: the record of what happened on a virtual network, and when.
+"""The record of what happened on a virtual network, and when.
 
 Times are virtual seconds since the network was installed, rounded to a nanosecond so that sums of floats compare.
 Everything is reported in canonical order: by time, then host, port and ordinal. The order in which Trio ran the tasks
@@ -251,7 +251,7 @@ def _place(event: TraceEvent) -> tuple[float, str, int, int, str]:
 
 
 def errno_name(number: int) -> str:
-    """ECONNREFUSED for 111, and so on; the number where it has no name here."""
+    """Return the name of an errno, such as ECONNREFUSED; the number where it has no name here."""
     return errno.errorcode.get(number, str(number))
 
 

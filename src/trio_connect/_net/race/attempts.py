@@ -143,7 +143,7 @@ class RunningAttempts:
                 if running.scope is not None and running.attempt.sock is not None:
                     running.attempt.sock.wake()
                 running.attempt.close()
-        except Exception:  # noqa: BLE001 - whatever it is, it is no news of the race
+        except Exception:  # noqa: BLE001 - whatever it is, the race goes on
             _log.exception("a socket of the connect to %s could not be closed", running.endpoint)
         except BaseException as exc:  # noqa: BLE001 - raised when everything is closed
             self._mailbox.crash_with(exc)

@@ -24,7 +24,7 @@ S = TypeVar("S")
 
 @enable_ki_protection  # Ctrl-C must not come between the call and its await; what the caller gave us is not protected
 async def call_establish(establish: Callable[[S], Awaitable[Any]], stream: S) -> Any:
-    """Run the caller's establish: what it returned, or the stream where that was None."""
+    """Run the caller's establish, and return what it returned, or the stream if that was None."""
     awaitable = _call(establish, stream)
     if not isawaitable(awaitable):
         raise TypeError(f"establish must be an async function, got {shown(establish)}, which returned {awaitable!r}")
@@ -71,7 +71,7 @@ class OverTls:
 
     @enable_ki_protection
     async def __call__(self, stream: TcpStream) -> Any:
-        """Do the handshake and the test: what that returned, or the stream over TLS."""
+        """Do the handshake and the test. Return what the test returned, or the stream over TLS without a test."""
         secured = await stream.start_tls(self._context, server_hostname=self._name_of(stream.peer))
         return secured if self.test is None else await call_establish(self.test, secured)
 

@@ -34,8 +34,8 @@ class First:
 
     attempt: AnyAttempt
     code: int
-    """0 when TCP is up; `PENDING` when it was waited for until the race's first deadline, else its errno; then it is
-    closed."""
+    """0 when TCP is up, `PENDING` when there was no answer by the race's first deadline, else the errno of its failure.
+    After a failure it is closed."""
     stream: TcpStream | None = None
     """The connection, if it is being established."""
     connected: float = 0.0

@@ -73,5 +73,5 @@ class DatagramSocket:
         return self._sock.getsockname()
 
     def close(self) -> None:
-        """Close; twice is once."""
+        """Close. A second call does nothing."""
         self._sock.close()

@@ -38,7 +38,7 @@ def duplicate(fd: int) -> int:
 def pack(fd: int) -> list[tuple[int, int, bytes]]:
     """Return the ancillary data that carries one descriptor."""
     if sys.platform == "win32":
-        raise NotImplementedError  # who asks has refused it
+        raise NotImplementedError  # callers have refused this platform
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))]
 
 

@@ -160,7 +160,7 @@ class FactorySocket(StreamSocket):
     # ------------------------------------------------------------------ ending
 
     async def discard(self) -> None:
-        """Throw away what has been received, without waiting for the peer; see the other socket."""
+        """Throw away what has been received, without waiting for the peer; see `KernelSocket.discard`."""
         limit = short = empty = allowed_empty = 0
         yielded = 0.0
         with trio.CancelScope(shield=True):

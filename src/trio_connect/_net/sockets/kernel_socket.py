@@ -361,7 +361,7 @@ class KernelSocket(StreamSocket):
     if sys.platform == "win32":
 
         def unread(self) -> int:
-            """Return 0, for nobody can say."""
+            """Return 0: this system does not say."""
             return 0  # nearly all of it is within the receive buffer's size
 
     else:

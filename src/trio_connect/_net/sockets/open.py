@@ -85,8 +85,8 @@ def set_options(sock: StreamSocket, plan: Plan, options: SocketOptions) -> None:
     Args:
       sock: new.
       plan: what `options` mean for it.
-      options: the caller's. A fake may know no options at all, so that it refuses the default ones is no error; what
-        the caller asked for explicitly must not be dropped in silence.
+      options: the caller's. A fake may know no options at all, so it may refuse the default ones. What the caller asked
+        for explicitly must not be dropped in silence.
 
     Raises:
       OSError: one was refused.

@@ -43,10 +43,10 @@ LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 PEER_BUFFER: Final = 16 << 20
 """The peer's send buffer, which nobody can ask for: four times what Linux tunes itself to, tcp_wmem in tcp(7)."""
 SHORT_READS: Final = 256
-"""So many passes of a discard may find less than a full share, or a peer that trickles could keep us for long."""
+"""How many passes of a discard may find less than a full share. A peer that trickles must not keep a close for long."""
 
 EMPTY_READS: Final = 32
-"""So many passes in a row of a discard may find nothing where the peer's kernel was waiting for room."""
+"""How many passes of a discard in a row may find nothing where the peer's kernel was waiting for room."""
 
 LONGEST_YIELD: Final = 0.010
 """Seconds that a discard gives to others in all. On a busy machine each turn of somebody else's takes milliseconds, in

@@ -55,5 +55,5 @@ def too_long(path: str | bytes) -> bool:
 
 
 def is_abstract(path: str | bytes) -> bool:
-    """Say whether a path is a name in Linux's abstract namespace, which is no file."""
+    """Say whether a path is a name in Linux's abstract namespace, which is not a file."""
     return os.fsencode(path).startswith(b"\0")
