@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import AF_INET, AddressFamily
+from tempfile import TemporaryDirectory
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -20,7 +23,21 @@ import trio_connect
 from tests.net.racing import connects
 from tests.support import faults
 from tests.support.leaks import LeakError, no_leaks
-from trio_connect import Answer, RacePolicy, TcpStream, connect, connect_each, connectx, now, tcp_connect
+from trio_connect import (
+    Answer,
+    Endpoint,
+    RacePolicy,
+    TcpStream,
+    connect,
+    connect_each,
+    connectx,
+    libdill,
+    now,
+    tcp_connect,
+    tcp_listen,
+    unix_listen,
+)
+from trio_connect._net.listeners.socket_listener import SocketListener
 from trio_connect._net.names.lookup import __file__ as lookup_file
 from trio_connect._net.race import attempts
 from trio_connect.queues import open_queue_set
@@ -87,7 +104,11 @@ def sweep(peer: Any, connect: Any, stride: int = 1, files: str = OURS) -> list[b
             except KeyboardInterrupt:
                 heard.append(True)
             finally:
-                if stream is not None:
+                if isinstance(stream, int):
+                    libdill.hclose(stream)
+                elif isinstance(stream, SocketListener):
+                    stream.close()
+                elif stream is not None:
                     stream.abort()
             return seen[0]
 
@@ -112,6 +133,44 @@ def test_an_interrupt_at_any_line_of_a_connect_is_heard_and_leaves_nothing(
 ) -> None:
     heard = sweep(peer, lambda pair: connect(pair, now() + 5), stride)
     assert len(heard) > FEW // stride
+    assert all(heard)
+
+
+@asynccontextmanager
+async def somewhere() -> Any:
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+        # No listener is left, so its path is not there either.
+        assert not os.listdir(folder)
+
+
+@asynccontextmanager
+async def listening() -> Any:
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.endpoint.sockaddr[:2]):
+            yield listener
+
+
+def here(pair: tuple[str, int] = ("127.0.0.1", 0)) -> libdill.ipaddr:
+    return libdill.ipaddr(Endpoint(*pair))
+
+
+LISTENING: dict[str, tuple[Any, Any]] = {
+    "tcp_listen": (somewhere, lambda _: tcp_listen(("127.0.0.1", 0))),
+    "unix_listen": (somewhere, lambda folder: unix_listen(folder / "socket", mode=0o600)),
+    "accept": (listening, lambda listener: listener.accept(now() + 5_000)),
+    "libdill tcp_connect": (answering, lambda pair: libdill.tcp_connect(here(pair), now() + 5_000)),
+    "libdill tcp_listen": (somewhere, lambda _: libdill.tcp_listen(here(), 1)),
+}
+
+
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("peer", "call"), LISTENING.values(), ids=LISTENING)
+def test_an_interrupt_at_any_line_of_listening_and_of_libdill_is_heard_and_leaves_nothing(
+    peer: Any, call: Any, stride: int
+) -> None:
+    heard = sweep(peer, call, stride)
+    assert len(heard) > FEW / stride
     assert all(heard)
 
 

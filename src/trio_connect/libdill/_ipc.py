@@ -6,6 +6,8 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
+from trio.lowlevel import enable_ki_protection
+
 from .._net import unix
 from .._net.listeners.unix_listener import UnixListener, listen_on_path
 from .._net.streams.unix_stream import UnixStream
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _FAMILIES: Final[tuple[int, ...]] = tuple(int(getattr(socket, name)) for name in ("AF_UNIX",) if hasattr(socket, name))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def ipc_connect(path: UnixPath, deadline: int) -> int:
     """Connect to a unix-domain socket. While its backlog is full, this waits for room.
 
@@ -49,6 +52,7 @@ async def ipc_connect(path: UnixPath, deadline: int) -> int:
     return add(IpcConnection(stream))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def ipc_listen(path: UnixPath, backlog: int) -> int:
     """Listen on a unix-domain socket. A checkpoint; never waits.
 
@@ -76,6 +80,7 @@ async def ipc_listen(path: UnixPath, backlog: int) -> int:
     return add(IpcListening(listener))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def ipc_accept(s: int, deadline: int) -> int:
     """Accept a connection. A timeout or a cancellation loses none.
 
@@ -137,6 +142,7 @@ async def ipc_close(s: int, deadline: int) -> int:
     return await close(await find(s, IpcConnection, IpcListening), s, deadline)
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 def ipc_pair(s: list[int]) -> int:
     """Make two connections that are each other's peer, and write their handles to ``s[0]`` and ``s[1]``.
 
@@ -161,6 +167,7 @@ def ipc_pair(s: list[int]) -> int:
     return 0
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 def ipc_fromfd(fd: int) -> int:
     """Make a handle of a connected unix-domain socket, and take it over: the number `fd` is closed.
 
@@ -179,6 +186,7 @@ def ipc_fromfd(fd: int) -> int:
     return add(IpcConnection(wrap(UnixStream.from_socket, fd, _FAMILIES, listener=False)))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 def ipc_listener_fromfd(fd: int) -> int:
     """Make a handle of a listening unix-domain socket, and take it over: the number `fd` is closed.
 
@@ -228,6 +236,7 @@ async def ipc_sendfd(s: int, fd: int, deadline: int) -> int:
     return 0
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a descriptor that has come and its owner
 async def ipc_recvfd(s: int, deadline: int) -> int:
     """Receive a file descriptor, and own it; children do not inherit it.
 

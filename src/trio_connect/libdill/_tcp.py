@@ -6,6 +6,8 @@ import errno
 import socket
 from typing import Final
 
+from trio.lowlevel import enable_ki_protection
+
 from .._net import tcp
 from .._net.listeners import tcp_listener
 from .._net.listeners.tcp_listener import TcpListener
@@ -19,6 +21,7 @@ from ._sockets import accept, check_backlog, close, done, wrap
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def tcp_connect(addr: ipaddr, deadline: int) -> int:
     """Connect to an address.
 
@@ -45,6 +48,7 @@ async def tcp_connect(addr: ipaddr, deadline: int) -> int:
     return add(TcpConnection(await tcp.tcp_connect(endpoint, deadline)))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def tcp_listen(addr: ipaddr, backlog: int) -> int:
     """Listen on an address. A checkpoint; never waits.
 
@@ -68,6 +72,7 @@ async def tcp_listen(addr: ipaddr, backlog: int) -> int:
     return add(TcpListening(listener))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 async def tcp_accept(s: int, addr: ipaddr | None, deadline: int) -> int:
     """Accept a connection. A timeout or a cancellation loses none.
 
@@ -140,6 +145,7 @@ async def tcp_close(s: int, deadline: int) -> int:
     return await close(await find(s, TcpConnection, TcpListening), s, deadline)
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 def tcp_fromfd(fd: int) -> int:
     """Make a handle of a connected TCP socket, and take it over: the number `fd` is closed.
 
@@ -159,6 +165,7 @@ def tcp_fromfd(fd: int) -> int:
     return add(TcpConnection(wrap(TcpStream.from_socket, fd, _FAMILIES, listener=False)))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between a socket and its handle
 def tcp_listener_fromfd(fd: int) -> int:
     """Make a handle of a listening TCP socket, and take it over: the number `fd` is closed.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 from trio import current_time
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..._check import check_int
 from ..._deadline import to_seconds
@@ -86,6 +86,7 @@ class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
         """Return the file descriptor, -1 once closed. Closing the listener wakes tasks that wait on it through Trio."""
         return -1 if self._closed else self._sock.share_fileno()
 
+    @enable_ki_protection  # Ctrl-C cannot come between a connection and the stream that owns it
     async def accept(self, deadline: int = -1) -> S:
         """Accept one connection.
 

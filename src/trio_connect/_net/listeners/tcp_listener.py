@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, final
 
 from trio import current_time
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..._endpoint import Endpoint, EndpointLike, as_endpoint
 from ..._messages import connect_error, own_words
@@ -50,6 +50,7 @@ class TcpListener(OverTcp, SocketListener[TcpStream, Endpoint]):
         return TcpStream(sock, self._address(name))
 
 
+@enable_ki_protection  # Ctrl-C cannot come between making a socket and the code that closes it
 async def tcp_listen(
     endpoint: EndpointLike, *, backlog: int | None = None, options: SocketOptions = DEFAULT_OPTIONS
 ) -> TcpListener:

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING, Any, final
 
 from trio import current_time
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..._messages import connect_error
 from ..sockets.families import OverUnix
@@ -48,6 +48,7 @@ class UnixListener(OverUnix, SocketListener[UnixStream, str | bytes]):
         super()._close()
 
 
+@enable_ki_protection  # Ctrl-C cannot come between making a path and the code that removes it
 async def unix_listen(path: UnixPath, *, backlog: int | None = None, mode: int | None = None) -> UnixListener:
     """Listen on a unix-domain socket. A checkpoint; never waits.
 
@@ -80,6 +81,7 @@ def _give_up(sock: StreamSocket | None, made: BoundPath | None) -> None:
         sock.close()
 
 
+@enable_ki_protection
 async def listen_on_path(path: UnixPath, backlog: int | None, mode: int | None = None, *, remove: bool) -> UnixListener:
     """Listen; `remove` says whether closing removes the path."""
     address = check_path(path)
