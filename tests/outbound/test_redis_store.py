@@ -98,6 +98,11 @@ def test_the_password_is_never_shown():
     assert repr(made) == "RedisStore('redis://192.0.2.1:6379/0', ttl=3, strict=False)"
 
 
+@pytest.mark.parametrize("url", ["redis://192.0.2.1/0?password=se@cret", "redis://:6379?se@cret"])
+def test_nor_is_a_part_of_it_where_its_signs_are_not_escaped(url):
+    assert repr(RedisStore(url)) == "RedisStore('redis://***', ttl=10, strict=False)"
+
+
 def test_without_coredis_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "coredis", None)
     with pytest.raises(ImportError, match=r"trio-connect\[redis\]"):

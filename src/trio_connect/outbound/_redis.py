@@ -28,7 +28,9 @@ class Dropped(ServerError):
 def hidden(url: str) -> str:
     """Return a URL without user, password and query."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    place, _, query = rest.partition("?")
+    # An "@" behind a "?" is part of a password in the query, or the "?" is part of one before the host.
+    return f"{scheme}://{'***' if '@' in query else place.rpartition('@')[2]}"
 
 
 def check_url(url: object) -> str:
