@@ -312,6 +312,7 @@ class GivenBack:
     """A place that counts how often it was given back."""
 
     times = 0
+    is_lost = False
 
     def release(self) -> None:
         self.times += 1
