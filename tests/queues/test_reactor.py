@@ -189,7 +189,7 @@ async def test_a_deadline_that_nobody_needs_any_more_takes_no_memory(monkeypatch
             for _ in range(300):
                 assert (await qs.wait(qs.stream().connect(server.getsockname(), now() + 3_600_000))).ok
             inner: Any = qs._scheduler.reactor
-            assert len(inner._deadlines) < 150
+            assert len(inner.deadlines) < 150
 
 
 # --- shares -----------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ async def test_an_event_of_a_closed_descriptor_harms_nobody_who_has_its_number()
         await passes(5)
         inner: Any = qs._scheduler.reactor
         fd = far._channel.fd  # type: ignore[attr-defined]
-        stale = inner._handlers[fd]
+        stale = inner.handlers[fd]
         for flags in (events.IN, events.OUT, events.HUP | events.ERR | events.IN | events.OUT, events.RDHUP):
             stale.event(flags)
         assert not pop.done
@@ -288,7 +288,7 @@ async def test_an_event_of_a_closed_descriptor_harms_nobody_who_has_its_number()
         with faults.black_hole() as nowhere:
             connect = qs.stream().connect(nowhere.pair)
             await passes(5)
-            for handler in tuple(inner._handlers.values()):
+            for handler in tuple(inner.handlers.values()):
                 handler.event(events.OUT | events.HUP)
             assert not connect.done
 

@@ -2,56 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from tests.support import examples
-from trio_connect.queues._table import Entry, TokenTable
+from trio_connect.queues._table import Entry, Rejection, TokenTable
 
 
-def table(*tokens: str, limit: int = 10) -> TokenTable[str, Entry]:
-    made: TokenTable[str, Entry] = TokenTable(limit)
-    for token in tokens:
-        made.add(token, Entry())
+class Named:
+    """A table whose tokens have names."""
+
+    def __init__(self, limit: int) -> None:
+        self.table: TokenTable[Entry] = TokenTable(limit, self)
+        self.tokens: dict[Any, Entry] = {}
+        self.foreign: dict[Any, Entry] = {}
+
+    def add(self, name: Any) -> None:
+        self.tokens[name] = Entry(self)
+        self.table.submitted += 1
+
+    def of(self, names: Iterable[Any]) -> list[Entry]:
+        return [self.tokens.get(name) or self.foreign.setdefault(name, Entry("another")) for name in names]
+
+    def name(self, token: Entry | None) -> Any:
+        return next((name for name, found in self.tokens.items() if found is token), None)
+
+    def complete(self, name: Any) -> object:
+        return self.table.complete(self.tokens[name])
+
+    def rejection(self, names: Iterable[Any]) -> Rejection | None:
+        return self.table.rejection(self.of(names))
+
+    def reserve(self, names: Iterable[Any], waiter: object) -> None:
+        self.table.reserve(self.of(names), waiter)
+
+    def release(self, names: Iterable[Any]) -> bool:
+        return self.table.release(self.of(names))
+
+    def oldest(self, names: Iterable[Any]) -> Any:
+        return self.name(self.table.oldest(self.of(names)))
+
+    def claim(self, name: Any) -> None:
+        self.table.claim(self.tokens[name])
+
+    def take(self, most: int = 99) -> list[Any]:
+        return [self.name(token) for token in self.table.take(most)]
+
+    def numbers(self) -> tuple[int, int, int]:
+        return self.table.count, self.table.pending, self.table.ready
+
+
+def table(*names: str, limit: int = 10) -> Named:
+    made = Named(limit)
+    for name in names:
+        made.add(name)
     return made
-
-
-def taken(from_table: TokenTable[str, Entry], most: int = 99) -> list[str]:
-    return [token for token, _ in from_table.take(most)]
 
 
 def test_results_come_in_the_order_of_completion():
     t = table("a", "b", "c")
     for token in ("c", "a", "b"):
         assert t.complete(token) is None
-    assert taken(t) == ["c", "a", "b"]
-    assert len(t) == 0
+    assert t.take() == ["c", "a", "b"]
+    assert t.numbers() == (0, 0, 0)
 
 
 def test_at_most_so_many_are_taken():
     t = table("a", "b", "c")
     for token in "abc":
         t.complete(token)
-    assert (taken(t, 2), t.ready, len(t)) == (["a", "b"], 1, 1)
+    assert (t.take(2), t.numbers()) == (["a", "b"], (1, 0, 1))
 
 
 def test_the_limit_counts_what_is_submitted_and_not_claimed():
     t = table("a", "b", limit=3)
-    assert t.fits(1)
-    assert not t.fits(2)
+    assert t.table.fits(1)
+    assert not t.table.fits(2)
     t.complete("a")
-    assert not t.fits(2)
+    assert not t.table.fits(2)
     t.take(1)
-    assert t.fits(2)
+    assert t.table.fits(2)
 
 
 def test_pending_counts_what_has_not_completed():
     t = table("a", "b")
-    assert t.pending == 2
+    assert t.numbers() == (2, 2, 0)
     t.complete("b")
-    assert (t.pending, len(t)) == (1, 2)
+    assert t.numbers() == (2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +132,7 @@ def test_a_completion_names_the_holder_and_is_kept_for_him():
     t.reserve(["a"], "me")
     assert t.complete("a") == "me"
     assert t.complete("b") is None
-    assert taken(t) == ["b"]
+    assert t.take() == ["b"]
     assert t.oldest(["a"]) == "a"
 
 
@@ -99,9 +141,9 @@ def test_holding_a_completed_token_takes_it_away_from_the_others():
     t.complete("a")
     t.complete("b")
     t.reserve(["a"], "me")
-    assert taken(t) == ["b"]
+    assert t.take() == ["b"]
     assert t.release(["a"])
-    assert taken(t) == ["a"]
+    assert t.take() == ["a"]
 
 
 def test_what_is_let_go_stands_where_it_stood():
@@ -110,7 +152,7 @@ def test_what_is_let_go_stands_where_it_stood():
         t.complete(token)
     t.reserve(["c", "a"], "me")
     assert t.release(["c", "a"])
-    assert taken(t) == ["a", "b", "c", "d"]
+    assert t.take() == ["a", "b", "c", "d"]
 
 
 def test_letting_go_of_the_newest_keeps_the_order_too():
@@ -120,7 +162,7 @@ def test_letting_go_of_the_newest_keeps_the_order_too():
     t.complete("b")
     t.complete("c")
     assert t.release(["b", "c"])
-    assert taken(t) == ["a", "b", "c"]
+    assert t.take() == ["a", "b", "c"]
 
 
 def test_letting_go_of_what_is_pending_frees_no_result():
@@ -139,6 +181,16 @@ def test_the_oldest_of_some():
     assert t.oldest(["a", "b", "c"]) == "c"
 
 
+def test_a_closed_table_has_nothing():
+    t = table("a", "b")
+    t.reserve(["a"], "me")
+    t.complete("a")
+    t.complete("b")
+    t.table.close()
+    assert not t.release(["a"])
+    assert (t.take(), t.numbers()) == ([], (0, 0, 0))
+
+
 class AgainstAModel(RuleBasedStateMachine):
     """Any interleaving of what a set does, against lists that are searched from the front."""
 
@@ -148,7 +200,7 @@ class AgainstAModel(RuleBasedStateMachine):
     @initialize(limit=st.integers(1, 6))
     def begin(self, limit):
         self.limit = limit
-        self.table: TokenTable[int, Entry] = TokenTable(limit)
+        self.table = Named(limit)
         self.last = 0
         self.unclaimed: list[int] = []
         self.finished: list[int] = []
@@ -157,8 +209,8 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(target=tokens)
     def submit(self):
         self.last += 1
-        if self.table.fits(1):
-            self.table.add(self.last, Entry())
+        if self.table.table.fits(1):
+            self.table.add(self.last)
             self.unclaimed.append(self.last)
         else:
             assert len(self.unclaimed) == self.limit
@@ -203,7 +255,7 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(most=st.integers(1, 4))
     def take(self, most):
         free = [token for token in self.finished if token not in self.held][:most]
-        assert [token for token, _ in self.table.take(most)] == free
+        assert self.table.take(most) == free
         for token in free:
             self.finished.remove(token)
             self.unclaimed.remove(token)
@@ -211,9 +263,9 @@ class AgainstAModel(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "table"))
     @invariant()
     def the_numbers_agree(self):
-        assert len(self.table) == len(self.unclaimed) <= self.limit
-        assert self.table.pending == len(self.unclaimed) - len(self.finished)
-        assert self.table.ready == len([token for token in self.finished if token not in self.held])
+        free = len([token for token in self.finished if token not in self.held])
+        assert self.table.numbers() == (len(self.unclaimed), len(self.unclaimed) - len(self.finished), free)
+        assert len(self.unclaimed) <= self.limit
 
 
 TestAgainstAModel = AgainstAModel.TestCase

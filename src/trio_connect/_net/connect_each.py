@@ -12,9 +12,10 @@ stands in a queue until the caller's loop takes it, and only then its place is f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast, final
 
 import trio
@@ -54,6 +55,8 @@ __all__ = ["connect_each"]
 Outcome: TypeAlias = "TcpStream | OSError"
 Result: TypeAlias = "tuple[Endpoint, Outcome]"
 
+_NOTHING: Final[Mapping[Any, str]] = MappingProxyType({})
+"""What was skipped of a connect that had one candidate; a dict for each stream would be one more to be collected."""
 _SHARE: Final = 64
 """So many endpoints are taken, or sockets closed, before other tasks have their turn."""
 
@@ -186,9 +189,9 @@ class ConnectEach(AsyncIterator["Result"]):
             raise trio.BusyResourceError("another task waits for the results of this connect_each")
         self._is_read = True
         try:
-            if self._has_something():
+            if self._results or self._has_something():
                 await checkpoint()
-            while not self._is_closed() and not self._has_something():
+            while not (self._results or self._is_closed() or self._has_something()):
                 self._reader = current_task()
                 await wait_task_rescheduled(self._abort_reader)
         finally:
@@ -263,7 +266,8 @@ class ConnectEach(AsyncIterator["Result"]):
     async def _feed_sync(self, endpoints: Iterable[EndpointLike]) -> None:
         iterator = iter(endpoints)
         for number in count(1):
-            await self._room()
+            if self._taken >= self._limit:
+                await self._room()
             if not number % _SHARE:
                 await checkpoint()
             try:
@@ -373,7 +377,7 @@ class ConnectEach(AsyncIterator["Result"]):
 class EachAttempt(ReactorAttempt):
     """One connect of a `connect_each`, over its reactor."""
 
-    __slots__ = ("_each",)
+    __slots__ = ("_each", "timeout")
 
     def __init__(self, endpoint: Endpoint, reactor: Reactor, each: ConnectEach) -> None:
         super().__init__(endpoint, each._source, each._until, each._options, reactor)
@@ -390,8 +394,8 @@ class EachAttempt(ReactorAttempt):
         options = each._options
         multipath = None if options is DEFAULT_OPTIONS else self.multipath_info(options)
         endpoint = self.endpoint
-        pairs = ((self.source, endpoint),)
-        each._completed(endpoint, TcpStream(sock, endpoint, (pairs, {}, self.started, current_time(), multipath)))
+        facts = ((self.source, endpoint),), _NOTHING, self.started, self._reactor.clock(), multipath
+        each._completed(endpoint, TcpStream(sock, endpoint, facts))
 
     def failed(self, error: OSError) -> None:
         self._each._pending.discard(self)

@@ -5,6 +5,10 @@ Edge-triggered events, epoll(7), come once: so a lane remembers that its directi
 it is not any more. What an event says is only taken as a reason to try.
 """
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set knows of a token has names with an underscore, because users see a token's other names.
+
 from __future__ import annotations
 
 import errno
@@ -17,13 +21,16 @@ from .._net.reactor.events import EDGE, ERR, HUP, IN, OUT, PRI, RDHUP
 from .._net.sockets.address import sockaddr_of
 from .._net.sockets.raw_socket import accept_now
 from .._net.sockets.stream_socket import CONNECTION_ERRORS, errno_of
-from ._operations import AnyToken, Lane, Operation
+from .._text import shown
+from ._operations import AnyToken, Lane
 from ._transport import error
 from ._values import Completion, Popped, Pushed
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from typing_extensions import Buffer
 
     from .._net.reactor.reactor import Reactor
     from ._scheduler import Scheduler
@@ -44,6 +51,20 @@ BYTES: Final = IN | PRI | RDHUP | OUT | EDGE
 _MORE_TO_COME: Final = PRI | RDHUP | HUP | ERR
 _NOT_READABLE: Final = ~OUT
 _NOT_WRITABLE: Final = ~(IN | PRI | RDHUP)
+
+
+def view_of(data: Buffer) -> memoryview:
+    """Return the bytes of the caller's buffer.
+
+    Raises:
+      TypeError: it has none.
+    """
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"data must be a bytes-like object, got {shown(data)}") from None
+    # A view without items cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def release(data: Any) -> None:
@@ -88,12 +109,12 @@ class Channel:
         lane = self.receiving
         if lane is not None and flags & _NOT_READABLE:
             lane.ready = True
-            if lane.busy:
+            if lane.token is not None:
                 lane.serve()
         lane = self.sending
         if lane is not None and flags & _NOT_WRITABLE:
             lane.ready = True
-            if lane.busy:
+            if lane.token is not None:
                 lane.serve()
 
     def ask_for(self, interest: int) -> None:
@@ -122,9 +143,7 @@ class Channel:
 class ReactorLane(Lane):
     """Operations that are tried until the kernel says that they would block, and again after an event."""
 
-    __slots__ = (
-        "_channel", "_operation", "_payload", "_queued", "_scheduler", "_token", "_transport", "_waiting", "ready",
-    )  # fmt: skip
+    __slots__ = ("_channel", "_payload", "_queued", "_scheduler", "_transport", "_waiting", "ready", "token")
 
     interest: int
     """What to ask the reactor for when an operation would block."""
@@ -133,10 +152,10 @@ class ReactorLane(Lane):
         self._channel = channel
         self._scheduler = scheduler
         self._transport = transport
-        self._token: AnyToken | None = None
-        self._operation: Operation | None = None
+        self.token: AnyToken | None = None
+        """Of the first operation."""
         self._payload: Any = None
-        self._waiting: deque[tuple[AnyToken, Operation, Any]] | None = None
+        self._waiting: deque[tuple[AnyToken, Any]] | None = None
         self._queued = False
         self.ready = True
         """Whether it is worth trying. If not, an event will tell."""
@@ -145,17 +164,19 @@ class ReactorLane(Lane):
 
     @property
     def busy(self) -> bool:
-        return self._token is not None
+        return self.token is not None
 
-    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
-        operation.lane = self
-        if self._token is None:
-            self._token, self._operation, self._payload = token, operation, payload
-            self._go_on()
+    def add(self, token: AnyToken, payload: Any) -> None:
+        token._lane = self
+        if self.token is None:
+            self.token, self._payload = token, payload
+            if self.ready and not self._queued:  # _go_on, without its call
+                self._queued = True
+                self._channel.reactor.step_soon(self)
             return
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append((token, operation, payload))
+        self._waiting.append((token, payload))
 
     def _go_on(self) -> None:
         """Have the next operation tried, in a pass to come."""
@@ -163,46 +184,42 @@ class ReactorLane(Lane):
             self._queued = True
             self._channel.reactor.step_soon(self)
 
-    def cancel(self, token: AnyToken, operation: Operation) -> None:
-        if self._token is token:
-            self._cancel_first()
-            if self._token is not None:
+    def cancel(self, token: AnyToken) -> None:
+        if self.token is token:
+            self._scheduler.complete_cancelled(self._advance())
+            if self.token is not None:
                 self._go_on()
             return
         for item in self._waiting or ():
             if item[0] is token:
                 cast("deque[Any]", self._waiting).remove(item)
-                release(self._data(item[2]))
-                self._scheduler.complete_cancelled(token, operation)
+                release(self._data(item[1]))
+                self._scheduler.complete_cancelled(token)
                 return
 
     def cancel_all(self) -> None:
-        while self._token is not None:
-            self._cancel_first()
-
-    def _cancel_first(self) -> None:
-        token, operation = self._token, self._operation
-        assert token is not None
-        assert operation is not None
-        self._advance()
-        self._scheduler.complete_cancelled(token, operation)
+        while self.token is not None:
+            self._scheduler.complete_cancelled(self._advance())
 
     async def drained(self) -> None:
         pass
 
     def let_go(self) -> None:
         """Let go of the caller's buffers: what is pending when its set ends gets no result."""
-        if self._token is not None:
+        if self.token is not None:
             release(self._data(self._payload))
-        for _, _, payload in self._waiting or ():
+        for _, payload in self._waiting or ():
             release(self._data(payload))
 
-    def _advance(self) -> None:
-        release(self._data(self._payload))
+    def _advance(self) -> AnyToken:
+        """Turn to the next operation. Return the token of the first one, which is the caller's to complete."""
+        token = self.token
+        assert token is not None
         if self._waiting:
-            self._token, self._operation, self._payload = self._waiting.popleft()
+            self.token, self._payload = self._waiting.popleft()
         else:
-            self._token = self._operation = self._payload = None
+            self.token = self._payload = None
+        return token
 
     @staticmethod
     def _data(payload: Any) -> Any:
@@ -217,27 +234,20 @@ class ReactorLane(Lane):
         self.serve()
 
     def abandon(self) -> None:
-        """Do nothing: what is pending when its set is cancelled ends with the set."""
+        """Do nothing: what is pending when its set is cancelled is cancelled too."""
 
     def serve(self) -> None:
         """Try as many operations as is fair."""
         for _ in range(_SHARE):
-            if self._token is None or not self.ready:
+            if self.token is None or not self.ready:
                 return
             self._try()
-        if self._token is not None:
+        if self.token is not None:
             self._go_on()
 
     @abstractmethod
     def _try(self) -> None:
         """Try the first operation."""
-
-    def _complete(self, outcome: OSError | Completion) -> None:
-        token, operation = self._token, self._operation
-        assert token is not None
-        assert operation is not None
-        self._advance()
-        self._scheduler.complete(token, operation, outcome)
 
     def _block(self) -> None:
         """Wait for an event."""
@@ -248,6 +258,9 @@ class ReactorLane(Lane):
             self.ready = True
             self._complete(error(errno_of(exc), "epoll_ctl for", self._transport.peer or self._transport.local))
 
+    def _complete(self, outcome: OSError | Completion) -> None:
+        self._scheduler.complete(self._advance(), outcome)
+
     def _fail(self, exc: OSError, what: str, address: Address | None) -> None:
         self._complete(error(errno_of(exc), what, address))
 
@@ -256,14 +269,18 @@ class ReactorLane(Lane):
 class Pops(ReactorLane):
     """The pops of a stream."""
 
-    __slots__ = ()
+    __slots__ = ("_peer",)
 
     interest = BYTES
+
+    def __init__(self, channel: Channel, scheduler: Scheduler, transport: Transport) -> None:
+        super().__init__(channel, scheduler, transport)
+        self._peer = cast("Address", transport.peer)
 
     def _try(self) -> None:
         channel = self._channel
         size = self._payload
-        peer = cast("Address", self._transport.peer)
+        peer = self._peer
         try:
             data = channel.sock.recv(size)
         except BlockingIOError:
@@ -277,7 +294,7 @@ class Pops(ReactorLane):
                 return
             if len(data) < size and channel.drains and data:
                 self.ready = False
-            self._complete(Popped(data, peer, not data))
+            self._scheduler.complete(self._advance(), Popped(data, peer, not data))
 
 
 @final
@@ -313,13 +330,14 @@ class Pushes(ReactorLane):
         else:
             sent += count
             if sent == len(data):
-                self._complete(Pushed(sent))
+                self._scheduler.complete(self._advance(), Pushed(sent))
             else:
                 self._sent = sent
 
-    def _advance(self) -> None:
+    def _advance(self) -> AnyToken:
         self._sent = 0
-        super()._advance()
+        release(self._payload)
+        return super()._advance()
 
 
 @final
@@ -362,6 +380,10 @@ class DatagramPushes(ReactorLane):
             self._fail(exc, "push to", target or self._transport.peer)
         else:
             self._complete(Pushed(count))
+
+    def _advance(self) -> AnyToken:
+        release(self._payload[0])
+        return super()._advance()
 
     @staticmethod
     def _data(payload: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, final
 from ._values import Closed
 
 if TYPE_CHECKING:
-    from ._operations import AnyToken, Operation
+    from ._operations import AnyToken
     from ._scheduler import Scheduler
 
 
@@ -22,7 +22,7 @@ class Closeable(Protocol):
         """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
         ...
 
-    def _close_in_task(self, token: AnyToken, operation: Operation) -> None:
+    def _close_in_task(self, token: AnyToken) -> None:
         """Close the socket in a task."""
         ...
 
@@ -31,21 +31,20 @@ class Closeable(Protocol):
 class Closing:
     """One close, which the reactor does in a pass."""
 
-    __slots__ = ("_operation", "_queue", "_scheduler", "_token")
+    __slots__ = ("_queue", "_scheduler", "_token")
 
-    def __init__(self, queue: Closeable, scheduler: Scheduler, token: AnyToken, operation: Operation) -> None:
+    def __init__(self, queue: Closeable, scheduler: Scheduler, token: AnyToken) -> None:
         self._queue = queue
         self._scheduler = scheduler
         self._token = token
-        self._operation = operation
 
     def run(self) -> None:
         """Close, or have it done in a task."""
         if self._queue._dispose_now():
-            self._scheduler.complete(self._token, self._operation, Closed())
+            self._scheduler.complete(self._token, Closed())
         else:
             self.abandon()
 
     def abandon(self) -> None:
         """Close in a task: also when its set is cancelled, a close completes."""
-        self._queue._close_in_task(self._token, self._operation)
+        self._queue._close_in_task(self._token)

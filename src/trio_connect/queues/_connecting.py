@@ -7,21 +7,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeAlias, final
-
-from trio import current_time
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
 from .._deadline import is_late
 from .._net.reactor.attempt import ReactorAttempt
-from ._operations import AnyToken, Lane, Operation
+from ._operations import AnyToken, Lane
 from ._values import Connected
 
 if TYPE_CHECKING:
-    from .._endpoint import Endpoint
     from .._net.reactor.reactor import Reactor
     from ._datagram_transport import DatagramTransport
     from ._scheduler import Scheduler
+    from ._states import State
     from ._stream_transports import TcpTransport, UnixTransport
+    from ._transport import Transport
 
 Payload: TypeAlias = "tuple[Any, float]"
 """Where to, and until when, in Trio time."""
@@ -30,18 +29,22 @@ Payload: TypeAlias = "tuple[Any, float]"
 class Connecting(ABC):
     """What a connect asks of its queue."""
 
-    __slots__ = ()
+    __slots__ = ("_control", "_scheduler", "_state", "_transport", "_watched")
+
+    _control: Lane | None
+    """The connect under way."""
+    _scheduler: Scheduler
+    _state: State
+    _transport: Transport
+    _watched: int
+    """The descriptor under which the socket is registered at the reactor, before it has a channel; -1 if it is not."""
 
     @abstractmethod
     def _connect_ended(self, *, succeeded: bool) -> None:
         """Note how it ended."""
 
     @abstractmethod
-    def _connected_over_reactor(self, watched: int) -> None:
-        """Note that it succeeded, and under which descriptor the socket is registered at the reactor; -1 if not."""
-
-    @abstractmethod
-    def _connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
+    def _connect_in_task(self, token: AnyToken, payload: Payload) -> None:
         """Connect in a task, because no reactor can wait for it."""
 
     @abstractmethod
@@ -51,73 +54,62 @@ class Connecting(ABC):
 
 @final
 class TcpConnect(ReactorAttempt, Lane):
-    """A TCP connect."""
+    """A TCP connect, of a queue whose socket the reactor waits for."""
 
-    __slots__ = ("_operation", "_queue", "_scheduler", "_token", "_transport")
+    __slots__ = ("queue", "token")
 
-    def __init__(
-        self,
-        token: AnyToken,
-        operation: Operation,
-        target: Endpoint,
-        until: float,
-        transport: TcpTransport,
-        reactor: Reactor,
-        scheduler: Scheduler,
-        queue: Connecting,
-    ) -> None:
-        bound = transport.bound
-        source = None if bound is None else transport.bound_to
-        super().__init__(target, source, until, transport.options, reactor, bound)
-        self._token = token
-        self._operation = operation
-        self._transport = transport
-        self._scheduler = scheduler
-        self._queue = queue
-        operation.lane = self
-        reactor.begin_soon(self)
+    # Set before it begins. An __init__ of its own, around that of the base class, would cost a fiftieth of a connect.
+    queue: Connecting
+    token: AnyToken
 
     @property
     def busy(self) -> bool:
         return not self.over
 
-    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
+    def add(self, token: AnyToken, payload: Any) -> None:
         raise NotImplementedError  # it was made of one operation
 
-    def cancel(self, token: AnyToken, operation: Operation) -> None:  # noqa: ARG002 - there is one
+    def cancel(self, token: AnyToken) -> None:  # noqa: ARG002 - there is one
         self.cancel_all()
 
     def cancel_all(self) -> None:
         if not self.over:
             self.stop()
-            self._transport.forget()
-            self._queue._connect_ended(succeeded=False)
-            self._scheduler.complete_cancelled(self._token, self._operation)
+            self._over()
+            self.queue._scheduler.complete_cancelled(self.token)
 
     async def drained(self) -> None:
         pass
 
     def connected(self) -> None:
-        transport = self._transport
-        now = current_time()
+        queue = self.queue
+        transport: TcpTransport = queue._transport  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        scheduler = queue._scheduler
+        now = scheduler.clock()
         transport.connected(self, now)
-        self._queue._connected_over_reactor(self.watched)
-        self._scheduler.complete(self._token, self._operation, Connected(transport), now)
+        queue._control = None
+        queue._watched = self.watched
+        queue._state = "connected"  # a queue that is closed has cancelled its connect
+        scheduler.complete(self.token, Connected(transport), now)
 
     def failed(self, error: OSError) -> None:
-        self._transport.forget()
-        self._queue._connect_ended(succeeded=False)
-        self._scheduler.complete(self._token, self._operation, error)
+        self._over()
+        self.queue._scheduler.complete(self.token, error)
+
+    def _over(self) -> None:
+        queue = self.queue
+        cast("TcpTransport", queue._transport).forget()
+        queue._connect_ended(succeeded=False)
 
     def needs_task(self) -> None:
-        self._queue._connect_in_task(self._token, self._operation, (self.endpoint, self.until))
+        self.queue._connect_in_task(self.token, (self.endpoint, self.until))
 
 
 @final
 class DirectConnect(Lane):
     """A connect of a unix-domain or datagram socket, which the kernel answers at once."""
 
-    __slots__ = ("_operation", "_payload", "_queue", "_reactor", "_scheduler", "_token", "_transport")
+    __slots__ = ("_payload", "_queue", "_reactor", "_scheduler", "_token", "_transport")
 
     def __init__(
         self,
@@ -136,14 +128,13 @@ class DirectConnect(Lane):
     def busy(self) -> bool:
         return self._token is not None
 
-    def add(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
-        operation.lane = self
+    def add(self, token: AnyToken, payload: Payload) -> None:
+        token._lane = self
         self._token = token
-        self._operation = operation
         self._payload = payload
         self._reactor.begin_soon(self)
 
-    def cancel(self, token: AnyToken, operation: Operation) -> None:  # noqa: ARG002 - there is one
+    def cancel(self, token: AnyToken) -> None:  # noqa: ARG002 - there is one
         self.cancel_all()
 
     def cancel_all(self) -> None:
@@ -151,7 +142,7 @@ class DirectConnect(Lane):
         if token is not None:
             self._transport.forget()
             self._queue._connect_ended(succeeded=False)
-            self._scheduler.complete_cancelled(token, self._operation)
+            self._scheduler.complete_cancelled(token)
 
     async def drained(self) -> None:
         pass
@@ -162,18 +153,17 @@ class DirectConnect(Lane):
         if token is None:
             return
         target, until = self._payload
-        operation = self._operation
         outcome: Connected | OSError
         try:
             if is_late(until):
                 self._transport.forget()
                 raise self._queue._late_connect(self._payload)
             if (factory and self._transport.kernel_socket is None) or not self._transport.connect_now(target):
-                self._queue._connect_in_task(token, operation, self._payload)
+                self._queue._connect_in_task(token, self._payload)
                 return
             outcome = Connected(self._transport)
         except OSError as exc:
             exc.__traceback__ = exc.__context__ = None
             outcome = exc
         self._queue._connect_ended(succeeded=isinstance(outcome, Connected))
-        self._scheduler.complete(token, operation, outcome)
+        self._scheduler.complete(token, outcome)

@@ -3,6 +3,10 @@
 The three refer to one another, so they are in one module. `IOQueue` is the interface; `_queue` implements it.
 """
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# A result reads its token's fields and not their properties.
+
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -27,6 +31,7 @@ import trio
 from .._endpoint import Endpoint, EndpointLike
 from .._net.sockets.unix_path import UnixPath
 from ._states import State
+from ._table import Entry
 from ._values import Address, Closed, Completion, Connected, Op, Popped, Pushed
 
 if TYPE_CHECKING:
@@ -221,26 +226,24 @@ class IOQueue(trio.abc.AsyncResource):
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True)
 class Accepted(Completion):
-    """A peer connected to a listening queue: `queue` and `peer`.
-
-    Attributes:
-      queue: the new connected queue. It belongs to the same set.
-    """
+    """A peer connected to a listening queue: `queue` and `peer`."""
 
     # The address is parsed when it is first asked for: that takes a fifth of an accept.
     __match_args__ = ("queue", "peer")
 
-    queue: IOQueue
+    _queue: IOQueue = attrs.field(alias="queue")
+
+    @property
+    def queue(self) -> IOQueue:
+        """The new connected queue. It belongs to the same set."""
+        return self._queue
 
     @property
     def peer(self) -> Address:
         """The address of the other end."""
-        return cast("Address", self.queue.peer)
-
-    def __repr__(self) -> str:
-        return f"Accepted(queue={self.queue!r}, peer={self.peer!r})"
+        return cast("Address", self._queue.peer)
 
 
 V_co = TypeVar("V_co", bound=Completion, covariant=True)
@@ -256,20 +259,23 @@ class Owner(Protocol):
 
 @final
 @attrs.define(eq=False, repr=False)
-class QToken(Generic[V_co]):
+class QToken(Entry, Generic[V_co]):
     """The name of one submitted operation: wait for it, once, with the set that it came from.
 
     Not awaitable by itself: `QueueSet.wait` is where waiting, deadlines and claiming are.
     """
 
-    # Read-only by properties and not by attrs, whose frozen fields cost as much to set as all the rest of a submission.
+    _owner: Owner
     _id: int
     _op: Op
     _queue: IOQueue
     _submitted_at: float
-    _owner: Owner
-    _target: Target = None
-    _data: Any = None
+    _target: Target
+    _data: Any
+    _lane: Any = attrs.field(default=None, init=False)
+    """The lane where it can be cancelled; None for a close, and once it has completed."""
+    _result: QResult[V_co] | None = attrs.field(default=None, init=False)
+    """From its completion to its claim."""
 
     @property
     def id(self) -> int:
@@ -304,7 +310,7 @@ class QToken(Generic[V_co]):
     @property
     def done(self) -> bool:
         """Whether the operation is over: its result is there to be claimed, or was claimed."""
-        return self._owner.is_done(self)
+        return self._number != 0 or self._owner.is_done(self)
 
     def cancel(self) -> None:
         """End the operation; its result is then ECANCELED, unless it completes first.
@@ -320,76 +326,90 @@ class QToken(Generic[V_co]):
         return f"<QToken {self.id}: {self.op} on {self.queue!r}{' (done)' if self.done else ''}>"
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True, match_args=False)
 class _Result(Generic[V_co]):
     """What both kinds of result have."""
 
-    token: QToken[V_co]
-    elapsed: float
-    """Seconds from submission to completion."""
+    _token: QToken[V_co]
+    _elapsed: float
+
+    @property
+    def token(self) -> QToken[V_co]:
+        """The token that was waited for."""
+        return self._token
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from submission to completion."""
+        return self._elapsed
 
     @property
     def op(self) -> Op:
         """What was submitted."""
-        return self.token.op
+        return self._token._op
 
     @property
     def queue(self) -> IOQueue:
         """The queue that the operation was submitted to; for a connectx a new one, which it connected."""
-        return self.token.queue
+        return self._token._queue
 
     @property
     def target(self) -> Target:
         """What the operation was submitted to: the token's `target`."""
-        return self.token.target
+        return self._token._target
 
     @property
     def data(self) -> Any:
         """What the caller gave to connect."""
-        return self.token.data
+        return self._token._data
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True)
 class Succeeded(_Result[V_co]):
     """The result of an operation that succeeded.
 
     Attributes:
-      token: the operation.
-      elapsed: seconds from submission to completion.
       ok: True.
       error: None.
       errno: None.
-      value: what it brought.
     """
 
-    value: V_co
+    __match_args__ = ("token", "elapsed", "value")
+
+    _value: V_co
     ok: ClassVar[Literal[True]] = True
     error: ClassVar[None] = None
     errno: ClassVar[None] = None
 
+    @property
+    def value(self) -> V_co:
+        """What it brought."""
+        return self._value
+
     def unwrap(self) -> V_co:
         """Return the value."""
-        return self.value
+        return self._value
 
     def __repr__(self) -> str:
         return f"Succeeded({self.op} on {self.queue!r}: {self.value!r}, elapsed={self.elapsed!r})"
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True)
 class Failed(_Result[V_co]):
     """The result of an operation that failed: its error, as data.
 
     Attributes:
-      token: the operation.
-      elapsed: seconds from submission to completion.
       error: why.
       ok: False.
       value: None.
     """
 
-    error: OSError
+    __match_args__ = ("token", "elapsed", "error")
+
+    # A field and not a property, for only by a field do type checkers tell the two kinds apart.
+    error: OSError = attrs.field(on_setattr=attrs.setters.frozen)
     ok: ClassVar[Literal[False]] = False
     value: ClassVar[None] = None
 

@@ -5,6 +5,10 @@ A lane runs the operations of one direction of a queue, one after the other. The
 does not know or a wait that no event ends.
 """
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set knows of a token has names with an underscore, because users see a token's other names.
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -16,7 +20,6 @@ import attrs
 import trio
 
 from ._interface import QResult, QToken
-from ._table import Entry
 from ._values import Completion
 
 AnyToken: TypeAlias = QToken[Any]
@@ -37,17 +40,16 @@ class Lane(ABC):
         """Whether an operation has not completed."""
 
     @abstractmethod
-    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
+    def add(self, token: AnyToken, payload: Any) -> None:
         """Run an operation after those that were added before, and not before the caller next waits.
 
         Args:
           token: its name.
-          operation: what the set knows of it.
           payload: what was submitted, in the form that this lane's work takes.
         """
 
     @abstractmethod
-    def cancel(self, token: AnyToken, operation: Operation) -> None:
+    def cancel(self, token: AnyToken) -> None:
         """Cancel one operation. One that has not begun has completed when this returns."""
 
     @abstractmethod
@@ -60,13 +62,12 @@ class Lane(ABC):
 
 
 @attrs.define(eq=False)
-class Operation(Entry):
-    """What the set knows of one operation."""
+class Operation:
+    """One operation that a task does."""
 
-    lane: Lane | None = None
-    """Where it can be cancelled; None for a close, and for what has completed."""
+    token: AnyToken
+    payload: Any
     cancelled: bool = False
-    result: AnyResult | None = None
     _scope: trio.CancelScope | None = None
 
     def scope(self) -> trio.CancelScope:
@@ -84,14 +85,30 @@ class Operation(Entry):
             self._scope.cancel()
 
 
+class Disposable(Protocol):
+    """A queue that has a socket."""
+
+    def _dispose_now(self) -> bool:
+        """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
+        ...
+
+    async def _dispose(self) -> None:
+        """Close the socket."""
+        ...
+
+    def _cancel_all(self) -> None:
+        """Cancel every operation that is pending; those of each direction complete in their order."""
+        ...
+
+
 class Runner(Protocol):
     """What a `TaskLane` asks of the set."""
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None: ...
 
-    async def run(self, token: AnyToken, operation: Operation, work: Work, payload: Any) -> None: ...
+    async def run(self, operation: Operation, work: Work) -> None: ...
 
-    def complete_cancelled(self, token: AnyToken, operation: Operation) -> None: ...
+    def complete_cancelled(self, token: AnyToken) -> None: ...
 
 
 @final
@@ -105,35 +122,37 @@ class TaskLane(Lane):
         self._work = work
         self._current: Operation | None = None
         # A deque is as large as all the rest of a queue, and most lanes never have two operations.
-        self._waiting: deque[tuple[AnyToken, Operation, Any]] | None = None
+        self._waiting: deque[Operation] | None = None
         self._drained: trio.Event | None = None
 
     @property
     def busy(self) -> bool:
         return self._current is not None
 
-    def add(self, token: AnyToken, operation: Operation, payload: Any) -> None:
-        operation.lane = self
+    def add(self, token: AnyToken, payload: Any) -> None:
+        token._lane = self
+        operation = Operation(token, payload)
         if self._current is None:
             self._current = operation
-            self._runner.spawn(self._serve, token, operation, payload)
+            self._runner.spawn(self._serve, operation)
             return
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append((token, operation, payload))
+        self._waiting.append(operation)
 
-    def cancel(self, token: AnyToken, operation: Operation) -> None:
-        for item in self._waiting or ():
-            if item[0] is token:
-                cast("deque[Any]", self._waiting).remove(item)
-                self._runner.complete_cancelled(token, operation)
+    def cancel(self, token: AnyToken) -> None:
+        for operation in self._waiting or ():
+            if operation.token is token:
+                cast("deque[Operation]", self._waiting).remove(operation)
+                self._runner.complete_cancelled(token)
                 return
-        operation.cancel()
+        if self._current is not None:
+            self._current.cancel()
 
     def cancel_all(self) -> None:
         if self._current is not None:
             self._current.cancel()
-            for _, operation, _ in self._waiting or ():
+            for operation in self._waiting or ():
                 operation.cancel()
 
     async def drained(self) -> None:
@@ -141,19 +160,18 @@ class TaskLane(Lane):
             self._drained = self._drained or trio.Event()
             await self._drained.wait()
 
-    async def _serve(self, token: AnyToken, operation: Operation, payload: Any) -> None:
+    async def _serve(self, operation: Operation) -> None:
         try:
-            await self._runner.run(token, operation, self._work, payload)
+            await self._runner.run(operation, self._work)
             while self._waiting:
-                token, operation, payload = self._waiting.popleft()
-                self._current = operation
+                self._current = operation = self._waiting.popleft()
                 if operation.cancelled:
-                    self._runner.complete_cancelled(token, operation)
+                    self._runner.complete_cancelled(operation.token)
                 else:
-                    await self._runner.run(token, operation, self._work, payload)
+                    await self._runner.run(operation, self._work)
         finally:
-            for token, operation, _ in self._waiting or ():  # after an exception
-                self._runner.complete_cancelled(token, operation)
+            for operation in self._waiting or ():  # after an exception
+                self._runner.complete_cancelled(operation.token)
             self._current = self._waiting = None
             if self._drained is not None:
                 self._drained.set()

@@ -1,5 +1,9 @@
 """I/O queues: where operations are submitted."""
 
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
+# What a set knows of a token has names with an underscore, because users see a token's other names.
+
 from __future__ import annotations
 
 import errno
@@ -20,7 +24,7 @@ from .._net.race.plan import TcpRaceOptions
 from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
 from .._text import shown
-from ._channel import SENDING, Accepts, Channel, DatagramPops, DatagramPushes, Pops, Pushes
+from ._channel import SENDING, Accepts, Channel, DatagramPops, DatagramPushes, Pops, Pushes, view_of
 from ._closing import Closing
 from ._connecting import Connecting, DirectConnect, Payload, TcpConnect
 from ._datagram_transport import DatagramTransport
@@ -42,9 +46,7 @@ if TYPE_CHECKING:
 class SocketQueue(IOQueue, Connecting):
     """A queue over a transport."""
 
-    __slots__ = (
-        "_channel", "_closed", "_control", "_receiving", "_scheduler", "_sending", "_state", "_transport", "_watched",
-    )  # fmt: skip
+    __slots__ = ("_channel", "_closed", "_receiving", "_sending")
 
     def __init__(self, scheduler: Scheduler, transport: Transport, state: State = "unbound") -> None:
         self._scheduler = scheduler
@@ -134,17 +136,11 @@ class SocketQueue(IOQueue, Connecting):
 
     @enable_ki_protection
     def accept(self) -> QToken[Accepted]:
-        self._check("accept")
-        self._scheduler.check_room("accept")
-        lane = self._receiving
-        if lane is None:
-            channel = self._watch()
-            if channel is None:
-                lane = TaskLane(self._scheduler, self._accept)
-            else:
-                lane = channel.receiving = Accepts(channel, self._scheduler, self._transport, self._accepted)
-            self._receiving = lane
-        return self._scheduler.submit("accept", self, lane, None)
+        if self._state != "listening":  # where an accept is allowed
+            self._check("accept")
+        token = self._scheduler.enter("accept", self)
+        (self._receiving or self._open_accepting()).add(token, None)
+        return token
 
     async def _accept(self, _: None, operation: Operation) -> Accepted | None:
         with operation.scope():
@@ -165,32 +161,38 @@ class SocketQueue(IOQueue, Connecting):
     def connect(
         self, address: EndpointLike | UnixPath, deadline: int = -1, *, data: object = None
     ) -> QToken[Connected]:
-        target = self._transport.check_target(address, passive=False)
+        transport = self._transport
+        target = transport.check_target(address, passive=False)
         until = to_seconds(deadline)
-        state = self._check("connect")
-        if self._transport.kind == "datagram" and (_busy(self._receiving) or _busy(self._sending)):
-            raise OSError(errno.EBUSY, refusal_text("datagram", self._state, "connect", errno.EBUSY))
+        if self._state != "unbound":  # where a connect is allowed
+            self._check("connect")
+            if transport.kind == "datagram" and any(lane.busy for lane in self._lanes()):
+                raise OSError(errno.EBUSY, refusal_text("datagram", self._state, "connect", errno.EBUSY))
         scheduler = self._scheduler
-        scheduler.check_room("connect")
-        self._state = state
+        token = scheduler.enter("connect", self, target, data)
+        self._state = "connecting"
         reactor = scheduler.reactor
         if reactor is None:
-            self._control = lane = TaskLane(scheduler, self._connect)
-            return scheduler.submit("connect", self, lane, (target, until), target, data)
+            self._connect_in_task(token, (target, until))
+            return token
         scheduler.open.add(self)
-        transport = self._transport
         if isinstance(transport, TcpTransport):
-            token, operation = scheduler.enter("connect", self, target, data)
-            self._control = TcpConnect(token, operation, target, until, transport, reactor, scheduler, self)
+            bound = transport.sock
+            source = None if bound is None else transport.bound_to
+            self._control = connect = TcpConnect(target, source, until, transport.options, reactor, bound)
+            connect.queue, connect.token = self, token
+            token._lane = connect
+            reactor.begin_soon(connect)
             return token
         direct = DirectConnect(cast("UnixTransport | DatagramTransport", transport), reactor, scheduler, self)
         self._control = direct
-        return scheduler.submit("connect", self, direct, (target, until), target, data)
+        direct.add(token, (target, until))
+        return token
 
-    def _connect_in_task(self, token: AnyToken, operation: Operation, payload: Payload) -> None:
+    def _connect_in_task(self, token: AnyToken, payload: Payload) -> None:
         self._scheduler.open.discard(self)
         self._control = lane = TaskLane(self._scheduler, self._connect)
-        lane.add(token, operation, payload)
+        lane.add(token, payload)
 
     async def _connect(self, payload: Payload, operation: Operation) -> Connected | None:
         target, until = payload
@@ -217,9 +219,11 @@ class SocketQueue(IOQueue, Connecting):
         data: object,
     ) -> QToken[Connected]:
         """Submit a connectx; the arguments have been checked, and this queue was made for it."""
-        self._control = lane = TaskLane(self._scheduler, self._connectx)
         target = () if isinstance(endpoints, AsyncIterable) else tuple(endpoints)
-        return self._scheduler.submit("connectx", self, lane, (endpoints, deadline, options), target, data)
+        token = self._scheduler.enter("connectx", self, target, data)
+        self._control = lane = TaskLane(self._scheduler, self._connectx)
+        lane.add(token, (endpoints, deadline, options))
+        return token
 
     async def _connectx(self, payload: tuple[Any, int, TcpRaceOptions], operation: Operation) -> Connected | None:
         endpoints, deadline, options = payload
@@ -231,11 +235,6 @@ class SocketQueue(IOQueue, Connecting):
         finally:
             self._connect_ended(succeeded=stream is not None)
         return None if stream is None else Connected(self._transport)
-
-    def _connected_over_reactor(self, watched: int) -> None:
-        self._control = None
-        self._watched = watched
-        self._state = "connected"  # a queue that is closed has cancelled its connect
 
     def _connect_ended(self, *, succeeded: bool) -> None:
         self._control = None
@@ -254,24 +253,25 @@ class SocketQueue(IOQueue, Connecting):
 
     @enable_ki_protection
     def push(self, data: Buffer) -> QToken[Pushed]:
-        whole = data if isinstance(data, bytes) else _view(data)
+        whole = data if isinstance(data, bytes) else view_of(data)
         is_stream = self._transport.kind == "stream"
         if not whole and is_stream:
             raise OSError(errno.EINVAL, "push: there is nothing to send; the end of a stream is sent by close")
-        self._check("push")
-        self._scheduler.check_room("push")
-        lane = self._sending or self._open_sending()
-        return self._scheduler.submit("push", self, lane, whole if is_stream else (whole, None))
+        if self._state != "connected":  # where a push is allowed
+            self._check("push")
+        token = self._scheduler.enter("push", self)
+        (self._sending or self._open_sending()).add(token, whole if is_stream else (whole, None))
+        return token
 
     async def _push(self, data: Buffer, operation: Operation) -> Pushed | None:
-        with _view(data) as view, operation.scope():
+        with view_of(data) as view, operation.scope():
             await self._transport.push(view)
             return Pushed(len(view))
         return None
 
     @enable_ki_protection
     def push_to(self, data: Buffer, address: EndpointLike) -> QToken[Pushed]:
-        whole = data if isinstance(data, bytes) else _view(data)
+        whole = data if isinstance(data, bytes) else view_of(data)
         state = self._check("push_to")
         transport = cast("DatagramTransport", self._transport)
         endpoint = transport.check_target(address, passive=False)
@@ -280,12 +280,13 @@ class SocketQueue(IOQueue, Connecting):
         transport.open_for(endpoint)
         self._scheduler.open.add(self)
         self._state = state
-        lane = self._sending or self._open_sending()
-        return self._scheduler.submit("push_to", self, lane, (whole, endpoint), endpoint)
+        token = self._scheduler.enter("push_to", self, endpoint)
+        (self._sending or self._open_sending()).add(token, (whole, endpoint))
+        return token
 
     async def _push_datagram(self, payload: tuple[Buffer, Endpoint | None], operation: Operation) -> Pushed | None:
         data, endpoint = payload
-        with _view(data) as view, operation.scope():
+        with view_of(data) as view, operation.scope():
             if endpoint is None:
                 await self._transport.push(view)
             else:
@@ -298,9 +299,11 @@ class SocketQueue(IOQueue, Connecting):
         most = MAX_POP if size is None else check_int(size, "size")
         if not 1 <= most <= MAX_POP:
             raise OSError(errno.EINVAL, f"pop: a size is 1 to {MAX_POP}, got {shown(size)}")
-        self._check("pop")
-        self._scheduler.check_room("pop")
-        return self._scheduler.submit("pop", self, self._receiving or self._open_receiving(), most)
+        if self._state != "connected":  # where a pop is allowed
+            self._check("pop")
+        token = self._scheduler.enter("pop", self)
+        (self._receiving or self._open_receiving()).add(token, most)
+        return token
 
     async def _pop(self, size: int, operation: Operation) -> Popped | None:
         with operation.scope():
@@ -312,11 +315,10 @@ class SocketQueue(IOQueue, Connecting):
 
     def _open_sending(self) -> Lane:
         channel = self._watch()
-        is_stream = self._transport.kind == "stream"
+        work, kind = (self._push, Pushes) if self._transport.kind == "stream" else (self._push_datagram, DatagramPushes)
         if channel is None:
-            self._sending = lane = TaskLane(self._scheduler, self._push if is_stream else self._push_datagram)
+            self._sending = lane = TaskLane(self._scheduler, work)
             return lane
-        kind = Pushes if is_stream else DatagramPushes
         self._sending = channel.sending = over = kind(channel, self._scheduler, self._transport)
         return over
 
@@ -329,6 +331,14 @@ class SocketQueue(IOQueue, Connecting):
         self._receiving = channel.receiving = over = kind(channel, self._scheduler, self._transport)
         return over
 
+    def _open_accepting(self) -> Lane:
+        channel = self._watch()
+        if channel is None:
+            self._receiving = lane = TaskLane(self._scheduler, self._accept)
+            return lane
+        self._receiving = channel.receiving = over = Accepts(channel, self._scheduler, self._transport, self._accepted)
+        return over
+
     def _watch(self) -> Channel | None:
         """Return the socket at the reactor, None where operations need tasks."""
         channel = self._channel
@@ -337,9 +347,9 @@ class SocketQueue(IOQueue, Connecting):
             transport = self._transport
             sock = transport.kernel_socket
             if sock is not None:
+                is_plain = isinstance(transport, TcpTransport) and transport.is_plain_tcp
                 mask = SENDING if self._watched >= 0 else 0
-                is_plain_tcp = isinstance(transport, TcpTransport) and transport.is_plain_tcp
-                self._channel = channel = Channel(reactor, sock, mask, is_plain_tcp=is_plain_tcp)
+                self._channel = channel = Channel(reactor, sock, mask, is_plain_tcp=is_plain)
         return channel
 
     # ------------------------------------------------------------------ closing
@@ -349,21 +359,20 @@ class SocketQueue(IOQueue, Connecting):
         state = self._check("close")
         self._state = state
         scheduler = self._scheduler
-        token, operation = scheduler.enter("close", self)
+        token = scheduler.enter_close(self)
         # Cancelled here and not when it is closed: an operation that is pending now must not complete before that.
-        for lane in self._lanes():
-            lane.cancel_all()
+        self._cancel_all()
         scheduler.open.add(self)
         reactor = scheduler.reactor
         if reactor is None or not reactor.running:
-            scheduler.spawn(scheduler.run, token, operation, self._close, None)
+            self._close_in_task(token)
         else:
-            reactor.step_soon(Closing(self, scheduler, token, operation))
+            reactor.step_soon(Closing(self, scheduler, token))
         return token
 
-    def _close_in_task(self, token: AnyToken, operation: Operation) -> None:
+    def _close_in_task(self, token: AnyToken) -> None:
         """Close in a task, because something has to be awaited for it."""
-        self._scheduler.spawn(self._scheduler.run, token, operation, self._close, None)
+        self._scheduler.spawn(self._scheduler.run, Operation(token, None), self._close)
 
     async def _close(self, _: None, _operation: Operation) -> Closed:
         with trio.CancelScope(shield=True):
@@ -391,15 +400,22 @@ class SocketQueue(IOQueue, Connecting):
             await lane.drained()
         await self._dispose()
 
+    def _cancel_all(self) -> None:
+        for lane in self._lanes():
+            lane.cancel_all()
+
     def _lanes(self) -> list[Lane]:
         return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
     def _dispose_now(self) -> bool:
         control = self._control
-        if TaskLane in (control.__class__, self._receiving.__class__, self._sending.__class__):
-            return False
-        if control is not None or self._channel is not None or self._watched >= 0:
+        if control is not None or self._channel is not None or self._receiving is not None or self._sending is not None:
+            if TaskLane in (control.__class__, self._receiving.__class__, self._sending.__class__):
+                return False
             self._leave()
+        elif self._watched >= 0 and self._scheduler.reactor is not None:  # what _leave does for most queues
+            self._scheduler.reactor.handlers.pop(self._watched, None)
+            self._watched = -1
         if not self._transport.close_now():
             return False
         self._state = "closed"
@@ -432,16 +448,3 @@ class SocketQueue(IOQueue, Connecting):
             assert reactor is not None
             reactor.forget(watched)
             self._watched = -1
-
-
-def _busy(lane: Lane | None) -> bool:
-    return lane is not None and lane.busy
-
-
-def _view(data: Buffer) -> memoryview:
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise TypeError(f"data must be a bytes-like object, got {shown(data)}") from None
-    # A view without items cannot be cast.
-    return view.cast("B") if view.nbytes else memoryview(b"")

@@ -16,42 +16,24 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from threading import get_ident
-from typing import Any, Final, NoReturn, Protocol, cast, final
+from typing import Any, Final, cast, final
 
 import trio
-from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, enable_ki_protection
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_clock, enable_ki_protection
 
 from .._messages import call_exceeded, call_late
 from .._net.reactor.reactor import Reactor
 from .._net.sockets.open import factory_installed
 from .._net.sockets.waiting import one_pass
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
-from ._operations import AnyResult, AnyToken, Lane, Operation, Work
-from ._table import Rejection, TokenTable
+from ._operations import AnyResult, AnyToken, Disposable, Lane, Operation, Work
+from ._refusals import OTHER_THREAD, refusal_of, the_wait_for
+from ._table import TokenTable
 from ._values import Completion, Op
 from ._waiters import Reaper, RoomWaiter, Waiter
 
-_REJECTIONS: Final[dict[Rejection, str]] = {
-    "empty": "there is no token to wait for",
-    "duplicate": "a token is named twice",
-}
-
-
 _CLOSES: Final = 64
 """So many sockets are closed in a pass at the end: with their buffers this is a millisecond."""
-
-
-class Disposable(Protocol):
-    """A queue that has a socket."""
-
-    def _dispose_now(self) -> bool:
-        """Close the socket if nothing has to be awaited for that, and say whether it is closed."""
-        ...
-
-    async def _dispose(self) -> None:
-        """Close the socket."""
-        ...
 
 
 @final
@@ -64,7 +46,10 @@ class Scheduler:
     """
 
     def __init__(self, nursery: trio.Nursery, limit: int) -> None:
-        self.table: TokenTable[AnyToken, Operation] = TokenTable(limit)
+        self.table: TokenTable[AnyToken] = TokenTable(limit, self)
+        # Trio's current_time() asks it too, through two more calls, which each operation would pay for three times.
+        self.clock: Final = current_clock().current_time
+        """The time on Trio's clock."""
         self.open: set[Disposable] = set()
         """All queues that have a socket, whatever their state. Closed when no operation runs."""
         self.reactor: Reactor | None = None
@@ -72,9 +57,8 @@ class Scheduler:
         self._nursery = nursery
         self._thread = get_ident()
         self._ended = False
-        self._stopped = False
+        self.stopped = False
         """Whether what is submitted would never be done: the set has ended, or its tasks were cancelled."""
-        self._last_id = 0
         self._reapers: deque[Reaper] = deque()
         self._least = 0
         """No reaper waits for fewer results."""
@@ -100,17 +84,16 @@ class Scheduler:
                 await self.reactor.run()
             await trio.sleep_forever()
         finally:
-            self._stopped = True
+            self.stopped = True
             self._wake_room_waiter()
             with trio.CancelScope(shield=True):
                 await self._cancel_pending()
 
     async def _cancel_pending(self) -> None:
-        for count, operation in enumerate(tuple(self.table.entries.values()), 1):
+        for count, queue in enumerate(tuple(self.open), 1):
             if self._ended:  # what is left is closed with the set, and nobody is told
                 return
-            if operation.lane is not None:
-                operation.lane.cancel_all()
+            queue._cancel_all()
             if not count % _CLOSES:
                 await cancel_shielded_checkpoint()
 
@@ -123,7 +106,7 @@ class Scheduler:
           OSError: EBADF.
           RuntimeError: see `check_thread`.
         """
-        if self._stopped or get_ident() != self._thread:
+        if self.stopped or get_ident() != self._thread:
             self.check_thread()
             self.check_running()
 
@@ -133,7 +116,7 @@ class Scheduler:
         Raises:
           OSError: EBADF.
         """
-        if self._stopped:
+        if self.stopped:
             self.check_open()
             raise OSError(errno.EBADF, "this queue set has been cancelled")
 
@@ -144,10 +127,7 @@ class Scheduler:
           RuntimeError: this is another thread; the text says what to do instead.
         """
         if get_ident() != self._thread:
-            raise RuntimeError(
-                "queues and tokens belong to the thread of their queue set; from another one go through "
-                "trio.from_thread.run or trio.from_thread.run_sync"
-            )
+            raise RuntimeError(OTHER_THREAD)
 
     def check_open(self) -> None:
         """Refuse a set that has ended.
@@ -164,37 +144,37 @@ class Scheduler:
         Raises:
           OSError: EAGAIN.
         """
-        table = self.table
-        if len(table.entries) >= table.limit:
+        if not self.table.fits(1):
             raise OSError(
                 errno.EAGAIN,
                 f"{op}: {self.table.limit} operations are submitted and not claimed; claim results, or await room()",
             )
 
-    def submit(
-        self, op: Op, queue: IOQueue, lane: Lane, payload: Any, target: Target = None, data: Any = None
-    ) -> AnyToken:
-        """Submit an operation that has passed all checks. It starts when this task next waits.
+    def enter(self, op: Op, queue: IOQueue, target: Target = None, data: Any = None) -> AnyToken:
+        """Put a new operation into the table, whose caller has it done.
 
         Args:
           op: its name.
           queue: where it was submitted.
-          lane: runs it after its earlier operations.
-          payload: what the lane needs to know of it.
           target: the token's `target`.
           data: the token's `data`.
-        """
-        token, operation = self.enter(op, queue, target, data)
-        lane.add(token, operation, payload)
-        return token
 
-    def enter(self, op: Op, queue: IOQueue, target: Target = None, data: Any = None) -> tuple[AnyToken, Operation]:
-        """Put a new operation into the table; the caller has it done."""
-        self._last_id = number = self._last_id + 1
-        token: AnyToken = QToken(number, op, queue, current_time(), self, target, data)
-        operation = Operation()
-        self.table.add(token, operation)
-        return token, operation
+        Raises:
+          OSError: EAGAIN, there is no room for it; EBADF.
+          RuntimeError: see `check_thread`.
+        """
+        table = self.table
+        if self.stopped or get_ident() != self._thread:
+            self.check()
+        if table.submitted - table.claimed >= table.limit:
+            self.check_room(op)
+        table.submitted = number = table.submitted + 1
+        return QToken(self, number, op, queue, self.clock(), target, data)
+
+    def enter_close(self, queue: IOQueue) -> AnyToken:
+        """Put a close into the table, for which there is always room: each queue has one."""
+        self.table.submitted = number = self.table.submitted + 1
+        return QToken(self, number, "close", queue, self.clock(), None, None)
 
     def spawn(self, call: Callable[..., Awaitable[object]], *args: object) -> None:
         """Start a task that lives no longer than the set."""
@@ -202,67 +182,65 @@ class Scheduler:
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, token: AnyToken, operation: Operation, work: Work, payload: Any) -> None:
+    async def run(self, operation: Operation, work: Work) -> None:
         """Run an operation to its completion. An exception that is not an OSError is a bug, and propagates."""
+        token = operation.token
         error: OSError | None = None
         value: Completion | None = None
         try:
-            value = await work(payload, operation)
+            value = await work(operation.payload, operation)
         except OSError as exc:
             # Drop traceback and context: their frames would form a cycle through the operation and its result.
             exc.__traceback__ = exc.__context__ = None
             error = exc
         except BaseException:
             # Cancelled with its set, or a bug that ends the set: who waits under a shield of his own must hear of it.
-            self.complete_cancelled(token, operation)
+            self.complete_cancelled(token)
             raise
         if error is not None:
-            self.complete(token, operation, error)
+            self.complete(token, error)
         elif value is not None:
-            self.complete(token, operation, value)
+            self.complete(token, value)
         else:
-            self.complete_cancelled(token, operation)
+            self.complete_cancelled(token)
 
-    def complete_cancelled(self, token: AnyToken, operation: Operation) -> None:
+    def complete_cancelled(self, token: AnyToken) -> None:
         """Complete an operation with ECANCELED."""
-        self.complete(token, operation, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
+        self.complete(token, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
 
-    def complete(
-        self, token: AnyToken, operation: Operation, outcome: OSError | Completion, now: float | None = None
-    ) -> None:
+    def complete(self, token: AnyToken, outcome: OSError | Completion, now: float | None = None) -> None:
         """Store a result and wake the task that waits for it.
 
         Args:
-          token: its name.
-          operation: what the set knows of it.
+          token: whose.
           outcome: how it ended.
           now: the time on Trio's clock, where the caller has just asked.
         """
-        elapsed = (current_time() if now is None else now) - token.submitted_at
+        elapsed = (self.clock() if now is None else now) - token._submitted_at
         if isinstance(outcome, OSError):
-            operation.result = Failed(token, elapsed, outcome)
+            token._result = Failed(token, elapsed, outcome)
         else:
-            operation.result = Succeeded(token, elapsed, outcome)
-        operation.lane = None
-        waiter = self.table.complete(token)
+            token._result = Succeeded(token, elapsed, outcome)
+        token._lane = None
+        table = self.table
+        waiter = table.complete(token)
         if waiter is not None:
             cast("Waiter", waiter).wake()
-        if self._reapers:
-            table = self.table
-            if table.ready - self._promised >= self._least or not table.pending:
-                self._wake_reapers()
+        if self._reapers and (
+            len(table.free) - self._promised >= self._least or table.completed == table.submitted
+        ):  # not by its properties, each of which costs a hundredth of a push
+            self._wake_reapers()
 
     def is_done(self, token: AnyToken) -> bool:
         """Say whether a token's operation is over."""
-        operation = self.table.entries.get(token)
-        return operation is None or operation.number > 0
+        return token._number != 0 or self.table.closed
 
     def cancel(self, token: AnyToken) -> None:
         """End a pending operation."""
         self.check_thread()
-        operation = self.table.entries.get(token)
-        if operation is not None and not operation.number and operation.lane is not None:
-            operation.lane.cancel(token, operation)
+        lane = cast("Lane | None", token._lane)
+        if lane is not None and not self.is_done(token):
+            lane.cancel(token)
 
     # ------------------------------------------------------------------ waiting by name
 
@@ -280,11 +258,12 @@ class Scheduler:
         rejection = self.table.rejection(tokens)
         if rejection is not None or self._ended:
             await checkpoint()
-            self._refuse(tokens, rejection)
-        started = current_time()
+            self.check_open()
+            raise refusal_of(tokens, rejection, self)
+        started = self.clock()
         if -inf < until <= started:
             await checkpoint()
-            raise call_late(_the_wait_for(tokens), started - until)
+            raise call_late(the_wait_for(tokens), started - until)
         waiter = Waiter()
         self.table.reserve(tokens, waiter)
         self._named.add(waiter)
@@ -303,8 +282,12 @@ class Scheduler:
                     await cancel_shielded_checkpoint()
                     found = self._oldest(tokens)
             if found is None:
-                raise call_exceeded(_the_wait_for(tokens), current_time() - started)
-            return found, self._claimed(self.table.claim(found))
+                raise call_exceeded(the_wait_for(tokens), self.clock() - started)
+            self.table.claim(found)
+            result, found._result = found._result, None
+            assert result is not None
+            self._make_room()
+            return found, result
         finally:
             self._named.discard(waiter)
             if self.table.release(tokens):
@@ -313,24 +296,6 @@ class Scheduler:
     def _oldest(self, tokens: Sequence[AnyToken]) -> AnyToken | None:
         self.check_open()
         return self.table.oldest(tokens)
-
-    def _refuse(self, tokens: Sequence[AnyToken], rejection: Rejection | None) -> NoReturn:
-        self.check_open()
-        if rejection == "reserved":
-            raise trio.BusyResourceError("another task waits for one of these tokens")
-        if rejection == "unknown":
-            token = next(token for token in tokens if token not in self.table.entries)
-            # Only queue sets read who owns a token.
-            if token._owner is self:
-                raise OSError(errno.EINVAL, f"{token} was claimed already: its result has been handed out")
-            raise OSError(errno.EINVAL, f"{token} is not ours: it belongs to another queue set")
-        raise OSError(errno.EINVAL, _REJECTIONS[cast("Rejection", rejection)])
-
-    def _claimed(self, operation: Operation) -> AnyResult:
-        result, operation.result = operation.result, None
-        assert result is not None
-        self._make_room()
-        return result
 
     # ------------------------------------------------------------------ waiting for any completion
 
@@ -348,7 +313,7 @@ class Scheduler:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
-        if -inf < until <= current_time():
+        if -inf < until <= self.clock():
             await checkpoint()
             self.check_open()
             return []
@@ -356,7 +321,7 @@ class Scheduler:
             await checkpoint()
         elif until == -inf:
             await one_pass()
-        while not self._is_enough(want, ends=ends) and not self._ended and until > current_time():
+        while not self._is_enough(want, ends=ends) and not self._ended and until > self.clock():
             reaper = Reaper(want=want, ends=ends)
             self._least = min(self._least, want) if self._reapers else want
             self._reapers.append(reaper)
@@ -375,24 +340,22 @@ class Scheduler:
                     # Cancelled in the pass of the completion, or another task was faster: its results are free again.
                     self._wake_reapers()
         self.check_open()
-        operations = self.table.take(most)
         results: list[AnyResult] = []
-        for _, operation in operations:
-            result, operation.result = operation.result, None
-            assert result is not None
-            results.append(result)
+        for token in self.table.take(most):
+            results.append(token._result)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            token._result = None  # which holds the token
         self._make_room()
         return results
 
     def _is_enough(self, want: int, *, ends: bool) -> bool:
         table = self.table
-        return table.ready >= want or (table.ready > 0 and not table.pending) or (ends and not table)
+        return table.ready >= want or (table.ready > 0 and not table.pending) or (ends and not table.count)
 
     def _wake_reapers(self) -> None:
         table = self.table
         for reaper in tuple(self._reapers):
             free = table.ready - self._promised
-            enough = free >= reaper.want or (free > 0 and not table.pending) or (reaper.ends and not table)
+            enough = free >= reaper.want or (free > 0 and not table.pending) or (reaper.ends and not table.count)
             if enough or self._ended:
                 self._reapers.remove(reaper)
                 reaper.promised = reaper.want
@@ -414,7 +377,7 @@ class Scheduler:
         waiter = RoomWaiter(count=count)
         self._room_waiters.append(waiter)
         try:
-            while not self._stopped and not (self._room_waiters[0] is waiter and self.table.fits(count)):
+            while not self.stopped and not (self._room_waiters[0] is waiter and self.table.fits(count)):
                 await waiter.park(inf)
         finally:
             self._room_waiters.remove(waiter)
@@ -424,11 +387,11 @@ class Scheduler:
 
     def _make_room(self) -> None:
         self._wake_room_waiter()
-        if self._reapers and not self.table:
+        if self._reapers and not self.table.count:
             self._wake_reapers()
 
     def _wake_room_waiter(self) -> None:
-        if self._room_waiters and (self.table.fits(self._room_waiters[0].count) or self._stopped):
+        if self._room_waiters and (self.table.fits(self._room_waiters[0].count) or self.stopped):
             self._room_waiters[0].wake()
 
     # ------------------------------------------------------------------ the end
@@ -440,7 +403,7 @@ class Scheduler:
 
     def leave(self) -> None:
         """Refuse further submissions. Operations may still be running."""
-        self._ended = self._stopped = True
+        self._ended = self.stopped = True
 
     @enable_ki_protection  # Ctrl-C must not come between taking a queue out of `open` and closing its socket
     async def end(self) -> None:
@@ -458,7 +421,9 @@ class Scheduler:
         if self.reactor is not None:
             self.reactor.close()
             self.reactor = None
-        self.table.entries.clear()
+        for token in self.table.take(self.table.count):
+            token._result = None  # which holds the token
+        self.table.close()
         for waiter in (*self._named, *self._room_waiters):
             waiter.wake()
         self._wake_reapers()
@@ -473,7 +438,3 @@ class Scheduler:
                 closed += 1
                 if not closed % _CLOSES:
                     await cancel_shielded_checkpoint()
-
-
-def _the_wait_for(tokens: Sequence[AnyToken]) -> str:
-    return f"the wait for {tokens[0]}" if len(tokens) == 1 else f"the wait for any of {len(tokens)} tokens"

@@ -120,8 +120,10 @@ class QueueSet:
         """
         if options is not DEFAULT_OPTIONS:
             check_options(options)
-        self._scheduler.check_running()
-        return SocketQueue(self._scheduler, TcpTransport(options))
+        scheduler = self._scheduler
+        if scheduler.stopped:
+            scheduler.check_running()
+        return SocketQueue(scheduler, TcpTransport(options))
 
     def datagram(self) -> IOQueue:
         """Return a new queue for UDP. Nothing is opened yet.
@@ -319,7 +321,7 @@ class QueueSet:
     @property
     def in_flight(self) -> int:
         """How many operations are submitted and not claimed."""
-        return len(self._scheduler.table)
+        return self._scheduler.table.count
 
     @property
     def max_in_flight(self) -> int:

@@ -23,7 +23,7 @@ from .._net.sockets.waiting import Expired
 from .._net.streams.tcp_stream import TcpStream
 from .._net.streams.unix_stream import UnixStream
 from .._net.unix import connect_socket
-from .._options import DEFAULT_OPTIONS, SocketOptions
+from .._options import DEFAULT_OPTIONS
 from .._report import EMPTY_REPORT
 from ._transport import Cancellable, StreamTransport, check_family, show
 
@@ -36,33 +36,27 @@ if TYPE_CHECKING:
 class TcpTransport(StreamTransport[TcpStream]):
     """A TCP connection or listener."""
 
-    __slots__ = ("_ended", "_multipath", "_options", "_source", "_started")
+    __slots__ = ("_multipath", "_source", "_started")
 
     _source: Source | None
     _started: float
     _multipath: bytes | None
-
-    def __init__(self, options: SocketOptions = DEFAULT_OPTIONS, stream: TcpStream | None = None) -> None:
-        super().__init__(stream)
-        self._options = options
-        self._ended = 0.0
-        """When a reactor had connected it. The rest of what a report needs is there then."""
 
     def check_target(self, value: Any, *, passive: bool) -> Endpoint:
         endpoint = value if value.__class__ is Endpoint else as_endpoint(value)
         if not passive:
             if not endpoint.port:
                 check_connectable(endpoint)
-            if self._sock is not None:
+            if self.sock is not None:
                 check_family(self.local, endpoint)
         return endpoint
 
     def _open(self, target: Endpoint) -> StreamSocket:
         family = target.family
-        plan = sockopts.listening(self._options, family)
-        sock = open_stream_socket(family, listening=True, multipath=self._options.multipath)
+        plan = sockopts.listening(self.options, family)
+        sock = open_stream_socket(family, listening=True, multipath=self.options.multipath)
         with close_on_error(sock):
-            set_options(sock, plan, self._options)
+            set_options(sock, plan, self.options)
         return sock
 
     @staticmethod
@@ -74,19 +68,19 @@ class TcpTransport(StreamTransport[TcpStream]):
 
     def _wrap(self, sock: StreamSocket, target: Endpoint) -> TcpListener:  # noqa: ARG002
         self._local = name = as_endpoint(tuple(sock.getsockname()))
-        return TcpListener(sock, name, self._options)
+        return TcpListener(sock, name, self.options)
 
     async def _connect(self, target: Endpoint, until: float, operation: Cancellable) -> TcpStream | None:
         started = current_time()
-        bound, source = self._sock, self.bound_to
+        bound, source = self.sock, self.bound_to
         attempt = Attempt(target, source, started)
         try:
             if bound is None:
-                code = attempt.begin(self._options, factory=factory_installed())
+                code = attempt.begin(self.options, factory=factory_installed())
             else:
                 code = attempt.begin_over(bound)
         finally:
-            self._sock = sock = attempt.sock
+            self.sock = sock = attempt.sock
         try:
             if code == PENDING and sock is not None and sock.in_kernel:
                 code = await attempt.first_poll(may_spin=until > started, operation=operation)
@@ -104,7 +98,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         if code:
             raise attempt.error(code)
         assert sock is not None
-        multipath = attempt.multipath_info(self._options)
+        multipath = attempt.multipath_info(self.options)
         return TcpStream(sock, target, (((source, target),), {}, started, current_time(), multipath))
 
     def adopt(self, stream: TcpStream) -> None:
@@ -113,28 +107,18 @@ class TcpTransport(StreamTransport[TcpStream]):
         self._local = stream.local
 
     def accepted(self, stream: TcpStream | None = None) -> TcpTransport:
-        return TcpTransport(self._options, stream)
-
-    @property
-    def options(self) -> SocketOptions:
-        """What is set on the socket."""
-        return self._options
-
-    @property
-    def bound(self) -> StreamSocket | None:
-        """The socket that was bound, which a connect is then to use."""
-        return self._sock
+        return TcpTransport(self.options, stream)
 
     @property
     def bound_to(self) -> Source | None:
         """What was bound, as the source of a connect; None for the kernel's choice."""
-        return None if self._sock is None else _source_of(cast("Endpoint", self.local))
+        return None if self.sock is None else _source_of(cast("Endpoint", self.local))
 
     def connected(self, attempt: Attempt, ended: float) -> None:
         """Take over what an attempt has connected, by this point in Trio time."""
         sock = attempt.sock
         assert sock is not None
-        self._sock = sock
+        self.sock = sock
         self._name = sock.getsockname()
         self._local = None
         self._peer = attempt.endpoint
@@ -142,7 +126,7 @@ class TcpTransport(StreamTransport[TcpStream]):
         self._source = attempt.source
         self._started = attempt.started
         self._ended = ended
-        options = self._options
+        options = self.options
         self._multipath = None if options is DEFAULT_OPTIONS else attempt.multipath_info(options)
 
     @property
@@ -155,7 +139,7 @@ class TcpTransport(StreamTransport[TcpStream]):
     @property
     def is_plain_tcp(self) -> bool:
         """Whether its socket is TCP of the plain kind, as far as is known without asking the kernel."""
-        return not self._options.multipath
+        return not self.options.multipath
 
 
 def _source_of(local: Endpoint) -> Source:
@@ -192,15 +176,15 @@ class UnixTransport(StreamTransport[UnixStream]):
 
     async def _connect(self, target: str | bytes, until: float, operation: Cancellable) -> UnixStream | None:
         started = current_time()
-        where = "this machine" if self._sock is None else show(self.local)
-        sock = self._sock
+        where = "this machine" if self.sock is None else show(self.local)
+        sock = self.sock
         if sock is None:
             try:
                 sock = open_stream_socket(unix_family())
             except OSError as exc:
                 elapsed = current_time() - started
                 raise connect_error(errno_of(exc), "socket", show(target), where, elapsed) from None
-            self._sock = sock
+            self.sock = sock
         code = PENDING
         try:
             with operation.scope():
@@ -224,8 +208,8 @@ class UnixTransport(StreamTransport[UnixStream]):
           OSError: the connect has failed, and what was bound is closed.
         """
         started = current_time()
-        where = "this machine" if self._sock is None else show(self.local)
-        sock = self._sock
+        where = "this machine" if self.sock is None else show(self.local)
+        sock = self.sock
         if sock is None:
             try:
                 sock = open_stream_socket(unix_family(), factory=False)
@@ -233,10 +217,10 @@ class UnixTransport(StreamTransport[UnixStream]):
                 raise connect_error(errno_of(exc), "socket", show(target), where, 0.0) from None
         code = errno.ENAMETOOLONG if too_long(target) else sock.begin(target)
         if code in (errno.EAGAIN, PENDING):
-            if self._sock is None:
+            if self.sock is None:
                 sock.close()
             return False
-        self._sock = sock
+        self.sock = sock
         if code:
             error = connect_error(code, "connect", show(target), where, current_time() - started)
             self.forget()
@@ -246,4 +230,4 @@ class UnixTransport(StreamTransport[UnixStream]):
         return True
 
     def accepted(self, stream: UnixStream | None = None) -> UnixTransport:
-        return UnixTransport(stream)
+        return UnixTransport(stream=stream)

@@ -23,6 +23,7 @@ from .._net.sockets.stream_socket import close_on_error, errno_of
 from .._net.sockets.unix_path import show_path
 from .._net.streams.tcp_stream import TcpStream
 from .._net.streams.unix_stream import UnixStream
+from .._options import DEFAULT_OPTIONS
 from .._report import EMPTY_REPORT
 from ._states import Kind
 from ._values import Address
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .._net.reports import Recorded
     from .._net.sockets.stream_socket import StreamSocket
+    from .._options import SocketOptions
     from .._report import ConnectReport, Phase
 
 S = TypeVar("S", TcpStream, UnixStream)
@@ -153,11 +155,13 @@ class Transport(ABC):
 class StreamTransport(Transport, Generic[S]):
     """What TCP and unix-domain queues have in common."""
 
-    __slots__ = ("_listener", "_local", "_name", "_peer_name", "_report", "_sock", "_stream")
+    __slots__ = ("_ended", "_listener", "_local", "_name", "_peer_name", "_report", "_stream", "options", "sock")
 
     kind = "stream"
 
-    def __init__(self, stream: S | None = None) -> None:
+    def __init__(self, options: SocketOptions = DEFAULT_OPTIONS, stream: S | None = None) -> None:
+        self.options = options
+        """What is set on the socket; a unix-domain one has none of them."""
         self._peer = None if stream is None else stream.peer
         self._peer_name: Any = None
         """The address of an accepted peer, as the socket gave it."""
@@ -165,10 +169,12 @@ class StreamTransport(Transport, Generic[S]):
         self._local: Address | None = None
         self._name: Any = None
         """The local address as the socket gave it."""
-        self._sock: StreamSocket | None = None
+        self.sock: StreamSocket | None = None
         """Bound, connecting, or connected over a reactor; what a task has connected is in the stream."""
         self._report: Recorded = None
         self._listener: TcpListener | UnixListener | None = None
+        self._ended = 0.0
+        """When a reactor had connected it, 0 for what was made otherwise."""
 
     @abstractmethod
     def _open(self, target: Any) -> StreamSocket: ...
@@ -185,7 +191,7 @@ class StreamTransport(Transport, Generic[S]):
 
     @abstractmethod
     async def _connect(self, target: Any, until: float, operation: Cancellable) -> S | None:
-        """Connect the socket, or a new one; it is in `_sock` as long as it is not closed."""
+        """Connect the socket, or a new one; it is in `sock` as long as it is not closed."""
 
     @abstractmethod
     def accepted(self, stream: S | None = None) -> StreamTransport[S]:
@@ -199,7 +205,7 @@ class StreamTransport(Transport, Generic[S]):
 
     def take_from_listener(self, sock: StreamSocket, name: Any) -> None:
         """Take over an accepted socket, given the peer's address as the socket has it."""
-        self._sock = sock
+        self.sock = sock
         self._peer_name = name
 
     @property
@@ -223,7 +229,7 @@ class StreamTransport(Transport, Generic[S]):
             raise connect_error(
                 errno_of(exc), phase, where, "this machine", current_time() - started, own_words(exc)
             ) from None
-        self._sock = sock
+        self.sock = sock
 
     def listen(self, backlog: int) -> None:
         """Listen on the socket that is bound.
@@ -231,9 +237,9 @@ class StreamTransport(Transport, Generic[S]):
         Raises:
           OSError: EADDRINUSE, another socket listens there.
         """
-        assert self._sock is not None
+        assert self.sock is not None
         try:
-            self._sock.listen(backlog)
+            self.sock.listen(backlog)
         except OSError as exc:
             code = errno_of(exc)
             raise OSError(code, f"local: listen on {show(self.local)}: {strerror(code)}") from None
@@ -244,9 +250,9 @@ class StreamTransport(Transport, Generic[S]):
             # A connect that need not wait never enters its scope, so a cancel is looked for here.
             stream = None if operation.cancelled else await self._connect(target, until, operation)
             if stream is not None:
-                assert self._sock is not None
-                self._name = self._sock.getsockname()
-                self._local = self._sock = None
+                assert self.sock is not None
+                self._name = self.sock.getsockname()
+                self._local = self.sock = None
                 self._adopt(stream)
                 adopted = True
         finally:
@@ -256,8 +262,8 @@ class StreamTransport(Transport, Generic[S]):
 
     def forget(self) -> None:
         """Close what a connect that failed has left: a socket that was bound before, too."""
-        sock, listener = self._sock, self._listener
-        self._sock = self._listener = self._local = None
+        sock, listener = self.sock, self._listener
+        self.sock = self._listener = self._local = None
         if sock is not None:
             sock.close()
         if listener is not None:
@@ -265,7 +271,7 @@ class StreamTransport(Transport, Generic[S]):
 
     def take(self, sock: StreamSocket, peer: Any, report: Recorded) -> None:
         """Take over a socket that a reactor has connected or accepted."""
-        self._sock = sock
+        self.sock = sock
         self._local = None
         self._peer = peer
         self._report = report
@@ -284,9 +290,9 @@ class StreamTransport(Transport, Generic[S]):
                     self._local = self._stream.local
                 except trio.ClosedResourceError:
                     pass
-            elif self._sock is not None:
+            elif self.sock is not None:
                 try:
-                    self._local = self._address(self._sock.getsockname())
+                    self._local = self._address(self.sock.getsockname())
                 except OSError:  # closed before anybody asked
                     pass
         return self._local
@@ -300,7 +306,7 @@ class StreamTransport(Transport, Generic[S]):
 
     @property
     def kernel_socket(self) -> SocketType | None:
-        sock = self._sock
+        sock = self.sock
         return sock.raw if isinstance(sock, KernelSocket) else None
 
     async def accept(self) -> StreamTransport[S]:
@@ -331,17 +337,17 @@ class StreamTransport(Transport, Generic[S]):
         try:
             if self._stream is not None:
                 await self._stream.aclose()
-            elif isinstance(self._sock, KernelSocket):
+            elif isinstance(self.sock, KernelSocket):
                 try:
-                    await self._sock.discard()
+                    await self.sock.discard()
                 finally:
-                    self._sock.close()
+                    self.sock.close()
         finally:
             if self._listener is not None:
                 await self._listener.aclose()
 
     def close_now(self) -> bool:
-        sock = self._sock
+        sock = self.sock
         if self._stream is not None or self._listener is not None:
             return False
         if sock is not None:

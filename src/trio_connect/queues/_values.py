@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias, cast, final
+from typing import ClassVar, Literal, Protocol, TypeAlias, cast, final
 
 import attrs
 
@@ -19,7 +19,13 @@ Address: TypeAlias = Endpoint | str | bytes
 class Completion:
     """The value of a result: `Connected`, `Accepted`, `Pushed`, `Popped` or `Closed`."""
 
+    # What is read-only here is so by properties and not by attrs: to set its frozen fields costs as much as a whole
+    # submission, and every operation has a value and a result.
     __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__match_args__)})"
 
 
 class Made(Protocol):
@@ -36,7 +42,7 @@ class Made(Protocol):
 
 
 @final
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, unsafe_hash=True)
 class Connected(Completion):
     """A connect, or a race of them, succeeded: `local`, `peer` and `report`."""
 
@@ -65,33 +71,51 @@ class Connected(Completion):
 
 
 @final
-@attrs.frozen
+@attrs.define(repr=False, unsafe_hash=True)
 class Pushed(Completion):
-    """The kernel has taken all bytes.
+    """The kernel has taken all bytes."""
 
-    Attributes:
-      count: how many bytes went: all of them.
-    """
+    __match_args__ = ("count",)
 
-    count: int
+    _count: int = attrs.field(alias="count")
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return self._count
 
 
 @final
-@attrs.frozen
+@attrs.define(repr=False, unsafe_hash=True)
 class Popped(Completion):
-    """Data came, or the end of the stream.
+    """Data came, or the end of the stream."""
 
-    Attributes:
-      data: the bytes.
-      peer: who sent it.
-      eof: the peer has ended the stream; `data` is then empty. Never set for a datagram, which may be empty.
-      truncated: the datagram was longer than the pop; the rest of it is lost. Never set for a stream.
-    """
+    __match_args__ = ("data", "peer", "eof", "truncated")
 
-    data: bytes
-    peer: Address
-    eof: bool = False
-    truncated: bool = False
+    _data: bytes = attrs.field(alias="data")
+    _peer: Address = attrs.field(alias="peer")
+    _eof: bool = attrs.field(default=False, alias="eof")
+    _truncated: bool = attrs.field(default=False, alias="truncated")
+
+    @property
+    def data(self) -> bytes:
+        """What came."""
+        return self._data
+
+    @property
+    def peer(self) -> Address:
+        """Who sent it."""
+        return self._peer
+
+    @property
+    def eof(self) -> bool:
+        """The peer has ended the stream; `data` is then empty. Never set for a datagram, which may be empty."""
+        return self._eof
+
+    @property
+    def truncated(self) -> bool:
+        """The datagram was longer than the pop; the rest of it is lost. Never set for a stream."""
+        return self._truncated
 
 
 @final

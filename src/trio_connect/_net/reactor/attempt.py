@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from trio import current_time
-
 from ..._engine.spinning import CREDIT, Spinning
 from ..attempt import PENDING, Attempt, spinning
 from ..reports import deadline_exceeded, late_connect
@@ -35,7 +33,10 @@ class ReactorAttempt(Attempt, ABC):
     A subclass says what comes of it. It has closed the socket when it says that the attempt has failed.
     """
 
-    __slots__ = ("_bound", "_options", "_reactor", "_timed", "over", "timeout", "until", "watched")
+    __slots__ = ("_bound", "_options", "_reactor", "_timed", "over", "until", "watched")
+
+    timeout: float = inf
+    """How many seconds it may take from where it begins, if that comes before the deadline."""
 
     def __init__(
         self,
@@ -64,8 +65,6 @@ class ReactorAttempt(Attempt, ABC):
         self.sock = None
         self.yielded = False
         self.until = until
-        self.timeout = inf
-        """How many seconds it may take from where it begins, if that comes before the deadline."""
         self.over = False
         """Whether it has ended, in whatever way."""
         self.watched = -1
@@ -97,40 +96,42 @@ class ReactorAttempt(Attempt, ABC):
 
     def start(self, *, factory: bool) -> None:
         """Begin."""
-        if self.over:
+        over = self.over
+        if over:
             return
         bound = self._bound
         if factory and bound is None:
             self.over = True
             self.needs_task()
             return
+        reactor = self._reactor
         until = self.until
-        self.started = now = current_time()
-        if -inf < until <= now:
+        self.started = now = reactor.clock()
+        if until <= now and until != -inf:
             self.sock = bound
             self._end(late_connect(self.endpoint, self.source, until))
             return
         if now + self.timeout < until:
             self.until = until = now + self.timeout
         code = self.begin(self._options, factory=False) if bound is None else self.begin_over(bound)
-        if self.is_stopped():  # from inside of connect(2), by whoever observes it
+        if self.over:  # stopped from inside of connect(2), by whoever observes it
             self.close()
             return
-        if code == PENDING and (until == -inf or at_once.credit or at_once.is_worthwhile()):
+        if code == PENDING and (at_once.credit or until == -inf or at_once.is_worthwhile()):
             code = self.poll()
             if code == PENDING or at_once.credit != CREDIT:
                 at_once.learn(enough=code != PENDING)
         if code != PENDING:
             self._settle(code)
-        else:
-            # With 0 as the deadline: one try, one pass of the loop, and one more look.
-            if until == -inf or spinning.credit or spinning.is_worthwhile():
-                self._reactor.ask_soon(self)
-            else:
-                self._wait()
-            if -inf < until < inf and not self.over:
-                self._timed = True
-                self._reactor.expire_at(until, self)
+            return
+        # With 0 as the deadline: one try, one pass of the loop, and one more look.
+        if spinning.credit or until == -inf or spinning.is_worthwhile():
+            reactor.asking.append(self)
+        elif not self._wait():
+            return
+        if -inf < until < inf:
+            self._timed = True
+            reactor.deadlines.add(until, self)
 
     def ask(self) -> None:
         """Ask it, a pass after it has begun: see `Attempt.first_poll`."""
@@ -149,10 +150,13 @@ class ReactorAttempt(Attempt, ABC):
 
     def event(self, _flags: int) -> None:
         """Ask it: events may be stale, and of no use."""
-        if not self.over:
-            code = self.poll()
-            if code != PENDING:
-                self._settle(code)
+        if self.over:
+            return
+        code = self.poll()
+        if code and code != PENDING:
+            self._end(self.error(code))
+        elif not code:
+            self._succeed()
 
     def expire(self) -> None:
         """Ask it once more, for ready beats expired, and end it."""
@@ -173,11 +177,8 @@ class ReactorAttempt(Attempt, ABC):
             self._leave()
             self._drop()
 
-    def is_stopped(self) -> bool:
-        """Say whether it has ended meanwhile."""
-        return self.over
-
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Have the reactor tell of its socket, and say whether there was room for that."""
         sock = self.sock
         assert sock is not None
         fd = sock.fileno()
@@ -185,17 +186,22 @@ class ReactorAttempt(Attempt, ABC):
             self._reactor.watch(fd, self, WRITABLE)
         except OSError as exc:  # the system is out of room for it
             self._end(self.error(errno_of(exc)))
-        else:
-            self.watched = fd
+            return False
+        self.watched = fd
+        return True
 
     def _settle(self, code: int) -> None:
         if code:
             self._end(self.error(code))
         else:
-            self.over = True
-            if self._timed:
-                self._leave()
-            self.connected()
+            self._succeed()
+
+    def _succeed(self) -> None:
+        self.over = True
+        if self._timed:
+            self._timed = False
+            self._reactor.deadlines.forget()  # in a pass, so there is no wait to be shortened, as in `is_over`
+        self.connected()
 
     def _end(self, error: OSError) -> None:
         self._leave()

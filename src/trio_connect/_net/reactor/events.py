@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from abc import ABC, abstractmethod
-from typing import Final, final
+from collections.abc import Callable
+from typing import Any, Final, final
 
 # From <sys/epoll.h>: the select module has them on Linux only.
 IN: Final = 0x001
@@ -19,91 +20,67 @@ MOST_EVENTS: Final = 256
 """How many events one poll brings: what a pass handles must leave room for everybody else's tasks."""
 
 
-class Events(ABC):
-    """Tells what has happened to descriptors, see epoll(7)."""
+@final
+class Events:
+    """Tells what has happened to descriptors, see epoll(7).
 
-    @abstractmethod
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when `poll` has something to tell."""
+    Children inherit neither of its two descriptors; those of os.fork() alone have both, and must leave them alone.
+    """
 
-    @abstractmethod
-    def register(self, fd: int, mask: int) -> None:
-        """Tell of a descriptor from now on, and at once where there is something to tell.
+    __slots__ = ("_epoll", "_wakeup", "modify", "register", "unregister")
 
-        Raises:
-          OSError: ENOSPC or ENOMEM, the system is out of room for it.
-        """
-
-    @abstractmethod
-    def modify(self, fd: int, mask: int) -> None:
-        """Tell of something else, and at once where there is something to tell.
-
-        Raises:
-          OSError: ENOMEM.
-        """
-
-    @abstractmethod
-    def unregister(self, fd: int) -> None:
+    def __init__(self, epoll: Any, wakeup: int) -> None:
+        self._epoll = epoll
+        self._wakeup = wakeup
+        # The epoll's own methods: one of ours around each would cost as much as the system call.
+        self.register: Final[Callable[[int, int], None]] = epoll.register
+        """Tell of a descriptor from now on, and at once where there is something to tell; OSError (ENOSPC, ENOMEM)
+        where the system is out of room for it."""
+        self.modify: Final[Callable[[int, int], None]] = epoll.modify
+        """Tell of something else, and at once where there is something to tell; OSError (ENOMEM)."""
+        self.unregister: Final[Callable[[int], None]] = epoll.unregister
         """Tell no more of a descriptor."""
 
-    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `poll` has something to tell."""
+        fd: int = self._epoll.fileno()
+        return fd
+
     def poll(self) -> list[tuple[int, int]]:
         """Return descriptors and what has happened to each, at most `MOST_EVENTS`. Never waits."""
+        found: list[tuple[int, int]] = self._epoll.poll(0, MOST_EVENTS)
+        return found
 
-    @abstractmethod
-    def wake(self) -> None:
-        """Make `fileno` readable."""
-
-    @abstractmethod
-    def is_wakeup(self, fd: int) -> bool:
-        """Say whether an event is that of `wake`, which is over then."""
-
-    @abstractmethod
     def close(self) -> None:
         """Close both descriptors."""
+        self._epoll.close()
+        os.close(self._wakeup)
 
-
-if sys.platform == "linux":
-    import os
-    import select
-
-    @final
-    class _Epoll(Events):
-        """Children inherit neither descriptor; those of os.fork() alone have both, and must leave them alone."""
-
-        __slots__ = ("_epoll", "_wakeup")
-
-        def __init__(self, epoll: select.epoll, wakeup: int) -> None:
-            self._epoll = epoll
-            self._wakeup = wakeup
-
-        def fileno(self) -> int:
-            return self._epoll.fileno()
-
-        def register(self, fd: int, mask: int) -> None:
-            self._epoll.register(fd, mask)
-
-        def modify(self, fd: int, mask: int) -> None:
-            self._epoll.modify(fd, mask)
-
-        def unregister(self, fd: int) -> None:
-            self._epoll.unregister(fd)
-
-        def poll(self) -> list[tuple[int, int]]:
-            return self._epoll.poll(0, MOST_EVENTS)
+    if sys.platform == "linux":
 
         def wake(self) -> None:
+            """Make `fileno` readable."""
             os.eventfd_write(self._wakeup, 1)
 
         def is_wakeup(self, fd: int) -> bool:
+            """Say whether an event is that of `wake`, which is over then."""
             if fd != self._wakeup:
                 return False
             os.eventfd_read(fd)
             return True
 
-        def close(self) -> None:
-            self._epoll.close()
-            os.close(self._wakeup)
+    else:
+
+        def wake(self) -> None:
+            """Never called."""
+
+        def is_wakeup(self, fd: int) -> bool:
+            """Never called."""
+            return fd == self._wakeup
+
+
+if sys.platform == "linux":
+    import select
 
     def open_events() -> Events | None:
         """Return a new source of events, None where the system has no room for one."""
@@ -122,7 +99,7 @@ if sys.platform == "linux":
             epoll.close()
             os.close(wakeup)
             return None
-        return _Epoll(epoll, wakeup)
+        return Events(epoll, wakeup)
 
 else:
 

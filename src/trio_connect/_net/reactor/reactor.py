@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Protocol, final
 
-from trio import CancelScope, current_time
+from trio import CancelScope
 from trio.lowlevel import (
     Abort,
     Task,
     checkpoint,
+    current_clock,
     current_task,
     enable_ki_protection,
     reschedule,
@@ -87,19 +88,25 @@ class Reactor:
     """
 
     __slots__ = (
-        "_asking", "_deadlines", "_events", "_handlers", "_idle", "_kicked", "_left", "_scope", "_starts", "_steps",
-        "_task", "_waiting", "running",
+        "_events", "_idle", "_kicked", "_left", "_scope", "_starts", "_steps", "_task", "_waiting",
+        "asking", "clock", "deadlines", "handlers", "running",
     )  # fmt: skip
 
     def __init__(self, events: Events) -> None:
         self.running = True
         """Whether submitted work will be done: until the task of `run` is cancelled."""
+        # What an attempt asks of it for each connect is not behind methods: each call would cost it a hundredth.
+        self.clock: Final = current_clock().current_time
+        """The time on Trio's clock: what trio.current_time() asks, through two more calls."""
+        self.asking: list[Pending] = []
+        """Connects that have begun in this pass, to be asked again in the next one."""
+        self.deadlines: Final[Deadlines[Pending]] = Deadlines()
+        """Of connects under way."""
         self._events = events
-        self._handlers: dict[int, Handler] = {}
+        self.handlers: Final[dict[int, Handler]] = {}
+        """What is told of each descriptor that is registered."""
         self._starts: deque[Start] = deque()
         self._steps: deque[Step] = deque()
-        self._asking: list[Pending] = []
-        self._deadlines: Deadlines[Pending] = Deadlines()
         self._scope = CancelScope()
         self._task: Task | None = None
         self._idle = self._waiting = self._kicked = self._left = False
@@ -124,10 +131,6 @@ class Reactor:
         if self._idle or self._waiting:
             self._kick()
 
-    def ask_soon(self, pending: Pending) -> None:
-        """Ask a connect that has begun in this pass again in the next one."""
-        self._asking.append(pending)
-
     def _kick(self) -> None:
         if self._idle:
             self._idle = False
@@ -146,7 +149,7 @@ class Reactor:
           OSError: ENOSPC or ENOMEM, the system is out of room for it.
         """
         self._events.register(fd, mask)
-        self._handlers[fd] = handler
+        self.handlers[fd] = handler
 
     def watch_more(self, fd: int, mask: int) -> None:
         """Have a handler told of something else, and of what there is already.
@@ -158,27 +161,23 @@ class Reactor:
 
     def hand_on(self, fd: int, handler: Handler) -> None:
         """Have another handler told of a descriptor."""
-        self._handlers[fd] = handler
+        self.handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
         """Hear no more of a descriptor that stays open."""
-        self._handlers.pop(fd, None)
+        self.handlers.pop(fd, None)
         self._events.unregister(fd)
 
     def forget(self, fd: int) -> None:
         """Forget a descriptor that is about to be closed, with which the kernel drops its registration."""
-        self._handlers.pop(fd, None)
-
-    def expire_at(self, until: float, pending: Pending) -> None:
-        """End a connect at this point in Trio time, unless it is over by then."""
-        self._deadlines.add(until, pending)
+        self.handlers.pop(fd, None)
 
     def is_over(self) -> None:
         """Note that a connect with a deadline is over before it."""
-        self._deadlines.forget()
+        self.deadlines.forget()
         # A clock that jumps to the next deadline, as that of Trio's tests, must not find one of nobody's.
         if self._waiting:
-            self._scope.deadline = self._deadlines.next()
+            self._scope.deadline = self.deadlines.next()
 
     # ------------------------------------------------------------------ the task
 
@@ -201,7 +200,7 @@ class Reactor:
         fd = self._events.fileno()
         while True:
             worked = self._pass()
-            if self._starts or self._steps or self._asking or self._left:
+            if self._starts or self._steps or self.asking or self._left:
                 await checkpoint()
                 continue
             linger = _LINGER if worked else linger - 1
@@ -209,8 +208,8 @@ class Reactor:
                 await checkpoint()
                 continue
             linger = 1
-            self._scope.deadline = self._deadlines.next()
-            if not self._handlers:
+            self._scope.deadline = self.deadlines.next()
+            if not self.handlers:
                 self._idle = True
                 await wait_task_rescheduled(self._abort)
             else:
@@ -227,9 +226,9 @@ class Reactor:
     def _pass(self) -> bool:
         """Do a fair share, and say whether there was something to do."""
         worked = False
-        if self._asking:
+        if self.asking:
             worked = True
-            asking, self._asking = self._asking, []
+            asking, self.asking = self.asking, []
             for pending in asking:
                 pending.ask()
         if self._starts:
@@ -242,18 +241,18 @@ class Reactor:
             for _ in range(min(STEPS, len(self._steps))):
                 self._steps.popleft().run()
         self._left = False
-        if self._handlers or self._kicked:
+        if self.handlers or self._kicked:
             events = self._events.poll()
             self._left = len(events) == MOST_EVENTS
             for fd, flags in events:
-                handler = self._handlers.get(fd)
+                handler = self.handlers.get(fd)
                 if handler is not None:
                     worked = True
                     handler.event(flags)
                 elif self._kicked and self._events.is_wakeup(fd):
                     self._kicked = False
-        if self._deadlines:
-            reached = self._deadlines.reached(current_time(), EXPIRIES)
+        if self.deadlines:
+            reached = self.deadlines.reached(self.clock(), EXPIRIES)
             for pending in reached:
                 worked = True
                 pending.expire()
@@ -263,6 +262,6 @@ class Reactor:
     def close(self) -> None:
         """Close the descriptors. The task must have ended."""
         self._events.close()
-        self._handlers.clear()
+        self.handlers.clear()
         self._starts.clear()
         self._steps.clear()
