@@ -142,6 +142,10 @@ class Endpoint:
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
+    # What makes endpoints differ is all in there. A race hashes each of them several times.
+    def __hash__(self) -> int:
+        return hash(self.sockaddr)
+
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Read an endpoint from ``192.0.2.1:443`` or ``[2001:db8::1%eth0]:443``.

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 from ._durations import duration, milliseconds
@@ -74,6 +75,7 @@ _HINTS: Final = {
 }
 
 
+@lru_cache(maxsize=256)
 def strerror(code: int) -> str:
     """Return the system's text for an errno, to stand in the middle of a sentence."""
     return _in_a_sentence(os.strerror(code))

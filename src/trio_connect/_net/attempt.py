@@ -14,7 +14,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint
 
 from .._engine.spinning import CREDIT, Spinning
-from .._messages import connect_error, local_reason, own_words
+from .._messages import connect_error, local_reason, own_words, strerror
 from .._options import DEFAULT_OPTIONS
 from .sockets.address import bind_to_source, sockaddr_of, source_address
 from .sockets.kernel_socket import KernelSocket
@@ -326,7 +326,7 @@ class Attempt:
 
     def reason(self, code: int) -> str:
         """Return why it failed, in one line, for the report."""
-        return local_reason(code, self._words())
+        return local_reason(code, self._detail) if self.phase in ("socket", "bind") else strerror(code)
 
     def error(self, code: int, elapsed: float | None = None) -> OSError:
         """Return the exception of a failure.

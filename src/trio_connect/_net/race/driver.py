@@ -109,7 +109,8 @@ class _Driver:
         self._executor = Executor(plan, self._race, first, began, self._mailbox, self._teller)
         self._attempts = self._executor.attempts
         self._multipath_info: bytes | None = None
-        self._parked = False
+        self._yielded = first is not None and first.attempt.yielded
+        """Whether Trio's loop has run since the call began to connect."""
 
     # ------------------------------------------------------------------ the call
 
@@ -158,7 +159,7 @@ class _Driver:
         if self._candidates is not None or not self._executor.is_over:
             await self._watch_all()
         else:
-            if not self._parked:
+            if not self._yielded:
                 await cancel_shielded_checkpoint()
             self._executor.cancel_all(keep=self._executor.winner)
 
@@ -222,7 +223,7 @@ class _Driver:
         """Wait without a task, as long as no more than one attempt is pending."""
         live = self._attempts.live
         while len(live) <= 1 and not self._executor.is_over:
-            self._parked = True
+            self._yielded = True
             deadline = min(self._race.deadline, self._plan.until)
             if self._waited:
                 self._waited = False

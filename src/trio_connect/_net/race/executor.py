@@ -19,15 +19,12 @@ from ..._engine.race import TIMED_OUT
 from ..._engine.race_table import Abandon, Command, Start, Won
 from ..._trace import AttemptConnected, AttemptFinished, AttemptStarted
 from ..attempt import PENDING, Attempt
-from ..sockets.stream_socket import close_on_error
 from .attempts import RunningAttempt, RunningAttempts, failure, took_too_long
 from .mailbox import Established, Failed
 
 if TYPE_CHECKING:
-    from ..._endpoint import Endpoint, Source
     from ..._engine.race import Race
     from ..._report import Outcome, Phase
-    from ..attempt import AnyAttempt
     from .first import First
     from .mailbox import Mailbox
     from .plan import RacePlan
@@ -155,25 +152,33 @@ class Executor:
         first, self._first = self._first, None
         # The attempt that has begun already began before the pass of the loop that it was given.
         began = current_time() if first is None else self._began
-        self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began, *start.memory)
+        tells = plan.observer is not None
+        if tells:
+            self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began, *start.memory)
         self.attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if first is None:
-            attempt = self._new_attempt(endpoint, source, began)
-            with close_on_error(attempt):
-                options = attrs.evolve(plan.options, multipath=False) if start.plain else plan.options
+            proxied = plan.through_proxy if source is not None and source.proxy is not None else None
+            attempt = (proxied or Attempt)(endpoint, source, began)
+            options = attrs.evolve(plan.options, multipath=False) if start.plain else plan.options
+            try:
                 code = attempt.begin_and_poll(options, factory=plan.factory)
-                if code not in (0, PENDING):
-                    attempt.close()
+            except BaseException:  # written out, as in `tcp_connect`
+                attempt.close()
+                raise
+            if code not in (0, PENDING):
+                attempt.close()
         else:
             attempt, code = first.attempt, first.code
         now = current_time()
-        if attempt.sock is not None and not start.plain and not attempt.asks_for_multipath(plan.options):
+        asked = plan.options
+        if asked.multipath and not (start.plain or attempt.sock is None or attempt.asks_for_multipath(asked)):
             self._race.no_multipath()
         if code not in (0, PENDING):
             # The text is made on demand: a race that is won does not need it.
             self.attempts.errors[start.id] = partial(attempt.error, code, now - began)
             phase, reason = attempt.phase, attempt.reason(code)
-            self._teller.note(AttemptFinished, start.id, endpoint, "failed", phase, code, now, reason)
+            if tells:
+                self._teller.note(AttemptFinished, start.id, endpoint, "failed", phase, code, now, reason)
             emitted = attempt.may_have_sent(code)
             return self._race.failed(start.id, now, phase=phase, errno=code, emitted=emitted, reason=reason)
         running = self.attempts.start(start.id, attempt, connected=not code)
@@ -186,12 +191,6 @@ class Executor:
         self.attempts.go_on_with(running, first)
         commands = self._progress(running, first.connected)
         return commands if first.error is None else commands + self._fail(running, failure(running, first.error), now)
-
-    def _new_attempt(self, endpoint: Endpoint, source: Source | None, began: float) -> AnyAttempt:
-        through_proxy = self._plan.through_proxy
-        if through_proxy is None or source is None or source.proxy is None:
-            return Attempt(endpoint, source, began)
-        return through_proxy(endpoint, source, began)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
         running = self.attempts.live.get(abandon.id)
