@@ -102,9 +102,24 @@ class ReceivingHalf(StreamState[A, C]):
             await self._refuse_late("receive", until)
         if self._buffer or not 0 < n <= RECEIVE_SIZE:
             return await self._receive_exactly(n, until)
-        # Nearly every call comes here, and one read mostly gives what it wants.
-        data = await self._receive(RECEIVE_SIZE, until, started)
-        return data if len(data) == n else await self._complete(n, data, until, started)
+        # Nearly every call comes here, and one read mostly gives what it wants. This is `_receive` written out, because
+        # its frame would be resumed at every wakeup.
+        self._receiving = True
+        try:
+            data = await self._sock.receive(RECEIVE_SIZE, until)
+        except Expired:
+            raise self._exceeded("receive", started, 0) from None
+        except OSError as exc:
+            self._raise_broken("receive", exc)
+        finally:
+            self._receiving = False
+        if self._closed:
+            self._raise_closed()
+        if len(data) == n:
+            return data
+        if not data:
+            self._check_end("receive")
+        return await self._complete(n, data, until, started)
 
     async def receive_into(self, buffer: Buffer, deadline: int = -1) -> None:
         """Fill a whole buffer.
