@@ -6,6 +6,7 @@ import copy
 import ipaddress
 import pickle
 import socket
+from typing import Any
 
 import attrs
 import pytest
@@ -199,6 +200,20 @@ def test_as_endpoint_reads_the_socket_modules_order() -> None:
 def test_as_endpoint_refuses_other_shapes(value: object) -> None:
     with pytest.raises(TypeError, match="an endpoint"):
         as_endpoint(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ("192.0.2.1", "host and port are one tuple, and where several endpoints are taken it stands in a list"),
+        ("2001:db8::1", "host and port are one tuple, and where several endpoints are taken it stands in a list"),
+        ("192.0.2.1:443", r"text: Endpoint.parse\(\)"),
+        (80, r"text: Endpoint.parse\(\)"),
+    ],
+)
+def test_a_host_that_stands_alone_is_told_where_its_port_goes(value: Any, advice: str) -> None:
+    with pytest.raises(TypeError, match=rf"got {value!r}; {advice}"):
+        as_endpoint(value)
 
 
 def test_port_0_is_for_listening_only() -> None:

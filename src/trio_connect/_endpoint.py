@@ -195,15 +195,22 @@ def as_endpoint(value: EndpointLike) -> Endpoint:
     if isinstance(value, Endpoint):
         return value
     if not isinstance(value, tuple):
-        raise TypeError(
-            f"an endpoint is an Endpoint or a tuple (host, port), got {shown(value)}; text: Endpoint.parse()"
-        )
+        raise TypeError(f"an endpoint is an Endpoint or a tuple (host, port), got {shown(value)}; {_advice(value)}")
     if len(value) == 2:
         return Endpoint(value[0], value[1])
     if len(value) == 4:
         # The socket module's order is (host, port, flowinfo, scope_id), the reverse of Endpoint's.
         return Endpoint(value[0], value[1], value[3], value[2])
     raise TypeError(f"an endpoint tuple is (host, port) or (host, port, flowinfo, scope_id), got {shown(value)}")
+
+
+def _advice(value: object) -> str:
+    try:
+        ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        return "text: Endpoint.parse()"
+    # From connectx(("192.0.2.1", 443)) or tcp_connect("192.0.2.1", 443).
+    return "host and port are one tuple, and where several endpoints are taken it stands in a list"
 
 
 def check_connectable(endpoint: Endpoint) -> None:
