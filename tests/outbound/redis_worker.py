@@ -2,7 +2,9 @@
 
     python redis_worker.py URL TTL STRICT WITHOUT LOG SECONDS TASKS CAP COUNT BURST HOLD
 
-WITHOUT is "pause" or "run" for scripts that lack it, "" for those that are shipped. The log is as `store_worker`'s.
+WITHOUT is "pause" or "run" for scripts that lack it, "" for those that are shipped. The log is as `store_worker`'s. It
+begins when there is a file "go" beside its log, so that processes begin together however long each takes to start, and
+ends after so many seconds, or when there is a file "stop".
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -45,6 +48,11 @@ def moment() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
+async def there_is(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await trio.sleep(0.005)
+
+
 async def main(store: RedisStore, log: str, seconds: float, tasks: int, policy: OutboundPolicy, hold: float) -> None:
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -64,6 +72,7 @@ async def main(store: RedisStore, log: str, seconds: float, tasks: int, policy: 
     setattr(_redis.Server, "call", noted)  # noqa: B010 - mypy lets nobody assign to a method
 
     random = Random(os.getpid())
+    await there_is(Path(log).with_name("go"))
     until = deadline_after(seconds)
     async with open_outbound(policy=policy, store=store) as out, trio.open_nursery() as nursery:
 
@@ -81,6 +90,12 @@ async def main(store: RedisStore, log: str, seconds: float, tasks: int, policy: 
                 except trio.TooSlowError:
                     return
 
+        async def end() -> None:
+            with trio.move_on_after(seconds):
+                await there_is(Path(log).with_name("stop"))
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end)
         for task in range(tasks):
             nursery.start_soon(work, task)
 

@@ -43,6 +43,8 @@ Mode: TypeAlias = Literal["before", "after", "neighbour", "deadline", "clock"]
 Ending: TypeAlias = Literal["returned", "cancelled", "raised"]
 
 CANCELLING: tuple[Mode, ...] = ("before", "after", "neighbour", "deadline")
+AFTER: tuple[Mode, ...] = CANCELLING if LONG else ("after",)
+"""For what is long and made of operations that have sweeps of their own: all modes in the long run."""
 
 # Passes in a row without a step of the operation after which a neighbour calls it parked.
 _PARKED_PASSES = 5

@@ -97,6 +97,8 @@ class RedisStore:
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         self._tasks = nursery
+        # A cancel from outside ends the other tasks. What is held is given back all the same, by this one.
+        self._pool = trio.CancelScope(shield=True)
         for task in (self._connect, self._ask, self._renew, self._watch):
             nursery.start_soon(task)
         return self
@@ -113,6 +115,7 @@ class RedisStore:
                 # A question that is on its way may be cancelled before it was sent.
                 await self._give_back([*claims.everything(), *self._unsure])
         finally:
+            self._pool.cancel("the store is closed")
             self._tasks.cancel_scope.cancel("the store is closed")
             # What left the block goes its own way: the nursery would wrap it in a group.
             await manager.__aexit__(None, None, None)
@@ -164,18 +167,19 @@ class RedisStore:
     # Tasks
 
     async def _connect(self) -> None:
-        """Keep a pool of connections, and make another one when it breaks."""
-        while True:
-            try:
-                async with Server.opened(self._url) as server:
-                    self._server = server
-                    self._is_open.set()
-                    await trio.sleep_forever()
-            except* Exception:  # noqa: BLE001, S110 - whatever a library raises, the limits go on
-                pass
-            finally:
-                self._server, self._is_open = None, trio.Event()
-            await trio.sleep(_PROBE)
+        """Keep a pool of connections until the block is left, and make another one when it breaks."""
+        with self._pool:
+            while True:
+                try:
+                    async with Server.opened(self._url) as server:
+                        self._server = server
+                        self._is_open.set()
+                        await trio.sleep_forever()
+                except* Exception:  # noqa: BLE001, S110 - whatever a library raises, the limits go on
+                    pass
+                finally:
+                    self._server, self._is_open = None, trio.Event()
+                await trio.sleep(_PROBE)
 
     async def _ask(self) -> None:
         """Ask for the claims of calls, each in a task, and give leases back."""
@@ -267,10 +271,13 @@ class RedisStore:
         """
         with trio.move_on_after(self._patience):
             for is_last in (False, True):
-                await self._is_open.wait()
-                assert self._server is not None
+                server: Server | None = None
+                while server is None:
+                    # A checkpoint in any case: a pool that has lost a connection needs one to notice.
+                    await self._is_open.wait()
+                    server = self._server  # None again where the pool was closed in the same pass
                 try:
-                    return await self._server.call(script, keys, arguments)
+                    return await server.call(script, keys, arguments)
                 except Dropped:
                     if is_last:
                         raise
