@@ -211,3 +211,17 @@ async def test_cancelled_at_every_step(sockets: Sockets) -> None:
 
     summary = await sweep(begin, environment=secured, rounds=repeated(1), counters=sockets.counters, inside=False)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
+
+
+@pytest.mark.parametrize("operation", ["receive", "send", "send_eof", "aclose"])
+async def test_a_stream_cancelled_at_every_step(sockets: Sockets, operation: str) -> None:
+    @contextlib.asynccontextmanager
+    async def connected() -> AsyncIterator[Any]:
+        async with serving(shout) as endpoint, await Connectable("127.0.0.1", endpoint.port).connect() as stream:
+            await stream.send(b"hello")
+            yield stream
+
+    async def call(stream: Any) -> None:
+        await getattr(stream, operation)(*([b"more"] if operation == "send" else []))
+
+    await sweep(call, environment=connected, rounds=repeated(1), counters=sockets.counters)

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support import LONG
+from tests.support import LONG, faults
+from tests.support.sweep import AFTER, Step, repeated, sweep
 from trio_connect.cli import main as command
 from trio_connect.cli.check import Check, CheckFormat, check, read_targets
 from trio_connect.cli.outcome import ExitCode
+from trio_connect.cli.probe import Job, run
 from trio_connect.cli.settings import Target
 from trio_connect.testing import echo
 
@@ -135,3 +137,36 @@ def test_as_a_process(tmp_path):
         done = subprocess.run([*line, str(tmp_path / "no")], capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         assert "cannot read" in done.stderr
+
+
+# --- cancel at every step ---------------------------------------------------------------------------------------------
+
+
+async def test_a_check_cancelled_at_any_step_leaves_nothing():
+    before = signal.getsignal(signal.SIGINT)
+    shown = io.StringIO()
+
+    async def operation(peer: faults.Peer) -> None:
+        with faults.refusing() as closed:
+            targets = [Target(*peer.address.pair), Target(*closed.pair)]
+            await checked(targets, "text", progress=shown)
+
+    async def check_signals(_peer: faults.Peer, step: Step) -> None:
+        assert signal.getsignal(signal.SIGINT) is before, step
+
+    await sweep(
+        operation, environment=faults.echoing, modes=AFTER, check=check_signals, rounds=repeated(1), inside=False
+    )
+
+
+@pytest.mark.parametrize("each", [False, True])
+async def test_a_probe_cancelled_at_any_step_leaves_nothing(each):
+    async def operation(peer: faults.Peer) -> None:
+        words = ["probe", f"{peer.address.host}:{peer.address.port}", *(["--each"] if each else [])]
+        parsed = command._parser().parse_args(words)
+        job = Job(
+            targets=tuple(parsed.targets), settings=command._settings(parsed), out=io.StringIO(), progress=io.StringIO()
+        )
+        await run(job)
+
+    await sweep(operation, environment=faults.echoing, modes=AFTER, rounds=repeated(1), inside=False)

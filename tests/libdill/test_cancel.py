@@ -164,9 +164,17 @@ async def test_a_list_of_pieces_loses_nothing(sockets):
     await swept(sockets, call, environment=filled, dispose=nothing, check=check)
 
 
-async def test_send(sockets):
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_send(sockets, pieces):
+    data = bytes(faults.more_than_fits())
+    last = dill.iolist(data, len(data))
+    first = last if pieces == 1 else dill.iolist(b"begin", 5, last)
+
     async def call(ends: Ends) -> None:
-        await send(ends.client, bytes(faults.more_than_fits()))
+        if pieces == 1:
+            await send(ends.client, data)
+        else:
+            await dill.bsendl(ends.client, first, last, -1)
 
     async def check(ends: Ends, step) -> None:
         with fails(errno.ETIMEDOUT):

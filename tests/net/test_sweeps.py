@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pytest
 import trio
@@ -34,6 +34,7 @@ from trio_connect import (
     IncompleteRead,
     Source,
     TcpStream,
+    UnixStream,
     now,
     tcp_connect,
     tcp_listen,
@@ -175,6 +176,18 @@ async def test_listen(sockets: Sockets) -> None:
             assert cancelled(summary)
 
 
+@kinds
+async def test_closing_a_listener(sockets: Sockets, kind: Kind) -> None:
+    async def is_closed(listener: Listener, step: Step) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+
+    await sweep(
+        lambda listener: listener.aclose(),
+        environment=lambda: listening(kind), rounds=repeated(1), counters=sockets.counters, check=is_closed,
+    )  # fmt: skip
+
+
 # --- on a stream ------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +279,28 @@ async def test_sending(sockets: Sockets, kind: Kind, send: Operation, modes: tup
         counters=sockets.counters,
         check=still_usable,
     )
+
+
+async def test_passing_descriptors(sockets: Sockets) -> None:
+    async def keep(stream: Any) -> None:
+        await stream.send_fd(0)
+
+    async def take(stream: Any) -> None:
+        os.close(await stream.receive_fd())
+
+    @contextlib.asynccontextmanager
+    async def sent() -> AsyncIterator[Stream]:
+        near, far = await make_pair("unix")
+        async with near, far:
+            await cast("UnixStream", far).send_fd(0)
+            yield near
+
+    async def is_still_there(stream: Any, step: Step) -> None:
+        if step.ending == "cancelled":
+            os.close(await stream.receive_fd(0))
+
+    await sweep(keep, environment=lambda: connected("unix"), rounds=repeated(1), counters=sockets.counters)
+    await sweep(take, environment=sent, rounds=repeated(1), counters=sockets.counters, check=is_still_there)
 
 
 ENDS: dict[str, Operation] = {

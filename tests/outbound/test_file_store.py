@@ -20,8 +20,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.outbound.kit import good, opened, rules
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window
+from tests.support import faults
 from tests.support.pace import PacedClock
-from tests.support.sweep import Step, sweep
+from tests.support.sweep import AFTER, Step, repeated, sweep
 from trio_connect import DeadlineExceeded, now
 from trio_connect.outbound import Candidate, FileStore, Outbound, Rate
 from trio_connect.outbound._file_locks import FileOfLocks
@@ -308,6 +309,15 @@ async def test_a_cancel_at_any_step_leaves_no_place(path):
 
     async with opened(rules(max_connections=1), store=FileStore(path)) as out:
         await sweep(lambda: permit(out), check=check, inside=False)
+
+    async def whole(peer: faults.Peer) -> None:
+        async with (
+            opened(rules(max_connections=1), store=FileStore(path)) as out,
+            out.destination("api.test", candidates=[peer.address.pair]).try_connect() as connection,
+        ):
+            await connection.stream.exchange(b"x", 1)
+
+    await sweep(whole, environment=faults.echoing, modes=AFTER, check=check, rounds=repeated(1), inside=False)
 
 
 async def test_the_limits_of_a_candidate_are_shared(vnet, path, autojump_clock):
