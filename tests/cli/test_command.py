@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.cli.conftest import DOCUMENT
 from trio_connect import Attempt, ConnectReport, Endpoint
+from trio_connect.cli.interrupt import interruptible
 from trio_connect.cli.main import main
+from trio_connect.cli.outcome import ExitCode
+from trio_connect.cli.probe import Job
 
 COMMAND = [sys.executable, "-m", "trio_connect"]
 
@@ -164,6 +168,26 @@ def test_ctrl_c_gives_what_is_known(deaf, format):
         assert out.endswith("</svg>\n")
     else:
         assert "interrupted before its end" in " ".join(out.split())
+
+
+def test_a_second_ctrl_c_ends_a_command_that_does_not_end_by_the_first(monkeypatch):
+    async def stuck(job: Job) -> ExitCode:
+        async with trio.open_nursery() as nursery:
+            with interruptible() as interrupt, trio.CancelScope(shield=True):
+                nursery.start_soon(trio.sleep_forever)
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGINT)
+                    await trio.sleep(0.001)
+                    assert interrupt.happened
+                await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr("trio_connect.cli.probe.run", stuck)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["probe", "192.0.2.1:80"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_reader_that_goes_away(listener):

@@ -10,7 +10,7 @@ import trio
 
 
 class Interrupt:
-    """SIGINT: ends the scope that is entered, and every later one."""
+    """The first SIGINT: ends the scope that is entered, and every later one."""
 
     def __init__(self) -> None:
         self.happened = False
@@ -18,8 +18,6 @@ class Interrupt:
 
     def __call__(self) -> None:
         """Take note of a SIGINT."""
-        if self.happened:
-            raise KeyboardInterrupt
         self.happened = True
         if self._scope is not None:
             self._scope.cancel()
@@ -35,11 +33,17 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Generator[Interrupt]:
-    """Have SIGINT end the scopes of what is given out, and a second one the command."""
+    """Have SIGINT end the scopes of what is given out. A second one is Trio's: it raises KeyboardInterrupt."""
     # Not open_signal_receiver: it needs a task, and a second Ctrl-C has to end the command whatever its tasks do.
     interrupt = Interrupt()
     token = trio.lowlevel.current_trio_token()
-    before = signal.signal(signal.SIGINT, lambda _signal, _frame: token.run_sync_soon(interrupt))
+
+    def first(_signal: int, _frame: object) -> None:
+        # A shell starts what runs in the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, before if callable(before) else signal.default_int_handler)
+        token.run_sync_soon(interrupt)
+
+    before = signal.signal(signal.SIGINT, first)
     try:
         yield interrupt
     finally:

@@ -55,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return (_check if parsed.command == "check" else _probe)(parser, parsed, settings)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return ExitCode.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
