@@ -28,7 +28,7 @@ from tests.outbound.kit import (
 from tests.support import faults
 from tests.support.sweep import Step, repeated, sweep
 from trio_connect import DeadlineExceeded, Source, now
-from trio_connect.outbound import Candidate, Destination, Overloaded, Rate, RetryAt, SourceSuspended
+from trio_connect.outbound import Candidate, Destination, OutboundEvent, Overloaded, Rate, RetryAt, SourceSuspended
 
 
 async def hold(dest: Destination, seconds: float, done: list[float] | None = None) -> None:
@@ -480,6 +480,21 @@ async def test_overloaded_in_establish_goes_on_from_another_source(vnet, autojum
         assert decision.source == connection.source
         assert decision.until == now() + 60_000
         assert (dest.snapshot().state, dest.snapshot().failures) == ("closed", 0)
+
+
+async def test_what_an_overloaded_peer_has_said_is_in_the_event_and_the_snapshot(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    events: list[OutboundEvent] = []
+
+    async def throttles(_stream: object) -> None:
+        raise Overloaded(60, "421 too many connections")
+
+    async with opened(observer=events.append) as out:
+        dest = out.destination("a", candidates=at("192.0.2.1"))
+        await fails(dest, establish=throttles)
+        (released,) = (event for event in events if event.what == "released")
+        assert released.cause.endswith("; the peer said: 421 too many connections (in 60 s)")
+        assert dest.snapshot().errors == (released.cause,)
 
 
 async def test_overloaded_suspends_the_whole_group(vnet, autojump_clock):

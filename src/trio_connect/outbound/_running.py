@@ -311,9 +311,9 @@ class Run:
         before = state.health()
         decision: NotAdmitted
         verdict = self._trial.verdict(every_source=not self._full)
-        overloaded = any(isinstance(error, Overloaded) for error in self._errors)
+        overloaded = next((error for error in reversed(self._errors) if isinstance(error, Overloaded)), None)
         # A peer that says "not now" to one source is not down.
-        if verdict == "exhausted" and not overloaded:
+        if verdict == "exhausted" and overloaded is None:
             state.why = ", ".join(list(self._reasons)[:_MOST_REASONS])
             counted = state.circuit.failed(admission.ticket, moment)
             state.tell("failed" if counted else "late", before, str(failure), admission.source)
@@ -326,10 +326,12 @@ class Run:
             self._waiting.wake(state)
             raise self._with(failure, state.decision(refusal, deadline))
         state.circuit.released(admission.ticket, moment)
-        state.tell("released", before, str(failure), admission.source)
-        state.errors.append(str(failure))
+        # To the race the attempt was cancelled: its text does not know why.
+        text = str(failure) if overloaded is None else f"{failure}; the peer said: {overloaded}"
+        state.tell("released", before, text, admission.source)
+        state.errors.append(text)
         self._waiting.wake(state)
-        none_usable = self._first_suspended(moment, though_others_work=overloaded)
+        none_usable = self._first_suspended(moment, though_others_work=overloaded is not None)
         if none_usable is not None:
             decision = state.decision(none_usable, deadline)
         else:
