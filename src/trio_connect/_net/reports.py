@@ -20,6 +20,8 @@ from .host_of import HostOfEndpoint, with_hosts
 from .sockets.multipath import read_multipath
 
 Pair: TypeAlias = "tuple[Source | None, Endpoint]"
+"""A candidate of a race, as `_engine.race_table.Candidate`: where from, None for any source, and where to."""
+
 Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float, bytes | None]"
 """The candidates, of which the first won without a race; what was skipped, and why; start and end in Trio time; what
 the kernel then said of MPTCP."""
