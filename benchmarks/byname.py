@@ -1,6 +1,7 @@
 """Connect by name, one after the other: `connect("api.test", ...)` beside `trio.open_tcp_stream` and asyncio.
 
-A resolver of one's own that has both answers at once, as a cache has; and localhost by the system's. The two paths of
+A resolver of one's own that has both answers at once, as a cache has; and localhost by the system's. An order of
+addresses is remembered for a second, so there is a row for a program that connects to a name more seldom. The two paths of
 `connect.py`. Peers close with RST, and pass no deadline, for theirs are scopes; ours pass one in every call.
 """
 
@@ -41,6 +42,7 @@ from _harness import (
     versions,
 )
 from trio_connect import Answer, StaticResolver, connect, connectx, now
+from trio_connect._net.names.ordering import forget_orders
 
 NAME = "api.test"
 V6, V4 = "::1", "127.0.0.1"
@@ -48,6 +50,7 @@ PATHS = ("inline", "asynchronous")
 
 OURS = "connect(name, resolver=own)"
 INSTALLED = "connect(name), the run's own resolver"
+ANEW = "connect(name, resolver=own), not sorted for a second"
 STATIC = "connect(name, resolver=StaticResolver(...))"
 TRIO = "trio.open_tcp_stream(name), the run's own resolver"
 LITERAL = "connectx([endpoint])"
@@ -89,6 +92,10 @@ def contestants(port: int, n: int) -> dict[str, Callable[[], Sample]]:
     async def ours() -> None:
         (await connect(NAME, port, now() + 10_000, resolver=own)).abort()
 
+    async def anew() -> None:
+        forget_orders()
+        (await connect(NAME, port, now() + 10_000, resolver=own)).abort()
+
     async def with_static() -> None:
         (await connect(NAME, port, now() + 10_000, resolver=static)).abort()
 
@@ -125,6 +132,7 @@ def contestants(port: int, n: int) -> dict[str, Callable[[], Sample]]:
 
     return {
         OURS: partial(trio.run, many, ours, None),
+        ANEW: partial(trio.run, many, anew, None),
         INSTALLED: partial(trio.run, many, installed, own),
         STATIC: partial(trio.run, many, with_static, None),
         TRIO: partial(trio.run, many, partial(trios, NAME), own),

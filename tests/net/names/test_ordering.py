@@ -49,6 +49,9 @@ def test_the_kernel_is_asked_once_a_second(kernel):
     kernel.now += 0.001
     assert ordered() == (V4, V6)
     assert kernel.asked == 3  # of two addresses the second decides when the first has no good source
+    kernel.routes = GLOBAL
+    ordering._recent_orders.forget()
+    assert ordered() == (V6, V4)
 
 
 def test_what_makes_another_order_is_asked_for(kernel):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from contextlib import closing
 from socket import AF_INET, AF_INET6, SOCK_DGRAM
 
 import pytest
@@ -9,50 +11,43 @@ import pytest
 from trio_connect._endpoint import Endpoint, Source
 from trio_connect._net.names import route
 from trio_connect._net.names.route import look_up_route, look_up_routes
+from trio_connect._net.sockets.raw_socket import new_datagram_socket
 
 V6 = Endpoint("2001:db8::1", 443)
 V4 = Endpoint("192.0.2.1", 443)
 
 
 class Kernel:
-    """Stands in for the socket module's sockets: says what each destination would be reached from."""
+    """Stands in for sockets of the kernel: says what each destination would be reached from."""
 
     def __init__(self, monkeypatch):
         self.sources = {}
         self.errors = {}
         self.log = []
         self.open = 0
-        monkeypatch.setattr(socket, "socket", self.make)
+        monkeypatch.setattr(route, "new_datagram_socket", self.make)
 
-    def make(self, family, kind):
+    def make(self, family):
         if (code := self.errors.get(family)) is not None:
             raise OSError(code, "no socket")
-        return KernelSocket(self, family, kind)
+        return KernelSocket(self, family)
 
 
 class KernelSocket:
-    def __init__(self, kernel, family, kind):
+    def __init__(self, kernel, family):
         self.kernel = kernel
         self.peer = self.bound = None
-        self.blocking = True
-        kernel.log.append(("socket", family, kind))
+        kernel.log.append(("socket", family))
         kernel.open += 1
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self.kernel.open -= 1
-
-    def setblocking(self, flag):
-        self.blocking = flag
 
     def bind(self, address):
         self.kernel.log.append(("bind", address))
         self.bound = address
 
     def connect(self, address):
-        assert not self.blocking
         self.kernel.log.append(("connect", address))
         self.peer = address
         source = self.kernel.sources.get(address[0], errno.ENETUNREACH)
@@ -74,7 +69,7 @@ def kernel(monkeypatch):
 def test_the_source_is_that_of_a_connected_datagram_socket(kernel):
     kernel.sources["2001:db8::1"] = "2001:db8::9"
     assert look_up_route(V6) == "2001:db8::9"
-    assert kernel.log == [("socket", AF_INET6, SOCK_DGRAM), ("connect", ("2001:db8::1", 443, 0, 0))]
+    assert kernel.log == [("socket", AF_INET6), ("connect", ("2001:db8::1", 443, 0, 0))]
 
 
 @pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES])
@@ -158,5 +153,7 @@ def test_on_a_real_kernel_loopback_is_its_own_source_and_nothing_is_sent():
         assert look_up_routes([endpoint]) == {endpoint: "127.0.0.1"}
         with pytest.raises(BlockingIOError):
             receiver.recv(1)
+    with closing(new_datagram_socket(AF_INET6)) as asking:
+        assert (asking.type, asking.getblocking(), os.get_inheritable(asking.fileno())) == (SOCK_DGRAM, False, False)
     # An address that is not ours cannot be bound, so nothing can start there.
     assert look_up_route(endpoint, Source(ipv4="198.51.100.7")) is None

@@ -142,8 +142,13 @@ class _RecentOrders:
     def __setitem__(self, key: Hashable, order: tuple[Endpoint, ...]) -> None:
         self._found[key] = order
 
+    def forget(self) -> None:
+        """Have everything sorted anew."""
+        self._stale_at = -inf
+
 
 _recent_orders: Final = _RecentOrders()
+forget_orders: Final = _recent_orders.forget
 _leading: Final = lru_cache(maxsize=512)(leading)
 _has_good_source: Final = lru_cache(maxsize=512)(has_good_source)
 

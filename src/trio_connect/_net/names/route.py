@@ -6,12 +6,11 @@ and sends nothing (udp(7)). No connection is attempted here; those are made by `
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
-from socket import SOCK_DGRAM
 
 from ..._endpoint import Endpoint, Source
 from ..sockets.address import sockaddr_of
+from ..sockets.raw_socket import new_datagram_socket
 from ..sockets.stream_socket import bind_to_interface
 from .system_files import SHORTAGE
 
@@ -32,8 +31,8 @@ def look_up_route(endpoint: Endpoint, source: Source | None = None) -> str | Non
     """
     bound = None if source is None else source.address(endpoint.family)
     try:
-        with socket.socket(endpoint.family, SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+        sock = new_datagram_socket(endpoint.family)
+        try:
             if source is not None and source.interface is not None:
                 bind_to_interface(sock, source.interface)
             if bound is not None:
@@ -43,6 +42,8 @@ def look_up_route(endpoint: Endpoint, source: Source | None = None) -> str | Non
                 endpoint = Endpoint(endpoint.host, 9, endpoint.scope_id, endpoint.flowinfo)
             sock.connect(sockaddr_of(endpoint))
             return str(sock.getsockname()[0])
+        finally:
+            sock.close()
     except OSError as exc:
         if exc.errno in SHORTAGE:
             raise

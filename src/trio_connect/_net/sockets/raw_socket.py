@@ -1,4 +1,4 @@
-"""Stream sockets of the kernel as C makes them: non-blocking, and without the conversions to enums."""
+"""Sockets of the kernel as C makes them: non-blocking, and without the conversions to enums."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ if sys.platform == "linux":
 
     # Non-blocking, and not inherited by children, in one system call.
     new_socket = partial(CSocket, type=_STREAM)
+    new_datagram_socket = partial(CSocket, type=int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC))
 
 else:
 
     def new_socket(family: int, *, proto: int = 0) -> socket.SocketType:
         """Make a non-blocking stream socket that children do not inherit."""
         sock = CSocket(family, socket.SOCK_STREAM, proto)
+        sock.setblocking(False)
+        return sock
+
+    def new_datagram_socket(family: int) -> socket.SocketType:
+        """Make a non-blocking datagram socket that children do not inherit."""
+        sock = CSocket(family, socket.SOCK_DGRAM)
         sock.setblocking(False)
         return sock
 
