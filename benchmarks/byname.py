@@ -1,8 +1,8 @@
 """Connect by name, one after the other: `connect("api.test", ...)` beside `trio.open_tcp_stream` and asyncio.
 
 A resolver of one's own that has both answers at once, as a cache has; and localhost by the system's. An order of
-addresses is remembered for a second, so there is a row for a program that connects to a name more seldom. The two paths of
-`connect.py`. Peers close with RST, and pass no deadline, for theirs are scopes; ours pass one in every call.
+addresses is remembered for a second, so there is a row for a program that connects to a name more seldom. The two
+paths of `connect.py`. Peers close with RST, and pass no deadline, for theirs are scopes; ours pass one in every call.
 """
 
 from __future__ import annotations
