@@ -96,7 +96,7 @@ def test_options_have_the_layout_of_the_kernel() -> None:
     assert wire.pack_initmsg(streams=10, attempts=3) == struct.pack("=HHHH", 10, 0, 3, 0)
     assert [wire.unpack_initmsg(wire.pack_initmsg(streams=10, attempts=each)) for each in (0, 3)] == [0, 3]
     assert wire.pack_event(wire.ASSOC_CHANGE) == struct.pack("=iHBB", 0, 0x8001, 1, 0)
-    assert wire.pack_event(wire.SHUTDOWN_EVENT, on=False) == struct.pack("=iHBB", 0, 0x8005, 0, 0)
+    assert wire.pack_event(wire.SHUTDOWN_EVENT) == struct.pack("=iHBB", 0, 0x8005, 1, 0)
     assert wire.pack_primary(A) == bytes(4) + wire.pack_storage(A)
     assert wire.pack_paddrinfo(C) == (bytes(4) + wire.pack_storage(C)).ljust(152, b"\0")
 

@@ -231,9 +231,9 @@ def unpack_initmsg(data: bytes) -> int:
     return attempts
 
 
-def pack_event(kind: int, *, on: bool = True) -> bytes:
+def pack_event(kind: int) -> bytes:
     """Return `sctp_event`: ask for one kind of notification, RFC 6458 section 6.2.2."""
-    return _EVENT.pack(0, kind, on)
+    return _EVENT.pack(0, kind, 1)
 
 
 def pack_path_parameters(*, heartbeat: int, retransmissions: int) -> bytes:
