@@ -43,9 +43,9 @@ class Layer(enum.Enum):
 
 PURE_VALUES: Final = frozenset(
     {
-        "_answer", "_check", "_durations", "_endpoint", "_filter", "_lookup_text", "_multipath", "_options",
-        "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr", "_special_purpose", "_svg",
-        "_text", "_trace", "_unresolved",
+        "_answer", "_check", "_durations", "_endpoint", "_filter", "_ipv4_embedded", "_lookup_text", "_multipath",
+        "_options", "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr",
+        "_special_purpose", "_svg", "_text", "_trace", "_unresolved",
     }
 )  # fmt: skip
 # The parts of front doors that decide, by their path below the package.

@@ -41,7 +41,7 @@ def test_data_is_json_safe_and_in_whole_microseconds() -> None:
         "endpoint": "[2001:db8::1]:443", "source": "2001:db8::9", "cause": "first", "started_us": 0,
         "ended_us": 250_000, "phase": "connect", "outcome": "failed", "errno": errno.ECONNREFUSED,
         "error": "ECONNREFUSED", "reason": "connection refused", "beaten_by": None,
-        "plain": False, "host": None, "delay_us": None, "delay_reason": None, "history": None,
+        "plain": False, "host": None, "nat64": None, "delay_us": None, "delay_reason": None, "history": None,
     }  # fmt: skip
     assert (won["source"], won["errno"], won["error"]) == (None, None, None)
     assert lost["beaten_by"] == "192.0.2.1:443"
@@ -64,6 +64,15 @@ def test_what_was_got_of_multipath_tcp_is_in_the_data_and_a_plain_attempt_is_tol
     assert rows[1].startswith("192.0.2.1:443  ")
     assert rows[2].startswith("192.0.2.1:443 (plain TCP)  ")
     assert attrs.evolve(report, multipath=Multipath(subflows=2)).to_dict()["multipath"] == {"subflows": 2}
+
+
+def test_what_is_reached_through_a_nat64_is_called_by_its_ipv4_address_and_the_data_has_both() -> None:
+    row = Attempt(endpoint=Endpoint("64:ff9b::c000:201", 443), nat64="192.0.2.1", outcome="not tried")
+    report = ConnectReport(attempts=(row,))
+    assert report.draw(200).splitlines()[0].startswith("192.0.2.1 by [64:ff9b::c000:201]:443  ")
+    assert [(each["endpoint"], each["nat64"]) for each in report.to_dict()["attempts"]] == [
+        ("[64:ff9b::c000:201]:443", "192.0.2.1")
+    ]
 
 
 def test_with_several_names_each_row_says_which_and_the_data_always_does() -> None:

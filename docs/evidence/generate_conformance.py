@@ -21,7 +21,6 @@ TESTS: Final = Path(__file__).parents[2] / "tests"
 _NAME: Final = re.compile(r"test_lines?_(\d+(?:_(?:and_)?\d+)*)_")
 
 NO_ECH: Final = "Python's `ssl` has no ECH"
-NAT64: Final = "comes with NAT64: nothing is synthesised, DNS64 answers are tried as they are"
 
 # M must, S should, R recommended, m may, of RFC 8305 and draft-ietf-happy-happyeyeballs-v3; X where they are silent.
 LINES: Final = {
@@ -118,6 +117,9 @@ BY_DESIGN: Final = {
     47: "values are used as given, never clamped: a longer delay is a caller's way to one attempt at a time",
     22: "name servers are asked in the operator's order, as resolv.conf(5) promises: the first may be the only one "
     "that knows the inner names",
+    73: "it is of RFC 8305 section 7.2 alone, and the editors' copy of v3 has deleted it. With a `Nat64` A is asked "
+    "for beside AAAA, and what is synthesised of it is a candidate of the same race: a broken IPv6 address costs one "
+    "attempt delay, and not two seconds after the last attempt",
 }
 
 LEFT_OUT: Final = {
@@ -127,15 +129,11 @@ LEFT_OUT: Final = {
     62: "Alt-Svc is HTTP's, and nothing here speaks HTTP or QUIC; who does passes `connectx` the endpoints it names",
 }
 
-NOT_YET: Final = {
-    **dict.fromkeys((3, *range(68, 74)), NAT64),
-}
-
 INTRODUCTION: Final = """\
 # Happy Eyeballs, line by line
 
 What RFC 8305, its successor draft-ietf-happy-happyeyeballs-v3 and RFC 6724 ask for, and what users ask for where these
-are silent; which tests hold each line, and what is not there yet. *M*: must, *S*: should, *R*: recommended, *m*: may,
+are silent; which tests hold each line, and what is left out. *M*: must, *S*: should, *R*: recommended, *m*: may,
 *X*: the documents are silent.
 
 This page is written from the names of the tests. Do not edit it: run `python docs/evidence/generate_conformance.py`.
@@ -149,6 +147,11 @@ than another. Groups go by their best SVCB priority, because RFC 9460 has client
 
 Line 45 has two. An attempt to a loopback address does not arm the 10 ms, nor does one that failed before a packet left:
 without a socket, a local address or a route there is nothing to protect the network from.
+
+Lines 3 and 68 to 72 are those of a network that has IPv6 only. They hold for calls that are given a `Nat64`: nobody is
+asked for a prefix by a program that has not said so, because the answer, which nobody signs, decides where its packets
+for IPv4 go (RFC 7050 section 7), and because what was found has to be forgotten when a machine changes networks. The
+option of router advertisements (RFC 8781) is not read; no portable call shows it to a program.
 """
 
 
@@ -202,8 +205,6 @@ def status(number: int, by: list[Test]) -> str:
         files = dict.fromkeys(test.file for test in by)
         names = (f"{len([t for t in by if t.file == file])} in `{file}`" for file in files)
         return f"tested: {', '.join(names)}"
-    if number in NOT_YET:
-        return f"**not yet**: {NOT_YET[number]}"
     raise ValueError(f"line {number} ({LINES[number][1]}) has neither a test nor a reason for having none")
 
 

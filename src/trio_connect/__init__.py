@@ -50,6 +50,7 @@ _LATER: _typing.Final = {
     "connect_srv": "_net.connect_srv",
     "connect_each": "_net.connect_each",
     "HostLike": "_net.names.hosts",
+    "Nat64": "_net.nat64",
     "order_endpoints": "_net.names.ordering",
     "resolve": "_net.resolving",
     "RaceOptions": "_net.race.plan",
@@ -121,6 +122,7 @@ if _typing.TYPE_CHECKING:
     from ._net.names.resolve import StaleResolver as StaleResolver
     from ._net.names.resolve import StaticResolver as StaticResolver
     from ._net.names.system import SystemResolver as SystemResolver
+    from ._net.nat64 import Nat64 as Nat64
     from ._net.race.plan import RaceOptions as RaceOptions
     from ._net.race.plan import TcpRaceOptions as TcpRaceOptions
     from ._net.resolving import resolve as resolve

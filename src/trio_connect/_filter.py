@@ -22,6 +22,7 @@ from typing import Final, TypeAlias, cast, final
 import attrs
 
 from ._endpoint import Endpoint
+from ._ipv4_embedded import PREFIX_LENGTHS, extract
 from ._special_purpose import ALLOCATED, METADATA_SERVICES, NOT_UNICAST, SPECIAL_PURPOSE, Block
 from ._text import shown
 
@@ -37,7 +38,6 @@ AddressFilter: TypeAlias = Callable[[Endpoint], bool]
 
 _IPV4: Final = 1 << 128
 _32_BITS: Final = (1 << 32) - 1
-_56_BITS: Final = (1 << 56) - 1
 _MAPPED: Final = 0xFFFF  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 _WELL_KNOWN_PREFIX: Final = 0x64FF9B << 64  # 64:ff9b::/96, RFC 6052 section 2.1
 _6TO4: Final = 0x2002  # 2002::/16, RFC 3056 section 2
@@ -46,7 +46,6 @@ _ISATAP: Final = 0x00005EFE  # RFC 5214 section 6.1: "000000ug00000000 010111101
 _NOT_U_AND_G: Final = 0xFCFFFFFF
 _LOOPBACK_BEHIND: Final = {0: (1,), _IPV4: (_IPV4 | 0x7F000001,)}
 """What is connected to the unspecified address goes to loopback, on Linux and the BSDs."""
-_PREFIX_LENGTHS: Final = (32, 40, 48, 56, 64, 96)  # RFC 6052 section 2.2
 
 
 def _number(address: IPAddress) -> int:
@@ -54,15 +53,6 @@ def _number(address: IPAddress) -> int:
     if address.version == 4:
         return _IPV4 | number
     return _IPV4 | (number & _32_BITS) if number >> 32 == _MAPPED else number
-
-
-def _translated(number: int, prefix_length: int) -> int:
-    """Return the IPv4 address in an address of a NAT64, by RFC 6052 section 2.2."""
-    if prefix_length == 96:
-        return number & _32_BITS
-    # "Bits 64 to 71 of the address are reserved": the IPv4 address goes on behind them.
-    without_reserved = number >> 64 << 56 | number & _56_BITS
-    return without_reserved >> (88 - prefix_length) & _32_BITS
 
 
 def _embedded(number: int, nat64: Iterable[tuple[int, int]]) -> tuple[list[int], bool]:
@@ -85,7 +75,7 @@ def _embedded(number: int, nat64: Iterable[tuple[int, int]]) -> tuple[list[int],
     elif number >> 96 == _TEREDO:
         # The server, and the client, each bit of which is inverted (RFC 4380 section 4).
         found += (number >> 64 & _32_BITS, number & _32_BITS ^ _32_BITS)
-    found += [_translated(number, length) for prefix, length in nat64 if number >> (128 - length) == prefix]
+    found += [extract(number, length) for prefix, length in nat64 if number >> (128 - length) == prefix]
     alone = bool(found)
     if above_ipv4 & _32_BITS & _NOT_U_AND_G == _ISATAP:
         found.append(number & _32_BITS)
@@ -153,12 +143,22 @@ def _networks(values: object, name: str) -> tuple[IPNetwork, ...]:
     return tuple(_network(value, name) for value in cast("Iterable[object]", values))
 
 
-def _nat64_prefixes(values: object) -> tuple[ipaddress.IPv6Network, ...]:
+def nat64_prefixes_of(values: object, name: str) -> tuple[ipaddress.IPv6Network, ...]:
+    """Return the NAT64 prefixes that a caller names, or say what is wrong with them.
+
+    Args:
+      values: what the caller gave.
+      name: of the argument.
+
+    Raises:
+      TypeError: it is not an iterable of networks.
+      ValueError: one is not a network of IPv6, or its length is not one of RFC 6052.
+    """
     prefixes: list[ipaddress.IPv6Network] = []
-    for network in _networks(values, "nat64_prefixes"):
-        if not isinstance(network, ipaddress.IPv6Network) or network.prefixlen not in _PREFIX_LENGTHS:
+    for network in _networks(values, name):
+        if not isinstance(network, ipaddress.IPv6Network) or network.prefixlen not in PREFIX_LENGTHS:
             raise ValueError(
-                f"a NAT64 prefix is an IPv6 network of {', '.join(map(str, _PREFIX_LENGTHS[:-1]))} or 96 bits "
+                f"a NAT64 prefix is an IPv6 network of {', '.join(map(str, PREFIX_LENGTHS[:-1]))} or 96 bits "
                 f"(RFC 6052 section 2.2), got {shown(str(network))}"
             )
         prefixes.append(network)
@@ -250,7 +250,7 @@ class NetworkFilter:
         is_public_only: bool,
     ) -> None:
         denied = _networks(deny, "deny")
-        prefixes = _nat64_prefixes(nat64_prefixes)
+        prefixes = nat64_prefixes_of(nat64_prefixes, "nat64_prefixes")
         blocks = [*(METADATA_SERVICES if is_public_only else ()), *_ruled(denied, "denied", is_public=False)]
         for name, value in (
             ("allow", allow), ("deny", denied), ("nat64_prefixes", prefixes), ("_is_public_only", is_public_only),

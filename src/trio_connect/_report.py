@@ -38,6 +38,7 @@ class Attempt:
     Args:
       endpoint: where it went.
       host: the name that it was tried for.
+      nat64: the IPv4 address that the endpoint carries to a NAT64, see `Nat64`.
       source: where it came from; None when the kernel chose.
       cause: why it was started; None when it was not.
       started: seconds after the report's `started_at`; None when it was not started.
@@ -57,7 +58,9 @@ class Attempt:
     """Where it went. Where a proxy was sent a name, the `host` of this is the name."""
     host: str | None = None
     """The name that was looked up and has this endpoint; with several names that do, the first of them. None where the
-    caller gave the address itself."""
+    caller gave the address itself, unless it was tried through a NAT64."""
+    nat64: str | None = None
+    """The IPv4 address that the endpoint carries to the NAT64 of a `Nat64`; None for any other endpoint."""
     source: Source | None = None
     cause: Cause | None = None
     """Why it was started; None when it was not."""
@@ -90,6 +93,7 @@ class Attempt:
         return {
             "endpoint": str(self.endpoint),
             "host": self.host,
+            "nat64": self.nat64,
             "source": None if self.source is None else str(self.source),
             "cause": self.cause,
             "started_us": microseconds(self.started),
@@ -241,6 +245,8 @@ def _lookup_row(lookup: Lookup) -> TimelineRow:
 
 def _attempt_row(attempt: Attempt, elapsed: float, *, with_host: bool) -> TimelineRow:
     label = str(attempt.endpoint) if attempt.source is None else f"{attempt.endpoint} from {attempt.source}"
+    if attempt.nat64 is not None:
+        label = f"{attempt.nat64} by {label}"  # the middle is what a narrow picture leaves out
     if with_host and attempt.host is not None:
         label += f" ({printable(attempt.host)})"
     if attempt.plain:

@@ -39,6 +39,7 @@ from trio_connect import (
     Endpoint,
     History,
     MailRecord,
+    Nat64,
     NetworkFilter,
     RacePolicy,
     ServiceRecord,
@@ -291,6 +292,7 @@ def of_values() -> dict[str, Target]:
             nat64_prefixes=["2001:db8:64::/96"],
             skip="allow deny nat64_prefixes",
         ),
+        "Nat64": target(Nat64, ["64:ff9b::/96"], resolver=None, skip="prefixes"),
         "DnsResolver": target(
             DnsResolver,
             ["192.0.2.53"],

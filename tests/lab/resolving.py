@@ -6,6 +6,7 @@ One lookup per process: the C library reads some of these files once, and rememb
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import struct
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_connect import ResolveFailed, connect, deadline_after, resolve
+from trio_connect import ConnectFailed, Nat64, ResolveFailed, connect, deadline_after, resolve
 
 TYPES: Final = {1: "A", 28: "AAAA"}
 RCODES: Final = {"SERVFAIL": 2, "REFUSED": 5}
@@ -84,19 +85,46 @@ async def connected(host: str, port: int) -> str:
     return stream.peer.host
 
 
+async def through_nat64(host: str, port: int) -> Any:
+    """Connect to a name and to a literal, without a NAT64 and with one; what each came to."""
+    nat64 = Nat64()
+    found: list[Any] = []
+    for target in (host, "192.0.2.1"):
+        for way in (None, nat64):
+            try:
+                stream = await connect(target, port, deadline_after(20), nat64=way)
+            except ConnectFailed as exc:
+                found.append(errno.errorcode[exc.errno or 0])
+                continue
+            asked = [f"{lookup.host} {lookup.kind}" for lookup in stream.report.lookups]
+            found.append([stream.peer.host, [attempt.nat64 for attempt in stream.report.attempts], asked])
+            await stream.aclose()
+    return [*found, [str(prefix) for prefix in nat64.prefixes]]
+
+
+IPV6_ONLY: Final = (
+    "addr add 2001:db8::fe/128 dev lo nodad", "addr add 2001:db8:64::c000:201/128 dev lo nodad",
+    "-6 route add default dev lo",
+)  # fmt: skip
+BOTH: Final = (
+    "addr add 192.0.2.254/32 dev lo", "addr add 2001:db8::fe/128 dev lo nodad",
+    "route add 192.0.2.0/24 dev lo", "route add 2001:db8::/64 dev lo",
+)  # fmt: skip
+
+
 def main() -> None:
     scene = json.load(sys.stdin)
     for name, text in scene["etc"].items():
         Path("/etc", name).write_text(text, encoding="utf-8")
-    for line in (
-        "addr add 192.0.2.254/32 dev lo", "addr add 2001:db8::fe/128 dev lo nodad",
-        "route add 192.0.2.0/24 dev lo", "route add 2001:db8::/64 dev lo",
-    ):  # fmt: skip
+    for line in IPV6_ONLY if scene["who"] == "nat64" else BOTH:
         subprocess.run(["ip", *line.split()], check=True)
     server = NameServer(scene["zone"])
-    if scene["who"] == "connect":
+    if scene["who"] == "nat64":
+        with socket.create_server(("2001:db8:64::c000:201", 0), family=socket.AF_INET6) as listener:
+            result: Any = trio.run(through_nat64, scene["host"], listener.getsockname()[1])
+    elif scene["who"] == "connect":
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            result: Any = trio.run(connected, scene["host"], listener.getsockname()[1])
+            result = trio.run(connected, scene["host"], listener.getsockname()[1])
     else:
         result = trio.run(ours, scene["host"]) if scene["who"] == "ours" else theirs(scene["host"])
     json.dump({"result": result, "asked": server.asked}, sys.stdout)

@@ -177,3 +177,18 @@ def test_field_06_gai_conf_orders(gai: str, first: str) -> None:
     theirs, _ = lookup("theirs", "api.test", BOTH, etc)
     assert ours == theirs
     assert ours[0] == first
+
+
+def test_lines_68_70_and_71_where_there_is_no_route_to_ipv4_the_name_server_says_how_it_is_reached() -> None:
+    """A namespace has IPv6 only, and a name server that knows the prefix; nothing is made up for the name itself."""
+    zone = {
+        "api.test A": ["192.0.2.1"],
+        "ipv4only.arpa A": ["192.0.0.170", "192.0.0.171"],
+        "ipv4only.arpa AAAA": ["2001:db8:64::c000:aa", "2001:db8:64::c000:ab"],
+    }
+    found, asked = lookup("nat64", "api.test", zone, scene())
+    made = ["2001:db8:64::c000:201", ["192.0.2.1"]]
+    name, prefix = ["api.test AAAA", "api.test A"], ["ipv4only.arpa. AAAA"]
+    assert found == ["ENETUNREACH", [*made, name + prefix], "ENETUNREACH", [*made, []], ["2001:db8:64::/96"]]
+    assert asked.count("ipv4only.arpa AAAA") == 1
+    assert "ipv4only.arpa A" not in asked

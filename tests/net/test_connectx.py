@@ -1015,7 +1015,7 @@ async def test_line_78_the_report_is_data_that_json_takes_with_a_version_and_uni
     )
     stream.abort()
     common: dict[str, object] = {
-        "source": "any", "phase": "connect", "reason": None, "plain": False, "host": None,
+        "source": "any", "phase": "connect", "reason": None, "plain": False, "host": None, "nat64": None,
         "delay_us": None, "delay_reason": None, "history": None,
     }  # fmt: skip
     assert json.loads(json.dumps(stream.report.to_dict(), allow_nan=False)) == {

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import IPv6Network
 from typing import Unpack, assert_type
 
 from trio_connect import (
@@ -17,6 +18,7 @@ from trio_connect import (
     IncompleteRead,
     MailRecord,
     MailResolver,
+    Nat64,
     NetworkFilter,
     RaceOptions,
     RacePolicy,
@@ -32,6 +34,7 @@ from trio_connect import (
     connectx,
     now,
     order_endpoints,
+    resolve,
     tcp_connect,
     unix_connect,
 )
@@ -133,6 +136,15 @@ async def filters(endpoints: Sequence[Endpoint]) -> None:
     assert_type(await connectx(endpoints, **options), TcpStream | TlsStream)  # there may be tls among them
     assert_type(await connect("api.test", 443, address_filter=chosen), TcpStream)
     await connectx(endpoints, address_filter=allow_later)  # type: ignore[arg-type]
+
+
+async def through_a_nat64(endpoints: Sequence[Endpoint]) -> None:
+    nat64 = Nat64(["64:ff9b::/96"])
+    assert_type(nat64.prefixes, tuple[IPv6Network, ...])
+    assert_type(await connect("192.0.2.1", 443, nat64=nat64), TcpStream)
+    assert_type(await connectx(endpoints, nat64=Nat64(resolver=SystemResolver())), TcpStream)
+    assert_type(await resolve("api.test", 443, nat64=nat64), tuple[Endpoint, ...])
+    await connectx(endpoints, nat64="64:ff9b::/96")  # type: ignore[call-overload]
 
 
 async def greeting_over_tls(stream: TlsStream) -> bytes:

@@ -6,6 +6,7 @@ See `history` for the rules, `order` for where they stand among those of RFC 672
 from __future__ import annotations
 
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from .history import FINE, Entry, Key, source_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .._endpoint import Endpoint, Source
     from .history import Memory
@@ -33,6 +34,7 @@ class Recollections:
       partition: likewise.
       sources: where connections may start; empty for where the kernel likes. The best of them counts.
       now: the time.
+      wires: what is connected to in place of an endpoint, where that is another one (see `nat64`).
     """
 
     memory: Memory
@@ -40,6 +42,7 @@ class Recollections:
     partition: str
     sources: Sequence[Source]
     now: float
+    wires: Mapping[Endpoint, Endpoint] = MappingProxyType({})
 
     def level(self, endpoint: Endpoint) -> int:
         """Return how far back an endpoint goes, see `Memory.level`."""
@@ -75,6 +78,7 @@ class Recollections:
         return min(others, key=tried.__getitem__)
 
     def _keys(self, endpoint: Endpoint) -> list[Key]:
+        endpoint = self.wires.get(endpoint, endpoint)
         return [
             (self.network, self.partition, source_key(source, endpoint), endpoint)
             for source in self.sources or (None,)

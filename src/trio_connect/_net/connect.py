@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .._filter import AddressFilter
     from .._trace import Observer
     from .history import History
+    from .nat64 import Nat64
 
 T = TypeVar("T")
 
@@ -134,6 +135,7 @@ async def connect(
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
+    nat64: Nat64 | None = None,
     tls: ssl.SSLContext | Literal[True] | None = None,
     server_hostname: str | None = None,
     establish: Callable[[Any], Awaitable[Any]] | None = None,
@@ -164,6 +166,8 @@ async def connect(
         is spelled; see `connectx`.
       observer: called with each `TraceEvent` as it happens.
       options: set on each socket before it connects.
+      nat64: the way to IPv4 addresses from a network that has IPv6 only; see `Nat64`. A host that has only them, or is
+        one, is then reached there too, without DNS64. None leaves them without a route.
       tls: connect over TLS, see `connectx`.
       server_hostname: the name that the server has to prove, whichever of the hosts it is. None for the one that the
         attempt is made for, as it is given in `host`: whatever it resolves to, that name is verified.
@@ -191,17 +195,17 @@ async def connect(
     check_connect_port(port, host)
     hosts = check_hosts(host, port)
     until = to_seconds(deadline)
-    check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
+    check_race_options(policy, sources, address_filter, observer, options, establish, history=history, nat64=nat64)
     check_resolver(resolver)
     host_of = HostOfEndpoint(hosts[0].name if len(hosts) == 1 else None)
     if tls is not None or server_hostname is not None:
         names = [each.name for each in hosts if each.literal is None]
         establish = over_tls(tls, server_hostname, establish, names=names, host_of=host_of)
     literals = [each.literal for each in hosts if each.literal is not None]
-    if len(literals) == len(hosts):
+    if len(literals) == len(hosts) and (nat64 is None or len(hosts) == 1):
         return await connectx(
             literals, deadline, policy=policy, sources=sources, history=history, address_filter=address_filter,
-            observer=observer, options=options, establish=establish,
+            observer=observer, options=options, nat64=nat64, establish=establish,
         )  # fmt: skip
     check_fast_open(options, establish)
     refusals = None if address_filter is None else Refusals(address_filter)
@@ -210,14 +214,21 @@ async def connect(
         from .proxies.names import ProxiedNames
 
         proxied = ProxiedNames(hosts, sources, refusals)
+    factory = factory_installed()
+    through = None
+    if nat64 is not None:
+        from .names.through_nat64 import Nat64OfCall
+
+        asked_here = sources if proxied is None else proxied.asked_here
+        through = Nat64OfCall(nat64, asked_here, factory=factory, host_of=host_of)
     plan = RacePlan(
         policy=policy, sources=sources if proxied is None else proxied.asked_here, options=options, establish=establish,
-        observer=observer, history=history, until=until, started=current_time(), factory=factory_installed(),
+        observer=observer, history=history, until=until, started=current_time(), factory=factory,
         through_proxy=None if proxied is None else proxied.open_attempt, target=target_of(hosts), host_of=host_of,
     )  # fmt: skip
-    addresses = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals)
+    addresses = AddressesOfHosts(hosts, resolver or SYSTEM_RESOLVER, plan, host_of, refusals, through)
     if proxied is not None:
         return await run_race(plan, candidates=proxied.beside(addresses))
-    if until > plan.started and goes_alone(establish, observer, None):
+    if until > plan.started and nat64 is None and goes_alone(establish, observer, None):
         return await ConnectByName(plan, addresses).run()
     return await run_race(plan, candidates=addresses)

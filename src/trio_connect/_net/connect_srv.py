@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .._filter import AddressFilter
     from .._trace import Observer
     from .history import History
+    from .nat64 import Nat64
 
 T = TypeVar("T")
 
@@ -115,6 +116,7 @@ async def connect_srv(
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
+    nat64: Nat64 | None = None,
     tls: ssl.SSLContext | Literal[True] | None = None,
     server_hostname: str | None = None,
     establish: Callable[[Any], Awaitable[Any]] | None = None,
@@ -137,6 +139,7 @@ async def connect_srv(
       address_filter: see `connect`.
       observer: see `connect`.
       options: see `connect`.
+      nat64: see `connect`.
       tls: see `connect`.
       server_hostname: the name that the server has to prove; None for `name`, and never the host that a record names:
         records can be forged (RFC 6125 section 6.2.1).
@@ -159,7 +162,7 @@ async def connect_srv(
     question = _question(service, name)
     otherwise = None if port is None else Host(name, check_connect_port(port, name), None)
     until = to_seconds(deadline)
-    check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
+    check_race_options(policy, sources, address_filter, observer, options, establish, history=history, nat64=nat64)
     if sources != () and any_proxy(sources):
         raise ValueError("connect_srv goes through no proxy: look the records up, and give connect the hosts")
     if random is not None and not isinstance(random, Random):
@@ -168,13 +171,19 @@ async def connect_srv(
         establish = over_tls(tls, name if server_hostname is None else server_hostname, establish)
     check_fast_open(options, establish)
     host_of = HostOfEndpoint()
+    factory = factory_installed()
+    through = None
+    if nat64 is not None:
+        from .names.through_nat64 import Nat64OfCall
+
+        through = Nat64OfCall(nat64, sources, factory=factory, host_of=host_of)
     plan = RacePlan(
         policy=policy, sources=sources, options=options, establish=establish, observer=observer, history=history,
-        until=until, started=current_time(), factory=factory_installed(), target=question, host_of=host_of,
+        until=until, started=current_time(), factory=factory, target=question, host_of=host_of,
     )  # fmt: skip
     refusals = None if address_filter is None else Refusals(address_filter)
     candidates = HostsOfService(
-        question, otherwise, _srv_resolver(resolver), random or _RANDOM, plan, host_of, refusals
+        question, otherwise, _srv_resolver(resolver), random or _RANDOM, plan, host_of, refusals, through
     )  # fmt: skip
     return await run_race(plan, candidates=candidates)
 

@@ -7,6 +7,7 @@ promise is kept for TCP, by the race of RFC 8305 section 5.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from trio import current_time
@@ -15,6 +16,7 @@ from trio.lowlevel import enable_ki_protection
 from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
+from .host_of import HostOfEndpoint
 from .race.alone import first_then_race
 from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
 from .race.driver import run_race
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from .._filter import AddressFilter
     from .._trace import Observer
     from .history import History
+    from .names.through_nat64 import Nat64OfCall
+    from .nat64 import Nat64
 
 T = TypeVar("T")
 
@@ -126,6 +130,7 @@ async def connectx(
     address_filter: AddressFilter | None = None,
     observer: Observer | None = None,
     options: SocketOptions = DEFAULT_OPTIONS,
+    nat64: Nat64 | None = None,
     tls: ssl.SSLContext | Literal[True] | None = None,
     server_hostname: str | None = None,
     establish: Callable[[Any], Awaitable[Any]] | None = None,
@@ -153,6 +158,8 @@ async def connectx(
       options: set on each socket before it connects. With `multipath` the best endpoint gets one more attempt, over
         plain TCP, at the end of the list: some networks drop what asks for MPTCP, and the kernel takes three seconds
         to give up.
+      nat64: the way to IPv4 addresses from a network that has IPv6 only; see `Nat64`. An endpoint that needs it keeps
+        its place in the order, and what comes behind it does not wait while the prefix is looked up.
       tls: connect over TLS, with this context; True for ``ssl.create_default_context()``, made once. The race is won
         when the handshake is done, so that an address whose TLS does not work loses to the next. Its ALPN protocols
         are offered.
@@ -182,10 +189,11 @@ async def connectx(
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """
     until = to_seconds(deadline)
+    host_of = None if nat64 is None else HostOfEndpoint()
     if tls is not None or server_hostname is not None:
         if establish is not None:
             check_establish(establish)
-        establish = over_tls(tls, server_hostname, establish)
+        establish = over_tls(tls, server_hostname, establish, host_of=host_of)
     if (
         observer is not None
         or establish is not None
@@ -194,14 +202,27 @@ async def connectx(
         or sources != ()
         or history is not None
         or address_filter is not None
+        or nat64 is not None
     ):
-        check_race_options(policy, sources, address_filter, observer, options, establish, history=history)
+        check_race_options(
+            policy, sources, address_filter, observer, options, establish, history=history, nat64=nat64
+        )  # fmt: skip
     through_proxy = None
     if sources != () and any_proxy(sources):
         from .proxies.attempt import proxied_attempts
 
         through_proxy = proxied_attempts(sources)
     refusals = None if address_filter is None else Refusals(address_filter)
+    if nat64 is not None:
+        from .names.through_nat64 import Nat64OfCall
+
+        factory = factory_installed()
+        plan = RacePlan(
+            policy=policy, sources=sources, options=options, establish=establish, observer=observer, history=history,
+            until=until, started=current_time(), factory=factory, through_proxy=through_proxy, host_of=host_of,
+        )  # fmt: skip
+        through = Nat64OfCall(nat64, sources, factory=factory, host_of=host_of)
+        return await _through_nat64(through, plan, endpoints, refusals)
     if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
         check_fast_open(options, establish)
         plan = RacePlan(
@@ -209,7 +230,9 @@ async def connectx(
             history=history, until=until, started=current_time(), factory=factory_installed(),
             through_proxy=through_proxy,
         )  # fmt: skip
-        to_come = EndpointsToCome(cast("AsyncIterable[EndpointLike]", endpoints), sources, refusals)
+        to_come = EndpointsToCome(
+            cast("AsyncIterable[EndpointLike]", endpoints), partial(pair_up, sources=sources, refusals=refusals)
+        )
         return await run_race(plan, candidates=to_come)
     listed = checked(endpoints, sources, refusals)  # pyright: ignore[reportArgumentType]
     pairs, skipped = pair_up(listed, sources, refusals)
@@ -220,4 +243,32 @@ async def connectx(
     return await first_then_race(
         pairs, skipped, policy=policy, sources=sources, options=options, establish=establish, observer=observer,
         history=history, until=until, through_proxy=through_proxy,
+    )  # fmt: skip
+
+
+async def _through_nat64(
+    nat64: Nat64OfCall,
+    plan: RacePlan,
+    endpoints: Iterable[EndpointLike] | AsyncIterable[EndpointLike],
+    refusals: Refusals | None,
+) -> Any:
+    """Connect where the caller has given a NAT64: to a list that needs no lookup for it, as to any other list."""
+    from .names.through_nat64 import EndpointsThroughNat64
+
+    if hasattr(endpoints, "__aiter__"):
+        check_fast_open(plan.options, plan.establish)
+        to_come = cast("AsyncIterable[EndpointLike]", endpoints)
+        return await run_race(plan, candidates=EndpointsThroughNat64(nat64, plan.started, refusals, to_come=to_come))
+    listed = checked(endpoints, plan.sources, refusals)  # pyright: ignore[reportArgumentType]
+    if not listed:
+        raise ValueError("connectx needs at least one endpoint, got none")
+    check_fast_open(plan.options, plan.establish, candidates=len(set(listed)))
+    pairs, skipped = nat64.pair_up(listed, refusals)
+    if nat64.wants_prefix:
+        return await run_race(
+            plan, pairs, skipped, candidates=EndpointsThroughNat64(nat64, plan.started, refusals, listed)
+        )
+    return await first_then_race(
+        pairs, skipped, policy=plan.policy, sources=plan.sources, options=plan.options, establish=plan.establish,
+        observer=plan.observer, history=plan.history, until=plan.until, through_proxy=plan.through_proxy, plan=plan,
     )  # fmt: skip

@@ -8,20 +8,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from math import isfinite
 from pathlib import Path
 from tempfile import mkstemp
 from time import monotonic, time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack, final
 
 from trio import current_time
 from trio.lowlevel import current_trio_token
 
 from .._check import check_float, check_size, check_text
-from .._endpoint import EndpointLike, Source, as_endpoint
+from .._endpoint import Endpoint, EndpointLike, Source, as_endpoint
 from .._engine.history import Limits, Memory, source_key
 from .._engine.history_file import dump, load
 from .._engine.history_order import Recollections
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .._policy import RacePolicy
 
 _log: Final = logging.getLogger("trio_connect")
+_AS_THEY_ARE: Final[Mapping[Endpoint, Endpoint]] = MappingProxyType({})
 
 
 class _Clock:
@@ -296,10 +298,12 @@ def memory_for_race(history: History, policy: RacePolicy, wake: Callable[[], obj
     )
 
 
-def recollections(history: History, sources: Sequence[Source]) -> Recollections:
-    """Return what a history says of endpoints now."""
+def recollections(
+    history: History, sources: Sequence[Source], wires: Mapping[Endpoint, Endpoint] = _AS_THEY_ARE
+) -> Recollections:
+    """Return what a history says of endpoints now; see `Recollections`."""
     shared, partition = _parts_of(history)
-    return Recollections(shared.memory, shared.network, partition, sources, shared.clock.now())
+    return Recollections(shared.memory, shared.network, partition, sources, shared.clock.now(), wires)
 
 
 def _parts_of(history: History) -> tuple[_Shared, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 from trio import current_time
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -18,11 +20,16 @@ from .names.ordering import in_order
 from .names.resolve import Resolver, check_host, check_resolver, numeric
 from .names.system import SYSTEM_RESOLVER
 from .race.errors import out_of_the_group
+from .sockets.open import factory_installed
 from .sockets.waiting import Expired, within
+
+if TYPE_CHECKING:
+    from .names.through_nat64 import Nat64OfCall
+    from .nat64 import Nat64
 
 
 async def resolve(
-    host: str, port: int, deadline: int = -1, *, resolver: Resolver | None = None
+    host: str, port: int, deadline: int = -1, *, resolver: Resolver | None = None, nat64: Nat64 | None = None
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of a name, in the order in which `connect` would try them.
 
@@ -33,6 +40,8 @@ async def resolve(
       port: 0 to 65535, put into each endpoint.
       deadline: milliseconds on the clock of `now()`; -1 for none.
       resolver: whom to ask; None for the system, or the hostname resolver that this run has installed.
+      nat64: the way to IPv4 addresses from a network that has IPv6 only; see `Nat64`. Of an address without a route
+        the endpoint is then the one that `connect` would connect to.
 
     Raises:
       ResolveFailed: no family has an address; `report` has the lookups.
@@ -44,6 +53,10 @@ async def resolve(
     check_port(port)
     until = to_seconds(deadline)
     check_resolver(resolver)
+    if nat64 is not None:
+        from .nat64 import check_nat64
+
+        check_nat64(nat64)
     literal = numeric(host)
     if literal is not None or is_late(until):
         await checkpoint()
@@ -51,26 +64,39 @@ async def resolve(
         started = current_time()
         report = ConnectReport(started_at=started, elapsed=0.0)
         raise call_late(f"lookup of {printable(host)}", started - until, report=report)
-    if literal is not None:
+    if literal is not None and nat64 is None:
         return (Endpoint(literal, port),)
     await checkpoint_if_cancelled()
     started = current_time()
-    lookups = Lookups(host, served_families(()), resolver or SYSTEM_RESOLVER, resolution_delay=0.0, origin=started)
+    families = served_families(()) if literal is None else ()
+    lookups = Lookups(host, families, resolver or SYSTEM_RESOLVER, resolution_delay=0.0, origin=started)
+    if literal is not None:
+        lookups.know(literal)
+    through = None
+    if nat64 is not None:
+        from .names.through_nat64 import Nat64OfCall
+
+        through = Nat64OfCall(nat64, (), factory=factory_installed())
 
     try:
-        await within(until, _everything, lookups)
+        await within(until, _everything, lookups, port, through)
     except Expired:
         elapsed = current_time() - started
-        report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=elapsed)
+        records = lookups.records if through is None else (*lookups.records, *through.lookups)
+        report = ConnectReport(lookups=records, started_at=started, elapsed=elapsed)
         raise call_exceeded(f"lookup of {printable(host)}", elapsed, report=report) from None
     if not lookups.addresses:
         report = ConnectReport(lookups=lookups.records, started_at=started, elapsed=current_time() - started)
         raise resolve_failed(host, report)
-    endpoints = [Endpoint(address, port) for address in lookups.addresses]
-    return in_order(endpoints, (), DEFAULT_POLICY)
+    endpoints = _endpoints(lookups, port)
+    return in_order(endpoints, (), DEFAULT_POLICY) if through is None else through.in_order(endpoints)[0]
 
 
-async def _everything(lookups: Lookups) -> None:
+def _endpoints(lookups: Lookups, port: int) -> list[Endpoint]:
+    return [Endpoint(address, port) for address in lookups.addresses]
+
+
+async def _everything(lookups: Lookups, port: int, nat64: Nat64OfCall | None) -> None:
     crash: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -78,6 +104,11 @@ async def _everything(lookups: Lookups) -> None:
             try:
                 while await lookups.more():
                     pass
+                if nat64 is not None:
+                    nat64.in_order(_endpoints(lookups, port))
+                    if nat64.wants_prefix:
+                        nat64.start(nursery, lookups.origin)
+                        await nat64.ended()
             except Exception as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
                 crash = exc
             nursery.cancel_scope.cancel()

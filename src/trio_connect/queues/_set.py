@@ -179,6 +179,7 @@ class QueueSet:
             options.get("options", DEFAULT_OPTIONS),
             None,
             history=options.get("history"),
+            nat64=options.get("nat64"),
         )
         unknown = options.keys() - TcpRaceOptions.__annotations__.keys()
         if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import chain
 from socket import AF_INET
 from typing import TYPE_CHECKING, final
@@ -14,8 +15,7 @@ from ..._endpoint import Endpoint
 from ..._engine.order import served_families
 from ..._engine.several_names import in_turn, released
 from ..._messages import GONE
-from ..._trace import LookupFinished, LookupStarted
-from ..race.candidates import Offers, Refusals, pair_up
+from ..race.candidates import Offers, Refusals, pair_up, tellers
 from .hosts import endpoint_of
 from .lookup import Found, Lookups, wait_for_more
 from .ordering import in_recent_order
@@ -24,11 +24,12 @@ from .resolve import Resolver, as_service_resolver
 if TYPE_CHECKING:
     import trio
 
-    from ..._answer import Lookup, LookupKind
+    from ..._answer import Lookup
     from ..host_of import HostOfEndpoint
     from ..race.plan import RacePlan
     from ..reports import Pair
     from .hosts import Host
+    from .through_nat64 import Nat64OfCall
 
 
 @final
@@ -42,10 +43,10 @@ class _Addresses:
         self.allowed: tuple[Endpoint, ...] = ()
         self.refused: dict[Pair, str] = {}
 
-    def sort(self, plan: RacePlan, refusals: Refusals | None) -> None:
+    def sort(self, plan: RacePlan, refusals: Refusals | None, nat64: Nat64OfCall | None) -> None:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
         found = self.lookups.found
-        if found == self._sorted:
+        if found == self._sorted and nat64 is None:
             return
         self.refused = {}
         groups: list[tuple[Endpoint, ...]] = []
@@ -53,6 +54,11 @@ class _Addresses:
             port = group.port or self.host.port
             literal = self.host.literal
             endpoints = [endpoint_of(address, port) if literal is None else literal for address in group.addresses]
+            if nat64 is not None:
+                ordered, refused = nat64.in_order(endpoints, plan.policy, plan.history, refusals)
+                self.refused.update(refused)
+                groups.append(ordered)
+                continue
             # Judged before they are sorted: the kernel is asked for no route to an address that will not be used.
             if refusals is not None:
                 allowed, refused = pair_up(endpoints, (), refusals)
@@ -82,6 +88,7 @@ class AddressesOfHosts:
       plan: of the race.
       host_of: learns which endpoint is tried for which name.
       refusals: of the caller's filter.
+      nat64: the way to IPv4 addresses that have no route, or None.
     """
 
     def __init__(
@@ -91,10 +98,12 @@ class AddressesOfHosts:
         plan: RacePlan,
         host_of: HostOfEndpoint,
         refusals: Refusals | None,
+        nat64: Nat64OfCall | None = None,
     ) -> None:
         self._plan = plan
         self._host_of = host_of
         self._refusals = refusals
+        self._nat64 = nat64
         self._resolver = resolver
         self._hosts = hosts
         self._lookups: dict[tuple[str, int], Lookups] = {}
@@ -108,7 +117,8 @@ class AddressesOfHosts:
     @property
     def lookups(self) -> tuple[Lookup, ...]:
         """Those that have ended; once the race is over, all of them."""
-        return tuple(chain.from_iterable(each.records for each in self._lookups.values()))
+        looked_up = tuple(chain.from_iterable(each.records for each in self._lookups.values()))
+        return looked_up if self._nat64 is None else (*looked_up, *self._nat64.lookups)
 
     def records(self) -> tuple[Lookup, ...]:
         """Return `lookups`, for a report that is made when somebody looks."""
@@ -171,20 +181,30 @@ class AddressesOfHosts:
             self.prepare(race)
             self.start(nursery)
         lookups = [each.lookups for each in self._addresses]
+        nat64 = self._nat64
         changes = 0
         try:
             while (more := await wait_for_more(lookups, self._lot, changes)) is not None:
                 changes = more
-                pairs, skipped = self.all_in_order()
-                offered, self._offered = self._offered, pairs
-                # An answer has replaced hints that it does not have, or an expired answer.
-                still_there = set(pairs)
-                gone = {pair: GONE for pair in offered if pair not in still_there}
-                race.offer(pairs, skipped | gone, order=pairs)
+                self._offer(race)
+                if nat64 is not None and nat64.wants_prefix:
+                    nat64.start(nursery, self._plan.started, then=partial(self._offer, race), race=race)
+            if nat64 is not None:
+                await nat64.ended()
         finally:
             # The report of the race is made before lookups end that run in another nursery.
             for each in lookups:
                 each.give_up()
+            if nat64 is not None:
+                nat64.give_up()
+
+    def _offer(self, race: Offers) -> None:
+        pairs, skipped = self.all_in_order()
+        offered, self._offered = self._offered, pairs
+        # An answer has replaced hints that it does not have, or an expired answer.
+        still_there = set(pairs)
+        gone = {pair: GONE for pair in offered if pair not in still_there}
+        race.offer(pairs, skipped | gone, order=pairs)
 
     def all_in_order(self) -> tuple[list[Pair], dict[Pair, str]]:
         """Return what may be tried by now, in order and each for the first host that has it; and what is skipped."""
@@ -192,8 +212,8 @@ class AddressesOfHosts:
         if len(known) > 1 or self.is_waiting():
             known = known[: released([each.lookups.gate for each in known], current_time())]
         for each in known:
-            each.sort(self._plan, self._refusals)
-        if len(known) == len(self._addresses) == 1:
+            each.sort(self._plan, self._refusals, self._nat64)
+        if len(known) == len(self._addresses) == 1 and self._nat64 is None:
             return pair_up(known[0].allowed, self._plan.sources, None)[0], known[0].refused
         refused: dict[Pair, str] = {}
         for each in known:
@@ -203,7 +223,7 @@ class AddressesOfHosts:
         out = in_turn([endpoint for _, endpoint in each.refused] for each in known)
         self._names.update({endpoint: names[place] for endpoint, place in (*ordered.items(), *out.items())})
         self._host_of.found(self._names)
-        # What no source reaches can only be a literal: nothing was asked of a family that no source has.
+        # What no source reaches is a literal, or has no NAT64: else nothing was asked of a family that no source has.
         pairs, unreachable = pair_up(ordered, self._plan.sources, None)
         return pairs, refused | unreachable
 
@@ -213,10 +233,13 @@ class AddressesOfHosts:
             return self._lookups[key]
         plan = self._plan
         name, origin = host.name, plan.started
-        on_start, on_end = (None, None) if plan.observer is None or race is None else _tellers(race, origin)
+        families = () if host.literal is not None else served_families(plan.sources)
+        if self._nat64 is not None:
+            families = self._nat64.families(families)
+        on_start, on_end = (None, None) if plan.observer is None or race is None else tellers(race, origin)
         lookups = self._lookups[key] = Lookups(
             name,
-            () if host.literal is not None else served_families(plan.sources),
+            families,
             self._resolver,
             resolution_delay=plan.policy.resolution_delay,
             port=host.port,
@@ -230,15 +253,3 @@ class AddressesOfHosts:
         if host.literal is not None:
             lookups.know(name)
         return lookups
-
-
-def _tellers(race: Offers, origin: float) -> tuple[Callable[[str, LookupKind, float], None], Callable[[Lookup], None]]:
-    """Return what tells the observer of a race that a lookup has started, and what tells that one has ended."""
-
-    def on_start(asked: str, kind: LookupKind, at: float) -> None:
-        race.notify(LookupStarted, asked, kind, origin + at)
-
-    def on_end(lookup: Lookup) -> None:
-        race.notify(LookupFinished, lookup, origin + lookup.ended)
-
-    return on_start, on_end

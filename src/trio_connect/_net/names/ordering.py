@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 from socket import AddressFamily
@@ -149,6 +149,49 @@ class _RecentOrders:
 
 _recent_orders: Final = _RecentOrders()
 forget_orders: Final = _recent_orders.forget
+
+
+def in_order_as_carried(
+    endpoints: Sequence[Endpoint],
+    carried: Mapping[Endpoint, Endpoint],
+    sources: Sequence[Source],
+    policy: RacePolicy,
+    *,
+    factory: bool,
+    history: History | None,
+) -> tuple[Endpoint, ...]:
+    """Return endpoints of one name in the order to try them in, where some go through a NAT64.
+
+    These are sorted as the IPv4 addresses that they carry (happy-eyeballs v3), whose source address is not known:
+    there is none on this machine. What is remembered is that of the address that is connected to.
+
+    Args:
+      endpoints: in any order, each once.
+      carried: the IPv4 endpoints of those that carry one.
+      sources: where connections may start.
+      policy: its families' order.
+      factory: whether this run has a socket factory.
+      history: a memory of earlier connects, or None.
+    """
+    wires = {carried.get(endpoint, endpoint): endpoint for endpoint in endpoints}
+    asks = kernel_knows(factory=factory)
+    remembered = None
+    if history is not None:
+        from ..history import recollections
+
+        remembered = recollections(history, sources, wires)
+    known = Knowledge(
+        sources=look_up_routes((each for each in endpoints if each not in carried), sources) if asks else {},
+        table=policy_table() if asks else DEFAULT_POLICY_TABLE,
+        history=remembered,
+    )
+    first_family = None if policy.first_family == "system" else policy.first_family
+    ordered = order(
+        wires, known, preferred_family_count=policy.preferred_family_count, first_family=first_family
+    )  # fmt: skip
+    return tuple(wires[endpoint] for endpoint in ordered)
+
+
 _leading: Final = lru_cache(maxsize=512)(leading)
 _has_good_source: Final = lru_cache(maxsize=512)(has_good_source)
 

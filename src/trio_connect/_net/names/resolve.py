@@ -17,6 +17,7 @@ from trio.lowlevel import checkpoint
 from ..._answer import Answer, MailRecord, ServiceRecord, SrvRecord
 from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
+from ..resolver import Resolver, check_resolver
 
 __all__ = [
     "MailResolver",
@@ -38,29 +39,6 @@ __all__ = [
 MAX_HOST_BYTES: Final = 253  # RFC 1035 section 3.1: 255 octets on the wire, less the first length and the root
 _REMEMBERED: Final = 64  # characters: most names are shorter, and a longer one is no reason to keep memory
 MAX_LABEL_BYTES: Final = 63  # RFC 1035 section 2.3.4
-
-
-@runtime_checkable
-class Resolver(Protocol):
-    """Finds the addresses of a host. Any object with this method will do."""
-
-    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
-        """Return the addresses of one family; called once per family, side by side, for hosts that are no addresses.
-
-        One of the two calls is made in the task that connects, the other in a task of its own.
-
-        Args:
-          host: as the user gave it, a possible name; not encoded, perhaps with a trailing dot.
-          family: `socket.AF_INET6` or `socket.AF_INET`.
-
-        Returns:
-          The answer, without addresses when the host has no address of the family. The caller drops other families.
-
-        Raises:
-          OSError: the resolver could not find out. It fails this lookup only. Any other exception ends the whole
-            connect and is raised from there as it is.
-        """
-        ...
 
 
 @runtime_checkable
@@ -236,13 +214,6 @@ def _check_host(host: str) -> str:
                 f"each label of a host has 1 to {MAX_LABEL_BYTES} bytes (RFC 1035 section 2.3.4), got {shown(host)}"
             )
     return host
-
-
-def check_resolver(resolver: object) -> None:
-    """Refuse what is no resolver."""
-    # What isinstance would ask of a protocol, at a tenth of the cost.
-    if resolver is not None and (getattr(resolver, "addresses", None) is None or isinstance(resolver, type)):
-        raise TypeError(f"resolver must have an async method addresses(host, family), got {shown(resolver)}")
 
 
 @lru_cache(maxsize=1024)

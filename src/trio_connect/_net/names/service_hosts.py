@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..host_of import HostOfEndpoint
     from ..race.candidates import Offers, Refusals
     from ..race.plan import RacePlan
+    from .through_nat64 import Nat64OfCall
 
 
 @final
@@ -38,6 +39,7 @@ class HostsOfService:
       plan: of the race.
       host_of: learns which endpoint is tried for which host.
       refusals: of the caller's filter.
+      nat64: the way to IPv4 addresses that have no route, or None.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HostsOfService:
         plan: RacePlan,
         host_of: HostOfEndpoint,
         refusals: Refusals | None,
+        nat64: Nat64OfCall | None = None,
     ) -> None:
         self._question = question
         self._otherwise = otherwise
@@ -57,6 +60,7 @@ class HostsOfService:
         self._plan = plan
         self._host_of = host_of
         self._refusals = refusals
+        self._nat64 = nat64
         self._srv: tuple[Lookup, ...] = ()
         self._addresses: AddressesOfHosts | None = None
 
@@ -69,7 +73,9 @@ class HostsOfService:
         """Look the records up, then their targets in the race's nursery, and offer what they find."""
         hosts = await self._find(race)
         if hosts:
-            self._addresses = AddressesOfHosts(hosts, self._resolver, self._plan, self._host_of, self._refusals)
+            self._addresses = AddressesOfHosts(
+                hosts, self._resolver, self._plan, self._host_of, self._refusals, self._nat64
+            )
             await self._addresses.run(race, nursery)
 
     async def _find(self, race: Offers) -> Sequence[Host]:

@@ -22,11 +22,12 @@ from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable,
 from ..._engine.race import MAX_RACED
 from ..._messages import NO_SOURCE, NO_ZONE, NOT_ALLOWED
 from ..._text import shown
+from ..._trace import LookupFinished, LookupStarted
 
 if TYPE_CHECKING:
     import trio
 
-    from ..._answer import Lookup
+    from ..._answer import Lookup, LookupKind
     from ..._endpoint import Source
     from ..._filter import AddressFilter, NetworkFilter
     from ..._trace import TraceEvent
@@ -81,6 +82,18 @@ class Candidates(Protocol):
         ...
 
 
+def tellers(race: Offers, origin: float) -> tuple[Callable[[str, LookupKind, float], None], Callable[[Lookup], None]]:
+    """Return what tells the observer of a race that a lookup has started, and what tells that one has ended."""
+
+    def on_start(asked: str, kind: LookupKind, at: float) -> None:
+        race.notify(LookupStarted, asked, kind, origin + at)
+
+    def on_end(lookup: Lookup) -> None:
+        race.notify(LookupFinished, lookup, origin + lookup.ended)
+
+    return on_start, on_end
+
+
 @final
 class Refusals:
     """The answers of the caller's filter in one call. It is asked once for each endpoint.
@@ -123,16 +136,22 @@ class Refusals:
 
 @final
 class EndpointsToCome:
-    """The endpoints of an async iterable."""
+    """The endpoints of an async iterable.
+
+    Args:
+      endpoints: as the caller has given them.
+      pair: returns candidates and what is skipped, as `pair_up` does.
+    """
 
     lookups = ()
 
     def __init__(
-        self, endpoints: AsyncIterable[EndpointLike], sources: Sequence[Source], refusals: Refusals | None
+        self,
+        endpoints: AsyncIterable[EndpointLike],
+        pair: Callable[[Sequence[Endpoint]], tuple[list[Pair], dict[Pair, str]]],
     ) -> None:
         self._endpoints = endpoints
-        self._sources = sources
-        self._refusals = refusals
+        self._pair = pair
 
     async def run(self, race: Offers, _nursery: trio.Nursery) -> None:
         """Offer each endpoint as it comes.
@@ -145,7 +164,7 @@ class EndpointsToCome:
         try:
             async for item in iterator:
                 read += 1
-                if not race.offer(*pair_up(checked((item,)), self._sources, self._refusals)) or read == MOST_READ:
+                if not race.offer(*self._pair(checked((item,)))) or read == MOST_READ:
                     break
         finally:
             await close_generator(iterator)

@@ -170,8 +170,11 @@ class _Driver:
         if self._executor.expired:
             return race_exceeded(plan.target, report)
         if report.lookups and not report.tried and not any(map(is_refused, report.attempts)):
-            names = dict.fromkeys(lookup.host for lookup in report.lookups)
-            return resolve_failed(", ".join(names), report)
+            from ..._engine.nat64 import IPV4_ONLY_NAME
+
+            # That of a NAT64 was not asked for by the caller, and a literal has no other.
+            if names := dict.fromkeys(each.host for each in report.lookups if each.host != IPV4_ONLY_NAME):
+                return resolve_failed(", ".join(names), report)
         return race_failed(plan.target, report, self._attempts.in_order())
 
     def _finish(self) -> ConnectReport:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..attempt import OpenAttempt
     from ..history import History
     from ..host_of import HostOfEndpoint
+    from ..nat64 import Nat64
     from ..streams.tcp_stream import TcpStream
 
 Establish: TypeAlias = "Callable[[TcpStream], Awaitable[Any]]"
@@ -39,6 +40,7 @@ class TcpRaceOptions(TypedDict, total=False):
       address_filter: says of each endpoint whether a connection may go there, such as `NetworkFilter.public_only()`.
       observer: called with each `TraceEvent`.
       options: what to set on each socket before it connects.
+      nat64: the way to IPv4 addresses from a network that has IPv6 only.
     """
 
     policy: RacePolicy
@@ -47,6 +49,7 @@ class TcpRaceOptions(TypedDict, total=False):
     address_filter: AddressFilter | None
     observer: Observer | None
     options: SocketOptions
+    nat64: Nat64 | None
 
 
 class RaceOptions(TcpRaceOptions, total=False):
@@ -54,6 +57,7 @@ class RaceOptions(TcpRaceOptions, total=False):
 
     Attributes:
       policy, sources, history, address_filter, observer, options: see `TcpRaceOptions`.
+      nat64: the way to IPv4 addresses from a network that has IPv6 only.
       tls: connect over TLS, with this context; True verifies by the authorities that the system trusts.
       server_hostname: the name to verify in place of the host, or of each address where there is no host.
     """
@@ -112,6 +116,7 @@ def check_race_options(
     establish: object,
     *,
     history: object = None,
+    nat64: object = None,
 ) -> None:
     """Refuse what cannot be the arguments of a race.
 
@@ -125,6 +130,10 @@ def check_race_options(
         from ..history import check_history
 
         check_history(history)
+    if nat64 is not None:
+        from ..nat64 import check_nat64
+
+        check_nat64(nat64)
     if policy is not DEFAULT_POLICY:
         check_policy(policy)
         if history is None:
