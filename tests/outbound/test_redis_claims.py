@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from trio_connect._engine.limits import Cap, Pace
-from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, Claims, Question
+from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, WANTED_KEY, Claims, Question
 from trio_connect.outbound._store import Later
 
 CAP, OTHER = Cap("connections", 4, shared="c"), Cap("others", 9, shared="o")
 PACE = Pace("rate", 1_000_000, 4, shared="p")
 GRANTED, PAUSE = ["granted", "0", 0], ["pause", "400000", 0]
+WANTED = ["granted", "1", 0]
 
 
 def made(*, strict: bool = False) -> Claims:
@@ -62,7 +63,7 @@ def test_a_question_has_all_limits_and_what_was_given_back():
     cap, other, pace = (
         "{trio-connect}:places:4:c", "{trio-connect}:places:9:o", "{trio-connect}:rate:1000000:4:p",
     )  # fmt: skip
-    assert asked.keys == [EPOCH_KEY, cap, other, pace, cap]
+    assert asked.keys == [EPOCH_KEY, WANTED_KEY, cap, other, pace, cap]
     assert asked.arguments == ["10000000", "me:2", "2", "1", "4", "9", "1000000", "4", "me:1"]
     assert claims.question() is None
     assert not claims.has_work
@@ -127,6 +128,54 @@ def test_polls_for_a_place_grow_longer_and_end_with_a_place_of_this_process():
     assert ask(claims, at=now, answer=["cap", "20000", 1]).seconds == pytest.approx(0.02)
     held.release()
     assert acquire(claims, (CAP,), (), now).pending
+
+
+def test_the_more_processes_the_longer_a_poll():
+    for processes, longest in ((1, 0.05), (4, 0.2), (100, 1.0)):
+        claims = made()
+        claims.processes = processes
+        now, waits = 0.0, [0.0]
+        for _ in range(7):
+            waits.append(ask(claims, at=now, answer=["cap", "9000000", 1]).seconds)
+            now += waits[-1]
+        assert waits[-1] == pytest.approx(longest)
+
+
+def test_after_a_while_places_that_others_want_are_left_to_them_once():
+    claims = made()
+    for at in (0.0, 0.2, 0.4):
+        ask(claims, at=at, answer=WANTED)[CAP].release()
+    told = acquire(claims, (CAP,), (), 0.51)
+    assert not told.pending
+    assert "other processes want a place" in told.cause
+    assert told.seconds == pytest.approx(0.1)
+    assert claims.question() is None
+    assert claims.has_work
+    assert [key for key, _ in claims.releases()] == ["{trio-connect}:places:4:c"]
+    # Then it asks like all others, and its turn begins anew.
+    held = ask(claims, at=0.62, answer=WANTED)[CAP]
+    again = ask(claims, at=1.0, answer=["cap", "9000000", 1])
+    assert again.blockers == (CAP,)
+    held.release()
+    assert acquire(claims, (CAP,), (), 1.13).seconds == pytest.approx(0.1)
+
+
+def test_places_that_nobody_else_wants_are_taken_again_at_once():
+    claims = made()
+    for at in (0.0, 0.4, 0.8, 1.2):
+        ask(claims, at=at, answer=WANTED if at == 0.4 else GRANTED)[CAP].release()
+    assert acquire(claims, (CAP,), (), 1.6).pending
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_turn_is_forgotten_with_the_places(is_held):
+    claims = made()
+    held = ask(claims, answer=WANTED)[CAP]
+    if not is_held:
+        held.release()
+    claims.forget(5.0)
+    held.release()
+    assert acquire(claims, (CAP,), (), 5.0).pending != is_held
 
 
 def test_an_old_refusal_is_forgotten_and_needs_no_release():

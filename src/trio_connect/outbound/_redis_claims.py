@@ -32,6 +32,12 @@ _KEPT: Final = 0.1
 """Seconds for which granted places are kept for the call. It is woken at once; it may have been cancelled meanwhile."""
 _SHORTEST_POLL: Final = 0.050
 _LONGEST_POLL: Final = 1.0
+_POLLS: Final = 0.050
+"""Seconds between two polls of all processes together, about: more of them poll less often."""
+_TURN: Final = 0.5
+"""Seconds for which a process may take its own places again at once while others want them. Then it asks like those
+that have none, after a pause in which one of them may poll. So each has its chance, and a place is idle for about a
+tenth of the time. Rejected: a queue in the server. Its head has to be waited for, also when that was killed."""
 _PATIENCE: Final = 10.0
 """Seconds after which a refusal is forgotten that nobody has asked about again."""
 _LATE: Final = 0.020
@@ -97,6 +103,7 @@ def _pace_key(pace: Pace) -> str:
 
 
 EPOCH_KEY: Final = "{trio-connect}:run"
+WANTED_KEY: Final = "{trio-connect}:wanted"
 PEERS_KEY: Final = "{trio-connect}:processes"
 
 
@@ -131,6 +138,8 @@ class Claims:
         self._held: dict[Held, None] = {}
         self._count: Counter[str] = Counter()
         self._releases: deque[tuple[str, str, float]] = deque()
+        self._turns: dict[Key, float] = {}
+        """Since when this process takes places that others want."""
         self._due: dict[str, int] = {}
         """By rate, when this process's own next start would be due if it had only its share, in microseconds."""
 
@@ -152,7 +161,11 @@ class Claims:
             return self._alone(caps, paces, now)
         if claim is None:
             claim = self._claims[key] = Claim(key, caps, paces, self._next_id())
+            if self._is_turn_over(claim, now):
+                return self.acquire(caps, paces, now)
             self._new.append(claim)
+        elif claim.state == "refused" and claim.until == -inf and self._is_turn_over(claim, now):
+            return self.acquire(caps, paces, now)
         elif claim.state == "doubtful" or (claim.state == "refused" and claim.until <= now):
             self._unblock(claim)
             claim.state = "new"
@@ -186,6 +199,10 @@ class Claims:
                 self._give_up(claim, now)
         while self._releases and self._releases[0][2] <= now:
             self._releases.popleft()
+        for turn in [
+            each for each in self._turns if each not in self._claims and not any(map(self._count.get, each[0]))
+        ]:
+            del self._turns[turn]
         for key in [key for key, due in self._due.items() if due <= now * MICROSECONDS]:
             del self._due[key]
 
@@ -199,7 +216,7 @@ class Claims:
         claim.state = "asked"
         releases = self.releases()
         caps, paces = claim.key
-        keys = [EPOCH_KEY, *caps, *paces, *(key for key, _ in releases)]
+        keys = [EPOCH_KEY, WANTED_KEY, *caps, *paces, *(key for key, _ in releases)]
         numbers = [self._shown_ttl, claim.id, len(caps), len(paces), *(cap.limit for cap in claim.caps)]
         for pace in claim.paces:
             numbers += [pace.interval, pace.burst]
@@ -212,6 +229,10 @@ class Claims:
             claim.state = "granted"
             claim.fence = asked + self._ttl
             claim.until = now + _KEPT
+            if wait:
+                self._turns.setdefault(claim.key, now)
+            else:
+                self._turns.pop(claim.key, None)
             return
         claim.state = "refused"
         late = min(wait, _LATE) * self._draw()
@@ -225,7 +246,8 @@ class Claims:
             claim.refusal = Later(
                 f"all {cap.limit} {cap.name} are held, some by other processes", wait, blockers=(cap,)
             )
-            claim.poll = min(max(2 * claim.poll, _SHORTEST_POLL), _LONGEST_POLL)
+            longest = _LONGEST_POLL if not self.processes else min(self.processes * _POLLS, _LONGEST_POLL)
+            claim.poll = min(max(2 * claim.poll, _SHORTEST_POLL), longest)
             wait, late = min(wait, claim.poll * (0.5 + self._draw()), _LONGEST_POLL), 0.0
             self._blocked.setdefault(claim.key[0][index], set()).add(claim)
         claim.until = now + wait + late
@@ -308,6 +330,16 @@ class Claims:
     @property
     def _shown_ttl(self) -> str:
         return str(round(self._ttl * MICROSECONDS))
+
+    def _is_turn_over(self, claim: Claim, now: float) -> bool:
+        """Say whether others are to have a chance first, and have the claim wait for so long."""
+        if now < self._turns.get(claim.key, inf) + _TURN:
+            return False
+        del self._turns[claim.key]
+        claim.state = "refused"
+        claim.until = now + 2 * _SHORTEST_POLL * (0.5 + self._draw())
+        claim.refusal = Later("other processes want a place too", 0.0)
+        return True
 
     def _next_id(self) -> str:
         self._made += 1
