@@ -683,7 +683,9 @@ async def both_loopbacks(six: str, four: str) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("resolver", RESOLVERS)
-@pytest.mark.parametrize("kinds", ["good good", "refused good", "hole good", "refused refused"])
+@pytest.mark.parametrize(
+    "kinds", ["good good", "refused good", "hole good", pytest.param("refused refused", marks=pytest.mark.slow)]
+)
 async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
     kinds, resolver, sockets: Sockets, modes, autojump_clock
 ):

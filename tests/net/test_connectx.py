@@ -1102,7 +1102,11 @@ async def ask(stream: TcpStream) -> TcpStream:
 
 
 @pytest.mark.parametrize("establish", [None, ask], ids=["tcp", "establish"])
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(
+    # What all eight are alike in, three are as well.
+    "mix",
+    [pytest.param(mix, marks=[pytest.mark.slow] if mix in ("8 good", "8 refused") else []) for mix in MIXES],
+)
 async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
     mix, establish, sockets: Sockets, modes, autojump_clock
 ):

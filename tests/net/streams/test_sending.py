@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,14 +30,15 @@ async def test_several_buffers_arrive_as_one(sockets: Sockets, kind: Kind, shape
     import array
 
     async with no_leaks(counters=sockets.counters):
-        parts: Any = {
-            "list": [b"a", bytearray(b"bc"), memoryview(b"def")],
-            "tuple": (b"a", b"b"),
-            "large": [random_bytes(7) for _ in range(3000)],  # more than IOV_MAX
-            "uneven": [random_bytes(size) for size in (1, 2_000_000, 3, 500_000, 1)],
-            "empty ones": [b"", b"a", b"", b"", b"b", b""],
-            "words": [array.array("I", [1, 2]), b"x"],
-        }[shape]
+        shapes: dict[str, Callable[[], Any]] = {
+            "list": lambda: [b"a", bytearray(b"bc"), memoryview(b"def")],
+            "tuple": lambda: (b"a", b"b"),
+            "large": lambda: [random_bytes(7) for _ in range(3000)],  # more than IOV_MAX
+            "uneven": lambda: [random_bytes(size) for size in (1, 2_000_000, 3, 500_000, 1)],
+            "empty ones": lambda: [b"", b"a", b"", b"", b"b", b""],
+            "words": lambda: [array.array("I", [1, 2]), b"x"],
+        }
+        parts = shapes[shape]()
         whole = b"".join(bytes(memoryview(part).cast("B")) for part in parts)
         assert await sent_and_received(kind, parts, len(whole)) == whole
 
