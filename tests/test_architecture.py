@@ -277,7 +277,8 @@ print(clock.seconds * 1000)
 def test_import_costs_at_most_15_ms_on_top_of_trio():
     fresh_python("-c", IMPORT)  # writes the byte code
     bound = 15.0
-    assert least(lambda: float(fresh_python("-c", IMPORT).stdout), bound=bound) <= bound
+    # What runs beside it only adds.
+    assert least(lambda: float(fresh_python("-c", IMPORT).stdout), bound=bound, attempts=10) <= bound
 
 
 # --- the public names -------------------------------------------------------------------------------------------------

@@ -427,7 +427,7 @@ async def test_an_admission_costs_less_than_100_us(path):
 
         async def least(waiters: int) -> float:
             found = await cost(waiters)
-            for _ in range(2):
+            for _ in range(5):  # what runs beside it only adds
                 if found >= 100e-6:
                     found = min(found, await cost(waiters))
             return found

@@ -709,7 +709,7 @@ async def test_an_admission_costs_less_than_a_millisecond(server):
 
         async def least(waiters: int) -> float:
             found = await cost(waiters)
-            for _ in range(2):
+            for _ in range(5):  # what runs beside it only adds
                 if found >= 0.001:
                     found = min(found, await cost(waiters))
             return found
