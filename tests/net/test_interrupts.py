@@ -116,7 +116,11 @@ def sweep(peer: Any, connect: Any, stride: int = 1, files: str = OURS) -> list[b
     while True:
         line += stride
         if trio.run(main, line) < line:
-            return heard[:-1]
+            heard.pop()
+            # A machine that was held up may have met the deadline before this line, so a second run has to agree.
+            if trio.run(main, line) < line:
+                heard.pop()
+                return heard
 
 
 PEERS = {"answering": answering, "refusing": partial(held, faults.refusing), "silent": partial(held, faults.black_hole)}
@@ -264,7 +268,7 @@ def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:
     copy.__kwdefaults__ = tcp_connect.__kwdefaults__
 
     with pytest.RaisesGroup(LeakError):
-        sweep(answering, lambda pair: copy(pair, now() + 20))
+        sweep(answering, lambda pair: copy(pair, now() + 20_000))
 
 
 async def leave_a_connect_each(where: Any, stack: AsyncExitStack) -> None:
