@@ -428,6 +428,7 @@ async def test_random_operations_do_what_the_model_says(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # a minute on two cores that others share
 async def test_100_000_random_operations_do_what_the_model_says():
     total: Counter[str] = Counter()
     for seed in range(100, 120):
