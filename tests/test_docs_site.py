@@ -94,6 +94,7 @@ def test_a_good_site_has_no_faults(tmp_path):
         ('<img src="gone.png">', "index.html: gone.png: there is no such file"),
         ('<script src="https://example.org/x.js">', "index.html: loads https://example.org/x.js"),
         ('<h2 id="m.name"></h2>', "reference: m.name has 2 entries"),
+        ("<p>```python no-run: why\ncode</p><p>```</p>", "index.html: blocks of code that are shown as text: 2"),
     ],
 )
 def test_a_fault_is_seen(tmp_path, more, fault):

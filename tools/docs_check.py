@@ -2,7 +2,8 @@
 """Check the site that mkdocs built, as a browser sees it: ``python tools/docs_check.py site``.
 
 mkdocs checks what the Markdown says. This looks at what came of it: each link of each page leads to a file and to an
-anchor in it, each public name has its entry exactly once, and no page loads anything from another host.
+anchor in it, each public name has its entry exactly once, blocks of code are shown as such, and no page loads anything
+from another host.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ class Page(HTMLParser):
         self.anchors: Counter[str] = Counter()
         self.links: list[str] = []
         self.loaded: list[str] = []
+        self.fences = 0
+        self._code = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note one element."""
+        self._code += tag in ("code", "pre")
         found = {name: value for name, value in attrs if value is not None}
         if "id" in found:
             self.anchors[found["id"]] += 1
@@ -39,6 +43,14 @@ class Page(HTMLParser):
             self.links.append(found["href"])
         if (target := found.get(LOADED.get(tag, ""))) is not None and found.get("rel") != "canonical":
             self.loaded.append(target)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note the end of one."""
+        self._code -= tag in ("code", "pre")
+
+    def handle_data(self, data: str) -> None:
+        """Note a fence that was taken for text."""
+        self.fences += not self._code and data.lstrip().startswith("```")
 
 
 def faults(site: Path, names: Mapping[str, Iterable[str]]) -> Iterator[str]:
@@ -49,6 +61,8 @@ def faults(site: Path, names: Mapping[str, Iterable[str]]) -> Iterator[str]:
         # 404.html is shown at any address, so its links are written from the root of a server.
         if where.as_posix() != "404.html":
             yield from (f"{where}: {fault}" for fault in _dead(path, pages, [*page.links, *page.loaded]))
+        if page.fences:
+            yield f"{where}: blocks of code that are shown as text: {page.fences}"
         yield from (f"{where}: loads {url}" for url in page.loaded if urlsplit(url).netloc)
     anchors = sum((page.anchors for page in pages.values()), Counter[str]())
     for module, listed in names.items():

@@ -56,8 +56,7 @@ class RaceOptions(TcpRaceOptions, total=False):
     """The keyword arguments of `connectx` and `connect`.
 
     Attributes:
-      policy, sources, history, address_filter, observer, options: see `TcpRaceOptions`.
-      nat64: the way to IPv4 addresses from a network that has IPv6 only.
+      policy, sources, history, address_filter, observer, options, nat64: see `TcpRaceOptions`.
       tls: connect over TLS, with this context; True verifies by the authorities that the system trusts.
       server_hostname: the name to verify in place of the host, or of each address where there is no host.
     """
