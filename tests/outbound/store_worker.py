@@ -58,12 +58,15 @@ async def main(store: str, log: str, seconds: float, tasks: int, cap: int, count
 
         async def work(task: int) -> None:
             until = deadline_after(seconds)
+            # Held for longer the first time, so that all places are taken at once, however slow the machine.
+            longest = 10 * hold
             while True:
                 try:
                     async with out.destination("api.test").permit(until):
                         note(task, "begin", moment())
-                        await trio.sleep(random.uniform(0.0, 2 * hold))
+                        await trio.sleep(random.uniform(0.5 * longest, longest))
                         note(task, "end", moment())
+                    longest = 2 * hold
                 except (NotAdmitted, trio.TooSlowError):
                     return
 

@@ -341,7 +341,7 @@ def run_workers(
     store: str, folder: Path, *, seconds: float, cap: int, count: int, burst: int, kill: int, own: bool = False
 ) -> list[Log]:
     """Run four processes, kill one in the middle, and return what each has written down."""
-    arguments = [str(seconds), "6", str(cap), str(count), str(burst), "0.02"]
+    arguments = [str(seconds), "6", str(cap), str(count), str(burst), "0.015"]
     logs = [folder / f"log{number}" for number in range(4)]
     stores = [f"{store}{number if own else ''}" for number in range(4)]
     workers = [
@@ -375,7 +375,7 @@ def judge(logs: list[Log], *, cap: int, count: int, burst: int) -> None:
 
 @pytest.mark.parametrize("seconds", [1.5, pytest.param(12.0, marks=pytest.mark.slow)], ids=["short", "long"])
 def test_four_processes_one_of_them_killed(path, tmp_path, seconds):
-    logs = run_workers(f"file:{path}", tmp_path, seconds=seconds, cap=5, count=100, burst=10, kill=round(10 * seconds))
+    logs = run_workers(f"file:{path}", tmp_path, seconds=seconds, cap=5, count=100, burst=10, kill=round(4 * seconds))
     judge(logs, cap=5, count=100, burst=10)
 
 
