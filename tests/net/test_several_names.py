@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from socket import AF_INET6, AddressFamily
+from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Any
 
 import pytest
@@ -36,6 +36,7 @@ from trio_connect import (
     connect,
     now,
 )
+from trio_connect._net.names.resolve import AnswersNow
 from trio_connect.testing import VirtualNetwork
 
 HOSTS: list[str | tuple[str, int]] = ["db1.test", ("db2.test", 5433)]
@@ -89,6 +90,38 @@ async def test_an_unknown_first_host_fails_alone_and_costs_nothing(net):
         ("db1.test", Answer(name_exists=False)),
         ("db2.test", Answer((TWO,))),
     ]
+    stream.abort()
+
+
+class KnowsOne(AnswersNow):
+    """Has the answers about one host, as the system has those about localhost, and asks about others."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.asked: list[str] = []
+
+    def _answers_now(self, host: str) -> dict[AddressFamily, Answer] | None:
+        return {AF_INET6: Answer((ONE,)), AF_INET: Answer((ONE4,))} if host == self.host else None
+
+    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+        self.asked.append(host)
+        await trio.sleep(0.010)
+        return Answer((TWO,) if family == AF_INET6 else (TWO4,))
+
+
+@pytest.mark.parametrize("known", [0, 1])
+@virtual
+async def test_a_host_whose_answers_are_there_already_is_not_asked_for_beside_one_that_is(net, known):
+    good(net, ONE, port=(5432, 5433)[known])
+    dead(net, ONE4, TWO, TWO4)
+    names = ["db1.test", "db2.test"]
+    resolver = KnowsOne(names[known])
+    stream = await connect(HOSTS, 5432, resolver=resolver)
+    assert resolver.asked == [names[1 - known]] * 2
+    assert winner(stream.report).host == names[known]
+    assert [(lookup.host, lookup.kind) for lookup in stream.report.lookups] == [
+        ("db1.test", "AAAA"), ("db1.test", "A"), ("db2.test", "AAAA"), ("db2.test", "A"),
+    ]  # fmt: skip
     stream.abort()
 
 

@@ -107,6 +107,7 @@ class AddressesOfHosts:
         self._resolver = resolver
         self._hosts = hosts
         self._lookups: dict[tuple[str, int], Lookups] = {}
+        self._to_ask: Sequence[Lookups] = ()
         # Services are those of one port; addresses are those of all.
         self._by_port = as_service_resolver(resolver) is not None
         self._names: dict[Endpoint, str | None] = {}
@@ -154,19 +155,25 @@ class AddressesOfHosts:
           then: run by the task of each lookup at its end.
         """
         self._addresses = [_Addresses(host, self._look_up(host, race, then)) for host in self._hosts]
+        self._to_ask = tuple(self._lookups.values())
 
     def answer_now(self) -> bool:
-        """Answer every question without waiting, where that is possible: from a hosts file or a dict."""
-        return all(each.answer_now() for each in self._lookups.values())
+        """Answer every question without waiting, where that is possible: from a hosts file or a dict.
+
+        Returns:
+          Whether each has its answer. Those about a name that has its answers are not sent out any more.
+        """
+        self._to_ask = [each for each in self._to_ask if not each.answer_now()]
+        return not self._to_ask
 
     def start(self, nursery: trio.Nursery) -> None:
         """Send every question out, in this instant."""
-        for each in self._lookups.values():
+        for each in self._to_ask:
             each.start(nursery)
 
     def start_but_one(self, nursery: trio.Nursery) -> Callable[[], Awaitable[None]]:
         """Send every question out but the first, and return what asks that, see `Lookups.start_but_one`."""
-        first, *others = self._lookups.values()
+        first, *others = self._to_ask
         for each in others:
             each.start(nursery)
         return first.start_but_one(nursery)
