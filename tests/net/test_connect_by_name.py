@@ -573,6 +573,34 @@ async def test_resolve_of_a_number_is_itself():
     assert await resolve("fe80::1%3", 80) == (Endpoint("fe80::1", 80, 3),)
 
 
+class FailsWhenCancelled:
+    """Asks for AAAA from a nursery, for ever; ends with an error and a cancellation in one group."""
+
+    async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+        if family == AF_INET6:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise OSError(errno.EIO, "no goodbye")
+        return Answer((V4,))
+
+
+@pytest.mark.parametrize("options", [{}, {"observer": lambda _: None}], ids=["alone", "observed"])
+@virtual
+async def test_what_a_resolver_raises_with_its_cancellation_costs_no_winner_and_hides_no_deadline(net, options):
+    good(net, V4)
+    (await connect("api.test", 443, resolver=FailsWhenCancelled(), **options)).abort()
+    with pytest.raises(DeadlineExceeded):
+        await connect("api.test", 443, now() + 20, resolver=FailsWhenCancelled(), **options)
+    with pytest.raises(DeadlineExceeded):
+        await resolve("api.test", 443, now() + 20, resolver=FailsWhenCancelled())
+    with trio.move_on_after(0.020) as scope:
+        await connect("api.test", 443, resolver=FailsWhenCancelled(), **options)
+    assert scope.cancelled_caught
+
+
 @virtual
 async def test_resolve_at_once(net):
     assert await resolve("api.test", 1, 0, resolver=StaticResolver({"api.test": [V4]})) == (Endpoint(V4, 1),)

@@ -268,13 +268,20 @@ class Lookups:
                 answer = await self._find_addresses(name, host, FAMILY_OF_KIND[kind])
         except OSError as exc:
             error = without_frames(exc)
-        except ExceptionGroup as exc:
-            # A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one.
-            leaf = first_leaf(exc)
-            if isinstance(leaf, OSError) and exc.split(OSError)[1] is None:
+        except BaseExceptionGroup as exc:
+            # A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one,
+            # and what else is in it when the question was cancelled is the cancellation.
+            cancelled, rest = exc.split(trio.Cancelled)
+            leaf = None if rest is None else first_leaf(rest)
+            if isinstance(leaf, OSError) and rest is not None and rest.split(OSError)[1] is None:
                 error = without_frames(leaf)
-            else:
+            elif isinstance(exc, ExceptionGroup):
                 self.crash = exc
+            elif rest is not None:
+                raise
+            if cancelled is not None:
+                self.gate.cancel()
+                raise cancelled from None
         except trio.Cancelled:
             self.gate.cancel()
             raise
