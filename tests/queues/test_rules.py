@@ -365,6 +365,33 @@ async def test_rule_08_a_cancel_around_the_set_is_told_to_a_clean_up_under_a_shi
             assert scope.cancelled_caught
 
 
+@pytest.mark.parametrize("pops", [0, 2])
+async def test_rule_08_who_waits_for_any_result_under_a_shield_hears_that_none_can_come(sockets: Sockets, pops):
+    """The wait may have begun before the cancel, and there may be something to claim first."""
+    with trio.CancelScope() as scope:
+        async with open_queue_set() as qs:
+            near, _ = await pair(qs)
+            tokens = [near.pop() for _ in range(pops)]
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                nursery.cancel_scope.deadline = trio.current_time() + 5
+
+                async def cancel() -> None:
+                    await passes()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                if pops:
+                    assert [result.token for result in await qs.wait_next(4)] == tokens
+                for deadline in (-1, now() + 60_000):
+                    with refused(errno.EBADF):
+                        await qs.wait_next(1, deadline)
+                assert await qs.wait_next(1, 0) == []
+                assert [result async for result in qs.completions()] == []
+            assert not nursery.cancel_scope.cancelled_caught
+    assert scope.cancelled_caught
+
+
 async def test_rule_08_a_bug_in_an_operation_is_told_to_a_clean_up_under_a_shield(sockets: Sockets):
     async def broken():
         yield Endpoint("192.0.2.1", 443)

@@ -86,6 +86,7 @@ class Scheduler:
         finally:
             self.stopped = True
             self._wake_room_waiter()
+            self._wake_reapers()
             with trio.CancelScope(shield=True):
                 await self._cancel_pending()
 
@@ -309,7 +310,7 @@ class Scheduler:
           ends: return nothing when nothing is left to come.
 
         Raises:
-          OSError: EBADF, the set has ended.
+          OSError: EBADF, the set has ended, or was cancelled and has nothing left to wait for.
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
@@ -340,6 +341,8 @@ class Scheduler:
                     # Cancelled in the pass of the completion, or another task was faster: its results are free again.
                     self._wake_reapers()
         self.check_open()
+        if self.stopped and not ends and not self.table.count and self.clock() < until:
+            self.check_running()
         results: list[AnyResult] = []
         for token in self.table.take(most):
             results.append(token._result)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -349,14 +352,16 @@ class Scheduler:
 
     def _is_enough(self, want: int, *, ends: bool) -> bool:
         table = self.table
-        return table.ready >= want or (table.ready > 0 and not table.pending) or (ends and not table.count)
+        if table.ready >= want or (table.ready > 0 and not table.pending):
+            return True
+        return not table.count and (ends or self.stopped)
 
     def _wake_reapers(self) -> None:
         table = self.table
         for reaper in tuple(self._reapers):
             free = table.ready - self._promised
-            enough = free >= reaper.want or (free > 0 and not table.pending) or (reaper.ends and not table.count)
-            if enough or self._ended:
+            enough = free >= reaper.want or (free > 0 and not table.pending)
+            if enough or self._ended or (not table.count and (reaper.ends or self.stopped)):
                 self._reapers.remove(reaper)
                 reaper.promised = reaper.want
                 self._promised += reaper.want

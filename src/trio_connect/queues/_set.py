@@ -271,7 +271,7 @@ class QueueSet:
           empty when there was nothing at the deadline.
 
         Raises:
-          OSError: EINVAL, `n` is below 1; EBADF, the set has ended.
+          OSError: EINVAL, `n` is below 1; EBADF, the set has ended, or was cancelled and has nothing left to wait for.
           RuntimeError: called from another thread than the set's.
           TypeError: `n` or the deadline is not an int.
           ValueError: the deadline is below -1.
