@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import uniform
 from types import TracebackType
-from typing import ClassVar, Final, final
+from typing import Final, final
 
 import attrs
 
@@ -154,7 +154,10 @@ class _Held:
     _limit: Limit
     _place: int
 
-    is_lost: ClassVar[bool] = False
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody else has it: nobody takes a lock away from a process."""
+        return False
 
     def release(self) -> None:
         """Give it back."""
