@@ -26,6 +26,7 @@ from trio_connect import (
     DeadlineExceeded,
     Endpoint,
     EstablishFailed,
+    Nat64,
     RacePolicy,
     Source,
     TcpStream,
@@ -741,6 +742,32 @@ async def test_the_generator_is_closed_before_connectx_returns(net):
     with trio.move_on_after(0.1):
         await connectx(come("192.0.2.9"))
     assert closed == ["192.0.2.1", "192.0.2.9", "192.0.2.9"]
+
+
+@pytest.mark.parametrize("nat64", [None, Nat64(["64:ff9b::/96"])], ids=["plain", "nat64"])
+@virtual
+async def test_a_generator_that_was_begun_is_closed_by_a_call_that_reads_nothing_of_it(net, nat64):
+    closed = []
+
+    async def come() -> AsyncIterator[tuple[str, int]]:
+        try:
+            while True:
+                yield "192.0.2.1", 443
+        finally:
+            closed.append(1)
+
+    late, cancelled = come(), come()
+    await anext(late)
+    await anext(cancelled)
+    await trio.sleep(1)
+    with pytest.raises(DeadlineExceeded):
+        await connectx(late, now() - 100, nat64=nat64)
+    assert closed == [1]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await connectx(cancelled, nat64=nat64)
+    assert scope.cancelled_caught
+    assert closed == [1, 1]
 
 
 @virtual

@@ -18,7 +18,7 @@ from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
 from .host_of import HostOfEndpoint
 from .race.alone import first_then_race
-from .race.candidates import EndpointsToCome, Refusals, checked, pair_up
+from .race.candidates import EndpointsToCome, Refusals, checked, close_generator, pair_up
 from .race.driver import run_race
 from .race.establishing import over_tls
 from .race.plan import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .history import History
     from .names.through_nat64 import Nat64OfCall
     from .nat64 import Nat64
+    from .race.candidates import Candidates
 
 T = TypeVar("T")
 
@@ -233,7 +234,7 @@ async def connectx(
         to_come = EndpointsToCome(
             cast("AsyncIterable[EndpointLike]", endpoints), partial(pair_up, sources=sources, refusals=refusals)
         )
-        return await run_race(plan, candidates=to_come)
+        return await _race_to_come(plan, endpoints, to_come)
     listed = checked(endpoints, sources, refusals)  # pyright: ignore[reportArgumentType]
     pairs, skipped = pair_up(listed, sources, refusals)
     if not pairs and not skipped:
@@ -244,6 +245,15 @@ async def connectx(
         pairs, skipped, policy=policy, sources=sources, options=options, establish=establish, observer=observer,
         history=history, until=until, through_proxy=through_proxy,
     )  # fmt: skip
+
+
+async def _race_to_come(plan: RacePlan, endpoints: object, candidates: Candidates) -> Any:
+    try:
+        return await run_race(plan, candidates=candidates)
+    except BaseException:
+        # Also that of a call which was late or cancelled, and has read nothing.
+        await close_generator(endpoints)
+        raise
 
 
 async def _through_nat64(
@@ -258,7 +268,8 @@ async def _through_nat64(
     if hasattr(endpoints, "__aiter__"):
         check_fast_open(plan.options, plan.establish)
         to_come = cast("AsyncIterable[EndpointLike]", endpoints)
-        return await run_race(plan, candidates=EndpointsThroughNat64(nat64, plan.started, refusals, to_come=to_come))
+        through = EndpointsThroughNat64(nat64, plan.started, refusals, to_come=to_come)
+        return await _race_to_come(plan, endpoints, through)
     listed = checked(endpoints, plan.sources, refusals)  # pyright: ignore[reportArgumentType]
     if not listed:
         raise ValueError("connectx needs at least one endpoint, got none")

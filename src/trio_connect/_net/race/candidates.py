@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Coroutine,
     Iterable,
@@ -172,14 +171,14 @@ class EndpointsToCome:
             raise ValueError("connectx needs at least one endpoint, the iterable had none")
 
 
-async def close_generator(iterator: AsyncIterator[EndpointLike]) -> None:
+async def close_generator(iterator: object) -> None:
     """Close the caller's async generator, now and not by the garbage collector: nobody else can go on with it.
 
     Anything else that has an `aclose` is left alone. A memory channel, for instance, may have other readers, and its
     owner may want what is left in it.
     """
     if isinstance(iterator, AsyncGenerator):
-        await iterator.aclose()
+        await cast("AsyncGenerator[EndpointLike]", iterator).aclose()
 
 
 @disable_ki_protection  # the caller's iterable may block
