@@ -28,7 +28,8 @@ from trio_connect import Endpoint, SocketOptions, now
 from trio_connect._net.reactor import attempt as reactor_attempt
 from trio_connect._net.reactor import events, reactor
 from trio_connect._net.reactor.reactor import Reactor
-from trio_connect.queues import IOQueue, QueueSet, open_queue_set
+from trio_connect.queues import IOQueue, QToken, QueueSet, open_queue_set
+from trio_connect.queues._channel import Channel
 
 
 class Watch:
@@ -527,6 +528,30 @@ def accepting() -> Iterator[int]:
             yield int(process.stdout.readline())
         finally:
             process.kill()
+
+
+async def test_closed_queues_leave_no_cycle():
+    async with open_queue_set() as qs:
+        await pair(qs)  # these stay open
+        gc.collect()
+        gc.disable()  # what is gone then was counted, and in no cycle
+        try:
+            before = count_channels()
+            near, far = await pair(qs)
+            token: QToken[Any]
+            for token in (near.push(b"x"), far.pop(), far.push(b"y"), near.pop()):
+                assert (await qs.wait(token)).ok
+            for token in (near.close(), far.close()):
+                assert (await qs.wait(token)).ok
+            del near, far, token
+            await passes()
+            assert count_channels() == before
+        finally:
+            gc.enable()
+
+
+def count_channels() -> int:
+    return sum(isinstance(each, Channel) for each in gc.get_objects())
 
 
 @pytest.mark.alone

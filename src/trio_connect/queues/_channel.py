@@ -138,6 +138,8 @@ class Channel:
             self.reactor.forget(self.fd)
         if self.sending is not None:
             self.sending.let_go()
+        # They hold this channel, and a cycle would be left to the garbage collector for each connection.
+        self.receiving = self.sending = None
 
 
 class ReactorLane(Lane):

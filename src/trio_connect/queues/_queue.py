@@ -443,8 +443,10 @@ class SocketQueue(IOQueue, Connecting):
             control.stop()
         if channel is not None:
             channel.forget()
+            # A lane that accepts holds this queue.
+            self._receiving = self._sending = self._channel = None
         elif watched >= 0:
             reactor = self._scheduler.reactor
             assert reactor is not None
             reactor.forget(watched)
-            self._watched = -1
+        self._watched = -1
