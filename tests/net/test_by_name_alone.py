@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from socket import AF_INET6, AddressFamily
 from typing import Any
@@ -27,6 +28,7 @@ from trio_connect import (
     connect,
     now,
 )
+from trio_connect._net.by_name import ConnectByName
 from trio_connect._net.names import lookup
 from trio_connect._net.race import driver
 
@@ -278,3 +280,26 @@ async def test_line_77_nor_does_one_over_tls(sockets: Sockets):
         rounds=repeated(1),
         counters=sockets.counters,
     )
+
+
+# --- what is left of it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "resolver",
+    [StaticResolver({"api.test": V4}), ScriptedResolver(a=[V4]), ScriptedResolver(a=[V4], aaaa_after=5)],
+    ids=["known", "answered", "raced"],
+)
+@virtual
+async def test_a_stream_and_its_report_hold_nothing_of_the_call_and_no_cycle_is_left(net, resolver):
+    good(net, V4)
+    gc.collect()
+    gc.disable()  # what is gone then was counted, and in no cycle
+    try:
+        stream = await connect("api.test", 443, resolver=resolver)
+        left = [each for each in gc.get_objects() if isinstance(each, ConnectByName)]
+    finally:
+        gc.enable()
+    assert left == []
+    assert stream.report.lookups
+    stream.abort()

@@ -59,12 +59,15 @@ class ConnectByName:
         plan, addresses = self._plan, self._addresses
         await checkpoint_if_cancelled()
         addresses.prepare(then=self._watch)
-        waits = not addresses.answer_now()
-        if waits:
-            await self._look_up()
-            if self._stream is not None:
-                stream, self._stream = self._stream, None
-                return stream
+        try:
+            waits = not addresses.answer_now()
+            if waits:
+                await self._look_up()
+        finally:
+            addresses.detach()
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            return stream
         pairs, skipped = addresses.all_in_order()
         if current_time() >= plan.until:
             raise self._exceeded()

@@ -178,6 +178,11 @@ class AddressesOfHosts:
             each.start(nursery)
         return first.start_but_one(nursery)
 
+    def detach(self) -> None:
+        """Let go of what the tasks of lookups were to run; all have ended. A report holds this as long as it lives."""
+        for each in self._lookups.values():
+            each.detach()
+
     async def released(self) -> None:
         """Wait until addresses may be tried, or no lookup is pending."""
         await wait_for_more([each.lookups for each in self._addresses], self._lot, 0)

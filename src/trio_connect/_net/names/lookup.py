@@ -209,6 +209,10 @@ class Lookups:
         self._seen = found
         return True
 
+    def detach(self) -> None:
+        """Let go of what the task of each lookup was to run at its end; all have ended."""
+        self._then = None
+
     def know(self, address: str) -> None:
         """Take a numeric host as its own answer. Nothing is asked, so `families` has to be empty."""
         kind: LookupKind = "AAAA" if ":" in address else "A"
