@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
 import pytest
 
 from trio_connect import Endpoint, History, RacePolicy, Source
 from trio_connect._net.names import ordering
-from trio_connect._net.names.ordering import in_recent_order
+from trio_connect._net.names.ordering import in_order, in_recent_order
 from trio_connect._policy import DEFAULT_POLICY
 
 V6, V4 = (Endpoint(host, 443) for host in ("2001:db8::1", "192.0.2.1"))
@@ -52,6 +53,11 @@ def test_the_kernel_is_asked_once_a_second(kernel):
     kernel.routes = GLOBAL
     ordering._recent_orders.forget()
     assert ordered() == (V6, V4)
+
+
+async def test_endpoints_that_are_equal_to_those_of_an_earlier_call_have_its_order(kernel):
+    for _ in range(3):  # `order_endpoints` and `resolve` have new objects in every call
+        assert in_order([attrs.evolve(V6), attrs.evolve(V4)], (), DEFAULT_POLICY, factory=False) == (V6, V4)
 
 
 def test_what_makes_another_order_is_asked_for(kernel):

@@ -108,7 +108,7 @@ def _in_order(
         if leader is not None:
             route = look_up_routes((leader,), sources)
             if leader in route and _has_good_source(leader, route[leader], table):
-                return everything if leader is everything[0] else everything[::-1]
+                return everything if leader == everything[0] else everything[::-1]
     routes = tuple(look_up_routes(everything, sources).items()) if asks else ()
     if history is None:
         return _order(everything, routes, table, policy.preferred_family_count, first_family)
