@@ -433,6 +433,14 @@ async def test_a_race_is_one_token(sockets: Sockets):
             assert pop.unwrap().data == b"hello"
 
 
+async def test_a_connect_at_the_origin_of_the_clock_has_its_report(sockets: Sockets, mock_clock):
+    async with open_queue_set() as qs:
+        result = await qs.wait(qs.stream().connect(where(await listening(qs))))
+        assert trio.current_time() == 0
+        assert isinstance(result.value, Connected)
+        assert [attempt.outcome for attempt in result.value.report.attempts] == ["won"]
+
+
 async def test_a_race_that_is_lost_is_data_with_a_report(sockets: Sockets):
     with faults.refusing() as closed:
         async with open_queue_set() as qs:

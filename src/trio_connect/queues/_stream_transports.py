@@ -131,7 +131,7 @@ class TcpTransport(StreamTransport[TcpStream]):
 
     @property
     def report(self) -> ConnectReport:
-        if self._stream is None and self._report is None and self._ended:
+        if self._stream is None and self._report is None and self._ended is not None:
             pair = self._source, cast("Endpoint", self.peer)
             self._report = report_of(((pair,), {}, self._started, self._ended, self._multipath))
         return super().report

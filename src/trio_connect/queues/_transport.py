@@ -173,8 +173,8 @@ class StreamTransport(Transport, Generic[S]):
         """Bound, connecting, or connected over a reactor; what a task has connected is in the stream."""
         self._report: Recorded = None
         self._listener: TcpListener | UnixListener | None = None
-        self._ended = 0.0
-        """When a reactor had connected it, 0 for what was made otherwise."""
+        self._ended: float | None = None
+        """When a reactor had connected it, None for what was made otherwise."""
 
     @abstractmethod
     def _open(self, target: Any) -> StreamSocket: ...
