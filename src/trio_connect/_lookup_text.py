@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._answer import SrvRecord
 from ._text import printable
 
 if TYPE_CHECKING:
@@ -69,6 +68,8 @@ def _outcome(lookup: Lookup) -> str:
     if lookup.error is not None:
         return printable(str(lookup.error))
     if lookup.records is not None:
+        from ._answer import SrvRecord  # a connect to an endpoint, which knows no lookups, does without these classes
+
         if any(isinstance(record, SrvRecord) and record.target == "." for record in lookup.records):
             return "not offered there (target '.', RFC 2782)"
         return "found" if lookup.records else "no record"
