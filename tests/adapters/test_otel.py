@@ -34,8 +34,7 @@ from trio_connect import (
     connectx,
     now,
 )
-from trio_connect._net.names import candidates
-from trio_connect._net.race import driver, executor
+from trio_connect._net.race import candidates, driver, executor
 from trio_connect._net.race.telling import Teller
 from trio_connect.adapters.otel import trace_events
 from trio_connect.testing import echo
