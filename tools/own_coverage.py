@@ -59,7 +59,9 @@ def measure(module: str) -> tuple[bool, str]:
             command = [sys.executable, "-m", *arguments]
             return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
-        tests = python("coverage", "run", "-m", "pytest", "-q", "-p", "no:xdist", test_file(module))
+        # What measures is right only while nothing runs beside it.
+        options = ["-q", "-p", "no:xdist", "-m", "not slow and not alone"]
+        tests = python("coverage", "run", "-m", "pytest", *options, test_file(module))
         if tests.returncode:
             return False, tests.stdout + tests.stderr
         python("coverage", "combine", "--quiet", directory)
