@@ -356,8 +356,7 @@ class SocketQueue(IOQueue, Connecting):
 
     @enable_ki_protection
     def close(self) -> QToken[Closed]:
-        state = self._check("close")
-        self._state = state
+        self._state = self._check("close")
         scheduler = self._scheduler
         token = scheduler.enter_close(self)
         # Cancelled here and not when it is closed: an operation that is pending now must not complete before that.
@@ -437,13 +436,12 @@ class SocketQueue(IOQueue, Connecting):
                 self._closed.set()
 
     def _leave(self) -> None:
-        """Leave the reactor."""
+        """Leave the reactor, and let go of the lanes: one that accepts holds this queue."""
         control, channel, watched = self._control, self._channel, self._watched
         if control is not None and isinstance(control, TcpConnect):
             control.stop()
         if channel is not None:
             channel.forget()
-            # A lane that accepts holds this queue.
             self._receiving = self._sending = self._channel = None
         elif watched >= 0:
             reactor = self._scheduler.reactor
