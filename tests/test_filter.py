@@ -475,7 +475,7 @@ def test_an_address_takes_at_most_20_microseconds(question):
         return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
     bound = 20.0
-    assert least(cost, bound=bound) <= bound
+    assert least(cost, bound=bound, attempts=10) <= bound
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.outbound.kit import good, opened, rules
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window
 from tests.support import faults
-from tests.support.pace import PacedClock
+from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, repeated, sweep
 from trio_connect import DeadlineExceeded, now
 from trio_connect.outbound import Candidate, FileStore, Outbound, Rate
@@ -416,7 +416,7 @@ async def test_an_admission_costs_less_than_100_us(path):
 
         async def cost(waiters: int) -> float:
             times = 2000 // waiters
-            clock = PacedClock()
+            clock = PacedClock(slowness=running_tasks)
             async with trio.open_nursery() as nursery:
                 for _ in range(waiters):
                     nursery.start_soon(use, times)

@@ -20,7 +20,7 @@ from tests.outbound import redis_worker
 from tests.outbound.kit import opened, rules
 from tests.outbound.redis_server import PROGRAM, RedisServer, pause
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window
-from tests.support.pace import PacedClock
+from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, repeated, sweep
 from trio_connect import DeadlineExceeded, now, tcp_listen
 from trio_connect._engine.limits import Cap
@@ -695,7 +695,7 @@ async def test_an_admission_costs_less_than_a_millisecond(server):
 
         async def cost(waiters: int) -> float:
             times = 300 // waiters
-            clock, wall = PacedClock(), time.perf_counter()
+            clock, wall = PacedClock(slowness=running_tasks), time.perf_counter()
             async with trio.open_nursery() as nursery:
                 for number in range(waiters):
                     nursery.start_soon(ask, times, number)

@@ -318,7 +318,8 @@ async def test_failover_while_sending(net: Net, clock: object) -> None:
             await trio.sleep(0.02)
         states = {path.endpoint: path.state for path in client.paths()}
         assert states[net.peers()[0]] != "active"
-        assert 0.05 < longest < 1.0
+        # No more than that is promised: on a busy machine a heartbeat may find out before any message does.
+        assert longest < 1.0
         with pytest.raises(DeadlineExceeded):
             await client.receive(now() + 1500)
         assert sctp.PathEvent(net.peers()[0], "unreachable") in client.path_events
