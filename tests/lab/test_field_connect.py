@@ -13,6 +13,8 @@ import pytest
 from tests.lab.netlab import Host
 from tests.support.leaks import no_leaks
 from trio_connect import ConnectFailed, Endpoint, RacePolicy, Source, connectx, now, tcp_connect
+from trio_connect._net.attempt import spinning
+from trio_connect._net.reactor.attempt import at_once
 from trio_connect._net.sockets import local_ports
 from trio_connect.libdill import ipaddr, ipaddr_remote
 from trio_connect.libdill import now as dill_now
@@ -97,7 +99,12 @@ def test_field_01_an_icmp_error_that_comes_back_inside_connect(network: Network,
 
     for host in hosts:
         # The best of a few: what another program does meanwhile is not the question.
-        costs = [network[0].trio(main, host) for _ in range(8)]
+        costs = []
+        for number in range(8):
+            if number % 2:
+                for passes in (spinning, at_once):  # as in a new process, which has learnt nothing of passes
+                    passes.credit = passes.untried = 0
+            costs.append(network[0].trio(main, host))
         assert min(wall for wall, _ in costs) < 0.002
         assert max(wall for wall, _ in costs) < 0.5
         assert max(cpu for _, cpu in costs) < 0.1

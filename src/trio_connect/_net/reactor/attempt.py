@@ -117,15 +117,20 @@ class ReactorAttempt(Attempt, ABC):
         if self.over:  # stopped from inside of connect(2), by whoever observes it
             self.close()
             return
+        asked = False
         if code == PENDING and (at_once.credit or until == -inf or at_once.is_worthwhile()):
+            asked = True
             code = self.poll()
             if code == PENDING or at_once.credit != CREDIT:
                 at_once.learn(enough=code != PENDING)
+        # With 0 as the deadline: one try, one pass of the loop, and one more look.
+        spins = code == PENDING and (spinning.credit or until == -inf or spinning.is_worthwhile())
+        if code == PENDING and not spins and not asked:
+            code = self.poll()  # an error that came back inside connect(2) is no event, see `KernelSocket.poll`
         if code != PENDING:
             self._settle(code)
             return
-        # With 0 as the deadline: one try, one pass of the loop, and one more look.
-        if spinning.credit or until == -inf or spinning.is_worthwhile():
+        if spins:
             reactor.asking.append(self)
         elif not self._wait():
             return
