@@ -124,7 +124,7 @@ class Translation:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the prefixes are known, or it is known that there is none."""
+        """Whether the prefixes are known, or it is known that the network has no prefix."""
         return self._is_settled
 
     @property
@@ -133,7 +133,7 @@ class Translation:
         return MappingProxyType(self._carried)
 
     def learn(self, prefixes: Iterable[IPv6Network]) -> None:
-        """Learn the prefixes, or with none of them that there is none to be had."""
+        """Learn the prefixes; an empty sequence says that the network has no prefix."""
         self._prefixes = tuple(prefixes)
         self._is_settled = True
 

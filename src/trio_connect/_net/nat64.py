@@ -80,8 +80,8 @@ class Nat64:
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: a prefix has no length of RFC 6052 section 2.2 (32, 40, 48, 56, 64, 96), there is none, or there are
-        prefixes and a resolver.
+      ValueError: a prefix has no length of RFC 6052 section 2.2 (32, 40, 48, 56, 64, 96), prefixes is empty, or both
+        prefixes and a resolver are given.
 
     See RFC 6052 for the addresses, RFC 7050 for the question.
     """
@@ -100,7 +100,7 @@ class Nat64:
 
     @property
     def prefixes(self) -> tuple[IPv6Network, ...]:
-        """Those that were given, or were found and have not expired; empty when there are none, or none was needed."""
+        """Those that were given, or were found and have not expired; empty when no prefix was found or needed."""
         if self._given is not None:
             return self._given
         try:

@@ -104,7 +104,7 @@ class Questions:
         return None if found is None or found.is_fresh else _usable(found)
 
     def fresh(self, name: bytes, kind: RecordType) -> Known | None:
-        """Return an answer that `ask` would return without asking anybody; None when there is none."""
+        """Return an answer that `ask` would return without asking anybody; None when it would have to ask."""
         found = self._cache.find((name, kind), current_time())
         return None if found is None or not found.is_fresh else _usable(found)
 

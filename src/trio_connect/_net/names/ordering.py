@@ -163,7 +163,7 @@ def in_order_as_carried(
     """Return endpoints of one name in the order to try them in, where some go through a NAT64.
 
     These are sorted as the IPv4 addresses that they carry (happy-eyeballs v3), whose source address is not known:
-    there is none on this machine. What is remembered is that of the address that is connected to.
+    this machine has no route to them. What is remembered is that of the address that is connected to.
 
     Args:
       endpoints: in any order, each once.

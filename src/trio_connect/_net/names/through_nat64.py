@@ -147,7 +147,7 @@ class Nat64OfCall:
         Args:
           nursery: where to.
           origin: what the times of the record count from.
-          then: run when the answer is there, or when there will be none.
+          then: run when the answer is there, or when no answer will come.
           race: whose observer is told.
         """
 
