@@ -55,7 +55,7 @@ PURE_PARTS: Final = frozenset(
         ("sctp", "_addresses"), ("sctp", "_reassembly"), ("sctp", "_values"), ("sctp", "_wire"),
     }
 )  # fmt: skip
-EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages"})
+EDGE_VALUES: Final = frozenset({"_deadline", "_errors", "_messages", "_race_messages"})
 DOORS: Final = frozenset({"queues", "outbound", "sctp", "libdill", "momentum"})
 OUTSIDERS: Final = frozenset({"testing", "cli", "adapters", "__main__"})
 # A compatibility layer speaks an original's names over one front door; libdill's is the public names themselves.

@@ -256,7 +256,7 @@ def test_import_loads_no_optional_dependency_and_no_front_door():
     # Races, listeners and lookups are for those who ask for them.
     assert not asked & {
         f"trio_connect.{name}"
-        for name in ("_answer", "_policy", "_engine.race", "_net.listeners", "_net.names.resolve")
+        for name in ("_answer", "_policy", "_race_messages", "_engine.race", "_net.listeners", "_net.names.resolve")
     }
     upstairs = DOORS | OUTSIDERS
     assert {name for name in asked if name.startswith("trio_connect.") and name.split(".")[1] in upstairs} == set()

@@ -23,7 +23,8 @@ from trio_connect import (
     Lookup,
     ResolveFailed,
 )
-from trio_connect._messages import call_exceeded, connect_error, is_local, race_failed, resolve_failed
+from trio_connect._messages import call_exceeded, connect_error, is_local
+from trio_connect._race_messages import race_failed, resolve_failed
 from trio_connect._report import Phase
 
 PEER = Endpoint("192.0.2.1", 443)

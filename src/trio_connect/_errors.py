@@ -16,7 +16,7 @@
 
 - `EstablishFailed`: raised by the caller's own test of a connection, to fail that attempt alone
 
-A single connect raises the kernel's own `OSError` subclass. `_messages` builds the texts.
+A single connect raises the kernel's own `OSError` subclass. `_messages` and `_race_messages` build the texts.
 """
 
 from __future__ import annotations

@@ -37,8 +37,9 @@ from trio_connect import (
     tcp_connect,
     tcp_listen,
 )
-from trio_connect._messages import agreed_errno, connect_error
+from trio_connect._messages import connect_error
 from trio_connect._net.sockets import options
+from trio_connect._race_messages import agreed_errno
 from trio_connect.testing import VirtualNetwork, echo, run
 
 BAD, GOOD = Endpoint("192.0.2.1", 25), Endpoint("192.0.2.2", 25)

@@ -14,7 +14,7 @@ import trio
 from trio import Cancelled, current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._messages import race_exceeded
+from .._race_messages import race_exceeded
 from .._report import ConnectReport
 from .host_of import with_hosts
 from .race.alone import first_then_race

@@ -11,8 +11,9 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, check_port
 from .._engine.order import served_families
-from .._messages import call_exceeded, call_late, resolve_failed
+from .._messages import call_exceeded, call_late
 from .._policy import DEFAULT_POLICY
+from .._race_messages import resolve_failed
 from .._report import ConnectReport
 from .._text import printable
 from .names.lookup import Lookups

@@ -22,8 +22,8 @@ from .. import Attempt, ConnectFailed, ConnectReport, DeadlineExceeded, Endpoint
 from .._deadline import IMMEDIATE, NO_DEADLINE, to_seconds
 from .._engine.charge import Charge, Trial, charge
 from .._engine.limits import Lease
-from .._messages import race_failed
 from .._outbound_values import Candidate
+from .._race_messages import race_failed
 from ._decisions import (
     DestinationDelayed,
     DestinationFailed,

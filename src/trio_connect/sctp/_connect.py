@@ -24,8 +24,9 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from .._check import check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
-from .._messages import connect_error, race_exceeded, race_failed, race_late, strerror
+from .._messages import connect_error, strerror
 from .._net.sockets.waiting import park
+from .._race_messages import race_exceeded, race_failed, race_late
 from .._report import Attempt, Cause, ConnectReport, Outcome
 from .._text import shown
 from .._trace import RaceFinished

@@ -14,7 +14,7 @@ from trio.lowlevel import ParkingLot
 from ..._endpoint import Endpoint
 from ..._engine.order import served_families
 from ..._engine.several_names import in_turn, released
-from ..._messages import GONE
+from ..._race_messages import GONE
 from ..race.candidates import Offers, Refusals, pair_up, tellers
 from .hosts import endpoint_of
 from .lookup import Found, Lookups, wait_for_more

@@ -19,7 +19,7 @@ from trio.lowlevel import disable_ki_protection
 
 from ..._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable, reaches
 from ..._engine.race import MAX_RACED
-from ..._messages import NO_SOURCE, NO_ZONE, NOT_ALLOWED
+from ..._race_messages import NO_SOURCE, NO_ZONE, NOT_ALLOWED
 from ..._text import shown
 from ..._trace import LookupFinished, LookupStarted
 

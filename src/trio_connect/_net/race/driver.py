@@ -22,7 +22,7 @@ from trio.lowlevel import (
 )
 
 from ..._engine.race import Race
-from ..._messages import is_refused, race_exceeded, race_failed, race_late, resolve_failed
+from ..._race_messages import is_refused, race_exceeded, race_failed, race_late, resolve_failed
 from ..._report import ConnectReport
 from ..._trace import RaceFinished
 from ..attempt import PENDING
