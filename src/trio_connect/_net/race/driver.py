@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ..._answer import Lookup
     from ..._trace import TraceEvent
+    from ..host_of import HostOfEndpoint
     from ..reports import Pair
     from .candidates import Candidates
     from .first import First
@@ -79,6 +80,23 @@ async def run_race(
     return await _Driver(plan, pairs, skipped or {}, first, candidates, lookups).run()
 
 
+def _make_report(
+    race: Race,
+    lookups: tuple[Lookup, ...],
+    host_of: HostOfEndpoint | None,
+    started: float,
+    ended: float,
+    multipath_info: bytes | None,
+) -> ConnectReport:
+    return ConnectReport(
+        lookups=lookups,
+        attempts=with_hosts(race.records(), host_of),
+        started_at=started,
+        elapsed=ended - started,
+        multipath=read_multipath(multipath_info),
+    )
+
+
 @final
 class _Driver:
     """One race from its first attempt to its end; `Offers` for its candidates."""
@@ -108,7 +126,6 @@ class _Driver:
         self._teller = Teller(plan.observer, plan.target)
         self._executor = Executor(plan, self._race, first, began, self._mailbox, self._teller)
         self._attempts = self._executor.attempts
-        self._multipath_info: bytes | None = None
         self._yielded = first is not None and first.attempt.yielded
         """Whether Trio's loop has run since the call began to connect."""
 
@@ -132,25 +149,20 @@ class _Driver:
             raise
         finally:
             self._mailbox.discard()
-        # The report that the stream will make holds this, so this must not hold the stream.
-        winner, value = self._executor.take_result()
+        winner = self._executor.winner
         if winner is None:
             raise self._failure(self._finish())
-        self._multipath_info = winner.attempt.multipath_info(plan.options)
+        info = winner.attempt.multipath_info(plan.options)
         stream = winner.open_stream()
-        winner.stream = None
-        if plan.establish is None:
-            value = stream
         if plan.observer is None:
-            stream._set_report(partial(self._make_report, current_time()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            stream._set_report(self._report(current_time(), info))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         else:
             try:
-                stream._set_report(self._finish())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                stream._set_report(self._finish(info))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             except BaseException:  # the observer raised: the caller will not get the winner
-                winner.stream = stream
                 self._attempts.close(winner)
                 raise
-        return value
+        return stream if plan.establish is None else self._executor.value
 
     async def _run(self) -> None:
         self._executor.begin()
@@ -177,23 +189,19 @@ class _Driver:
                 return resolve_failed(", ".join(names), report)
         return race_failed(plan.target, report, self._attempts.in_order())
 
-    def _finish(self) -> ConnectReport:
+    def _finish(self, multipath_info: bytes | None = None) -> ConnectReport:
         """Make the report, and tell the remaining events, the end last."""
         now = current_time()
-        report = self._make_report(now)
+        report = self._report(now, multipath_info)()
         self._teller.note(RaceFinished, report, now)
         self._teller.tell()
         return report
 
-    def _make_report(self, ended: float) -> ConnectReport:
-        started = self._plan.started
-        return ConnectReport(
-            lookups=tuple(self._lookups) if self._candidates is None else self._candidates.lookups,
-            attempts=with_hosts(self._race.records(), self._plan.host_of),
-            started_at=started,
-            elapsed=ended - started,
-            multipath=read_multipath(self._multipath_info),
-        )
+    def _report(self, ended: float, multipath_info: bytes | None) -> Callable[[], ConnectReport]:
+        """Return what makes the report. A stream keeps that, so it holds nothing else of the race, nor the stream."""
+        plan = self._plan
+        lookups = tuple(self._lookups) if self._candidates is None else self._candidates.lookups
+        return partial(_make_report, self._race, lookups, plan.host_of, plan.started, ended, multipath_info)
 
     # ------------------------------------------------------------------ candidates
 

@@ -49,7 +49,8 @@ class Executor:
     ) -> None:
         self.attempts = RunningAttempts(mailbox, plan.establish)
         self.winner: RunningAttempt | None = None
-        self._value: Any = None
+        self.value: Any = None
+        """What establish has returned for the winner."""
         self.expired = False
         """Whether the caller's deadline came first."""
         self._plan, self._race = plan, race
@@ -81,7 +82,7 @@ class Executor:
             if isinstance(fact, Failed):
                 commands = self._fail(running, fact, now)
             elif isinstance(fact, Established) or self._plan.establish is None:
-                self._value = fact.value if isinstance(fact, Established) else None
+                self.value = fact.value if isinstance(fact, Established) else None
                 commands = self._race.succeeded(fact.id, now)
             else:
                 commands = self._progress(running, now)
@@ -105,12 +106,6 @@ class Executor:
         self.attempts.stop_all()  # whatever the engine thinks, if it was interrupted
         if self.winner is not None and self.winner is not keep:
             self.attempts.close(self.winner)
-
-    def take_result(self) -> tuple[RunningAttempt | None, Any]:
-        """Return the winner, None without one, and what establish returned for it. Both are forgotten here."""
-        winner, self.winner = self.winner, None
-        value, self._value = self._value, None
-        return winner, value
 
     # ------------------------------------------------------------------ facts
 
@@ -190,7 +185,8 @@ class Executor:
             return self._progress(running, now)
         self.attempts.go_on_with(running, first)
         commands = self._progress(running, first.connected)
-        return commands if first.error is None else commands + self._fail(running, failure(running, first.error), now)
+        error, first.error = first.error, None  # its traceback holds `first`, and a cycle would be left
+        return commands if error is None else commands + self._fail(running, failure(running, error), now)
 
     def _abandon(self, abandon: Abandon, now: float) -> None:
         running = self.attempts.live.get(abandon.id)
