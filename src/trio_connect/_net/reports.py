@@ -7,7 +7,7 @@ long to define as everything that a plain connect needs, so this module is loade
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from trio import current_time
 
@@ -19,10 +19,10 @@ from .._report import EMPTY_REPORT, Attempt, ConnectReport, Phase
 from .host_of import HostOfEndpoint, with_hosts
 from .sockets.multipath import read_multipath
 
-Pair: TypeAlias = "tuple[Source | None, Endpoint]"
-"""A candidate of a race, as `_engine.race_table.Candidate`: where from, None for any source, and where to."""
+if TYPE_CHECKING:
+    from .._engine.race_table import Candidate
 
-Facts: TypeAlias = "tuple[Sequence[Pair], Mapping[Pair, str], float, float, bytes | None]"
+Facts: TypeAlias = "tuple[Sequence[Candidate], Mapping[Candidate, str], float, float, bytes | None]"
 """The candidates, of which the first won without a race; what was skipped, and why; start and end in Trio time; what
 the kernel then said of MPTCP."""
 
@@ -76,7 +76,7 @@ def won_alone(
     )
 
 
-def untried(pairs: Iterable[Pair], skipped: Mapping[Pair, str]) -> tuple[Attempt, ...]:
+def untried(pairs: Iterable[Candidate], skipped: Mapping[Candidate, str]) -> tuple[Attempt, ...]:
     """Return the rows of candidates that were not started.
 
     Args:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import trio
 
     from ..._answer import Lookup
+    from ..._engine.race_table import Candidate
     from ..host_of import HostOfEndpoint
     from ..race.plan import RacePlan
-    from ..reports import Pair
     from .hosts import Host
     from .through_nat64 import Nat64OfCall
 
@@ -41,7 +41,7 @@ class _Addresses:
         self.lookups = lookups
         self._sorted: tuple[Found, ...] = ()
         self.allowed: tuple[Endpoint, ...] = ()
-        self.refused: dict[Pair, str] = {}
+        self.refused: dict[Candidate, str] = {}
 
     def sort(self, plan: RacePlan, refusals: Refusals | None, nat64: Nat64OfCall | None) -> None:
         """Sort everything that is known by now, as RFC 8305 section 3 asks for when answers come late."""
@@ -111,7 +111,7 @@ class AddressesOfHosts:
         # Services are those of one port; addresses are those of all.
         self._by_port = as_service_resolver(resolver) is not None
         self._names: dict[Endpoint, str | None] = {}
-        self._offered: list[Pair] = []
+        self._offered: list[Candidate] = []
         self._addresses: list[_Addresses] = []
         self._lot = ParkingLot()
 
@@ -218,7 +218,7 @@ class AddressesOfHosts:
         gone = {pair: GONE for pair in offered if pair not in still_there}
         race.offer(pairs, skipped | gone, order=pairs)
 
-    def all_in_order(self) -> tuple[list[Pair], dict[Pair, str]]:
+    def all_in_order(self) -> tuple[list[Candidate], dict[Candidate, str]]:
         """Return what may be tried by now, in order and each for the first host that has it; and what is skipped."""
         known = self._addresses
         if len(known) > 1 or self.is_waiting():
@@ -227,7 +227,7 @@ class AddressesOfHosts:
             each.sort(self._plan, self._refusals, self._nat64)
         if len(known) == len(self._addresses) == 1 and self._nat64 is None:
             return pair_up(known[0].allowed, self._plan.sources, None)[0], known[0].refused
-        refused: dict[Pair, str] = {}
+        refused: dict[Candidate, str] = {}
         for each in known:
             refused.update(each.refused)
         names = [None if each.host.literal is not None else each.host.name for each in known]

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ..._answer import Lookup
     from ..._endpoint import EndpointLike, Source
+    from ..._engine.race_table import Candidate
     from ..._policy import RacePolicy
     from ..history import History
     from ..host_of import HostOfEndpoint
-    from ..reports import Pair
 
 __all__ = ["EndpointsThroughNat64", "Nat64OfCall"]
 
@@ -105,7 +105,7 @@ class Nat64OfCall:
         policy: RacePolicy = DEFAULT_POLICY,
         history: History | None = None,
         refusals: Refusals | None = None,
-    ) -> tuple[tuple[Endpoint, ...], dict[Pair, str]]:
+    ) -> tuple[tuple[Endpoint, ...], dict[Candidate, str]]:
         """Return the endpoints of one name to connect to, in the order to try them in, and what is refused.
 
         Args:
@@ -123,7 +123,9 @@ class Nat64OfCall:
         )  # fmt: skip
         return ordered, refused
 
-    def pair_up(self, endpoints: Iterable[Endpoint], refusals: Refusals | None) -> tuple[list[Pair], dict[Pair, str]]:
+    def pair_up(
+        self, endpoints: Iterable[Endpoint], refusals: Refusals | None
+    ) -> tuple[list[Candidate], dict[Candidate, str]]:
         """Return the candidates of endpoints that keep their order, and those that are skipped, see `pair_up`.
 
         Args:
@@ -178,7 +180,7 @@ class Nat64OfCall:
 
     def _wires(
         self, endpoints: Iterable[Endpoint], refusals: Refusals | None
-    ) -> tuple[list[Endpoint], dict[Pair, str]]:
+    ) -> tuple[list[Endpoint], dict[Candidate, str]]:
         # Both forms are judged: the filter may know the prefix or not, and refuse either.
         plains = dict.fromkeys(map(self._translation.plain, endpoints))
         allowed, refused = pair_up(plains, (), refusals)
@@ -250,7 +252,7 @@ class EndpointsThroughNat64:
             if self._nat64.wants_prefix:
                 self._nat64.start(nursery, self._origin, then=offer_all, race=race)
 
-        def pair(come: Sequence[Endpoint]) -> tuple[list[Pair], dict[Pair, str]]:
+        def pair(come: Sequence[Endpoint]) -> tuple[list[Candidate], dict[Candidate, str]]:
             self._known += come
             pairs, skipped = self._nat64.pair_up(come, self._refusals)
             ask()

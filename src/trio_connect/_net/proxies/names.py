@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from ..._answer import Lookup
     from ..._endpoint import Source
+    from ..._engine.race_table import Candidate
     from ..._trace import TraceEvent
     from ..names.hosts import Host
     from ..race.candidates import Candidates, Offers, Refusals
-    from ..reports import Pair
 
 P = ParamSpec("P")
 
@@ -51,8 +51,8 @@ class ProxiedNames:
             endpoint or UnresolvedEndpoint(each.name, each.port) for endpoint, each in zip(spelled, hosts, strict=True)
         ]
         allowed = [endpoint for endpoint in endpoints if (None, endpoint) not in refused]
-        self._first: list[Pair] = [(source, endpoint) for endpoint in allowed for source in first]
-        self._last: list[Pair] = [(source, endpoint) for endpoint in allowed for source in last]
+        self._first: list[Candidate] = [(source, endpoint) for endpoint in allowed for source in first]
+        self._last: list[Candidate] = [(source, endpoint) for endpoint in allowed for source in last]
 
     def beside(self, candidates: Candidates) -> Candidates:
         """Return the candidates with what their proxies look up.
@@ -74,7 +74,11 @@ class _WithNames:
     """
 
     def __init__(
-        self, candidates: Candidates | None, first: list[Pair], last: list[Pair], skipped: Mapping[Pair, str]
+        self,
+        candidates: Candidates | None,
+        first: list[Candidate],
+        last: list[Candidate],
+        skipped: Mapping[Candidate, str],
     ) -> None:
         self._candidates = candidates
         self._first = first
@@ -98,13 +102,15 @@ class _WithNames:
 class _Around:
     """A race as the candidates see it: puts the names around what they offer."""
 
-    def __init__(self, race: Offers, first: list[Pair], last: list[Pair]) -> None:
+    def __init__(self, race: Offers, first: list[Candidate], last: list[Candidate]) -> None:
         self._race = race
         self._first = first
         self._last = last
         self._has_last = False
 
-    def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
+    def offer(
+        self, pairs: Sequence[Candidate], skipped: Mapping[Candidate, str], *, order: Sequence[Candidate] | None = None
+    ) -> bool:
         self._has_last = self._has_last or bool(pairs)
         last = self._last if self._has_last else ()
         if order is not None:

@@ -22,13 +22,14 @@ from .plan import RacePlan
 if TYPE_CHECKING:
     from ..._answer import Lookup
     from ..._endpoint import Source
+    from ..._engine.race_table import Candidate
     from ..._options import SocketOptions
     from ..._policy import RacePolicy
     from ..._report import ConnectReport, Phase
     from ..._trace import Observer
     from ..attempt import OpenAttempt
     from ..history import History
-    from ..reports import Facts, Pair
+    from ..reports import Facts
     from .plan import Establish
 
 
@@ -44,8 +45,8 @@ def goes_alone(establish: Establish | None, observer: Observer | None, history: 
 
 
 async def first_then_race(
-    pairs: Sequence[Pair],
-    skipped: Mapping[Pair, str],
+    pairs: Sequence[Candidate],
+    skipped: Mapping[Candidate, str],
     *,
     policy: RacePolicy,
     sources: Sequence[Source],

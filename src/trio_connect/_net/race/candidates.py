@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from ..._answer import Lookup, LookupKind
     from ..._endpoint import Source
+    from ..._engine.race_table import Candidate
     from ..._filter import AddressFilter, NetworkFilter
     from ..._trace import TraceEvent
-    from ..reports import Pair
 
 P = ParamSpec("P")
 
@@ -41,7 +41,9 @@ MOST_READ: Final = 4096
 class Offers(Protocol):
     """A race, as a source of candidates uses it."""
 
-    def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
+    def offer(
+        self, pairs: Sequence[Candidate], skipped: Mapping[Candidate, str], *, order: Sequence[Candidate] | None = None
+    ) -> bool:
         """Add candidates: all that are known in this instant, in one call.
 
         Args:
@@ -147,7 +149,7 @@ class EndpointsToCome:
     def __init__(
         self,
         endpoints: AsyncIterable[EndpointLike],
-        pair: Callable[[Sequence[Endpoint]], tuple[list[Pair], dict[Pair, str]]],
+        pair: Callable[[Sequence[Endpoint]], tuple[list[Candidate], dict[Candidate, str]]],
     ) -> None:
         self._endpoints = endpoints
         self._pair = pair
@@ -221,22 +223,22 @@ def _connectable(item: EndpointLike) -> Endpoint:
 
 def pair_up(
     endpoints: Iterable[Endpoint], sources: Sequence[Source], refusals: Refusals | None
-) -> tuple[list[Pair], dict[Pair, str]]:
+) -> tuple[list[Candidate], dict[Candidate, str]]:
     """Return the candidates to try, and those that are skipped, with the reasons.
 
     Each endpoint is paired with every source before the next endpoint. This keeps the caller's order of endpoints, and
     a dead uplink costs one delay, not one for each endpoint.
     """
-    skipped: dict[Pair, str] = {}
+    skipped: dict[Candidate, str] = {}
     if refusals is not None:
         judged = [(endpoint, refusals.of(endpoint)) for endpoint in endpoints]
         endpoints = [endpoint for endpoint, why in judged if why is None]
         skipped = {(None, endpoint): why for endpoint, why in judged if why is not None}
     if not sources:
         return [(None, endpoint) for endpoint in endpoints], skipped
-    pairs: list[Pair] = []
+    pairs: list[Candidate] = []
     for endpoint in endpoints:
-        usable: list[Pair] = [(source, endpoint) for source in sources if reaches(source, endpoint)]
+        usable: list[Candidate] = [(source, endpoint) for source in sources if reaches(source, endpoint)]
         pairs += usable
         if not usable:
             serves = any(source.serves(endpoint.family) for source in sources)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..._answer import Lookup
+    from ..._engine.race_table import Candidate
     from ..._trace import TraceEvent
     from ..host_of import HostOfEndpoint
-    from ..reports import Pair
     from .candidates import Candidates
     from .first import First
     from .plan import RacePlan
@@ -51,8 +51,8 @@ P = ParamSpec("P")
 @enable_ki_protection
 async def run_race(
     plan: RacePlan,
-    pairs: Sequence[Pair] = (),
-    skipped: Mapping[Pair, str] | None = None,
+    pairs: Sequence[Candidate] = (),
+    skipped: Mapping[Candidate, str] | None = None,
     *,
     first: First | None = None,
     candidates: Candidates | None = None,
@@ -104,8 +104,8 @@ class _Driver:
     def __init__(
         self,
         plan: RacePlan,
-        pairs: Sequence[Pair],
-        skipped: Mapping[Pair, str],
+        pairs: Sequence[Candidate],
+        skipped: Mapping[Candidate, str],
         first: First | None,
         candidates: Candidates | None,
         lookups: Sequence[Lookup],
@@ -205,7 +205,9 @@ class _Driver:
 
     # ------------------------------------------------------------------ candidates
 
-    def offer(self, pairs: Sequence[Pair], skipped: Mapping[Pair, str], *, order: Sequence[Pair] | None = None) -> bool:
+    def offer(
+        self, pairs: Sequence[Candidate], skipped: Mapping[Candidate, str], *, order: Sequence[Candidate] | None = None
+    ) -> bool:
         race = self._race
         race.add(pairs, current_time())
         if skipped:
