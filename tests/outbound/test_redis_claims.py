@@ -216,8 +216,13 @@ def test_leases_are_renewed_and_fenced_from_before_the_asking():
     assert claims.lapsed(12.9) == []
     assert claims.lapsed(13.0) == [a]
     assert claims.held == []
+    # What was given back while it was prolonged is given back once more: the server may have heard of that first.
+    claims.released(claims.releases())
+    assert claims.renewed([a, b], ["3", 1, 0], 13.0) == []
+    assert claims.releases() == [(a.key, "me:1")]
+    assert claims.renewed([a], ["3", 1], 13.0) == []
     # What has run out needs not be given back.
-    claims.forget(20.0)
+    claims.forget(23.0)
     assert claims.releases() == []
 
 
@@ -278,3 +283,28 @@ def test_at_the_end_everything_is_given_back():
     cap = "{trio-connect}:places:4:c"
     assert claims.everything() == [(cap, "me:1"), (cap, "me:2"), (PEERS_KEY, "me")]
     assert claims.held == []
+
+
+def test_at_the_end_that_includes_what_is_being_given_back():
+    claims = made()
+    for held in [ask(claims)[CAP] for _ in range(2)]:
+        held.release()
+    first, second = claims.releases()
+    claims.released([second])
+    assert claims.everything() == [first, (PEERS_KEY, "me")]
+
+
+def test_at_the_end_that_includes_what_may_have_been_granted_in_vain():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    assert not claims.is_asking
+    asked = question(claims)
+    assert claims.is_asking
+    claims.failed(asked.claim)
+    assert not claims.is_asking
+    acquire(claims, (CAP,), (), 1.0)  # to be asked again
+    acquire(claims, (OTHER,), (), 1.0)  # was never asked
+    claims.stop()
+    assert claims.is_over
+    assert claims.question() is None
+    assert claims.everything() == [("{trio-connect}:places:4:c", "me:1"), (PEERS_KEY, "me")]

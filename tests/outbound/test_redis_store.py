@@ -289,6 +289,32 @@ async def test_a_cancel_from_outside_gives_everything_back_too(server):
                 pass
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_leaving_in_the_step_that_gives_back_or_asks_leaves_no_lease(server, steps):
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server, ttl=20)) as other:
+        await no_pause(server)
+        destination = other.destination("api.test")
+        for _ in range(10):  # Trio takes the tasks of a pass in any order
+            async with opened(policy, store=store(server, ttl=20)) as out, trio.open_nursery() as nursery:
+                nursery.start_soon(_hold_forever, out)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            with trio.fail_after(10):
+                async with destination.permit():
+                    pass
+            with trio.fail_after(10):
+                async with opened(policy, store=store(server, ttl=20)) as out:
+                    async with out.destination("api.test").permit():
+                        pass
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+            with trio.fail_after(10):
+                async with destination.permit():
+                    pass
+
+
 async def _hold_forever(out: Outbound) -> None:
     async with out.destination("api.test").permit():
         await trio.sleep_forever()

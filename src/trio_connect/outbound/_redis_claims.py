@@ -59,13 +59,15 @@ class Claim:
     paces: Sequence[Pace]
     id: str
     state: Literal["new", "asked", "granted", "refused", "doubtful"] = "new"
-    """"doubtful": whether the server has given a lease is unknown."""
+    """"doubtful": the question was not answered."""
     until: float = -inf
     """Until when the answer stands."""
     fence: float = -inf
     """When the lease runs out."""
     poll: float = 0.0
     refusal: Later | None = None
+    may_hold: bool = False
+    """Whether the server may have given a lease: it was asked, and has not refused since."""
 
 
 @attrs.define(eq=False)
@@ -128,6 +130,8 @@ class Claims:
         """Why nothing is asked of the server; "" while it answers."""
         self.processes = 0
         """How many there are, as far as is known."""
+        self.is_over = False
+        """Whether nothing more is asked."""
         self._ttl = ttl
         self._draw = draw
         self._wake = wake
@@ -138,6 +142,8 @@ class Claims:
         self._held: dict[Held, None] = {}
         self._count: Counter[str] = Counter()
         self._releases: deque[tuple[str, str, float]] = deque()
+        self._leaving: set[tuple[str, str]] = set()
+        """Leases that are being given back: whether the server has heard of it is unknown."""
         self._turns: dict[Key, float] = {}
         """Since when this process takes places that others want."""
         self._due: dict[str, int] = {}
@@ -214,6 +220,7 @@ class Claims:
             return None
         claim = self._new.popleft()
         claim.state = "asked"
+        claim.may_hold = True
         releases = self.releases()
         caps, paces = claim.key
         keys = [EPOCH_KEY, WANTED_KEY, *caps, *paces, *(key for key, _ in releases)]
@@ -235,6 +242,7 @@ class Claims:
                 self._turns.pop(claim.key, None)
             return
         claim.state = "refused"
+        claim.may_hold = False
         late = min(wait, _LATE) * self._draw()
         if outcome == "pause":
             cause = "the store was started again, and waits for those who hold something"
@@ -261,10 +269,21 @@ class Claims:
         claim.state = "doubtful"
         claim.until = -inf
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether a question is on its way."""
+        return any(claim.state == "asked" for claim in self._claims.values())
+
     def releases(self) -> list[tuple[str, str]]:
-        """Return leases to give back, at most some hundred, each by limit and id."""
+        """Return leases to give back, at most some hundred, each by limit and id; `released` says what became of it."""
         count = min(len(self._releases), _MOST_RELEASES)
-        return [self._releases.popleft()[:2] for _ in range(count)]
+        leases = [self._releases.popleft()[:2] for _ in range(count)]
+        self._leaving.update(leases)
+        return leases
+
+    def released(self, leases: Iterable[tuple[str, str]]) -> None:
+        """Learn that leases were given back, or that the server could not be told: then they run out by themselves."""
+        self._leaving.difference_update(leases)
 
     def renewal(self, held: Sequence[Held]) -> tuple[list[str], list[str]]:
         """Return the keys and arguments to prolong the leases of places."""
@@ -276,11 +295,14 @@ class Claims:
         self.processes = int(str(answer[0]))
         lost: list[Held] = []
         for each, flag in zip(held, answer[1:], strict=True):
-            if each in self._held:
-                if int(str(flag)):
-                    each.fence = asked + self._ttl
-                else:
-                    lost.append(each)
+            is_there = bool(int(str(flag)))
+            if each not in self._held:
+                if is_there:  # it was given back meanwhile, and the server may have heard of that first
+                    self._releases.append((each.key, each.id, asked + self._ttl))
+            elif is_there:
+                each.fence = asked + self._ttl
+            else:
+                lost.append(each)
         self._lose(lost)
         return lost
 
@@ -304,6 +326,11 @@ class Claims:
         """The places that this process holds."""
         return list(self._held)
 
+    def stop(self) -> None:
+        """Ask nothing more."""
+        self.is_over = True
+        self._new.clear()
+
     def everything(self) -> list[tuple[str, str]]:
         """Return all leases that may be this process's, each by limit and id; nothing is held afterwards."""
         for each in self.held:
@@ -314,7 +341,7 @@ class Claims:
         self._blocked.clear()
         everything = [(key, id_) for key, id_, _ in self._releases]
         self._releases.clear()
-        return [*everything, (PEERS_KEY, self.process)]
+        return [*everything, *self._leaving, (PEERS_KEY, self.process)]
 
     @property
     def has_work(self) -> bool:
@@ -364,7 +391,7 @@ class Claims:
 
     def _give_up(self, claim: Claim, now: float) -> None:
         """Give back what the server may have given for a claim."""
-        if claim.state not in {"refused", "new"}:
+        if claim.may_hold:
             self._releases.extend((key, claim.id, max(claim.fence, now + self._ttl)) for key in claim.key[0])
 
     def _unblock(self, claim: Claim) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 import trio
 from trio import current_time
-from trio.lowlevel import enable_ki_protection
+from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
@@ -78,8 +78,9 @@ class RedisStore:
         self._claims: Claims | None = None
         self._nursery: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._server: Server | None = None
-        self._unsure: set[tuple[str, str]] = set()
-        """Leases that are being given back."""
+        self._calls = 0
+        """How many scripts are under way."""
+        self._answers = ParkingLot()
         self._is_open = trio.Event()
         self._work = trio.Event()
         self._probe = trio.Event()
@@ -111,9 +112,12 @@ class RedisStore:
         assert manager is not None
         self._changed = self._lost = _nobody
         try:
+            claims.stop()
             with trio.CancelScope(deadline=current_time() + min(_FAREWELL, self._patience), shield=True):
-                # A question that is on its way may be cancelled before it was sent.
-                await self._give_back([*claims.everything(), *self._unsure])
+                # The server may hear of two calls in any order. So what takes or prolongs a lease has ended before.
+                while claims.is_asking or self._calls:
+                    await self._answers.park()
+                await self._give_back(claims.everything())
         finally:
             self._pool.cancel("the store is closed")
             self._tasks.cancel_scope.cancel("the store is closed")
@@ -199,14 +203,16 @@ class RedisStore:
         claims, claim = self._opened, question.claim
         asked = current_time()
         try:
-            self._unsure.update(question.releases)
             answer = await self._call(ACQUIRE, question.keys, question.arguments)
-            self._unsure.difference_update(question.releases)
         except ServerError as exc:
-            self._unsure.difference_update(question.releases)
+            claims.released(question.releases)
             claims.failed(claim)
             self._is_away(str(exc))
             return
+        except BaseException:
+            claims.failed(claim)
+            raise
+        claims.released(question.releases)
         claims.answered(claim, answer, asked, current_time())
         self._tell()
         if claims.is_kept(claim):
@@ -215,20 +221,16 @@ class RedisStore:
             self._forget()
 
     async def _give_back(self, leases: list[tuple[str, str]]) -> None:
-        if leases:
-            try:
-                self._unsure.update(leases)
-                await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
-                self._unsure.difference_update(leases)
-            except ServerError as exc:
-                # They run out by themselves.
-                self._unsure.difference_update(leases)
-                self._is_away(str(exc))
+        try:
+            await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
+        except ServerError as exc:
+            self._is_away(str(exc))
+        self._opened.released(leases)
 
     async def _renew(self) -> None:
         """Prolong every lease three times in a TTL, and find out whether the server is there."""
         claims = self._opened
-        while True:
+        while not claims.is_over:
             pause = self._ttl / 3 * (1 - 0.1 * random())  # noqa: S311 - jitter
             try:
                 await self._renew_all()
@@ -269,18 +271,23 @@ class RedisStore:
         Raises:
           ServerError: there is no answer for now.
         """
-        with trio.move_on_after(self._patience):
-            for is_last in (False, True):
-                server: Server | None = None
-                while server is None:
-                    # A checkpoint in any case: a pool that has lost a connection needs one to notice.
-                    await self._is_open.wait()
-                    server = self._server  # None again where the pool was closed in the same pass
-                try:
-                    return await server.call(script, keys, arguments)
-                except Dropped:
-                    if is_last:
-                        raise
+        self._calls += 1
+        try:
+            with trio.move_on_after(self._patience):
+                for is_last in (False, True):
+                    server: Server | None = None
+                    while server is None:
+                        # A checkpoint in any case: a pool that has lost a connection needs one to notice.
+                        await self._is_open.wait()
+                        server = self._server  # None again where the pool was closed in the same pass
+                    try:
+                        return await server.call(script, keys, arguments)
+                    except Dropped:
+                        if is_last:
+                            raise
+        finally:
+            self._calls -= 1
+            self._answers.unpark_all()
         if self._server is not None:
             self._server.disconnect()
         raise ServerError(f"no answer within {self._patience:g} s")
