@@ -15,7 +15,7 @@ import trio
 
 from tests.outbound.kit import BROKEN, FAR, NEAR, at, connects, good, opened, refusing, rules, silent, starts, until_due
 from tests.support import faults
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import MailRecord, Source, StaticResolver
 from trio_connect.momentum import ConnectionHandle, initiate_connection
 from trio_connect.outbound import (
@@ -501,7 +501,7 @@ async def test_sweep_leaving_the_block_at_every_step():
     async def check(_peer: faults.Peer, step: Step) -> None:
         assert len(every[-1].seen) <= 1, step
 
-    summary = await sweep(use, environment=faults.echoing, rounds=repeated(1), check=check)
+    summary = await sweep(use, environment=faults.echoing, check=check)
     assert sum(endings["cancelled"] for endings in summary.endings().values()) > 10
     counts = Counter(len(calls.seen) for calls in every)
     assert counts[0]

@@ -365,7 +365,7 @@ async def test_a_leak_only_when_cancelled_at_one_step_is_found(mode: Mode, relea
 
 async def test_a_lost_winner_is_found(release_held: None) -> None:
     with pytest.raises(LeakError, match="cancelled"):
-        await sweep(connect_losing_its_winner, environment=faults.echoing)
+        await sweep(connect_losing_its_winner, environment=faults.echoing, rounds=20)
 
 
 async def test_a_connect_that_trusts_cancel_to_close_fails_over_a_factory() -> None:
@@ -485,6 +485,7 @@ async def test_deadlines_of_the_operation_fall_at_each_step(
         summary = await sweep(
             lambda: connect(Peer(hole)),
             modes=["clock"],
+            rounds=20,
             clock=mock_clock,
             jump=10,
             raises=trio.TooSlowError,

@@ -209,7 +209,7 @@ async def test_cancelled_at_every_step(sockets: Sockets) -> None:
         connectable = Connectable("127.0.0.1", endpoint.port, tls=tls.contexts().client)
         return (await connectable.connect()).stream
 
-    summary = await sweep(begin, environment=secured, rounds=repeated(1), counters=sockets.counters, inside=False)
+    summary = await sweep(begin, environment=secured, counters=sockets.counters, inside=False)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 
@@ -224,4 +224,4 @@ async def test_a_stream_cancelled_at_every_step(sockets: Sockets, operation: str
     async def call(stream: Any) -> None:
         await getattr(stream, operation)(*([b"more"] if operation == "send" else []))
 
-    await sweep(call, environment=connected, rounds=repeated(1), counters=sockets.counters)
+    await sweep(call, environment=connected, counters=sockets.counters)

@@ -364,7 +364,7 @@ async def test_a_connect_and_a_handshake_cancelled_at_every_step(sockets: Socket
         stream = await plain.start_tls(tls.contexts().client, tls.NAME, 5.0)
         return stream.get_extra_info("socket")
 
-    summary = await sweep(begin, environment=secured, rounds=repeated(1), counters=sockets.counters, inside=False)
+    summary = await sweep(begin, environment=secured, counters=sockets.counters, inside=False)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.support import LONG, faults
-from tests.support.sweep import AFTER, Step, repeated, sweep
+from tests.support.sweep import AFTER, Step, sweep
 from trio_connect.cli import main as command
 from trio_connect.cli.check import Check, CheckFormat, check, read_targets
 from trio_connect.cli.outcome import ExitCode
@@ -154,9 +154,7 @@ async def test_a_check_cancelled_at_any_step_leaves_nothing():
     async def check_signals(_peer: faults.Peer, step: Step) -> None:
         assert signal.getsignal(signal.SIGINT) is before, step
 
-    await sweep(
-        operation, environment=faults.echoing, modes=AFTER, check=check_signals, rounds=repeated(1), inside=False
-    )
+    await sweep(operation, environment=faults.echoing, modes=AFTER, check=check_signals, inside=False)
 
 
 @pytest.mark.parametrize("each", [False, True])
@@ -169,4 +167,4 @@ async def test_a_probe_cancelled_at_any_step_leaves_nothing(each):
         )
         await run(job)
 
-    await sweep(operation, environment=faults.echoing, modes=AFTER, rounds=repeated(1), inside=False)
+    await sweep(operation, environment=faults.echoing, modes=AFTER, inside=False)

@@ -17,7 +17,7 @@ import trio
 from tests.libdill.kit import counters, fails, ipc_pair, listen, loopback, receive, send, tcp_pair
 from tests.support import faults
 from tests.support.sockets import Sockets
-from tests.support.sweep import Summary, repeated, share_of_modes, sweep
+from tests.support.sweep import Summary, share_of_modes, sweep
 from trio_connect import libdill as dill
 
 
@@ -25,7 +25,7 @@ async def swept(sockets: Sockets | None, operation, **options) -> Summary:
     options.setdefault("inside", False)
     if sockets is not None:
         options.setdefault("modes", share_of_modes(sockets.factory is None))
-    return await sweep(operation, counters=counters(sockets), rounds=repeated(1), **options)
+    return await sweep(operation, counters=counters(sockets), **options)
 
 
 async def drop(handle: int) -> None:

@@ -17,7 +17,7 @@ from tests.net.test_connect_by_name import RESOLVERS, ScriptedResolver, both_loo
 from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import sweep
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -266,7 +266,6 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(kinds, resolver, sock
         operation,
         environment=lambda: both_loopbacks(six, four),
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         quiet=0.015,
@@ -278,7 +277,6 @@ async def test_line_77_nor_does_one_over_tls(sockets: Sockets):
     await sweep(
         lambda port: connect(tls.NAME, port, resolver=resolver, tls=tls.contexts().client),
         environment=tls_peer,
-        rounds=repeated(1),
         counters=sockets.counters,
     )
 

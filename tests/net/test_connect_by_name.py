@@ -18,7 +18,7 @@ import trio.testing
 from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, outcomes, rows, starts, virtual
 from tests.support import faults
 from tests.support.sockets import Sockets
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -735,7 +735,6 @@ async def test_line_77_a_cancel_at_any_step_of_a_connect_by_name_leaves_nothing(
         operation,
         environment=lambda: both_loopbacks(six, four),
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         check=check,
@@ -748,4 +747,4 @@ async def test_line_77_a_cancel_at_any_step_of_resolve_leaves_nothing(resolver, 
     async def operation() -> tuple[Endpoint, ...]:
         return await resolve("api.test", 1, resolver=ScriptedResolver(**RESOLVERS[resolver]))
 
-    await sweep(operation, rounds=repeated(1), raises=ResolveFailed, quiet=0.015)
+    await sweep(operation, raises=ResolveFailed, quiet=0.015)

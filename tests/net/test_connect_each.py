@@ -21,7 +21,7 @@ from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.paths import PATHS, over, without_reactor
 from tests.support.sockets import Sockets
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import sweep
 from trio_connect import (
     DeadlineExceeded,
     Endpoint,
@@ -525,7 +525,7 @@ async def everything(peer: faults.Peer) -> None:
 
 
 async def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(sockets: Sockets, modes):
-    await sweep(everything, environment=faults.echoing, counters=sockets.counters, modes=modes, rounds=repeated(1))
+    await sweep(everything, environment=faults.echoing, counters=sockets.counters, modes=modes)
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------

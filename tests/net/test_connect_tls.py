@@ -337,7 +337,7 @@ async def test_cancel_at_every_step_of_a_race_over_tls(sockets: Sockets) -> None
             endpoints, tls=tls.contexts().client, server_hostname=tls.NAME, policy=RacePolicy(attempt_delay=0.010)
         )
 
-    summary = await sweep(race, environment=servers, rounds=repeated(1), counters=sockets.counters, inside=False)
+    summary = await sweep(race, environment=servers, counters=sockets.counters, inside=False)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 

@@ -309,7 +309,7 @@ async def test_no_syn_follows_a_failure_that_a_cancel_came_with(monkeypatch: pyt
 async def test_cancel_at_every_step(sockets: Sockets, kinds: list[Behaviour]) -> None:
     policy = RacePolicy(attempt_delay=0.010, attempt_timeout=math.inf)
     summary = await sweep(
-        lambda endpoints: race(endpoints, policy=policy), environment=lambda: listening(*kinds), rounds=repeated(1),
+        lambda endpoints: race(endpoints, policy=policy), environment=lambda: listening(*kinds),
         counters=sockets.counters, inside=False,
     )  # fmt: skip
     assert summary.endings("before")[1]["cancelled"] == repeated(1)

@@ -20,7 +20,7 @@ from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, ms, ou
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import (
     ConnectFailed,
     DeadlineExceeded,
@@ -1156,7 +1156,6 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_and_loses_no_winner(
         operation,
         environment=lambda: surroundings(MIXES[mix]),
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         check=check,
@@ -1195,7 +1194,6 @@ async def test_line_77_a_cancel_at_any_step_closes_an_async_iterable_too(
         operation,
         environment=lambda: surroundings(kinds.split()),
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         check=check,
@@ -1226,7 +1224,6 @@ async def test_line_74_and_77_a_deadline_in_any_pass_leaves_nothing_and_loses_no
         operation,
         environment=lambda: surroundings(["hole", *MIXES[mix]]),
         modes=["clock"],
-        rounds=repeated(1),
         raises=DeadlineExceeded,
         counters=sockets.counters,
         check=check,

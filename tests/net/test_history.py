@@ -23,7 +23,7 @@ from tests.net.racing import Recorder, Stopwatch, at, dead, good, ms, rows, star
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import (
     Adaptive,
     AttemptStarted,
@@ -711,7 +711,6 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing_under_way(kinds, sock
         operation,
         environment=lambda: peers(kinds.split()),
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         check=check,

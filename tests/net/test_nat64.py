@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from tests.net.racing import Recorder, Stopwatch, at, close, dead, good, rows, starts, virtual
-from tests.support.sweep import repeated, share_of_modes, sweep
+from tests.support.sweep import share_of_modes, sweep
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -770,4 +770,4 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(what, asking, routed,
             return await operation(port)
 
         modes = share_of_modes(PATHS.index(what), ANSWERS.index(asking))
-        await sweep(bound, modes=modes, rounds=repeated(1), raises=(ConnectFailed,), quiet=0.015)
+        await sweep(bound, modes=modes, raises=(ConnectFailed,), quiet=0.015)

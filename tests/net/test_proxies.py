@@ -868,7 +868,6 @@ async def test_cancelled_at_any_step_nothing_of_it_stays(sockets: Sockets, schem
     summary = await sweep(
         OPERATIONS[call],
         environment=partial(loopback, scheme, ProxyServer(credentials=LOGIN)),
-        rounds=repeated(1),
         counters=sockets.counters,
     )
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
@@ -882,7 +881,6 @@ async def test_cancelled_at_any_step_of_a_failure_likewise(sockets: Sockets, kin
     summary = await sweep(
         lambda place: tcp_connect((V4, 443), source=via(scheme, place.host, place.port, login=True)),
         environment=partial(serving, serve),
-        rounds=repeated(1),
         counters=sockets.counters,
         raises=OSError,
     )
@@ -898,7 +896,6 @@ async def test_cancelled_where_a_proxy_is_silent_likewise(sockets: Sockets, kind
         lambda place: tcp_connect((V4, 443), source=via(scheme, place.host, place.port)),
         environment=partial(serving, serve),
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
     )
     assert any(run.parked for run in summary.runs)

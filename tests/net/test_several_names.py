@@ -17,7 +17,7 @@ import trio
 from tests.net.racing import Recorder, Stopwatch, dead, good, ms, outcomes, starts, virtual, winner
 from tests.support import faults, tls
 from tests.support.sockets import Sockets
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -666,7 +666,6 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(kind: str, sockets: S
         operation,
         environment=one_port,
         modes=modes,
-        rounds=repeated(1),
         raises=ConnectFailed,
         counters=sockets.counters,
         check=check,

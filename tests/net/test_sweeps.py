@@ -75,9 +75,7 @@ async def test_connect(sockets: Sockets, deadline: Callable[[], int]) -> None:
             while peer.ended < peer.accepted:
                 await trio.lowlevel.checkpoint()
 
-    summary = await sweep(
-        connect, environment=faults.echoing, rounds=repeated(1), counters=sockets.counters, check=peer_saw_the_end
-    )
+    summary = await sweep(connect, environment=faults.echoing, counters=sockets.counters, check=peer_saw_the_end)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 
@@ -90,7 +88,6 @@ async def test_connect_that_fails(
         await sweep(
             lambda: tcp_connect(address.pair, deadline()),
             modes=modes,
-            rounds=repeated(1),  # one task at a time: there is nothing to shuffle
             ports=[address.port] if fault is faults.black_hole else [],
             counters=sockets.counters,
             raises=(ConnectionRefusedError, DeadlineExceeded),
@@ -101,7 +98,6 @@ async def test_connect_that_fails_before_a_packet(sockets: Sockets) -> None:
     for source in (Source(ipv4="192.0.2.1"), Source(interface="nosuch0")):
         await sweep(
             lambda source=source: tcp_connect(("127.0.0.1", 9), source=source),  # type: ignore[misc]
-            rounds=repeated(1),
             counters=sockets.counters,
             raises=OSError,
         )
@@ -112,7 +108,6 @@ async def test_unix_connect_to_a_full_backlog(sockets: Sockets, deadline: Callab
     with faults.full_unix_backlog() as path:
         await sweep(
             lambda: unix_connect(path, deadline()),
-            rounds=repeated(1),
             counters=sockets.counters,
             raises=DeadlineExceeded,
             # Without a deadline it goes on for ever, and parks never for long.
@@ -131,7 +126,6 @@ async def test_connect_and_accept(sockets: Sockets, kind: Kind, modes: tuple[Mod
         connect_and_accept,
         environment=lambda: listening(kind),
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
         inside=False,
     )
@@ -147,20 +141,19 @@ async def test_accept(sockets: Sockets, kind: Kind, deadline: Callable[[], int],
 
     await sweep(
         lambda listener: listener.accept(deadline()),
-        environment=somebody_waits, modes=modes, rounds=repeated(1), counters=sockets.counters, raises=DeadlineExceeded,
+        environment=somebody_waits, modes=modes, counters=sockets.counters, raises=DeadlineExceeded,
     )  # fmt: skip
     async with listening(kind) as listener:
         await sweep(
             lambda: listener.accept(deadline()),
             modes=modes,
-            rounds=repeated(1),
             counters=sockets.counters,
             raises=DeadlineExceeded,
         )
 
 
 async def test_listen(sockets: Sockets) -> None:
-    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), rounds=repeated(1), counters=sockets.counters)
+    await sweep(lambda: tcp_listen(("127.0.0.1", 0)), counters=sockets.counters)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
 
@@ -172,7 +165,7 @@ async def test_listen(sockets: Sockets) -> None:
 
         for mode in (None, 0o600):
             listen = partial(unix_listen, path, mode=mode)
-            summary = await sweep(listen, rounds=repeated(1), counters=sockets.counters, check=no_path, dispose=dispose)
+            summary = await sweep(listen, counters=sockets.counters, check=no_path, dispose=dispose)
             assert cancelled(summary)
 
 
@@ -184,7 +177,7 @@ async def test_closing_a_listener(sockets: Sockets, kind: Kind) -> None:
 
     await sweep(
         lambda listener: listener.aclose(),
-        environment=lambda: listening(kind), rounds=repeated(1), counters=sockets.counters, check=is_closed,
+        environment=lambda: listening(kind), counters=sockets.counters, check=is_closed,
     )  # fmt: skip
 
 
@@ -238,7 +231,6 @@ async def test_receiving(
         receive,
         environment=lambda: with_bytes(kind),
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
         check=nothing_lost,
         raises=OSError,
@@ -275,7 +267,6 @@ async def test_sending(sockets: Sockets, kind: Kind, send: Operation, modes: tup
         send,
         environment=lambda: connected(kind),
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
         check=still_usable,
     )
@@ -299,8 +290,8 @@ async def test_passing_descriptors(sockets: Sockets) -> None:
         if step.ending == "cancelled":
             os.close(await stream.receive_fd(0))
 
-    await sweep(keep, environment=lambda: connected("unix"), rounds=repeated(1), counters=sockets.counters)
-    await sweep(take, environment=sent, rounds=repeated(1), counters=sockets.counters, check=is_still_there)
+    await sweep(keep, environment=lambda: connected("unix"), counters=sockets.counters)
+    await sweep(take, environment=sent, counters=sockets.counters, check=is_still_there)
 
 
 ENDS: dict[str, Operation] = {
@@ -324,7 +315,6 @@ async def test_ending(sockets: Sockets, kind: Kind, end: Operation, modes: tuple
             end,
             environment=lambda: connected(kind),
             modes=modes,
-            rounds=repeated(1),
             counters=sockets.counters,
             check=closed,
             raises=DeadlineExceeded,
@@ -353,6 +343,6 @@ async def test_an_echo_from_its_connect_to_its_end(sockets: Sockets, kind: Kind,
                     await near.receive_exactly(1)
 
     await sweep(
-        whole, environment=lambda: listening(kind), modes=modes, rounds=repeated(1), counters=sockets.counters,
+        whole, environment=lambda: listening(kind), modes=modes, counters=sockets.counters,
         inside=False, raises=(trio.BrokenResourceError, BaseExceptionGroup),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -22,7 +22,7 @@ from tests.outbound.kit import good, opened, rules
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window
 from tests.support import faults
 from tests.support.pace import PacedClock, running_tasks
-from tests.support.sweep import AFTER, Step, repeated, sweep
+from tests.support.sweep import AFTER, Step, sweep
 from trio_connect import DeadlineExceeded, now
 from trio_connect.outbound import Candidate, FileStore, Outbound, Rate
 from trio_connect.outbound._file_locks import FileOfLocks
@@ -308,7 +308,7 @@ async def test_a_cancel_at_any_step_leaves_no_place(path):
         assert place == 0
 
     async with opened(rules(max_connections=1), store=FileStore(path)) as out:
-        await sweep(lambda: permit(out), check=check, inside=False)
+        await sweep(lambda: permit(out), check=check, rounds=20, inside=False)
 
     async def whole(peer: faults.Peer) -> None:
         async with (
@@ -317,7 +317,7 @@ async def test_a_cancel_at_any_step_leaves_no_place(path):
         ):
             await connection.stream.exchange(b"x", 1)
 
-    await sweep(whole, environment=faults.echoing, modes=AFTER, check=check, rounds=repeated(1), inside=False)
+    await sweep(whole, environment=faults.echoing, modes=AFTER, check=check, inside=False)
 
 
 async def test_the_limits_of_a_candidate_are_shared(vnet, path, autojump_clock):

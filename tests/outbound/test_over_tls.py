@@ -257,6 +257,6 @@ async def test_cancelled_at_any_step_nothing_of_it_stays_and_nothing_is_counted(
                 assert (snapshot.state, snapshot.failures, snapshot.errors) == ("closed", 0, ())
                 assert all(address.failures == 0 for address in snapshot.addresses)
 
-    summary = await sweep(use, environment=tls_echo, rounds=repeated(1), modes=("before", "after"))
+    summary = await sweep(use, environment=tls_echo, modes=("before", "after"))
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
     assert summary.steps > 10

@@ -21,7 +21,7 @@ from tests.outbound.kit import opened, rules
 from tests.outbound.redis_server import PROGRAM, RedisServer, pause
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window
 from tests.support.pace import PacedClock, running_tasks
-from tests.support.sweep import AFTER, repeated, sweep
+from tests.support.sweep import AFTER, sweep
 from trio_connect import DeadlineExceeded, now, tcp_listen
 from trio_connect._engine.limits import Cap
 from trio_connect.outbound import (
@@ -553,7 +553,7 @@ async def test_a_store_that_is_cancelled_at_any_step_leaves_nothing(monkeypatch)
             once.acquire([Cap("connections", 4, shared="c")], [])
             await trio.lowlevel.checkpoint()
 
-    summary = await sweep(use, modes=AFTER, rounds=repeated(1), inside=False)
+    summary = await sweep(use, modes=AFTER, inside=False)
     assert summary.steps > 5
 
 

@@ -13,7 +13,7 @@ import trio
 
 from tests.outbound.kit import BROKEN, FAR, NEAR, at, connects, fails, good, opened, refusing, rules, words
 from tests.support import faults
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import sweep
 from trio_connect import ConnectFailed, DeadlineExceeded, Source, StaticResolver, now
 from trio_connect._engine.circuit import Health
 from trio_connect.outbound import (
@@ -53,7 +53,7 @@ async def test_45_no_task_and_no_descriptor_is_left():
             async with dest.connect(establish=greeting) as connection, dest.permit():
                 await connection.stream.send_all(b"more")
 
-    summary = await sweep(use, environment=faults.echoing, rounds=repeated(1))
+    summary = await sweep(use, environment=faults.echoing)
     assert sum(endings["cancelled"] for endings in summary.endings().values()) > 20
 
 

@@ -16,7 +16,7 @@ from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
 from tests.support.sockets import Sockets
-from tests.support.sweep import Step, repeated, sweep
+from tests.support.sweep import Step, sweep
 from trio_connect import now
 from trio_connect._net.sockets import kernel_socket as raw
 from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
@@ -84,7 +84,7 @@ async def test_a_waiter_cancelled_at_any_step_loses_no_result(operation):
     async def keep(_: object) -> None:
         pass
 
-    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False, rounds=repeated(1))
+    await sweep(operation, environment=one_finishes, check=check, dispose=keep, inside=False)
 
 
 async def room(near: Surroundings) -> None:
@@ -96,7 +96,7 @@ async def test_who_waits_for_room_leaves_no_trace():
         with trio.fail_after(5):
             await near.qs.room(1)
 
-    await sweep(room, environment=one_finishes, check=check, inside=False, rounds=repeated(1))
+    await sweep(room, environment=one_finishes, check=check, inside=False)
 
 
 async def everything(peer: faults.Peer) -> None:
@@ -129,7 +129,7 @@ async def everything(peer: faults.Peer) -> None:
 
 
 async def test_a_set_cancelled_at_any_step_leaves_nothing(sockets: Sockets, modes):
-    await sweep(everything, environment=faults.echoing, modes=modes, counters=sockets.counters, rounds=repeated(1))
+    await sweep(everything, environment=faults.echoing, modes=modes, counters=sockets.counters)
 
 
 async def closing(qs: QueueSet) -> None:
@@ -145,9 +145,7 @@ async def closing(qs: QueueSet) -> None:
 
 
 async def test_an_aclose_cancelled_at_any_step_closes_all_the_same(sockets: Sockets, modes):
-    await sweep(
-        closing, environment=open_queue_set, modes=modes, counters=sockets.counters, inside=False, rounds=repeated(1)
-    )
+    await sweep(closing, environment=open_queue_set, modes=modes, counters=sockets.counters, inside=False)
 
 
 async def binding(qs: QueueSet) -> None:
@@ -158,7 +156,7 @@ async def binding(qs: QueueSet) -> None:
 
 
 async def test_a_bind_cancelled_at_any_step_leaves_nothing(sockets: Sockets):
-    await sweep(binding, environment=open_queue_set, counters=sockets.counters, rounds=repeated(1))
+    await sweep(binding, environment=open_queue_set, counters=sockets.counters)
 
 
 async def test_a_success_that_comes_with_the_cancel_is_a_success_or_closed(sockets: Sockets):

@@ -17,7 +17,7 @@ step ``k``, the cancel comes:
     operation's own are reached during it. Where the operation parks, the clock jumps (again);
     only if that does not help either, it is cancelled.
 
-Trio shuffles each batch of tasks, and offers no way to seed that, so every sweep is repeated.
+Trio shuffles each batch of tasks, and offers no way to seed that, so the long run repeats every sweep.
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ _PARKED_PASSES = 5
 
 
 def repeated(rounds: int) -> int:
-    """Return how often to repeat a sweep: as often as said, or ten times in the long run.
-
-    Each round is a sample, for Trio shuffles the tasks of each pass anew.
-    """
+    """Return how often to repeat what is random: as often as said, or ten times in the long run."""
     return 10 if LONG else rounds
 
 
@@ -174,7 +171,7 @@ async def sweep(
     *,
     environment: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
     modes: Sequence[Mode] = CANCELLING,
-    rounds: int = 20,
+    rounds: int = repeated(1),
     raises: type[Exception] | tuple[type[Exception], ...] = (),
     dispose: Callable[[Any], Awaitable[object]] | None = None,
     check: Callable[[Any, Step], Awaitable[object]] | None = None,
@@ -188,6 +185,9 @@ async def sweep(
     max_steps: int = 500,
 ) -> Summary:
     """Run ``operation`` disturbed at step 1, 2, ... until it ends undisturbed; all of it ``rounds`` times.
+
+    Each round is a sample, for Trio shuffles the tasks of each pass anew. One is taken unless said otherwise, and ten
+    in the long run.
 
     After each run what it returned is given to ``dispose`` (default: closed), and then nothing
     may be left behind; an exception that is not one of ``raises`` is a failure. ``check`` sees

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.support.etc import Etc
-from tests.support.sweep import repeated, sweep
+from tests.support.sweep import sweep
 from trio_connect import ResolveFailed, resolve
 from trio_connect._answer import Answer
 from trio_connect._net.names.resolve import Resolver, StaticResolver
@@ -475,7 +475,7 @@ async def test_line_77_a_cancel_at_any_step_of_a_walk_leaves_nothing(monkeypatch
     async def check(_environment, _step):
         assert {limiter.borrowed_tokens for limiter in (*resolver.limits(), *limiters)} == {0}
 
-    await sweep(operation, modes=modes, rounds=repeated(1), raises=ResolveFailed, check=check)
+    await sweep(operation, modes=modes, raises=ResolveFailed, check=check)
 
 
 # ---------------------------------------------------------------------- what this process is short of

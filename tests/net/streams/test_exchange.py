@@ -30,7 +30,7 @@ from tests.support.streams import (
     random_bytes,
     send_end,
 )
-from tests.support.sweep import Mode, Step, repeated, sweep
+from tests.support.sweep import Mode, Step, sweep
 from trio_connect import DeadlineExceeded, IncompleteRead, TlsStream, now
 
 any_kinds = pytest.mark.parametrize("kind", ANY_KINDS)
@@ -499,7 +499,6 @@ async def test_cancelled_at_every_step(
         asking,
         environment=lambda: with_an_answer_on_its_way(kind),
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
         check=all_or_nothing,
         inside=False,

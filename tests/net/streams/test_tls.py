@@ -482,7 +482,7 @@ async def test_cancel_at_every_step_of_a_handshake(sockets: Sockets, behave: Any
         assert near.fileno() == -1
 
     summary = await sweep(
-        handshake, environment=lambda: serving(behave), rounds=repeated(1), counters=sockets.counters, check=closed,
+        handshake, environment=lambda: serving(behave), counters=sockets.counters, check=closed,
         inside=False,
     )  # fmt: skip
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
@@ -501,7 +501,7 @@ async def test_cancel_at_every_step_of_serving(sockets: Sockets, modes: tuple[Mo
         assert near.fileno() == -1
 
     await sweep(
-        serve, environment=lambda: serving(client), modes=modes, rounds=repeated(1),
+        serve, environment=lambda: serving(client), modes=modes,
         counters=sockets.counters, check=closed, inside=False,
     )  # fmt: skip
 
@@ -534,7 +534,6 @@ async def test_cancel_at_every_step_of_a_receive(sockets: Sockets, deadline: int
         receive,
         environment=sent,
         modes=modes,
-        rounds=repeated(1),
         counters=sockets.counters,
         check=all_is_there,
         inside=False,
@@ -571,6 +570,4 @@ async def test_cancel_at_every_step_of_an_end(
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some()
 
-    await sweep(
-        end, environment=unread, modes=modes, rounds=repeated(1), counters=sockets.counters, check=is_over, inside=False
-    )
+    await sweep(end, environment=unread, modes=modes, counters=sockets.counters, check=is_over, inside=False)

@@ -116,7 +116,7 @@ async def test_cancel_at_every_step_of_a_receive() -> None:
             assert await stream.receive_exactly(8) == b"".join(pieces)
             assert await answers(stream, peer) == [0] * 2
 
-    summary = await sweep(receive, environment=sent, rounds=repeated(1), check=all_is_there, inside=False)
+    summary = await sweep(receive, environment=sent, check=all_is_there, inside=False)
     assert summary.endings("before")[1]["cancelled"] == repeated(1)
 
 
