@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from tests.cli.conftest import DOCUMENT
+from tests.support.pace import least
 from trio_connect import Attempt, ConnectReport, Endpoint
 from trio_connect.cli.interrupt import interruptible
 from trio_connect.cli.main import main
@@ -343,22 +344,25 @@ def test_a_proxy_without_its_extra_is_a_usage_error(command, tmp_path, monkeypat
 
 @pytest.mark.alone
 def test_little_is_spent_before_the_first_packet(listener):
-    """At most 150 ms of processor time on top of `import trio`; the best of five, in processes of their own."""
+    """At most 150 ms of processor time on top of `import trio`; the least of five, in processes of their own."""
     script = (
-        "import time, sys; import trio; before = time.process_time(); import trio_connect.cli.main as m; "
-        "import trio_connect.cli.probe as p; real = p.Recorder.observer\n"
+        f"import sys; sys.path.append({str(Path(__file__).parents[2])!r})\n"
+        "import trio; from tests.support.pace import PacedClock, running_tasks\n"
+        "clock = PacedClock(slowness=running_tasks)  # most of it is imports\n"
+        "import trio_connect.cli.main as m; import trio_connect.cli.probe as p; real = p.Recorder.observer\n"
         "def observer(self, shift=0):\n"
         "    inner = real(self, shift)\n"
         "    def hear(event):\n"
         "        if type(event).__name__ == 'AttemptStarted':\n"
-        "            print(time.process_time() - before, file=sys.stderr)\n"
+        "            clock.lap(); print(clock.seconds, file=sys.stderr)\n"
         "        inner(event)\n"
         "    return hear\n"
         "p.Recorder.observer = observer\n"
         f"m.main(['probe', '{listener}'])"
     )
-    spent = [
-        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr)
-        for _ in range(5)
-    ]
-    assert min(spent) <= 0.150
+
+    def spent() -> float:
+        return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr)
+
+    bound = 0.150
+    assert least(spent, bound=bound, attempts=5) <= bound
