@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
-import ssl
 import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 
 from tests.support import tls
-from trio_connect import ConnectFailed, Endpoint, EstablishFailed, TcpStream, TlsStream, connectx, now, tcp_listen
+from trio_connect import (
+    ConnectFailed,
+    Endpoint,
+    EstablishFailed,
+    TcpStream,
+    TlsStream,
+    connectx,
+    now,
+    tcp_connect,
+    tcp_listen,
+)
 
 
 def free_port() -> int:
@@ -31,6 +40,48 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@contextlib.asynccontextmanager
+async def tampering(
+    server: Endpoint, request: bytes, injected: bytes, *, late: bool = False
+) -> AsyncIterator[Endpoint]:
+    """Somebody between a client and this server, who puts bytes behind the answer that goes on to TLS.
+
+    Args:
+      server: the one that the client means.
+      request: what the client asks for TLS by.
+      injected: in plain text.
+      late: only when the client has begun its handshake; else glued to the answer.
+    """
+
+    async def relay(client: TcpStream) -> None:
+        asked = False
+        async with client, await tcp_connect(server) as upstream, trio.open_nursery() as nursery:
+
+            async def forth() -> None:
+                nonlocal asked
+                async for data in client:
+                    if late and asked:
+                        await client.send_all(injected)
+                    asked = asked or request in data
+                    await upstream.send_all(data)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(forth)
+            async for data in upstream:
+                await client.send_all(data + injected if asked and not late else data)
+            nursery.cancel_scope.cancel()
+
+    async def serve(client: TcpStream) -> None:
+        # Either side hangs up as it likes.
+        with contextlib.suppress(trio.BrokenResourceError, BaseExceptionGroup):
+            await relay(client)
+
+    async with await tcp_listen(("127.0.0.1", 0)) as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield listener.endpoint
+        nursery.cancel_scope.cancel()
 
 
 # --- SMTP, RFC 3207 ---------------------------------------------------------------------------------------------------
@@ -98,23 +149,19 @@ async def test_tls_at_once_to_a_port_with_starttls_is_told_as_plain_text(mail_se
         await connectx([mail_server], now() + 5_000, tls=tls.contexts().client, server_hostname=tls.NAME)
 
 
-async def test_what_is_injected_before_tls_is_refused() -> None:
+INJECTED = b"250-injected\r\n250 AUTH PLAIN\r\n"
+
+
+async def test_what_is_injected_before_tls_is_refused(mail_server: Endpoint) -> None:
     """RFC 3207 section 6 and CVE-2011-0411: an answer glued to the one to STARTTLS."""
-    async with await tcp_listen(("127.0.0.1", 0)) as listener, trio.open_nursery() as nursery:
-
-        async def inject(stream: TcpStream) -> None:
-            await stream.send_all(b"220 mail.test\r\n")
-            await stream.receive_until(b"\r\n", 512)
-            await stream.send_all(b"250 STARTTLS\r\n")
-            await stream.receive_until(b"\r\n", 512)
-            await stream.send_all(b"220 go ahead\r\n250-injected\r\n250 AUTH PLAIN\r\n")
-            await stream.receive_some()
-            stream.abort()
-
-        nursery.start_soon(trio.serve_listeners, inject, [listener])
-        with pytest.raises(RuntimeError, match=r"30 bytes from .* are buffered that came before TLS"):
-            await connectx([listener.endpoint], establish=secure_smtp)
-        nursery.cancel_scope.cancel()
+    async with tampering(mail_server, b"STARTTLS", b"") as unharmed:
+        await (await connectx([unharmed], now() + 5_000, establish=secure_smtp)).aclose()
+    async with tampering(mail_server, b"STARTTLS", INJECTED) as between:
+        with pytest.raises(RuntimeError, match=rf"{len(INJECTED)} bytes from .* are buffered that came before TLS"):
+            await connectx([between], now() + 5_000, establish=secure_smtp)
+    async with tampering(mail_server, b"STARTTLS", INJECTED, late=True) as between:
+        with pytest.raises(ConnectFailed, match="the peer speaks plain text, not TLS: it sent b'250-injected"):
+            await connectx([between], now() + 5_000, establish=secure_smtp)
 
 
 # --- PostgreSQL, "SSL Session Encryption" in its documentation ----------------------------------------------
@@ -157,8 +204,12 @@ async def test_a_server_without_tls_and_one_that_was_tampered_with(
 
 
 def _postgres() -> Path | None:
+    """The folder of PostgreSQL's programs. Debian has one for each version, none of which is on the path."""
     found = shutil.which("postgres")
-    return None if found is None else Path(found).resolve().parent
+    if found is not None:
+        return Path(found).resolve().parent
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    return max(folders, key=lambda folder: [int(digits) for digits in re.findall(r"\d+", str(folder))], default=None)
 
 
 @contextlib.contextmanager
@@ -202,30 +253,85 @@ def postgres() -> Iterator[Endpoint]:
                 server.wait(20)
 
 
+async def message(stream: TlsStream) -> tuple[bytes, bytes]:
+    """One message of the server: its type and what is in it."""
+    head = await stream.receive_exactly(5, now() + 5_000)
+    return head[:1], await stream.receive_exactly(int.from_bytes(head[1:], "big") - 4, now() + 5_000)
+
+
+async def answer(stream: TlsStream) -> list[bytes]:
+    """What comes in rows until the server is ready for the next query."""
+    rows: list[bytes] = []
+    while True:
+        kind, content = await message(stream)
+        if kind == b"Z":
+            return rows
+        if kind == b"E":
+            raise EstablishFailed(repr(content))
+        if kind == b"D":
+            rows.append(content)
+
+
 async def sign_in(stream: TcpStream) -> TlsStream:
     """Go over to TLS and say who we are. A server that still starts up refuses that, with an ErrorResponse."""
     secured = await secure_postgres(stream)
-    # StartupMessage of protocol 3.0, and the beginning of the answer: AuthenticationOk.
+    # StartupMessage of protocol 3.0.
     words = b"user\0tester\0database\0postgres\0\0"
     await secured.send_all(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
-    if await secured.receive_exactly(9, now() + 5_000) != b"R" + struct.pack("!ii", 8, 0):
-        raise EstablishFailed("the server lets nobody in yet")
+    await answer(secured)
     return secured
 
 
-async def once_it_has_started(endpoint: Endpoint) -> TlsStream:
-    until = time.monotonic() + 20
-    while True:
-        try:
-            return await connectx([endpoint], now() + 5_000, establish=sign_in)
-        except ConnectFailed:
-            if time.monotonic() > until:
-                raise
-            await trio.testing.wait_all_tasks_blocked(0.1)
+@pytest.fixture(scope="module")
+def database() -> Iterator[Endpoint]:
+    """A database server that lets us in."""
 
+    async def wait() -> None:
+        until = time.monotonic() + 20
+        while True:
+            try:
+                await (await connectx([endpoint], now() + 5_000, establish=sign_in)).aclose()
+            except ConnectFailed:
+                if time.monotonic() > until:
+                    raise
+                await trio.sleep(0.1)
+            else:
+                return
 
-@pytest.mark.skipif(_postgres() is None, reason="PostgreSQL is not installed: its own TLS is not tried")
-async def test_postgres_answers_over_tls() -> None:
+    if _postgres() is None:
+        pytest.skip("NOT RUN: PostgreSQL is not installed, so its own STARTTLS is not tried")
     with postgres() as endpoint:
-        async with await once_it_has_started(endpoint) as stream:
-            assert isinstance(stream.ssl.context, ssl.SSLContext)
+        trio.run(wait)
+        yield endpoint
+
+
+async def test_postgres_answers_over_tls(database: Endpoint) -> None:
+    async with await connectx([database], now() + 5_000, establish=sign_in) as stream:
+        assert stream.version == "TLSv1.3"
+        query = b"SELECT ssl::text || ' ' || version FROM pg_stat_ssl WHERE pid = pg_backend_pid()\0"
+        await stream.send_all(b"Q" + struct.pack("!i", 4 + len(query)) + query)
+        # One row of one column: what the server says of this very connection.
+        assert await answer(stream) == [struct.pack("!hi", 1, 12) + b"true TLSv1.3"]
+
+
+async def test_a_postgres_with_another_name_fails_the_race(database: Endpoint) -> None:
+    async def secure(stream: TcpStream) -> TlsStream:
+        await stream.send_all(SSL_REQUEST)
+        assert await stream.receive_exactly(1, now() + 5_000) == b"S"
+        return await stream.start_tls(tls.contexts().client, server_hostname="other.test")
+
+    with pytest.raises(ConnectFailed, match=r"Hostname mismatch, certificate is not valid for 'other\.test'"):
+        await connectx([database], now() + 5_000, establish=secure)
+
+
+async def test_what_is_injected_before_the_tls_of_postgres_is_refused(database: Endpoint) -> None:
+    """CVE-2021-23222: an answer glued to the one byte that says yes to TLS."""
+    injected = b"R" + struct.pack("!ii", 8, 0)
+    async with tampering(database, SSL_REQUEST, b"") as unharmed:
+        await (await connectx([unharmed], now() + 5_000, establish=sign_in)).aclose()
+    async with tampering(database, SSL_REQUEST, injected) as between:
+        with pytest.raises(RuntimeError, match=r"9 bytes from .* are buffered that came before TLS"):
+            await connectx([between], now() + 5_000, establish=sign_in)
+    async with tampering(database, SSL_REQUEST, injected, late=True) as between:
+        with pytest.raises(ConnectFailed, match="the peer speaks plain text, not TLS: it sent b'R"):
+            await connectx([between], now() + 5_000, establish=sign_in)

@@ -152,7 +152,7 @@ async def test_a_deadline_ends_a_handshake(
 
 
 async def test_buffered_bytes_refuse_it(sockets: Sockets) -> None:
-    """CVE-2011-0411: a command that came before TLS must not pass for one that came over it."""
+    """CVE-2021-38371: an answer that came before TLS must not pass for one that came over it."""
     async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
         assert isinstance(near, TcpStream)
         await far.send_all(b"220 go ahead\r\n250 injected\r\n")
@@ -160,6 +160,16 @@ async def test_buffered_bytes_refuse_it(sockets: Sockets) -> None:
         with pytest.raises(RuntimeError, match=rf"14 bytes from {near.peer} are buffered that came before TLS"):
             await near.start_tls(tls.contexts().client, server_hostname=tls.NAME)
         assert await near.receive_until(b"\r\n", 100) == b"250 injected"
+
+
+async def test_buffered_bytes_refuse_it_to_a_server_too(sockets: Sockets) -> None:
+    """CVE-2011-0411: a command that came before TLS must not pass for one that came over it."""
+    async with no_leaks(counters=sockets.counters), pair("tcp") as (near, far):
+        assert isinstance(far, TcpStream)
+        await near.send_all(b"STARTTLS\r\nMAIL FROM:<x@y.test>\r\n")
+        assert await far.receive_until(b"\r\n", 100) == b"STARTTLS"
+        with pytest.raises(RuntimeError, match=rf"22 bytes from {far.peer} are buffered that came before TLS"):
+            await far.start_tls(tls.contexts().server, server_side=True)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +304,13 @@ async def test_much_both_ways(sockets: Sockets, version: ssl.TLSVersion) -> None
 
 @versions
 async def test_first_bytes_glued_to_the_handshake(sockets: Sockets, version: ssl.TLSVersion) -> None:
-    """What a peer sends with the last bytes of its handshake is not lost."""
+    """What a peer sends with the last bytes of its handshake is not lost: by a server in 1.2, by a client in 1.3."""
+
+    async def greet(far: TcpStream) -> None:
+        async with await far.start_tls(tls.contexts().server, server_side=True) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_exactly(9) == b"good day!"
+
     async with no_leaks(counters=sockets.counters):
         near, far = await tcp_pair()
         middle_near, middle_far = await tcp_pair()
@@ -310,8 +326,9 @@ async def test_first_bytes_glued_to_the_handshake(sockets: Sockets, version: ssl
 
             nursery.start_soon(relay, far, middle_near)
             nursery.start_soon(relay, middle_near, far)
-            nursery.start_soon(serve_one, middle_far, tls.contexts().server)
+            nursery.start_soon(greet, middle_far)
             stream = await near.start_tls(tls.client_context(version), server_hostname=tls.NAME)
+            await stream.send_all(b"good day!")
             assert await stream.receive_exactly(5) == b"hello"
             assert await stream.receive_some() == b""
             await stream.aclose()
