@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from tests.test_docs_site import public_modules
+from trio_connect import adapters
 
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 
@@ -34,10 +37,20 @@ def entries(lines: list[str]) -> set[str]:
     return {name.lstrip("*") for head in heads for name in head.split(", ")}
 
 
+def shown_modules() -> Iterator[str]:
+    """Yield the public modules, and the adapters to clients that are installed."""
+    yield from public_modules()
+    yield "trio_connect.adapters"
+    for found in pkgutil.iter_modules(adapters.__path__, "trio_connect.adapters."):
+        with suppress(ImportError):
+            import_module(found.name)
+            yield found.name
+
+
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield each public function, and each public method that is ours, with its name."""
     seen: set[object] = set()
-    for module in public_modules():
+    for module in shown_modules():
         for name in getattr(import_module(module), "__all__", ()):
             value = getattr(import_module(module), name)
             found = {name: value} if inspect.isroutine(value) else {}
@@ -81,7 +94,7 @@ def test_docstrings_are_complete():
 
 def public_classes() -> Iterator[tuple[str, type]]:
     """Yield each public class that is ours, with its name."""
-    for module in public_modules():
+    for module in shown_modules():
         for name in getattr(import_module(module), "__all__", ()):
             value = getattr(import_module(module), name)
             if inspect.isclass(value) and value.__module__.startswith("trio_connect"):

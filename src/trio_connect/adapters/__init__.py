@@ -11,10 +11,14 @@ __all__ = ["ConnectOptions", "failure_of"]
 
 
 class ConnectOptions(TcpRaceOptions, total=False):
-    """The keyword arguments of `trio_connect.connect` for clients that bring TLS of their own."""
+    """The keyword arguments of `trio_connect.connect` for clients that bring TLS of their own.
+
+    Attributes:
+      policy, sources, history, address_filter, observer, options, nat64: see `trio_connect.TcpRaceOptions`.
+      resolver: whom to ask for addresses; None for the system.
+    """
 
     resolver: Resolver | None
-    """Whom to ask for addresses; None for the system."""
 
 
 def failure_of(error: BaseException) -> ConnectFailed | DeadlineExceeded | None:

@@ -16,12 +16,19 @@ __all__ = ["TransportOptions", "transport"]
 
 
 class TransportOptions(_transport.StockOptions, total=False):
-    """What `transport` takes: how to connect, and whatever `httpx2.AsyncHTTPTransport` takes."""
+    """What `transport` takes: how to connect, and whatever `httpx2.AsyncHTTPTransport` takes.
+
+    Attributes:
+      policy, sources, history, address_filter, observer, options, nat64: see `trio_connect.TcpRaceOptions`.
+      resolver: whom to ask for addresses; None for the system.
+      verify, cert, trust_env, http1, http2, uds, retries, socket_options: see `httpx2.AsyncHTTPTransport`.
+      local_address: the numeric address to connect from. Not together with `sources`.
+      limits: how many connections the pool has.
+      proxy: a proxy, which our back end then connects to. Not together with an `address_filter`.
+    """
 
     limits: httpx2.Limits
-    """How many connections the pool has."""
     proxy: httpx2.Proxy | httpx2.URL | str | None
-    """A proxy, which our back end then connects to. Not together with an `address_filter`."""
 
 
 def transport(**options: Unpack[TransportOptions]) -> httpx2.AsyncHTTPTransport:
