@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
-import attrs
 import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -15,16 +13,15 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, e
 from .. import DeadlineExceeded, Source, TcpStream, TlsStream
 from .._check import check_text
 from .._deadline import IMMEDIATE, to_seconds
-from .._engine.plan import Host
-from .._messages import call_exceeded, call_late
-from .._net.race.candidates import Refusals
+from .._messages import call_late
 from .._text import shown
 from ._block import Block
 from ._connection import Connection, TlsConnection
-from ._decisions import DestinationDelayed, DestinationRejected, NotAdmitted, RetryAt
+from ._decisions import DestinationDelayed, NotAdmitted
 from ._events import Snapshot
+from ._finding import Finding
 from ._hold import hold
-from ._lookups import Finder, Found, Rejected
+from ._lookups import Finder
 from ._permit import Permit, PermitOutcome
 from ._race import Establish, Tls, checked_tls
 from ._refusal import Refusal
@@ -49,7 +46,7 @@ class Destination:
     Made by `Outbound.destination`, `Outbound.mx` and `Outbound.srv`.
     """
 
-    __slots__ = ("__weakref__", "_find", "_lookup_retry", "_remember", "_state", "_states", "_tls_name", "_waiting")
+    __slots__ = ("__weakref__", "_finding", "_remember", "_state", "_states", "_tls_name", "_waiting")
 
     def __init__(
         self,
@@ -62,11 +59,10 @@ class Destination:
     ) -> None:
         self._waiting = waiting
         self._state = state
-        self._find = find
+        self._finding = None if find is None else Finding(find, state, waiting)
         self._states = states
         self._remember = remember
         self._tls_name = tls_name
-        self._lookup_retry = -inf
 
     @property
     def name(self) -> str:
@@ -281,7 +277,7 @@ class Destination:
         self, deadline: int, establish: Establish | None, tls: Tls | None, *, waits: bool
     ) -> AsyncGenerator[Connection[Any] | TlsConnection[Any], None]:
         state = self._state
-        if self._find is None:
+        if self._finding is None:
             raise ValueError(f"destination {state.name} has no candidates and no port: it gives permits only")
         if establish is not None and not callable(establish):
             raise TypeError(f"establish must be callable or None, got {shown(establish)}")
@@ -338,56 +334,9 @@ class Destination:
                 refusal = Refusal(DestinationDelayed, state.too_often(), wait.until, known=True)
                 state.tell("refused", state.health(), refusal.cause)
                 raise state.decision(refusal, limit)
-        if self._find is not None and state.found.expires <= moment:
-            await self._look_up(self._find, until)
+        if self._finding is not None and self._finding.is_due(moment):
+            await self._finding.look_up(until)
         return await self._waiting.admit(state, until, connects=connects, waits=waits)
-
-    async def _look_up(self, find: Finder, until: float) -> None:
-        state, began = self._state, current_time()
-        if began < self._lookup_retry:
-            refusal = Refusal(RetryAt, "its lookup failed a moment ago", self._lookup_retry, known=True)
-            raise state.decision(refusal, until)
-        try:
-            with trio.CancelScope(deadline=until) as scope:
-                found = await find()
-                state.lookup_failures = 0
-                state.learn(self._allowed(found))
-                # The group may have changed, and with it the limits that waiting calls need.
-                self._waiting.wake(state)
-        except Rejected as exc:
-            state.errors.append(str(exc))
-            state.tell("refused", state.health(), str(exc))
-            raise DestinationRejected(state.name, str(exc), until=-1) from exc.__cause__
-        except OSError as exc:
-            if self._lookup_retry <= began:
-                # One lookup may fail for many who wait for it, and has failed once.
-                state.lookup_failures += 1
-                draw = state.shared.random.uniform(-1.0, 1.0)
-                self._lookup_retry = current_time() + state.policy.delay.delay(state.lookup_failures, draw)
-            state.errors.append(str(exc))
-            refusal = Refusal(RetryAt, f"its lookup failed ({exc})", self._lookup_retry, known=True)
-            state.tell("refused", state.health(), refusal.cause)
-            raise state.decision(refusal, until) from exc
-        if scope.cancelled_caught:
-            raise call_exceeded(f"lookup of {state.name}", current_time() - began)
-
-    def _allowed(self, found: Found) -> Found:
-        """Return what the address filter lets through."""
-        address_filter = self._state.shared.address_filter
-        if address_filter is None:
-            return found
-        refusals = Refusals(address_filter)
-        hosts: list[Host] = []
-        for host in found.hosts:
-            kept = tuple(each for each in host.candidates if refusals.of(each.endpoint) is None)
-            if len(kept) < len(host.candidates) and self._state.policy.prohibited == "reject":
-                refused = next(each for each in host.candidates if each not in kept)
-                raise Rejected(f"the address filter refuses {refused.endpoint}")
-            if kept:
-                hosts.append(attrs.evolve(host, candidates=kept))
-        if not hosts:
-            raise Rejected("the address filter refuses every address")
-        return attrs.evolve(found, hosts=tuple(hosts))
 
     # What is known of it
 
@@ -435,8 +384,8 @@ class Destination:
             shared.cooldowns.succeeded(candidate.endpoint)
             for source in shared.sources:
                 shared.cooldowns.succeeded((source, candidate.endpoint))
-        self._lookup_retry = -inf
-        state.lookup_failures = 0
+        if self._finding is not None:
+            self._finding.reset()
         state.tell("reset", before)
         # A lifted suspension of a source may let calls to other destinations go on, too.
         self._waiting.wake_all(self._states())

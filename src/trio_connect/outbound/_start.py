@@ -44,14 +44,16 @@ class Start:
       ValueError: the outbound does not have this destination or this source, or the destination has no candidates.
     """
 
-    __slots__ = ("_admission", "_only", "_out", "_state", "_waiting", "destination")
+    __slots__ = ("_admission", "_finding", "_only", "_out", "_state", "_waiting", "destination")
 
     def __init__(self, out: Outbound, dest: Destination, source: Source | None) -> None:
         if dest._waiting is not out._waiting:
             raise ValueError(f"destination {dest.name} belongs to another outbound")
-        if dest._find is None:
+        finding = dest._finding
+        if finding is None:
             raise ValueError(f"destination {dest.name} has no candidates and no port: it gives permits only")
         self.destination = dest
+        self._finding = finding
         self._out = out
         self._state: DestinationState = dest._state
         self._waiting = dest._waiting
@@ -90,7 +92,7 @@ class Start:
         if wait is not None and wait.known:
             # The open circuit refuses before any lookup.
             self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
-        if self._state.found.expires <= moment:
+        if self._finding.is_due(moment):
             return None
         outcome = self._try(moment)
         if isinstance(outcome, Refusal) and outcome.pending:
@@ -109,10 +111,8 @@ class Start:
         try:
             await checkpoint_if_cancelled()
             if admission is None:
-                find = self.destination._find
-                assert find is not None, "checked when the call began"
-                if self._state.found.expires <= current_time():
-                    await self.destination._look_up(find, inf)
+                if self._finding.is_due(current_time()):
+                    await self._finding.look_up(inf)
                 admission = self._checked(await self._waiting.answered(self._try, inf))
         except BaseException as exc:
             if admission is not None:

@@ -67,7 +67,6 @@ class DestinationState:
         self.group = name if group is None else group
         self.circuit = Circuit(policy, shared.random)
         self.found = Found((), None, -inf)
-        self.lookup_failures = 0
         self.last_refusal: Refusal | None = None
         """Why the first waiting call waits."""
         self.why = ""
