@@ -123,6 +123,9 @@ SPELLINGS: dict[str, Callable[[ipaddress.IPv4Address], ipaddress.IPv6Address]] =
     "isatap global": lambda ipv4: ipv6(SITE, b"\x02\0\x5e\xfe", ipv4.packed),
     "isatap group": lambda ipv4: ipv6(SITE, b"\x01\0\x5e\xfe", ipv4.packed),
     "isatap in 6to4": lambda ipv4: ipv6(b"\x20\x02\x08\x08\x08\x08\0\0\0\0\x5e\xfe", ipv4.packed),
+    # The client of that Teredo address is another one: what the last 32 bits are when each is inverted.
+    "isatap in teredo": lambda ipv4: ipv6(b"\x20\x01\0\0", b"\x08" * 4, b"\0\0\x5e\xfe", ipv4.packed),
+    "isatap in nat64": lambda ipv4: ipv6(bytes.fromhex("2606470008080808"), b"\0\0\x5e\xfe", ipv4.packed),
     **{f"nat64 {prefix}": partial(translated, prefix) for prefix in NAT64},
 }
 
@@ -195,7 +198,8 @@ def test_no_spelling_leads_to_an_internal_address(spelling):
     for address in (edge for network in internal for edge in edges(network)):
         if isinstance(address, ipaddress.IPv4Address) and not is_public(address):
             assert not named(endpoint(SPELLINGS[spelling](address))), address
-    assert named(endpoint(SPELLINGS[spelling](ipaddress.IPv4Address("8.8.8.8"))))
+    # Public however it is read: its bits inverted are 154.153.152.151.
+    assert named(endpoint(SPELLINGS[spelling](ipaddress.IPv4Address("101.102.103.104"))))
     assert not named(endpoint(SPELLINGS[spelling](ipaddress.IPv4Address("168.63.129.16"))))
 
 

@@ -26,6 +26,7 @@ from trio_connect import (
     DeadlineExceeded,
     Endpoint,
     RacePolicy,
+    StaticResolver,
     TcpStream,
     TlsStream,
     connect,
@@ -126,6 +127,41 @@ async def test_it_needs_no_task(call: str) -> None:
         assert row.ended == stream.report.elapsed > 0
         assert [other.outcome for other in rest] == ["not tried"] * (call == "connectx")
         await stream.aclose()
+
+
+CALLS: dict[str, Callable[[Endpoint, dict[str, Any]], Awaitable[TlsStream]]] = {
+    "connect": lambda endpoint, options: connect(tls.NAME, endpoint.port, resolver=NAMES, **options),
+    "connect, with a dot": lambda endpoint, options: connect(f"{tls.NAME}.", endpoint.port, resolver=NAMES, **options),
+    "connect, alias": lambda endpoint, options: connect(
+        "alias.test", endpoint.port, resolver=NAMES, server_hostname=tls.NAME, **options
+    ),
+    "connect, address": lambda endpoint, options: connect("127.0.0.1", endpoint.port, **options),
+    "connectx": lambda endpoint, options: connectx([endpoint], **options),
+    "connectx, name": lambda endpoint, options: connectx([endpoint], server_hostname=tls.NAME, **options),
+}
+NAMES = StaticResolver({tls.NAME: ["127.0.0.1"], "alias.test": ["127.0.0.1"]})
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_the_name_that_is_verified_is_the_callers(call: str) -> None:
+    """A certificate for the address does not stand for one for the name, nor the other way round."""
+
+    def proving(name: str) -> Behaviour:
+        async def serve(stream: TcpStream) -> None:
+            await (await stream.start_tls(tls.server_context(name), server_side=True)).receive_some()
+
+        return serve
+
+    wants_address = call in ("connect, address", "connectx")
+    words = "IP address mismatch" if wants_address else "Hostname mismatch"
+    async with no_leaks(), listening(proving(tls.NAME), proving("127.0.0.1")) as (by_name, by_address):
+        good, bad = (by_address, by_name) if wants_address else (by_name, by_address)
+        options: dict[str, Any] = {"tls": tls.contexts().client}
+        with counted_tasks() as names:
+            await (await CALLS[call](good, options)).aclose()
+        assert names == []
+        with pytest.raises(ConnectFailed, match=words):
+            await CALLS[call](bad, options)
 
 
 @pytest.mark.parametrize(
