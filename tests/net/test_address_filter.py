@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import IPv4Address, ip_address, ip_network
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import Any
 
@@ -29,9 +30,11 @@ from trio_connect import (
     connect,
     connectx,
     now,
+    resolve,
     tcp_connect,
     tcp_listen,
 )
+from trio_connect._special_purpose import METADATA_SERVICES, NOT_UNICAST, SPECIAL_PURPOSE
 from trio_connect.queues import open_queue_set
 
 PUBLIC = NetworkFilter.public_only()
@@ -470,6 +473,49 @@ async def test_no_spelling_gets_a_packet_to_loopback(host: str, counted: Counted
         assert caught.value.errno == errno.EACCES
         assert "not allowed by the address filter" in str(caught.value)
     assert await counted.count() == 0
+
+
+def _full_width(text: str) -> str:
+    return "".join(chr(ord(digit) + 0xFEE0) if digit.isdigit() else digit for digit in text)
+
+
+FORMS: dict[str, Callable[[list[int], int], str]] = {
+    "dotted": lambda parts, _: "{}.{}.{}.{}".format(*parts),
+    "dotted hexadecimal": lambda parts, _: ".".join(map(hex, parts)),
+    "dotted octal": lambda parts, _: ".".join(f"{part:#05o}".replace("o", "") for part in parts),
+    "mixed": lambda parts, _: f"0{parts[0]:o}.{parts[1]}.{parts[2]:#X}.{parts[3]}",
+    "three parts": lambda parts, number: f"{parts[0]}.{parts[1]}.{number & 0xFFFF}",
+    "two parts": lambda parts, number: f"{parts[0]}.{number & 0xFFFFFF:#x}",
+    "decimal": lambda _, number: str(number),
+    "hexadecimal": lambda _, number: hex(number),
+    "octal": lambda _, number: f"0{number:o}",
+    "full width": lambda parts, _: _full_width("{}.{}.{}.{}".format(*parts)),
+    "ideographic full stops": lambda parts, _: "{}\u3002{}\u3002{}\u3002{}".format(*parts),
+    "mapped": lambda parts, _: "::ffff:{}.{}.{}.{}".format(*parts),
+    "mapped hexadecimal": lambda _, number: f"0:0:0:0:0:FFFF:{number >> 16:X}:{number & 0xFFFF:X}",
+}
+INTERNAL = sorted(
+    {
+        address
+        for block in (*SPECIAL_PURPOSE, *NOT_UNICAST, *METADATA_SERVICES)
+        for network in [ip_network(block.network)]
+        for address in (network[0], network[network.num_addresses // 2], network[-1])
+        if isinstance(address, IPv4Address) and not block.is_public
+    }
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_no_block_is_reached_by_any_spelling(form: str) -> None:
+    """Inside each block that is not public, and at its ends: what the system makes of a text is what is judged."""
+    assert len(INTERNAL) > 40
+    for address in INTERNAL:
+        host = FORMS[form](list(address.packed), int(address))
+        (endpoint,) = await resolve(host, 9)
+        assert ip_address(endpoint.host.removeprefix("::ffff:")) == address, host
+        with pytest.raises(ConnectFailed, match="not allowed by the address filter") as caught:
+            await connect(host, 9, now() + 5000, address_filter=PUBLIC)
+        assert (caught.value.errno, caught.value.report.tried) == (errno.EACCES, ()), host
 
 
 def test_most_spellings_are_addresses_here():

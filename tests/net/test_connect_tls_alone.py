@@ -129,6 +129,7 @@ async def test_it_needs_no_task(call: str) -> None:
         await stream.aclose()
 
 
+NAMES = StaticResolver({tls.NAME: ["127.0.0.1"], "alias.test": ["127.0.0.1"]})
 CALLS: dict[str, Callable[[Endpoint, dict[str, Any]], Awaitable[TlsStream]]] = {
     "connect": lambda endpoint, options: connect(tls.NAME, endpoint.port, resolver=NAMES, **options),
     "connect, with a dot": lambda endpoint, options: connect(f"{tls.NAME}.", endpoint.port, resolver=NAMES, **options),
@@ -139,7 +140,6 @@ CALLS: dict[str, Callable[[Endpoint, dict[str, Any]], Awaitable[TlsStream]]] = {
     "connectx": lambda endpoint, options: connectx([endpoint], **options),
     "connectx, name": lambda endpoint, options: connectx([endpoint], server_hostname=tls.NAME, **options),
 }
-NAMES = StaticResolver({tls.NAME: ["127.0.0.1"], "alias.test": ["127.0.0.1"]})
 
 
 @pytest.mark.parametrize("call", CALLS)

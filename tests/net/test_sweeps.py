@@ -6,9 +6,10 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, overload
 
 import pytest
 import trio
@@ -34,6 +35,7 @@ from trio_connect import (
     IncompleteRead,
     Source,
     TcpStream,
+    TlsStream,
     UnixStream,
     now,
     tcp_connect,
@@ -237,8 +239,21 @@ async def test_receiving(
     )
 
 
+@overload
+def connected(kind: Kind) -> AbstractAsyncContextManager[Stream]: ...
+
+
+@overload
+def connected(kind: Literal["tls"]) -> AbstractAsyncContextManager[TlsStream]: ...
+
+
+def connected(kind: AnyKind) -> AbstractAsyncContextManager[Any]:
+    """A stream that has bytes to receive."""
+    return _connected(kind)
+
+
 @contextlib.asynccontextmanager
-async def connected(kind: Kind) -> AsyncIterator[Stream]:
+async def _connected(kind: AnyKind) -> AsyncIterator[AnyStream]:
     near, far = await make_pair(kind)
     await far.send_all(b"unread")
     try:
@@ -267,6 +282,30 @@ async def test_sending(sockets: Sockets, kind: Kind, send: Operation, modes: tup
         send,
         environment=lambda: connected(kind),
         modes=modes,
+        counters=sockets.counters,
+        check=still_usable,
+    )
+
+
+@pytest.mark.parametrize("send", ["send_all", "send_all, several", "wait_send_all_might_not_block"])
+async def test_sending_over_tls(sockets: Sockets, send: str, modes: tuple[Mode, ...]) -> None:
+    """A send that was interrupted has broken the stream, and says so, or it has done nothing."""
+
+    async def still_usable(stream: TlsStream, step: Step) -> None:
+        try:
+            assert await stream.receive_exactly(6, 0) == b"unread", step
+        except trio.BrokenResourceError as exc:
+            why = str(exc)
+        else:
+            return
+        assert step.ending != "returned"
+        assert "a send was cut short" in why, step
+
+    await sweep(
+        cast("Callable[[TlsStream], Awaitable[object]]", SENDS[send]),
+        environment=lambda: connected("tls"),
+        modes=modes,
+        rounds=repeated(1),
         counters=sockets.counters,
         check=still_usable,
     )
@@ -322,6 +361,28 @@ async def test_ending(sockets: Sockets, kind: Kind, end: Operation, modes: tuple
     except AssertionError as exc:
         # aclose_forcefully is cancelled by itself, and swallows that.
         if end is not trio.aclose_forcefully or "no run was ever cancelled" not in str(exc):
+            raise
+
+
+@pytest.mark.parametrize("end", ["aclose", "aclose_forcefully"])
+async def test_ending_over_tls(sockets: Sockets, end: str, modes: tuple[Mode, ...]) -> None:
+    async def closed(stream: TlsStream, step: Step) -> None:
+        assert stream.fileno() == stream.tcp.fileno() == -1, step
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+
+    try:
+        await sweep(
+            cast("Callable[[TlsStream], Awaitable[object]]", ENDS[end]),
+            environment=lambda: connected("tls"),
+            modes=modes,
+            rounds=repeated(1),
+            counters=sockets.counters,
+            check=closed,
+        )
+    except AssertionError as exc:
+        # aclose_forcefully is cancelled by itself, and swallows that.
+        if end != "aclose_forcefully" or "no run was ever cancelled" not in str(exc):
             raise
 
 

@@ -181,6 +181,38 @@ async def make_clogged_pair(kind: Kind) -> tuple[Stream, Stream]:
     return near, far
 
 
+async def make_clogged_tls_pair() -> tuple[TlsStream, TlsStream]:
+    """Both ends of a connection over TLS on which no send gets on, unbroken.
+
+    A send that is interrupted breaks such a stream, so none is made. Records are put into the kernel until it takes no
+    more. What is left of them waits where a half-sent answer to a KeyUpdate waits, before all else.
+    """
+    options = SocketOptions(send_buffer=65536, receive_buffer=65536)
+    async with await tcp_listen(("127.0.0.1", 0), options=options) as listener:
+        near = await tcp_connect(listener.endpoint, options=options)
+        far = await listener.accept()
+    pair = await secure(near, far)
+    await pair[1].send_all(b"x")  # and the session tickets, which nothing may overtake
+    assert await pair[0].receive_exactly(1) == b"x"
+    left = dict.fromkeys(pair, b"")
+    quiet = 0
+    while quiet < 20:  # as `clog`
+        quiet += 1
+        for stream in pair:
+            channel = stream._sock
+            if not left[stream]:
+                channel.ssl._ssl_object.write(bytes(16384))
+                left[stream] = channel._outgoing.read()
+            with trio.move_on_after(0.02):
+                count = await stream.tcp.socket.send(left[stream])
+                left[stream] = left[stream][count:]
+                quiet = 0
+    for stream in pair:
+        assert left[stream]
+        stream._sock._transport._unsent = left[stream]
+    return pair
+
+
 async def arrival(sock: trio.socket.SocketType) -> None:
     """Return once there is something to read.
 

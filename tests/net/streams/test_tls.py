@@ -17,7 +17,7 @@ import trustme
 from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.streams import make_tls_pair, pair, random_bytes, secure
+from tests.support.streams import make_clogged_tls_pair, make_tls_pair, pair, random_bytes, secure
 from tests.support.sweep import Mode, repeated, sweep
 from trio_connect import DeadlineExceeded, TcpStream, TlsStream, now, tcp_connect, tcp_listen
 
@@ -278,8 +278,23 @@ async def test_no_alpn_in_common_and_no_answer_is_a_connection() -> None:
 
 
 async def test_trios_own_check_of_streams(sockets: Sockets) -> None:
+    clogged: list[tuple[TlsStream, TlsStream]] = []
+
+    async def clogged_maker() -> tuple[TlsStream, TlsStream]:
+        return clogged.pop() if clogged else await make_clogged_tls_pair()
+
+    async def make_one() -> None:
+        clogged.append(await make_clogged_tls_pair())
+
     async with no_leaks(counters=sockets.counters):
-        await trio.testing.check_two_way_stream(make_tls_pair, None)
+        # Side by side: to be sure that a pair is clogged takes half a second.
+        async with trio.open_nursery() as nursery:
+            for _ in range(14):
+                nursery.start_soon(make_one)
+        await trio.testing.check_two_way_stream(make_tls_pair, clogged_maker)
+        for pair in clogged:
+            for stream in pair:
+                stream.abort()
 
 
 @versions
