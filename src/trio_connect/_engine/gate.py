@@ -178,7 +178,7 @@ class Gate:
 
     @property
     def is_pending(self) -> bool:
-        """Whether anything is."""
+        """Whether any question is: whether `pending` has anything, for those who need no more."""
         return self._unanswered > 0
 
     @property
@@ -192,7 +192,7 @@ class Gate:
         return MappingProxyType({question[1]: texts for question in mine if (texts := self._found(question))})
 
     def addresses_of(self, name: str) -> tuple[str, ...]:
-        """Return the same without the questions."""
+        """Return what `known_of` has, without saying which question it answers."""
         found: tuple[str, ...] = ()
         for question in self._questions:
             if question[0] == name:

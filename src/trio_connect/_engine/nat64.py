@@ -113,19 +113,14 @@ class Translation:
       prefixes: those that are known, the best first; empty while that is to be found out.
     """
 
-    __slots__ = ("_as_given", "_carried", "_is_settled", "_prefixes", "_wires")
+    __slots__ = ("_as_given", "_carried", "_prefixes", "_wires")
 
     def __init__(self, prefixes: Iterable[IPv6Network] = ()) -> None:
-        self._prefixes = tuple(prefixes)
-        self._is_settled = bool(self._prefixes)
+        self._prefixes: tuple[IPv6Network, ...] | None = tuple(prefixes) or None
+        """None while they are to be found out; empty where the network has no prefix."""
         self._as_given: dict[Endpoint, Endpoint] = {}
         self._wires: dict[Endpoint, Endpoint] = {}
         self._carried: dict[Endpoint, Endpoint] = {}
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the prefixes are known, or it is known that the network has no prefix."""
-        return self._is_settled
 
     @property
     def carried(self) -> Mapping[Endpoint, Endpoint]:
@@ -135,7 +130,6 @@ class Translation:
     def learn(self, prefixes: Iterable[IPv6Network]) -> None:
         """Learn the prefixes; an empty sequence says that the network has no prefix."""
         self._prefixes = tuple(prefixes)
-        self._is_settled = True
 
     def plain(self, endpoint: Endpoint) -> Endpoint:
         """Return the plain form of an endpoint.
@@ -145,7 +139,7 @@ class Translation:
         """
         if endpoint.family != AF_INET6:
             return endpoint
-        address = carried_by(endpoint.host, self._prefixes)
+        address = carried_by(endpoint.host, self._prefixes or ())
         if address is None:
             return endpoint
         plain = Endpoint(address, endpoint.port)
@@ -161,8 +155,10 @@ class Translation:
         """
         if plain.family != AF_INET or has_route or _is_scoped(IPv4Address(plain.host)):
             return plain
+        if self._prefixes is None:
+            return None
         if not self._prefixes:
-            return plain if self._is_settled else None
+            return plain
         if plain not in self._wires:
             made = self._as_given.get(plain)
             wire = Endpoint(synthesise(plain.host, self._prefixes[0]), plain.port) if made is None else made
