@@ -14,7 +14,7 @@ from ..._engine.race import MAX_RACED
 from ..._text import printable, shown
 from .resolve import check_host, encoded, numeric, old_spelling
 
-__all__ = ["Host", "HostLike", "check_hosts", "literal", "target_of"]
+__all__ = ["Host", "HostLike", "check_hosts", "target_of"]
 
 HostLike: TypeAlias = str | tuple[str, int]
 """A name or numeric address, alone or with a port of its own."""
@@ -46,17 +46,6 @@ class Host:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.port}" if self.literal is None else str(self.literal)
-
-
-def literal(host: str, port: int) -> Endpoint | None:
-    """Return the endpoint of a numeric host, None for a name, and for what no host can be."""
-    return _literal(host, port) if host.__class__ is str and port.__class__ is int and len(host) <= _LONGEST else None
-
-
-@lru_cache(maxsize=1024)
-def _literal(host: str, port: int) -> Endpoint | None:
-    # Reading such a text costs a quarter of a connect.
-    return None if numeric(host) is None else Endpoint(host, port)
 
 
 def endpoint_of(address: str, port: int) -> Endpoint:
@@ -108,9 +97,11 @@ def _host(host: object, port: int) -> Host:
 
 def _checked_host(host: object, port: int) -> Host:
     name = check_host(host)
-    return Host(name, port, literal(name, port))
+    is_numeric = len(name) <= _LONGEST and numeric(name) is not None
+    return Host(name, port, Endpoint(name, port) if is_numeric else None)
 
 
+# To read a text costs a quarter of a connect.
 _remembered_host: Final = lru_cache(maxsize=1024)(_checked_host)
 
 
