@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 from trio import current_time
-from trio.lowlevel import ParkingLot, RunVar, checkpoint
+from trio.lowlevel import ParkingLot, RunVar
 
 from .._answer import Answer
 from .._engine.nat64 import find_prefixes
@@ -146,8 +146,6 @@ class Nat64:
             latest = memory.latest
             # Who asked together shares the answer, whatever its ttl.
             if latest is not None and (current_time() < latest.expires or (waited and latest.at >= began)):
-                if not waited:
-                    await checkpoint()
                 if isinstance(latest.found, OSError):
                     raise latest.found
                 return latest.found

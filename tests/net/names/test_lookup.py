@@ -295,6 +295,27 @@ async def test_one_question_may_be_asked_by_the_task_of_the_caller():
     assert [(family, task is here) for family, task in tasks] == [(AF_INET6, True), (AF_INET, False)]
 
 
+async def test_an_error_that_comes_with_a_cancellation_does_not_stand_for_it():
+    class FailsWhenCancelled:
+        async def addresses(self, _host: str, _family: AddressFamily, /) -> Answer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise OSError("no goodbye")
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            lookups = Lookups("name.test", (AF_INET6,), FailsWhenCancelled(), resolution_delay=0.05)
+            ask = lookups.start_but_one(nursery)
+            scope.cancel()
+            await ask()
+            raise AssertionError
+    assert scope.cancelled_caught
+    assert [str(record.error) for record in lookups.records] == ["no goodbye"]
+
+
 async def test_where_there_is_no_question_the_caller_has_none_either():
     lookups = Lookups("name.test", (), Scripted(), resolution_delay=0.05)
     async with trio.open_nursery() as nursery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from socket import AF_INET
 
 import attrs
 import pytest
@@ -66,6 +67,7 @@ def test_what_makes_another_order_is_asked_for(kernel):
     assert ordered(sources=[Source(ipv4="192.0.2.9")]) == (V6, V4)
     assert ordered(policy=RacePolicy(preferred_family_count=2)) == (V6, V4)
     assert kernel.asked == 4
+    assert ordered(policy=RacePolicy(first_family=AF_INET)) == (V4, V6)
 
 
 def test_nothing_is_remembered_of_one_endpoint_of_a_history_and_of_a_network_of_ones_own(kernel):

@@ -207,8 +207,6 @@ class AddressesOfHosts:
             # The report of the race is made before lookups end that run in another nursery.
             for each in lookups:
                 each.give_up()
-            if nat64 is not None:
-                nat64.give_up()
 
     def _offer(self, race: Offers) -> None:
         pairs, skipped = self.all_in_order()

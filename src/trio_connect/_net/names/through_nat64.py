@@ -173,11 +173,6 @@ class Nat64OfCall:
             while await self._lookups.more():
                 pass
 
-    def give_up(self) -> None:
-        """Record the lookup as cancelled if it is pending."""
-        if self._lookups is not None:
-            self._lookups.give_up()
-
     def _wires(
         self, endpoints: Iterable[Endpoint], refusals: Refusals | None
     ) -> tuple[list[Endpoint], dict[Candidate, str]]:
@@ -258,10 +253,7 @@ class EndpointsThroughNat64:
             ask()
             return pairs, skipped
 
-        try:
-            ask()
-            if self._to_come is not None:
-                await EndpointsToCome(self._to_come, pair).run(race, nursery)
-            await self._nat64.ended()
-        finally:
-            self._nat64.give_up()
+        ask()
+        if self._to_come is not None:
+            await EndpointsToCome(self._to_come, pair).run(race, nursery)
+        await self._nat64.ended()

@@ -150,7 +150,6 @@ class Executor:
         tells = plan.observer is not None
         if tells:
             self._teller.note(AttemptStarted, start.id, endpoint, source, start.cause, began, *start.memory)
-        self.attempts.errors.pop(start.id, None)  # of a try for which this machine had no descriptor
         if first is None:
             proxied = plan.through_proxy if source is not None and source.proxy is not None else None
             attempt = (proxied or Attempt)(endpoint, source, began)
