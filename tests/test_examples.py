@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def test_example(name, tmp_path):
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    # With -X dev asyncio, on which the mail server of one example runs, says whenever the machine was busy for 0.1 s.
+    assert re.sub(r"(?m)^Executing <.*> took [\d.]+ seconds\n", "", result.stderr) == ""
     assert broken_promises(promised, result.stdout) == [], result.stdout
 
 
