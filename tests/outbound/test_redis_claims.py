@@ -238,9 +238,9 @@ def test_without_strict_nothing_lapses():
 def test_away_nothing_is_admitted_without_a_share(strict, processes):
     claims = made(strict=strict)
     claims.processes = processes
-    claims.away = "why"
+    claims.away = "is away (why)"
     told = acquire(claims, (CAP,), (), 0.0)
-    assert (told.cause, told.seconds, told.pending) == ("the store cannot be reached (why)", 1.0, False)
+    assert (told.cause, told.seconds, told.pending) == ("the store is away (why)", 1.0, False)
     assert not claims.has_work
 
 
@@ -248,7 +248,7 @@ def test_away_a_process_admits_its_share_of_the_places():
     claims = made()
     claims.processes = 2
     first = ask(claims)[CAP]
-    claims.away = "why"
+    claims.away = "is away (why)"
     acquire(claims, (CAP,), (), 0.0)[CAP]
     told = acquire(claims, (CAP,), (), 0.0)
     assert "2 of 4 connections are this process's share" in told.cause
@@ -261,7 +261,7 @@ def test_away_a_process_admits_its_share_of_the_rate_with_all_starts_counted():
     claims = made()
     claims.processes = 2
     ask(claims, paces=(PACE,))[CAP].release()
-    claims.away = "why"
+    claims.away = "is away (why)"
     acquire(claims, (CAP,), (PACE,), 0.0)[CAP].release()
     told = acquire(claims, (CAP,), (PACE,), 0.0)
     assert "its share of the rate" in told.cause

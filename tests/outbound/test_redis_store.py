@@ -591,7 +591,9 @@ async def test_what_an_acl_has_to_allow_is_said(server):
             if words is None:
                 await admitted(out)
             else:
-                assert f"its ACL has to allow {ALLOWED}" in await refused_because(out, words)
+                cause = await refused_because(out, words)
+                assert "the store answers with an error (" in cause
+                assert f"its ACL has to allow {ALLOWED}" in cause
 
 
 async def test_a_server_that_has_no_run_id_is_of_no_use(server, monkeypatch):

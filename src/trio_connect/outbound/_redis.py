@@ -10,7 +10,7 @@ from typing import Any, Final, cast, final
 from .._text import shown
 from ._redis_scripts import ALLOWED
 
-__all__ = ["Dropped", "Server", "ServerError", "check_url", "hidden"]
+__all__ = ["Dropped", "Refused", "Server", "ServerError", "check_url", "hidden"]
 
 _DENIED: Final = "The user executing the script can't"
 """How Redis and Valkey begin when an ACL forbids what a script does."""
@@ -19,6 +19,10 @@ _SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 class ServerError(Exception):
     """The server gave no answer, or an error for one."""
+
+
+class Refused(ServerError):
+    """The server answered with an error."""
 
 
 class Dropped(ServerError):
@@ -82,7 +86,7 @@ class Server:
 
         Raises:
           Dropped: the connection was lost before the answer. Whether the script has run is unknown.
-          ServerError: the server answered with an error.
+          Refused: the server answered with an error.
         """
         from coredis.exceptions import AuthorizationError, NoScriptError, RedisError
         from coredis.exceptions import ConnectionError as ConnectionLost
@@ -100,7 +104,7 @@ class Server:
             if isinstance(exc, AuthorizationError) or _DENIED in words:
                 # The server does not say which command or key it is.
                 words = f"{words.partition(' script: ')[0]}; its ACL has to allow {ALLOWED}"
-            raise ServerError(words) from exc
+            raise Refused(words) from exc
         return cast("list[Any]", answer)
 
     def disconnect(self) -> None:

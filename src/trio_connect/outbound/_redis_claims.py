@@ -127,7 +127,7 @@ class Claims:
         self.process = process
         self.strict = strict
         self.away = ""
-        """Why nothing is asked of the server; "" while it answers."""
+        """Why nothing is asked of the server, as what is said of it; "" while it answers."""
         self.processes = 0
         """How many there are, as far as is known."""
         self.is_over = False
@@ -403,7 +403,7 @@ class Claims:
 
     def _alone(self, caps: Sequence[Cap], paces: Sequence[Pace], now: float) -> dict[Cap, Place] | Later:
         """Admit a call from this process's own share, while the server is away."""
-        away = f"the store cannot be reached ({self.away})"
+        away = f"the store {self.away}"
         if self.strict or not self.processes:
             return Later(away, _LONGEST_POLL)
         for cap in caps:

@@ -17,7 +17,7 @@ from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
-from ._redis import Dropped, Server, ServerError, check_url, hidden
+from ._redis import Dropped, Refused, Server, ServerError, check_url, hidden
 from ._redis_claims import Claims, Held, Question
 from ._redis_scripts import ACQUIRE, RELEASE, RENEW
 from ._store import Later
@@ -207,7 +207,7 @@ class RedisStore:
         except ServerError as exc:
             claims.released(question.releases)
             claims.failed(claim)
-            self._is_away(str(exc))
+            self._is_away(exc)
             return
         except BaseException:
             claims.failed(claim)
@@ -224,7 +224,7 @@ class RedisStore:
         try:
             await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
         except ServerError as exc:
-            self._is_away(str(exc))
+            self._is_away(exc)
         self._opened.released(leases)
 
     async def _renew(self) -> None:
@@ -235,7 +235,7 @@ class RedisStore:
             try:
                 await self._renew_all()
             except ServerError as exc:
-                self._is_away(str(exc))
+                self._is_away(exc)
                 pause = _PROBE * (0.5 + random())  # noqa: S311 - jitter
             else:
                 self._is_back()
@@ -297,11 +297,12 @@ class RedisStore:
         self._changed(what, cause)
         self._set_to_work()
 
-    def _is_away(self, cause: str) -> None:
+    def _is_away(self, cause: ServerError) -> None:
         if not self._opened.away:
-            self._opened.away = cause
+            words = "answers with an error" if isinstance(cause, Refused) else "cannot be reached"
+            self._opened.away = f"{words} ({cause})"
             self._probe.set()
-            self._tell("store away", f"{self!r} cannot be reached: {cause}")
+            self._tell("store away", f"{self!r} {self._opened.away}")
 
     def _is_back(self) -> None:
         if self._opened.away:
