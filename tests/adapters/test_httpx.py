@@ -19,6 +19,8 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.proxies import ProxyServer
 from tests.support.sockets import Sockets
+from tests.support.streams import arrival
+from tests.support.tls_records import RecordPeer
 from trio_connect import (
     Answer,
     ConnectFailed,
@@ -28,6 +30,7 @@ from trio_connect import (
     RacePolicy,
     SocketOptions,
     Source,
+    StaticResolver,
     TcpStream,
     TraceEvent,
     connect,
@@ -102,6 +105,31 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again(net: Vi
             assert (await http.get(f"http://{V4}/last")).text == "ok"
             await trio.sleep(1)
     assert site.connections == 2
+
+
+async def test_new_keys_do_not_cost_a_connection(client: Client) -> None:
+    """A server may change its keys after an answer. Who takes that for the end connects anew for each request."""
+    connections = 0
+
+    async def serve(stream: TcpStream) -> None:
+        nonlocal connections
+        connections += 1
+        async with stream:
+            peer = await RecordPeer.accept(stream)
+            while await peer.receive():
+                await peer.send(OK)
+                await read.wait()
+                await stream.send_all(peer.key_update(request=True))
+
+    options: dict[str, Any] = {"verify": tls.contexts().client, "resolver": StaticResolver({CERTIFIED: ["127.0.0.1"]})}
+    async with serving(serve) as endpoint, client(**options) as http:
+        for _ in range(3):
+            read = trio.Event()
+            response = await http.get(f"https://{CERTIFIED}:{endpoint.port}/")
+            assert response.text == "ok"
+            read.set()
+            await arrival(response.extensions["network_stream"].get_extra_info("socket"))
+    assert connections == 1
 
 
 @virtual

@@ -359,6 +359,6 @@ async def test_an_interrupt_closes_the_connection(monkeypatch: pytest.MonkeyPatc
         raise Interruption
 
     async with no_leaks(), listening(secure) as endpoints:
-        monkeypatch.setattr("trio_connect._net.streams.tls.TlsTransport.send_some", interrupt)
+        monkeypatch.setattr("trio_connect._net.streams.tls_transport.TlsTransport.send_some", interrupt)
         with pytest.raises(Interruption):
             await race(endpoints)

@@ -215,14 +215,16 @@ class NetworkStream(_NetworkStream):
             return None if self._tls is None else self._tls.ssl
         try:
             if info == "is_readable":
-                return self._connection.buffered > 0 or self._connection.socket.is_readable()
+                # A client asks this of an idle connection: whether it is of any more use.
+                return (self._tls if isinstance(self._tls, TlsStream) else self._connection).is_dead()
             if info == "client_addr":
                 return _address(self._connection.local)
             if info == "socket":
                 return self._connection.socket
+        except trio.BusyResourceError:
+            return False  # who receives from it will hear
         except trio.ClosedResourceError:
-            # A closed connection is to a client as one that the server has ended.
-            return True if info == "is_readable" else None
+            pass
         return None
 
 

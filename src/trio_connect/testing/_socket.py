@@ -318,6 +318,17 @@ class VirtualSocket(ByteCalls):
             raise ValueError("negative buffersize in recv")
         return await self._reading.until_done(lambda: self._receive(buflen, flags))
 
+    def recv_nowait(self, buflen: int, /) -> bytes:
+        """Receive what has come; no method of Trio's sockets, but one that any fake may have.
+
+        Raises:
+          trio.WouldBlock: nothing has.
+        """
+        try:
+            return self._receive(buflen, 0)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+
     def _receive(self, limit: int, flags: int) -> bytes:
         self._check_open()
         if flags & socket.MSG_OOB:

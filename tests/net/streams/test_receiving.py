@@ -41,7 +41,7 @@ receives = pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)
 CHUNKS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["some", "exactly", "into", "until", "fill", "take"]),
+        st.sampled_from(["some", "exactly", "into", "until", "fill", "take", "look"]),
         st.integers(1, 50),
         st.sampled_from(["now", "cancelled before", "cancelled soon", "wait a little"]),
     ),
@@ -61,6 +61,9 @@ async def one_receive(stream: AnyStream, how: str, size: int, deadline: int) -> 
         return b""
     if how == "take":
         return stream.take(size) or b""
+    if how == "look":
+        stream.is_dead()
+        return b""
     target = bytearray(size)
     await stream.receive_into(target, deadline)
     return bytes(target)

@@ -20,7 +20,7 @@ import trio.testing
 from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.streams import RECEIVES, Receive, random_bytes
+from tests.support.streams import RECEIVES, Receive, arrival, random_bytes
 from tests.support.sweep import repeated, sweep
 from tests.support.tls_records import RecordPeer
 from trio_connect import (
@@ -34,7 +34,7 @@ from trio_connect import (
     tcp_listen,
 )
 from trio_connect._net.sockets.waiting import Expired
-from trio_connect._net.streams.tls import TlsTransport
+from trio_connect._net.streams.tls_transport import TlsTransport
 
 # Small buffers, so that a peer which reads nothing is soon noticed.
 NARROW = SocketOptions(send_buffer=65536, receive_buffer=65536)
@@ -341,6 +341,25 @@ async def test_a_renegotiation_in_receives_that_end_at_once() -> None:
             await until(b"SSL_do_handshake -> 1")
             await type_in(process, b"after\n")
         assert await stream.receive_until(b"\n", 20) == b"after"
+
+
+@programs
+@pytest.mark.parametrize(("version", "command"), [("-tls1_3", b"K\n"), ("-tls1_3", b"k\n"), ("-tls1_2", b"r\n")])
+async def test_new_keys_of_openssls_server_do_not_make_an_idle_connection_dead(version: str, command: bytes) -> None:
+    """Looking takes them, and sends nothing; then the connection is lent out."""
+    async with no_leaks(), openssls_server(version) as (stream, process, until):
+        await type_in(process, b"before\n")
+        assert await stream.receive_until(b"\n", 20, now() + 20_000) == b"before"
+        await type_in(process, command)
+        await arrival(stream.tcp.socket)
+        for _ in range(3):
+            assert not stream.is_dead()
+        assert not stream.tcp.socket.is_readable()
+        await type_in(process, b"after\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, b"question\n", now() + 20_000)
+            nursery.start_soon(stream.receive_until, b"\n", 20, now() + 20_000)
+            await until(b"question\n")
 
 
 @programs

@@ -138,6 +138,24 @@ class FactorySocket(StreamSocket):
             raise OSError(errno.EOPNOTSUPP, "this platform has no ancillary data")
         return (await self._run(until, self._sock.recvmsg, size, room, flags))[:3]
 
+    def receive_now(self, size: int) -> bytes | None:
+        """Receive up to `size` bytes without waiting: b"" at the end of the stream, None where nothing has come.
+
+        Trio's sockets have no call for it. Those of `trio_connect.testing` do, and so may others.
+
+        Raises:
+          NotImplementedError: something has come, and only a coroutine of this socket could take it.
+        """
+        receive = getattr(self._sock, "recv_nowait", None)
+        if receive is not None:
+            try:
+                return bytes(receive(size))
+            except trio.WouldBlock:
+                return None
+        if self._sock.is_readable():
+            raise NotImplementedError
+        return None
+
     async def accept(self, until: float) -> tuple[FactorySocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
         sock, address = await skip_connection_errors(partial(self._run, until, self._sock.accept), until)

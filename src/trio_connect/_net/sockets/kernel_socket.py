@@ -279,6 +279,13 @@ class KernelSocket(StreamSocket):
         ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
             return self._sock.recvmsg(size, room, flags)[:3]
 
+    def receive_now(self, size: int) -> bytes | None:
+        """Receive up to `size` bytes without waiting: b"" at the end of the stream, None where nothing has come."""
+        try:
+            return self._sock.recv(size)
+        except BlockingIOError:
+            return None
+
     async def accept(self, until: float) -> tuple[KernelSocket, Any]:
         """Accept one connection, skipping those that died while they waited."""
         accept = partial(self._do, self._accept_now, wait_readable, until)

@@ -190,6 +190,14 @@ class StreamSocket(ByteChannel):
     ) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
         """Receive up to `size` bytes and up to `room` bytes of ancillary data, and the flags of recvmsg(2)."""
 
+    @abstractmethod
+    def receive_now(self, size: int) -> bytes | None:
+        """Receive up to `size` bytes without a task: b"" at the end of the stream, None where nothing has come.
+
+        Raises:
+          NotImplementedError: something has come, and only a coroutine of this socket could take it.
+        """
+
     # ------------------------------------------------------------------ ending
 
     def shutdown_write(self) -> None:

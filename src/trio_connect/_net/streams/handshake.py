@@ -14,7 +14,8 @@ from ..._errors import HandshakeFailed
 from ..._messages import reason_of
 from ..._text import printable, shown
 from ..sockets.waiting import Expired
-from .tls import SpyContext, TlsChannel, TlsTransport, is_end, send_now
+from .tls import SpyContext, TlsChannel, is_end
+from .tls_transport import TlsTransport, send_now
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint
@@ -148,7 +149,7 @@ class Handshake:
         transport.wait_for_ever()
         transport.has_sent = False
         transport.is_patient = self._spy.session.version() == "TLSv1.3"
-        return TlsChannel(transport, self._session, self._spy.outgoing)
+        return TlsChannel(transport, self._session, self._spy)
 
     async def abandon(self) -> None:
         """Send the alert that there may be, if that can be done without waiting, and close the connection."""

@@ -161,6 +161,37 @@ class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
         """The certificate of the peer as `ssl.SSLSocket.getpeercert` has it; None where none was asked for or shown."""
         return self.ssl.getpeercert() or None
 
+    def is_dead(self) -> bool:
+        """Say whether a connection that is idle is of no more use; for pools, before they lend it out again.
+
+        It is when the peer has ended or reset it, when bytes are there that nobody has asked for, when it is broken,
+        and when it is closed. Session tickets and new keys, which a peer may send at any time, are taken note of and
+        do not count. A plain call that loses nothing: what has come can still be received, errors too. The peer may end
+        the connection a moment later, so a request can fail all the same.
+
+        Over a socket of a custom factory's only a task can tell a session ticket from data, so there whatever has come
+        counts. The sockets of `trio_connect.testing` are no such ones.
+
+        Returns:
+          True for such a one; False for one that is open and quiet.
+
+        Raises:
+          trio.BusyResourceError: another task is receiving, and hears of the end by itself.
+
+        See RFC 8446 section 4.6.
+        """
+        if self._closed:
+            return True
+        if self._receiving:
+            self._refuse_receive()
+        if not self._buffer:
+            data = self._sock.receive_now()
+            if data is None:
+                return False
+            if data:
+                self._own_buffer().add(data)
+        return True
+
     def fileno(self) -> int:
         """Return the file descriptor, -1 once closed."""
         return self.tcp.fileno()

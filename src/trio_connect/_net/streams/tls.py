@@ -1,17 +1,10 @@
-"""TLS over a connection: a `trio.SSLStream` as one more channel of bytes, made by a `Handshake`.
-
-`trio.SSLStream` knows no deadlines, so the connection beneath it is shown to it as a `TlsTransport`, which waits as
-long as the stream above says. Rejected: a cancel scope around each call, which would end a receive whose bytes have
-come already, and needs a task for a deadline of 0.
-"""
+"""TLS over a connection: a `trio.SSLStream` as one more channel of bytes, made by a `Handshake`."""
 
 from __future__ import annotations
 
-import os
 import ssl
 from contextlib import suppress
 from functools import cache
-from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
@@ -20,19 +13,17 @@ import trio
 from ..._messages import reason_of, strerror
 from ..._text import printable
 from ..sockets.byte_channel import ByteChannel
-from ..sockets.waiting import Expired
-from .byte_stream import ByteStream
 from .receiving import RECEIVE_SIZE
-from .state import turns
+from .tls_transport import MOST_ANSWERS, NOT_TOLD, send_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
-    from ..._endpoint import Endpoint
+    from .tls_transport import TlsTransport
 
-# The transport and the channel work inside of the connection that they were given, as its own methods do.
+# A channel works inside of the connection that it was given, as that one's own methods do.
 # ruff: noqa: SLF001
 # pyright: reportPrivateUsage=false
 
@@ -40,167 +31,8 @@ _LARGEST_RECORD: Final = 1 << 14
 """RFC 8446 section 5.1: how much one record holds, and so how much one read gives at most."""
 _CHUNK: Final = 8 * _LARGEST_RECORD
 """What is encrypted at a time: all of it is held twice, and a deadline is looked at after each."""
-_MOST_ANSWERS: Final = 1 << 17
-"""How many bytes of answers may wait. One read brings 65536 of requests, and an answer is as long as its request."""
-_OPENING: Final = 32
-"""So many bytes of what a peer sends first are kept, to tell TLS from something else."""
-_NOT_TOLD: Final = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError, OSError, Expired)
-"""What may come of a last message to a peer; nobody is told."""
-
-
-@final
-class TlsTransport(trio.abc.Stream):
-    """A connection as its `trio.SSLStream` sees it: encrypted bytes, until the deadlines of the stream above."""
-
-    def __init__(self, stream: ByteStream[Endpoint]) -> None:
-        self.stream = stream
-        self.opening = b""
-        """The first bytes that came."""
-        self.has_ended = False
-        """Whether the peer has ended the connection."""
-        self.has_sent = False
-        """Whether anything was sent since this was last set to false."""
-        self.is_cut_short = False
-        """Whether a send has ended in the middle: what the peer has may end within a record."""
-        self.answers = b""
-        """What OpenSSL wants to send because of something that came."""
-        self.is_patient = False
-        """Whether a peer does not wait for answers: not in TLS 1.3."""
-        self.is_to_send = False
-        """Whether `send_all` is about to be called, with what was encrypted before any answer that comes now."""
-        self._unsent = b""
-        """Answers that are under way, perhaps the rest of a record: nothing may be sent before them."""
-        self._answering: trio.Event | None = None
-        self._send_until = inf
-        self._receive_until = inf
-        self._turns: Iterator[None] = repeat(None)
-
-    def receive_by(self, until: float) -> None:
-        """Set until when the next call may receive, in Trio time: however many records it takes."""
-        self._receive_until = until
-        self._turns = turns(until)
-
-    def send_by(self, until: float) -> None:
-        """Set until when the next call may send, in Trio time."""
-        self._send_until = until
-
-    def wait_for_ever(self) -> None:
-        """Have no deadlines any more: the next call may be that of a user of the `trio.SSLStream`."""
-        self._send_until = self._receive_until = inf
-        self._turns = repeat(None)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what comes first.
-
-        Raises:
-          Expired: the deadline came first.
-          OSError: the connection broke.
-        """
-        stream = self.stream
-        stream._check_can_receive()
-        if next(self._turns, Expired) is Expired:
-            raise Expired
-        if self.answers or self._unsent:
-            await self._answer()
-        stream._receiving = True
-        try:
-            data = await stream._sock.receive(max_bytes or RECEIVE_SIZE, self._receive_until)
-        finally:
-            stream._receiving = False
-        if stream._closed:
-            stream._raise_closed()
-        if not data:
-            if code := stream._sock.lost:
-                raise OSError(code, os.strerror(code))
-            self.has_ended = True
-        if len(self.opening) < _OPENING:
-            self.opening += data[:_OPENING]
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it.
-
-        Raises:
-          Expired: the deadline came first.
-          OSError: the connection broke.
-        """
-        try:
-            while self._answering is not None:
-                await self._answering.wait()
-            view = memoryview(self._unsent + data if self._unsent else data)
-            self._unsent = b""
-            for _ in turns(self._send_until):
-                view = view[await self.send_some(view, self._send_until) :]
-                if not view:
-                    return
-            raise Expired
-        except (Expired, trio.Cancelled):
-            self.is_cut_short = True
-            raise
-        finally:
-            self.is_to_send = False
-
-    async def send_some(self, data: Buffer, until: float) -> int:
-        """Send some of the bytes and return how many. What interrupts this has sent nothing.
-
-        Raises:
-          Expired: `until`, a point in Trio time, came first.
-          OSError: the connection broke.
-        """
-        stream = self.stream
-        stream._check_can_send()
-        stream._sending = self.has_sent = True
-        try:
-            count = await stream._sock.send(data, until)
-        finally:
-            stream._sending = False
-        if stream._closed:
-            stream._raise_closed()
-        return count
-
-    async def _answer(self) -> None:
-        """Send answers, as far as that can be done without waiting. What interrupts this loses nothing.
-
-        In a renegotiation of TLS 1.2 the peer waits for the answer. There this waits too.
-
-        Raises:
-          Expired: the deadline of the receive came first.
-          trio.BrokenResourceError: there are too many.
-        """
-        stream = self.stream
-        if len(self.answers) + len(self._unsent) > _MOST_ANSWERS:
-            raise trio.BrokenResourceError("the peer asks for new keys, and does not read the answers")
-        if stream._sending or self.is_to_send:
-            return  # another task is sending, and sends them before its next data
-        self._unsent += self.answers
-        self.answers = b""
-        until = -inf if self.is_patient else self._receive_until
-        self._answering = trio.Event()
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[await self.send_some(self._unsent, until) :]
-        except Expired:
-            if not self.is_patient:
-                raise
-        finally:
-            self._answering.set()
-            self._answering = None
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until sending might not block."""
-        stream = self.stream
-        stream._check_can_send()
-        stream._sending = True
-        try:
-            await stream._sock.wait_writable()
-        finally:
-            stream._sending = False
-
-    async def aclose(self) -> None:
-        """Do nothing but a checkpoint: whoever has made this closes the connection."""
-        await trio.lowlevel.checkpoint()
-
-
+_MOST_UNASKED: Final = 1 << 17
+"""How many bytes a look at an idle connection takes at most. Session tickets and new keys are a few hundred."""
 _IGNORE_UNEXPECTED_EOF: Final = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 """SSL_CTX_set_options(3); OpenSSL before version 3 has no such option."""
 
@@ -227,6 +59,8 @@ class SpyContext:
     """
 
     session: ssl.SSLObject
+    spied_on: SpyObject
+    """What stands for `session`."""
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
 
@@ -239,7 +73,8 @@ class SpyContext:
         self.incoming, self.outgoing = incoming, outgoing
         self.session = self._context.wrap_bio(incoming, outgoing, **options)
         is_lenient = not _is_lenient_unasked() and bool(self._context.options & _IGNORE_UNEXPECTED_EOF)
-        return SpyObject(self.session, outgoing, self._transport, is_lenient=is_lenient)
+        self.spied_on = SpyObject(self.session, outgoing, self._transport, is_lenient=is_lenient)
+        return self.spied_on
 
 
 @final
@@ -253,7 +88,10 @@ class SpyObject:
     An end of the connection is an end of its reads only where close_notify came first, or the context is lenient.
     """
 
-    __slots__ = ("_is_lenient", "_object", "_outgoing", "_transport")
+    __slots__ = ("_is_lenient", "_object", "_outgoing", "_transport", "failure")
+
+    failure: ssl.SSLError | None
+    """What a read has raised that nobody has heard of yet. OpenSSL tells it once."""
 
     def __init__(
         self, session: ssl.SSLObject, outgoing: ssl.MemoryBIO, transport: TlsTransport, *, is_lenient: bool
@@ -262,12 +100,19 @@ class SpyObject:
         self._outgoing = outgoing
         self._transport = transport
         self._is_lenient = is_lenient
+        self.failure = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._object, name)
 
     def read(self, *args: Any) -> Any:
         """Do what the object does, and keep what it would send."""
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            try:
+                raise failure
+            finally:
+                del failure
         transport = self._transport
         try:
             data = self._object.read(*args)
@@ -307,15 +152,15 @@ class SpyObject:
 class TlsChannel(ByteChannel):
     """The bytes of a connection over TLS. Made by a `Handshake`."""
 
-    __slots__ = ("_outgoing", "_transport", "_why", "ssl")
+    __slots__ = ("_incoming", "_object", "_outgoing", "_transport", "_why", "ssl")
 
-    def __init__(
-        self, transport: TlsTransport, session: trio.SSLStream[trio.abc.Stream], outgoing: ssl.MemoryBIO
-    ) -> None:
+    def __init__(self, transport: TlsTransport, session: trio.SSLStream[trio.abc.Stream], spy: SpyContext) -> None:
         self.lost = 0
         self.ssl = session
         self._transport = transport
-        self._outgoing = outgoing
+        self._object = spy.spied_on
+        self._incoming = spy.incoming
+        self._outgoing = spy.outgoing
         self._why = ""
 
     @property
@@ -332,6 +177,46 @@ class TlsChannel(ByteChannel):
             self._raise_broken("receive", exc)
         finally:
             self._transport.wait_for_ever()
+
+    def receive_now(self) -> bytes | None:
+        """Receive what the peer has sent, without waiting: what makes an idle connection one of no more use.
+
+        Session tickets and KeyUpdates do not; only a read by OpenSSL tells them from data (RFC 8446 section 5.2).
+        Whatever else has come, errors too, is there for the next receive.
+
+        Returns:
+          What came; b"" if the peer has ended the connection, or it broke; None where it is open and quiet.
+
+        Raises:
+          trio.BusyResourceError: another task is receiving, or is sending and has to receive for that.
+        """
+        transport = self._transport
+        if transport.stream._closed or self._why or transport.is_cut_short or self._object.failure is not None:
+            return b""
+        transport.stream._check_can_receive()
+        room = _MOST_UNASKED
+        while room > 0:
+            try:
+                return bytes(self._object.read(_LARGEST_RECORD))
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as exc:
+                self._object.failure = exc.with_traceback(None)
+                return b""
+            if len(transport.answers) > MOST_ANSWERS:
+                return b""
+            try:
+                data = transport.receive_now(min(room, RECEIVE_SIZE))
+            except (OSError, NotImplementedError):
+                return b""
+            if data is None:
+                return None
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+            room -= len(data)
+        return b""
 
     async def receive_into(self, view: memoryview, until: float) -> int:
         """Receive into a buffer; 0 once the peer has sent close_notify."""
@@ -376,7 +261,7 @@ class TlsChannel(ByteChannel):
             return
         with trio.CancelScope(shield=True):
             transport.send_by(-inf)
-            with suppress(*_NOT_TOLD):
+            with suppress(*NOT_TOLD):
                 await self.ssl.aclose()
             # OpenSSL refuses to go on with the closing when it finds unread data, and Trio then sends nothing. A server
             # that has never sent has its session tickets still with Trio, and nothing may come before these.
@@ -404,11 +289,3 @@ def is_end(error: BaseException | None) -> bool:
     """Say whether an error of OpenSSL's stands for the end of the connection."""
     # Which of these OpenSSL gives for the same end differs between its versions.
     return isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError | ssl.SSLZeroReturnError)
-
-
-async def send_now(transport: TlsTransport, data: bytes) -> None:
-    """Send an alert if that can be done without waiting. Never raises."""
-    if data:
-        transport.send_by(-inf)
-        with suppress(*_NOT_TOLD):
-            await transport.send_all(data)

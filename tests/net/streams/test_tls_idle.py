@@ -1,0 +1,353 @@
+"""`TlsStream.is_dead`: whether an idle connection is of any more use. TLS itself may have something to say on it."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.net.racing import virtual
+from tests.support import tls
+from tests.support.leaks import no_leaks
+from tests.support.sockets import Sockets
+from tests.support.streams import arrival, make_clogged_tls_pair, make_tls_pair
+from tests.support.tls_records import RecordPeer
+from trio_connect import SocketOptions, TlsStream, connect, now, tcp_connect, tcp_listen
+from trio_connect.testing import VirtualNetwork
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+
+
+@attrs.define(eq=False)
+class Server:
+    """The server's end, by OpenSSL alone: it sends its session tickets with the handshake, as most servers do."""
+
+    stream: Any
+    session: ssl.SSLObject
+    outgoing: ssl.MemoryBIO
+
+    @classmethod
+    async def accept(cls, stream: Any, *, tickets: int = 2) -> Server:
+        context = tls.server_context(tls.NAME)
+        context.num_tickets = tickets
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = context.wrap_bio(incoming, outgoing, server_side=True)
+        server = cls(stream, session, outgoing)
+        while True:
+            try:
+                session.do_handshake()
+            except ssl.SSLWantReadError:
+                await server.flush()
+                incoming.write(await stream.receive_some())
+            else:
+                await server.flush()
+                return server
+
+    async def flush(self) -> None:
+        if self.outgoing.pending:
+            await self.stream.send_all(self.outgoing.read())
+
+    async def send(self, data: bytes) -> None:
+        self.session.write(data)
+        await self.flush()
+
+    async def say_goodbye(self) -> None:
+        """Send close_notify."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.session.unwrap()
+        await self.flush()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, tickets: int = 2
+) -> AsyncIterator[tuple[TlsStream, Server]]:
+    """A stream of ours and such a server. Whatever it has sent with its handshake or after it has come."""
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        near = await tcp_connect(listener.endpoint)
+        far = await listener.accept()
+    servers: list[Server] = []
+
+    async def accept() -> None:
+        servers.append(await Server.accept(far, tickets=tickets))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        stream = await near.start_tls(tls.client_context(version), server_hostname=tls.NAME)
+    if version == ssl.TLSVersion.TLSv1_3 and tickets:
+        await arrival(stream.tcp.socket)
+    try:
+        yield stream, servers[0]
+    finally:
+        stream.abort()
+        far.abort()
+
+
+async def until_dead(stream: TlsStream) -> None:
+    with trio.fail_after(5):
+        while not stream.is_dead():
+            await trio.lowlevel.checkpoint()
+
+
+# --- what TLS itself has to say ---------------------------------------------------------------------------------------
+
+
+@versions
+@pytest.mark.parametrize("tickets", [0, 2, 20])
+async def test_session_tickets_do_not_count(version: ssl.TLSVersion, tickets: int) -> None:
+    async with no_leaks(), connected(version, tickets=tickets) as (stream, server):
+        for _ in range(3):
+            assert not stream.is_dead()
+        assert stream.buffered == 0
+        assert not stream.tcp.socket.is_readable()
+        await stream.send_all(b"question")
+        await server.send(b"answer")
+        await until_dead(stream)
+        assert stream.buffered == 6
+        assert await stream.receive_exactly(6) == b"answer"
+        assert not stream.is_dead()
+
+
+@pytest.mark.parametrize("request_one", [False, True], ids=["update", "request"])
+async def test_new_keys_do_not_count(request_one: bool) -> None:
+    async with no_leaks(), record_pair() as (stream, peer):
+        for number in range(3):
+            update = peer.key_update(request=request_one)
+            for part in (update[:9], update[9:]):
+                await peer.stream.send_all(part)
+                await arrival(stream.tcp.socket)
+                assert not stream.is_dead()
+            await peer.send(b"data %d" % number)
+            assert await stream.receive_exactly(6) == b"data %d" % number
+        # What was asked for is answered before the next data.
+        await stream.send_all(b"next")
+        assert await peer.receive() == b"next"
+        assert peer.key_updates == [0] * 3 * request_one
+
+
+@contextlib.asynccontextmanager
+async def record_pair() -> AsyncIterator[tuple[TlsStream, RecordPeer]]:
+    """A stream of ours, and a peer whose every record a test decides."""
+    options = SocketOptions(send_buffer=1 << 20, receive_buffer=1 << 20)
+    async with await tcp_listen(("127.0.0.1", 0), options=options) as listener:
+        near = await tcp_connect(listener.endpoint, options=options)
+        far = await listener.accept()
+    peers: list[RecordPeer] = []
+
+    async def accept() -> None:
+        peers.append(await RecordPeer.accept(far))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        stream = await near.start_tls(tls.client_context(), server_hostname=tls.NAME)
+    try:
+        yield stream, peers[0]
+    finally:
+        stream.abort()
+        far.abort()
+
+
+async def test_a_peer_that_has_nothing_but_new_keys_to_say_is_of_no_use() -> None:
+    """So much of them that a look which took them all would hold up the program."""
+    async with no_leaks(), record_pair() as (stream, peer):
+        await peer.stream.send_all(b"".join(peer.key_update(request=False) for _ in range(8_000)))
+        await until_dead(stream)
+
+
+@virtual
+async def test_on_the_virtual_network_likewise(net: VirtualNetwork) -> None:
+    servers: list[Server] = []
+
+    async def serve(stream: Any) -> None:
+        servers.append(await Server.accept(stream))
+        await trio.sleep_forever()
+
+    net.host("192.0.2.1").listen(443, serve, rtt=0.020)
+    stream = await connect("192.0.2.1", 443, tls=tls.contexts().client, server_hostname=tls.NAME)
+    await trio.sleep(1)
+    (server,) = servers
+    assert stream.tcp.socket.is_readable()
+    assert not stream.is_dead()
+    assert not stream.is_dead()
+    await server.send(b"421 bye")
+    await trio.sleep(1)
+    assert stream.is_dead()
+    assert stream.take(7) == b"421 bye"
+    assert not stream.is_dead()
+    await server.say_goodbye()
+    await trio.sleep(1)
+    assert stream.is_dead()
+    assert await stream.receive_some() == b""
+    await stream.aclose()
+
+
+async def test_over_a_fake_that_nobody_can_look_into_whatever_has_come_counts() -> None:
+    with Sockets.to("factory").installed():
+        async with connected() as (stream, server):
+            assert stream.is_dead()
+            assert stream.buffered == 0
+            await server.send(b"answer")
+            assert await stream.receive_exactly(6) == b"answer"
+            assert not stream.is_dead()
+
+
+# --- what makes it dead -----------------------------------------------------------------------------------------------
+
+End = Callable[[Server], Awaitable[object]]
+
+
+async def _fin(server: Server) -> None:
+    await server.stream.aclose()
+
+
+async def _reset(server: Server) -> None:
+    server.stream.abort()
+
+
+async def _goodbye(server: Server) -> None:
+    await server.say_goodbye()
+
+
+async def _goodbye_and_fin(server: Server) -> None:
+    await server.say_goodbye()
+    await server.stream.aclose()
+
+
+async def _data_and_goodbye(server: Server) -> None:
+    server.session.write(b"421 bye")
+    await server.say_goodbye()
+    await server.stream.aclose()
+
+
+async def _much_data_and_fin(server: Server) -> None:
+    await server.send(bytes(100_000))
+    await server.stream.aclose()
+
+
+async def _nonsense(server: Server) -> None:
+    await server.stream.send_all(b"\x17\x03\x03\x00\x15" + bytes(21))
+
+
+async def _plain_text(server: Server) -> None:
+    await server.stream.send_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+
+
+async def _cut_off(server: Server) -> None:
+    server.session.write(b"421 bye")
+    await server.stream.send_all(server.outgoing.read()[:-1])
+    await server.stream.aclose()
+
+
+ENDS: dict[str, End] = {
+    end.__name__.strip("_"): end
+    for end in (
+        _fin, _reset, _goodbye, _goodbye_and_fin, _data_and_goodbye, _much_data_and_fin, _nonsense, _plain_text,
+        _cut_off,
+    )
+}  # fmt: skip
+
+
+async def all_that_comes(stream: TlsStream) -> list[str]:
+    """What receives give, one after the other, until the end or until it breaks."""
+    received = bytearray()
+    end = "the end"
+    try:
+        while data := await stream.receive_some(None, now() + 5_000):
+            received += data
+    except trio.BrokenResourceError as exc:
+        end = str(exc).replace(str(stream.peer), "PEER")
+    return [received.hex(), end]
+
+
+@versions
+@pytest.mark.parametrize("tickets", [0, 2])
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_ended_or_broken_connection_is_dead_and_looking_takes_nothing(
+    sockets: Sockets, version: ssl.TLSVersion, end: str, tickets: int
+) -> None:
+    """What comes afterwards is what comes to a stream that nobody has looked at."""
+    heard: list[list[str]] = []
+    async with no_leaks(counters=sockets.counters):
+        for looks in (True, False):
+            async with connected(version, tickets=tickets) as (stream, server):
+                await ENDS[end](server)
+                if looks:
+                    await until_dead(stream)
+                    assert stream.is_dead()
+                heard.append(await all_that_comes(stream))
+                assert stream.is_dead()
+                await stream.aclose()
+                assert stream.is_dead()
+    assert heard[0] == heard[1]
+
+
+async def test_a_servers_end_likewise() -> None:
+    async with no_leaks():
+        near, far = await make_tls_pair()
+        assert not far.is_dead()
+        await near.send_all(b"x")
+        await until_dead(far)
+        assert await far.receive_some() == b"x"
+        assert not far.is_dead()
+        await near.aclose()
+        await until_dead(far)
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+
+# --- whose it is ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_is_received_from_is_not_idle(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), connected() as (stream, server), trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive_exactly, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            stream.is_dead()
+        await server.send(b"x")
+
+
+@pytest.mark.parametrize("close", ["aclose", "tcp", "abort"])
+async def test_a_closed_one_is_dead(sockets: Sockets, close: str) -> None:
+    async with no_leaks(counters=sockets.counters):
+        near, far = await make_tls_pair()
+        closing = {"aclose": near.aclose, "tcp": near.tcp.aclose}
+        if close == "abort":
+            near.abort()
+        else:
+            await closing[close]()
+        assert near.is_dead()
+        await near.aclose()
+        await far.aclose()
+
+
+async def test_while_another_task_sends_it_can_be_asked() -> None:
+    async with no_leaks():
+        near, far = await make_clogged_tls_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_all, b"more")
+            await trio.testing.wait_all_tasks_blocked()
+            assert near.is_dead(), "there are bytes"
+            nursery.cancel_scope.cancel()
+        near.abort()
+        far.abort()
+
+
+async def test_one_that_half_a_record_has_broken_is_dead(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
+        near, far = await make_tls_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_all, bytes(50_000_000))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not near.is_dead()
+            nursery.cancel_scope.cancel()
+        assert near.is_dead()
+        near.abort()
+        far.abort()
