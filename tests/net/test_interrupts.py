@@ -21,13 +21,15 @@ import trio.testing
 
 import trio_connect
 from tests.net.racing import connects
-from tests.support import faults
+from tests.support import faults, tls
 from tests.support.leaks import LeakError, no_leaks
+from tests.support.sockets import NAMES, Name, Sockets
 from trio_connect import (
     Answer,
     Endpoint,
     RacePolicy,
     TcpStream,
+    UnixStream,
     connect,
     connect_each,
     connectx,
@@ -40,6 +42,7 @@ from trio_connect import (
 from trio_connect._net.listeners.socket_listener import SocketListener
 from trio_connect._net.names.lookup import __file__ as lookup_file
 from trio_connect._net.race import attempts
+from trio_connect._net.sockets import local_ports
 from trio_connect.queues import open_queue_set
 
 OURS = str(Path(trio_connect.__file__).parent)
@@ -179,6 +182,111 @@ def test_an_interrupt_at_any_line_of_listening_and_of_libdill_is_heard_and_leave
 
 
 @asynccontextmanager
+async def connected() -> Any:
+    """A connection whose peer is no task, so that nothing but the close has lines."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream = await tcp_connect(server.getsockname())
+        with server.accept()[0] as peer:
+            peer.sendall(b"nobody reads this")
+            yield stream
+
+
+@asynccontextmanager
+async def over_tls() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream = await tcp_connect(server.getsockname())
+        sock, _ = server.accept()
+        contexts = tls.contexts()
+        async with TcpStream.from_socket(sock) as peer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(peer.start_tls, contexts.server, server_side=True))
+                secured = await stream.start_tls(contexts.client, server_hostname=tls.NAME)
+            yield secured
+
+
+@asynccontextmanager
+async def listener_on_path() -> Any:
+    async with somewhere() as folder:
+        yield await unix_listen(folder / "socket")
+
+
+@asynccontextmanager
+async def handle() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield await libdill.tcp_connect(here(server.getsockname()), now() + 5_000)
+
+
+@asynccontextmanager
+async def handle_on_path() -> Any:
+    with TemporaryDirectory() as folder:  # where the path stays
+        yield await libdill.ipc_listen(f"{folder}/socket", 1)
+
+
+async def hclose(number: int) -> None:
+    libdill.hclose(number)
+
+
+async def close_handle(number: int) -> None:
+    with suppress(OSError):  # of the deadline
+        await libdill.tcp_close(number, 0)
+
+
+async def abort(stream: Any) -> None:
+    stream.abort()
+
+
+async def aclose(thing: Any) -> None:
+    await thing.aclose()
+
+
+async def close_gracefully(stream: TcpStream) -> None:
+    with suppress(OSError):  # likewise
+        await stream.close_gracefully(0)
+
+
+async def close(listener: Any) -> None:
+    listener.close()
+
+
+CLOSING: dict[str, tuple[Any, Any]] = {
+    "TcpStream.aclose": (connected, aclose),
+    "TcpStream.abort": (connected, abort),
+    "TcpStream.close_gracefully": (connected, close_gracefully),
+    "TlsStream.aclose": (over_tls, aclose),
+    "TlsStream.abort": (over_tls, abort),
+    "UnixListener.aclose": (listener_on_path, aclose),
+    "UnixListener.close": (listener_on_path, close),
+    "hclose": (handle, hclose),
+    "tcp_close": (handle, close_handle),
+    "hclose of a listener": (handle_on_path, hclose),
+    "ipc_close": (handle_on_path, lambda number: libdill.ipc_close(number, 0)),
+}
+
+
+@pytest.mark.parametrize(("made", "end"), CLOSING.values(), ids=CLOSING)
+def test_an_interrupt_at_any_line_of_a_close_leaves_nothing_open(made: Any, end: Any) -> None:
+    heard: list[bool] = []
+
+    async def main(line: int) -> int:
+        seen = [0]
+        async with no_leaks(), made() as thing:
+            try:
+                with interrupt_at(line, seen):
+                    await end(thing)
+                await trio.lowlevel.checkpoint()
+                heard.append(False)
+            except KeyboardInterrupt:
+                heard.append(True)
+        return seen[0]
+
+    line = 1
+    while trio.run(main, line) >= line:
+        line += 1
+    assert line > 3
+    assert all(heard[:-1])
+
+
+@asynccontextmanager
 async def two_silent_and_one_answering() -> Any:
     # With two that are pending, each has a task.
     with faults.black_hole() as hole, faults.black_hole() as other:
@@ -269,6 +377,89 @@ def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:
 
     with pytest.RaisesGroup(LeakError):
         sweep(answering, lambda pair: copy(pair, now() + 20_000))
+
+
+async def use_a_queue_set(_: Any) -> None:
+    async with open_queue_set() as qs:
+        listener = qs.stream()
+        where: Any = await listener.bind(("127.0.0.1", 0))
+        await listener.listen(3)
+        accepting = listener.accept()
+        won = (await qs.wait(qs.connectx([where]))).queue
+        accepted = (await qs.wait(accepting)).unwrap().queue
+        await qs.wait(won.push(b"x"))
+        await qs.wait(accepted.pop())
+        await accepted.aclose()
+
+
+async def use_a_connect_each(where: Any) -> None:
+    async with connect_each([where] * 2) as each:
+        async for _, outcome in each:
+            assert isinstance(outcome, TcpStream)
+            outcome.abort()
+
+
+@pytest.mark.parametrize("stride", [23, EVERY_LINE])
+@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("use", [use_a_queue_set, use_a_connect_each])
+def test_an_interrupt_at_any_line_of_what_hands_sockets_on_leaves_nothing(use: Any, kind: Name, stride: int) -> None:
+    async def main(line: int) -> int:
+        seen = [0]
+        with Sockets.to(kind).installed() as sockets:
+            async with answering() as where, no_leaks(counters=sockets.counters):
+                try:
+                    with interrupt_at(line, seen):
+                        await use(where)
+                    await trio.lowlevel.checkpoint()
+                except KeyboardInterrupt:
+                    pass
+                except BaseExceptionGroup as group:  # from a task of the library's that was not protected
+                    if group.split(KeyboardInterrupt)[1] is not None:
+                        raise
+        return seen[0]
+
+    line = 0
+    while True:
+        line += stride
+        if trio.run(main, line) < line:
+            break
+    assert line > 2 * FEW
+
+
+def test_an_interrupt_at_any_line_of_passing_a_descriptor_leaves_no_copy() -> None:
+    async def main(line: int) -> int:
+        seen, fds = [0], []
+        async with no_leaks():
+            one, other = (UnixStream.from_socket(sock) for sock in socket.socketpair())
+            with suppress(KeyboardInterrupt):
+                with interrupt_at(line, seen):
+                    await one.send_fd(0)
+                    fds.append(await other.receive_fd())
+                await trio.lowlevel.checkpoint()
+            for fd in fds:
+                os.close(fd)
+            one.abort()
+            other.abort()
+        return seen[0]
+
+    line = 1
+    while trio.run(main, line) >= line:
+        line += 1
+    assert line > FEW
+
+
+def test_an_interrupt_while_the_range_of_local_ports_is_read_leaves_no_descriptor() -> None:
+    async def main(line: int) -> int:
+        seen = [0]
+        async with no_leaks():
+            with suppress(KeyboardInterrupt):
+                with interrupt_at(line, seen, local_ports.__file__):
+                    local_ports.forget_local_ports()
+                    local_ports.local_ports()
+                await trio.lowlevel.checkpoint()
+        return seen[0]
+
+    assert sum(trio.run(main, line) >= line for line in range(1, 20)) > 5
 
 
 async def leave_a_connect_each(where: Any, stack: AsyncExitStack) -> None:

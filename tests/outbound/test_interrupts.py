@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support import faults
 from tests.support.leaks import no_leaks
 from trio_connect import TcpStream
 from trio_connect.momentum import initiate_connection
-from trio_connect.outbound import Candidate, Destination, Outbound, Rate, open_outbound
+from trio_connect.outbound import Candidate, Destination, FileStore, Outbound, Rate, open_outbound
 
 FEW = 20
 """Any of these has more lines than that; a sweep that finds fewer has not looked."""
@@ -133,6 +134,28 @@ def test_an_interrupt_at_any_line_is_heard_and_loses_no_place(use: Any, stride: 
     assert line > FEW
     assert len(heard) > 1
     assert all(heard[:-1])
+
+
+def test_an_interrupt_at_any_line_of_leaving_an_outbound_closes_its_store(tmp_path: Path) -> None:
+    async def main(line: int) -> int:
+        seen = [0]
+        store = FileStore(tmp_path / "store")
+        async with no_leaks():
+            with suppress(KeyboardInterrupt):
+                async with AsyncExitStack() as stack:
+                    out = await stack.enter_async_context(open_outbound(policy=rules(max_connections=1), store=store))
+                    async with out.destination("a").permit():
+                        pass
+                    leaving = stack.pop_all()
+                with interrupt_at(line, seen):
+                    await leaving.aclose()
+                await trio.lowlevel.checkpoint()
+        return seen[0]
+
+    line = 1
+    while trio.run(main, line) >= line:
+        line += 1
+    assert line > 5
 
 
 def test_an_interrupt_in_an_observer_is_heard_and_loses_no_place() -> None:

@@ -181,6 +181,7 @@ class ConnectEach(AsyncIterator["Result"]):
 
     # ------------------------------------------------------------------ the caller's loop
 
+    @enable_ki_protection  # Ctrl-C cannot come between taking a result and handing it out
     async def __anext__(self) -> Result:
         """Return the oldest result that was not handed out. A call that is cancelled has taken nothing."""
         if self._is_closed():
@@ -323,6 +324,7 @@ class ConnectEach(AsyncIterator["Result"]):
         assert self._nursery is not None
         self._nursery.start_soon(self._connect, endpoint)
 
+    @enable_ki_protection  # Ctrl-C cannot come between a stream and the results
     async def _connect(self, endpoint: Endpoint) -> None:
         started = current_time()
         outcome: Outcome | None = None

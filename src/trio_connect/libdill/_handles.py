@@ -6,7 +6,7 @@ import errno
 from collections import deque
 from typing import Any, Final, TypeVar, final, overload
 
-from trio.lowlevel import RunVar, checkpoint
+from trio.lowlevel import RunVar, checkpoint, enable_ki_protection
 
 from .._check import check_int
 from .._text import shown
@@ -103,6 +103,7 @@ async def find(number: object, /, *kinds: type[Any]) -> Any:
     return thing
 
 
+@enable_ki_protection  # Ctrl-C cannot come between the end of a handle and that of its socket
 def hclose(h: int) -> int:
     """Close whatever a handle means, at once and without a checkpoint.
 
@@ -127,6 +128,7 @@ def hclose(h: int) -> int:
     return 0
 
 
+@enable_ki_protection  # nor between two handles of one socket
 def hown(h: int) -> int:
     """Take a handle over: the same object gets a new number, and the old one is EBADF from now on.
 

@@ -122,6 +122,7 @@ async def ipc_done(s: int, deadline: int) -> int:
     return await done(await find(s, IpcConnection), s, deadline)
 
 
+@enable_ki_protection  # Ctrl-C cannot come between the end of a handle and that of its socket
 async def ipc_close(s: int, deadline: int) -> int:
     """Close a connection well, or a listener; everything is as in `tcp_close`.
 

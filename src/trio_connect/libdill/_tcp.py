@@ -120,6 +120,7 @@ async def tcp_done(s: int, deadline: int) -> int:
     return await done(await find(s, TcpConnection), s, deadline)
 
 
+@enable_ki_protection  # Ctrl-C cannot come between the end of a handle and that of its socket
 async def tcp_close(s: int, deadline: int) -> int:
     """Close a connection well: end it, throw away what comes until the peer ends it too, and close.
 

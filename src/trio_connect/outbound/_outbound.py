@@ -231,6 +231,7 @@ def _check(value: object, kind: type | tuple[type, ...], what: str) -> None:
 
 
 @asynccontextmanager
+@enable_ki_protection  # Ctrl-C must not come between the end of the block and the closing of the store
 async def open_outbound(
     *,
     policy: OutboundPolicy = DEFAULT_OUTBOUND_POLICY,

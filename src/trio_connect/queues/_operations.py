@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, cast, final
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._interface import QResult, QToken
 from ._values import Completion
@@ -160,6 +161,7 @@ class TaskLane(Lane):
             self._drained = self._drained or trio.Event()
             await self._drained.wait()
 
+    @enable_ki_protection  # Ctrl-C cannot come between what an operation has brought and its result
     async def _serve(self, operation: Operation) -> None:
         try:
             await self._runner.run(operation, self._work)

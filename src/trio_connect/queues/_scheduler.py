@@ -183,6 +183,7 @@ class Scheduler:
 
     # ------------------------------------------------------------------ running
 
+    @enable_ki_protection  # also where it is a task of its own
     async def run(self, operation: Operation, work: Work) -> None:
         """Run an operation to its completion. An exception that is not an OSError is a bug, and propagates."""
         token = operation.token

@@ -129,11 +129,13 @@ class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
         with close_on_error(sock):
             return self._stream(sock, name)
 
+    @enable_ki_protection  # as that of a stream
     async def aclose(self) -> None:
         """Stop listening. Connections that were not accepted get RST. A second call does nothing."""
         self._close()
         await checkpoint()
 
+    @enable_ki_protection
     def close(self) -> None:
         """Do what `aclose` does, for callers that cannot await. A second call does nothing."""
         self._close()

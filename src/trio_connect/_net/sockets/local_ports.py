@@ -7,10 +7,13 @@ from math import inf
 from time import monotonic
 from typing import Final, final
 
+from trio.lowlevel import enable_ki_protection
+
 _LASTS: Final = 1.0  # seconds; reading it takes as long as a connect
 _FILE: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
+@enable_ki_protection  # a descriptor that is only a number is closed by nobody else
 def _read() -> range:
     try:
         # Three system calls; open() makes nine.

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 from trio import current_time
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+)
 
 from ..._check import check_range
 from ..._deadline import to_seconds
@@ -200,6 +205,7 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
                 self._raise_broken(what, exc)
             self._eof_sent = True
 
+    @enable_ki_protection  # as in `aclose`
     async def close_gracefully(self, deadline: int = -1) -> None:
         """Send the end of the stream, read and throw away until the peer's, then close. Always closed after.
 
@@ -248,6 +254,7 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
             self._receiving = self._draining = False
             await self._finish_closing()
 
+    @enable_ki_protection  # Ctrl-C cannot leave a stream that calls itself closed, and a socket that is open
     async def aclose(self) -> None:
         """Send the end of the stream, discard unread input, close. Never waits for the peer.
 
@@ -266,6 +273,7 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
 
     # The race that made a connection calls these two; no user may.
 
+    @enable_ki_protection
     def _close_now(self) -> None:
         """Close without a checkpoint and without reading what came: for connections that lost their race."""
         if not self._closed:
@@ -276,12 +284,14 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         """Attach the report of the race that this connection has won, or what makes it when somebody looks."""
         self._report = report
 
+    @enable_ki_protection
     def abort(self) -> None:
         """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
         if not self._closed or self._draining:
             self._leave()
             self._sock.abort()
 
+    @enable_ki_protection
     def detach(self) -> trio.socket.SocketType:
         """Give the socket away; this stream is then closed, the connection is not.
 

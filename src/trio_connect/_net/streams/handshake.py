@@ -154,9 +154,11 @@ class Handshake:
     async def abandon(self) -> None:
         """Send the alert that there may be, if that can be done without waiting, and close the connection."""
         with trio.CancelScope(shield=True):
-            if not self._unsent and not self._transport.is_cut_short:
-                await send_now(self._transport, self._spy.outgoing.read())
-            await self._stream.aclose()
+            try:
+                if not self._unsent and not self._transport.is_cut_short:
+                    await send_now(self._transport, self._spy.outgoing.read())
+            finally:
+                await self._stream.aclose()
 
     async def _step(self, until: float) -> None:
         if self._unsent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ..._deadline import to_seconds
 from ..._endpoint import Endpoint
@@ -199,17 +200,21 @@ class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
     def __repr__(self) -> str:
         return f"<TlsStream to {printable(str(self.peer))}{' (closed)' if self._closed else ''}>"
 
+    @enable_ki_protection  # as that of `ByteStream`
     async def aclose(self) -> None:
         """Send close_notify if that does not block, then close the connection. Never waits for the peer.
 
         Both also happen when this is cancelled or called by `trio.aclose_forcefully`. While another task is sending no
         close_notify is sent. Twice is once.
         """
-        if not self._closed:
-            self._leave()
-            await self._sock.say_goodbye()
-        await self.tcp.aclose()
+        try:
+            if not self._closed:
+                self._leave()
+                await self._sock.say_goodbye()
+        finally:
+            await self.tcp.aclose()
 
+    @enable_ki_protection
     def abort(self) -> None:
         """Close at once with RST: unsent data is dropped, the peer gets ECONNRESET. Twice is once."""
         self._leave()

@@ -9,7 +9,7 @@ from socket import MSG_CTRUNC
 from typing import final
 
 from trio import current_time
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..._check import check_int
 from ..._deadline import is_late, to_seconds
@@ -27,6 +27,7 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
 
     __slots__ = ()
 
+    @enable_ki_protection  # Ctrl-C cannot come between the copy and the code that closes it
     async def send_fd(self, fd: int, deadline: int = -1) -> None:
         """Give the peer a copy of a file descriptor. It rides on one byte of the stream, 0xCC as in libdill.
 
@@ -65,6 +66,7 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
             self._sending = False
             os.close(copy)
 
+    @enable_ki_protection  # Ctrl-C cannot come between a descriptor that has come and its owner
     async def receive_fd(self, deadline: int = -1) -> int:
         """Receive a file descriptor that the peer sends with `send_fd`, and own it; children do not inherit it.
 
