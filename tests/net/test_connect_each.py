@@ -20,7 +20,7 @@ import trio.testing
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.paths import PATHS, over, without_reactor
-from tests.support.sockets import Sockets
+from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.sweep import sweep
 from trio_connect import (
     DeadlineExceeded,
@@ -318,6 +318,32 @@ async def test_leaving_closes_what_was_not_handed_out(sockets: Sockets):
             await outcome.aclose()
             with pytest.raises(trio.ClosedResourceError):
                 await anext(each)
+
+
+class StuckError(Exception):
+    """What a socket of a factory's raises when it is closed."""
+
+
+async def test_a_result_that_cannot_be_closed_keeps_no_other_one_open():
+    factory = PassThroughFactory()
+
+    class Stubborn(PassThroughSocket):
+        def close(self) -> None:
+            was_open = self.fileno() != -1
+            super().close()
+            if was_open:
+                raise StuckError
+
+    def make(*kind: Any) -> PassThroughSocket:
+        return Stubborn(factory, socket.socket(*kind))
+
+    factory.socket = make  # type: ignore[method-assign, assignment]
+    sockets = Sockets("factory", factory)
+    async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
+        with sockets.installed(), pytest.raises(StuckError):
+            async with connect_each([peer.address.pair] * 3):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert len(factory.open) == 3
 
 
 async def test_leaving_at_once(sockets: Sockets):

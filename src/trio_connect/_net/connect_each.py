@@ -360,19 +360,29 @@ class ConnectEach(AsyncIterator["Result"]):
     async def _close(self) -> None:
         """Close everything that was not handed out. No task may be left."""
         closed = 0
+        error: BaseException | None = None
         while self._pending or self._results:
-            if self._pending:
-                self._pending.pop().stop()
-            else:
-                _, outcome = self._results.popleft()
-                if isinstance(outcome, TcpStream):
-                    outcome._close_now()  # as the race does
+            # The other sockets have to be closed too, whatever a factory's socket raises.
+            try:
+                if self._pending:
+                    self._pending.pop().stop()
+                else:
+                    _, outcome = self._results.popleft()
+                    if isinstance(outcome, TcpStream):
+                        outcome._close_now()  # as the race does
+            except BaseException as exc:  # noqa: BLE001 - raised when everything is closed
+                error = error or exc
             closed += 1
             if not closed % _SHARE:
                 await cancel_shielded_checkpoint()
         if self._reactor is not None:
             self._reactor.close()
             self._reactor = None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
 
 
 @final
