@@ -181,6 +181,13 @@ async def test_waiting_for_room_is_no_busy_loop(
     assert 8 <= tries <= 14
 
 
+async def test_a_connect_that_begins_after_its_deadline_has_done_nothing(sockets: Sockets) -> None:
+    with pytest.raises(DeadlineExceeded, match="connect to /nowhere did not begin") as caught:
+        await unix_connect("/nowhere", now() - 1)
+    assert caught.value.report is not None
+    assert caught.value.report.attempts == ()
+
+
 async def test_a_listener_that_goes_while_its_backlog_is_waited_for(sockets: Sockets) -> None:
     async with no_leaks(counters=sockets.counters):
         with faults.full_unix_backlog() as path:

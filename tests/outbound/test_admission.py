@@ -426,10 +426,13 @@ async def test_a_slot_of_unknown_length_ends_in_deadline_exceeded(vnet, autojump
         async with dest.connect():
             with pytest.raises(
                 DeadlineExceeded, match=r"admission to a .*\(1 of 1 connections from any source to a are held\)"
-            ):
+            ) as caught:
                 await connects(dest, now() + 500)
-            with pytest.raises(DeadlineExceeded):
+            assert caught.value.report is not None
+            assert caught.value.report.elapsed == pytest.approx(0.5, abs=0.002)
+            with pytest.raises(DeadlineExceeded) as caught:
                 await connects(dest, 0)
+            assert caught.value.report is not None
         assert dest.snapshot().waiting == 0
         assert dest.snapshot().failures == 0
 

@@ -95,8 +95,9 @@ async def test_41_a_question_that_nobody_waits_for_any_more_is_ended(vnet, autoj
     resolver = Scripted(seconds=1.0)
     async with opened(resolver=resolver) as out:
         dest = out.destination("a.test", port=25)
-        with pytest.raises(DeadlineExceeded, match=r"lookup of a\.test"):
+        with pytest.raises(DeadlineExceeded, match=r"lookup of a\.test") as caught:
             await connects(dest, now() + 500)
+        assert caught.value.report is not None
         await trio.testing.wait_all_tasks_blocked()
         assert resolver.under_way == set()
         await connects(dest)

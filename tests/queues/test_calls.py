@@ -453,6 +453,16 @@ async def test_a_race_that_is_lost_is_data_with_a_report(sockets: Sockets):
             assert isinstance(late.error, DeadlineExceeded)
 
 
+@pytest.mark.parametrize("kind", ["stream", "datagram", "unix"])
+async def test_a_connect_that_begins_after_its_deadline_has_a_report(sockets: Sockets, kind: str):
+    async with open_queue_set() as qs:
+        target: Any = "/nowhere" if kind == "unix" else ("127.0.0.1", 9)
+        late = await qs.wait(getattr(qs, kind)().connect(target, now() - 1))
+        assert isinstance(late.error, DeadlineExceeded)
+        assert late.error.report is not None
+        assert late.error.report.tried == ()
+
+
 async def test_a_race_takes_endpoints_as_they_come(sockets: Sockets):
     async with open_queue_set() as qs, faults.echoing() as peer:
 

@@ -62,7 +62,9 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
     started = current_time()
     if is_late(until):
         await checkpoint()
-        raise call_late(f"connect to {show_path(address)}", started - until)
+        from .._report import EMPTY_REPORT
+
+        raise call_late(f"connect to {show_path(address)}", started - until, report=EMPTY_REPORT)
     where = show_path(address)
     try:
         sock = open_stream_socket(unix_family())

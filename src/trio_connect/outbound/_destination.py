@@ -10,7 +10,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .. import DeadlineExceeded, Source, TcpStream, TlsStream
+from .. import ConnectReport, DeadlineExceeded, Source, TcpStream, TlsStream
 from .._check import check_text
 from .._deadline import IMMEDIATE, to_seconds
 from .._messages import call_late
@@ -311,9 +311,12 @@ class Destination:
         self._state.used = current_time()
 
     async def _admit(self, deadline: int, *, connects: bool, waits: bool) -> Admission:
+        began = current_time()
         try:
             return await self._admitted(deadline, connects=connects, waits=waits)
-        except (NotAdmitted, DeadlineExceeded):
+        except (NotAdmitted, DeadlineExceeded) as exc:
+            if connects and isinstance(exc, DeadlineExceeded):
+                exc.report = ConnectReport(started_at=began, elapsed=current_time() - began)
             # Whoever asks again and again must not keep all others from running.
             await cancel_shielded_checkpoint()
             raise

@@ -23,6 +23,7 @@ from .._net.listeners.socket_listener import check_backlog
 from .._net.race.plan import TcpRaceOptions
 from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
+from .._report import EMPTY_REPORT
 from .._text import shown
 from ._channel import SENDING, Accepts, Channel, DatagramPops, DatagramPushes, Pops, Pushes, view_of
 from ._closing import Closing
@@ -209,7 +210,7 @@ class SocketQueue(IOQueue, Connecting):
         target, until = payload
         if isinstance(target, Endpoint):
             return late_connect(target, None, until)
-        return call_late(f"connect to {show(target)}", current_time() - until)
+        return call_late(f"connect to {show(target)}", current_time() - until, report=EMPTY_REPORT)
 
     def _submit_race(
         self,
