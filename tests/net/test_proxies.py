@@ -670,6 +670,7 @@ async def test_of_several_names_tls_verifies_the_one_that_was_sent(net: VirtualN
 
     proxied(net, "socks5", ProxyServer(behind=only_the_second))
     stream = await connect(["other.test", tls.NAME], 443, sources=[via("socks5h")], tls=tls.contexts().client)
+    assert stream.host == tls.NAME
     assert [(row.host, row.outcome) for row in stream.report.attempts] == [("other.test", "failed"), (tls.NAME, "won")]
     close(stream.tcp)
 

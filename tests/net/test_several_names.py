@@ -33,8 +33,12 @@ from trio_connect import (
     Source,
     StaticResolver,
     TcpStream,
+    TlsStream,
     connect,
+    connectx,
     now,
+    tcp_connect,
+    tcp_listen,
 )
 from trio_connect._net.names.resolve import AnswersNow
 from trio_connect.testing import VirtualNetwork
@@ -501,6 +505,72 @@ async def test_an_establish_chooses_among_the_names(net):
 
 
 @virtual
+async def test_an_establish_is_told_for_which_name_its_connection_is(net):
+    good(net, ONE, ONE4, port=5432)
+    good(net, TWO, port=5433)
+    good(net, TWO4, port=5434)
+    net.dns("db1.test", aaaa=[ONE], a=[ONE4])
+    net.dns("db2.test", aaaa=[TWO])
+    seen: list[tuple[str, str | None]] = []
+
+    async def refuse(stream: TcpStream) -> None:
+        seen.append((stream.peer.host, stream.host))
+        raise OSError("a standby")
+
+    with pytest.raises(ConnectFailed):
+        await connect([*HOSTS, (TWO4, 5434)], 5432, establish=refuse)
+    assert seen == [(ONE, "db1.test"), (ONE4, "db1.test"), (TWO, "db2.test"), (TWO4, None)]
+
+
+@virtual
+async def test_an_establish_on_the_endpoint_of_two_names_is_told_the_one_that_it_is_tried_for(net):
+    good(net, TWO)
+    dead(net, ONE)
+    net.dns("db1.test", aaaa=[TWO], aaaa_delay=0.15)
+    net.dns("db2.test", aaaa=[ONE, TWO])
+    seen: list[str | None] = []
+
+    async def note(stream: TcpStream) -> None:
+        seen.append(stream.host)
+
+    stream = await connect(["db1.test", "db2.test"], 443, establish=note)
+    assert [*seen, stream.host, winner(stream.report).host] == ["db1.test"] * 3
+    stream.abort()
+
+
+@pytest.mark.parametrize("establish", [None, trio.lowlevel.checkpoint])
+@virtual
+async def test_a_stream_says_for_which_name_it_was_connected(net, establish):
+    good(net, ONE)
+    net.dns("db1.test")
+    net.dns("db2.test", aaaa=[ONE])
+    test = None if establish is None else lambda _stream: establish()
+    calls: list[tuple[Any, str | None]] = [
+        (connect(["db1.test", "db2.test"], 443, establish=test), "db2.test"),
+        (connect("db2.test", 443, establish=test), "db2.test"),
+        (connect("db2.test.", 443, establish=test), "db2.test."),
+        (connect(ONE, 443, establish=test), None),
+        (connectx([(ONE, 443)], establish=test), None),
+        (tcp_connect((ONE, 443)), None),
+    ]
+    for call, host in calls:
+        stream = await call
+        assert stream.host == host
+        stream.abort()
+        assert stream.host == host
+
+
+async def test_an_accepted_connection_was_for_no_name():
+    async with await tcp_listen(("127.0.0.1", 0)) as listener:
+        port = listener.endpoint.port
+        near = await connect("db1.test", port, resolver=StaticResolver({"db1.test": ["127.0.0.1"]}))
+        far = await listener.accept()
+        assert (near.host, far.host) == ("db1.test", None)
+        near.abort()
+        far.abort()
+
+
+@virtual
 async def test_what_a_resolver_raises_for_one_name_ends_the_whole_call_as_itself(net):
     dead(net, ONE)
 
@@ -599,6 +669,31 @@ async def test_the_endpoint_of_two_names_proves_the_one_that_it_is_tried_for(net
     net.dns("db2.test", aaaa=[ONE, TWO])
     stream = await connect(["db1.test", "db2.test"], 443, tls=tls.contexts().client)
     assert winner(stream.report).host == "db1.test"
+    await trio.aclose_forcefully(stream)
+
+
+@virtual
+async def test_starttls_verifies_the_name_whose_address_it_is(net):
+    """The stream over TLS says it too, whatever name TLS was told to verify."""
+
+    async def serve(name: str, stream: Any) -> None:
+        assert await stream.receive_some(100) == b"STARTTLS"
+        await stream.send_all(b"go")
+        await serve_tls(tls.server_context(name), stream)
+
+    async def upgrade(stream: TcpStream) -> TlsStream:
+        await stream.send_all(b"STARTTLS")
+        assert await stream.receive_exactly(2) == b"go"
+        return await stream.start_tls(tls.contexts().client, server_hostname=stream.host)
+
+    net.host(ONE).listen(25, partial(serve, "other.test"), rtt=0.020)
+    net.host(TWO).listen(25, partial(serve, "db2.test"), rtt=0.020)
+    net.dns("db1.test", aaaa=[ONE])
+    net.dns("db2.test", aaaa=[TWO])
+    stream = await connect(["db1.test", "db2.test"], 25, establish=upgrade)
+    first, _ = stream.report.attempts
+    assert "certificate is not valid for 'db1.test'" in (first.reason or "")
+    assert (stream.host, stream.ssl.server_hostname) == ("db2.test", "db2.test")
     await trio.aclose_forcefully(stream)
 
 

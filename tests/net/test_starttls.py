@@ -25,8 +25,10 @@ from trio_connect import (
     ConnectFailed,
     Endpoint,
     EstablishFailed,
+    StaticResolver,
     TcpStream,
     TlsStream,
+    connect,
     connectx,
     now,
     tcp_connect,
@@ -142,6 +144,26 @@ async def test_a_mail_server_with_another_name_fails_the_race(mail_server: Endpo
 
     with pytest.raises(ConnectFailed, match=r"Hostname mismatch, certificate is not valid for 'other\.test'"):
         await connectx([mail_server], now() + 5_000, establish=secure)
+
+
+async def test_of_several_mail_hosts_each_has_to_prove_its_own_name(mail_server: Endpoint) -> None:
+    """Both are the same server, whose certificate is for one of them."""
+    seen: list[str | None] = []
+
+    async def secure(stream: TcpStream) -> TlsStream:
+        seen.append(stream.host)
+        await reply(stream)
+        await command(stream, b"STARTTLS")
+        return await stream.start_tls(tls.contexts().client, now() + 5_000, server_hostname=stream.host)
+
+    names = StaticResolver({"other.test": ["127.0.0.1"], tls.NAME: ["127.0.0.1"]})
+    async with tampering(mail_server, b"STARTTLS", b"") as other:
+        hosts = [("other.test", other.port), (tls.NAME, mail_server.port)]
+        async with await connect(hosts, 25, now() + 5_000, resolver=names, establish=secure) as stream:
+            assert await command(stream, b"EHLO client.test") == b"250"
+    assert seen == ["other.test", tls.NAME]
+    assert stream.host == tls.NAME
+    assert "certificate is not valid for 'other.test'" in (stream.report.attempts[0].reason or "")
 
 
 async def test_tls_at_once_to_a_port_with_starttls_is_told_as_plain_text(mail_server: Endpoint) -> None:

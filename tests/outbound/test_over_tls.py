@@ -202,12 +202,58 @@ async def test_starttls_stays_an_establish(net: VirtualNetwork) -> None:
     async def upgrade(stream: TcpStream) -> TlsStream:
         await stream.send_all(b"STARTTLS\r\n")
         await stream.receive_until(b"\r\n", 100)
-        return await stream.start_tls(tls.contexts().client, server_hostname=tls.NAME)
+        return await stream.start_tls(tls.contexts().client, server_hostname=stream.host)
 
-    net.host(GOOD).listen(25, serve, rtt=0.020)
-    resolver = StaticResolver({"mx.test": [GOOD]}, mx={"example.test": [MailRecord("mx.test", 10)]})
+    for address in (GOOD, OTHER):
+        net.host(address).listen(25, serve, rtt=0.020)
+    resolver = StaticResolver(
+        {tls.NAME: [GOOD], "mx.test": [OTHER]},
+        mx={"example.test": [MailRecord(f"{tls.NAME.upper()}.", 20), MailRecord("mx.test", 10)]},
+    )
     async with opened(resolver=resolver) as out, out.mx("example.test").connect(establish=upgrade) as connection:
         assert await greeting(connection.result) == b"220 hello"
+        assert connection.stream.host == connection.result.host == tls.NAME
+        first, second = connection.stream.report.attempts
+        assert (first.host, first.outcome, second.host, second.outcome) == ("mx.test", "failed", tls.NAME, "won")
+        assert first.reason == "Hostname mismatch, certificate is not valid for 'mx.test'."
+
+
+@virtual
+async def test_streams_and_reports_say_for_which_host_they_are(net: VirtualNetwork) -> None:
+    secure(net, GOOD)
+    net.host(OTHER).refuse()
+    service = f"_x._tcp.{tls.NAME}"
+    resolver = StaticResolver(
+        {tls.NAME: [GOOD], "a.test": [OTHER], "b.test": [OTHER, GOOD]},
+        srv={service: [SrvRecord("a.test", 443, priority=1), SrvRecord("b.test", 443, priority=2)]},
+        mx={tls.NAME: [MailRecord("a.test", 10)]},
+    )
+    client = tls.contexts().client
+    seen: list[str | None] = []
+
+    async def note(stream: TlsStream) -> None:
+        seen.append(stream.host)
+
+    async with opened(resolver=resolver) as out:
+        for establish in (None, note):
+            stream = (await connects(out.destination(tls.NAME, port=443), tls=client, establish=establish)).stream
+            assert (stream.host, [each.host for each in stream.report.attempts]) == (tls.NAME, [tls.NAME])
+            stream = (await connects(out.srv(service), tls=client, establish=establish)).stream
+            # An address of two hosts is tried for the first of them.
+            assert (stream.host, {each.host for each in stream.report.attempts}) == ("b.test", {"a.test", "b.test"})
+            listed = out.destination("listed", candidates=[(GOOD, 443)])
+            stream = (await connects(listed, tls=client, establish=establish)).stream
+            assert (stream.host, [each.host for each in stream.report.attempts]) == (None, [None])
+        assert seen == [tls.NAME, "b.test", None]
+        with pytest.raises(DestinationFailed) as caught:
+            await connects(out.mx(tls.NAME, port=443))
+        assert [each.host for each in caught.value.report.attempts] == ["a.test"]
+        net.host(OTHER).blackhole()
+        out.mx(tls.NAME, port=443).reset()
+        with pytest.raises(DeadlineExceeded) as late:
+            await connects(out.mx(tls.NAME, port=443), now() + 100)
+        assert late.value.report is not None
+        assert [each.host for each in late.value.report.attempts] == ["a.test"]
 
 
 @pytest.mark.parametrize("after", [0.010, 0.030])

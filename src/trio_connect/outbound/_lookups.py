@@ -10,7 +10,7 @@ A `Finder` makes candidates of answers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from itertools import islice
 from math import inf
@@ -62,6 +62,8 @@ class Found:
     group: str | None
     """The route group, where it follows from the answer; else None."""
     expires: float
+    names: Mapping[Endpoint, str] = attrs.Factory(dict[Endpoint, str])
+    """The host whose address each is, for those that were looked up."""
 
 
 Finder: TypeAlias = Callable[[], Awaitable[Found]]
@@ -240,7 +242,8 @@ def by_name(lookups: Lookups, host: str, port: int) -> Finder:
 
     async def find() -> Found:
         candidates = await _addresses(lookups, host, port, 0)
-        return Found((Host(0, 1, candidates),), None, lookups.expiry((AF_INET, host), (AF_INET6, host)))
+        names = dict.fromkeys([each.endpoint for each in candidates], host)
+        return Found((Host(0, 1, candidates),), None, lookups.expiry((AF_INET, host), (AF_INET6, host)), names)
 
     return find
 
@@ -260,9 +263,9 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
         # Beside other records "." is not a host.
         names = [(preference, name) for preference, name in names if name != "."] or [(0, domain.lower())]
         wanted = [(preference, 1, name, port) for preference, name in dict.fromkeys(names)]
-        hosts, keys = await _all_addresses(lookups, wanted)
+        hosts, keys, of = await _all_addresses(lookups, wanted)
         group = "mx " + " ".join(sorted({name.removesuffix(".") for _, name in names}))
-        return Found(hosts, group, lookups.expiry(("mx", domain), *keys))
+        return Found(hosts, group, lookups.expiry(("mx", domain), *keys), of)
 
     return find
 
@@ -279,8 +282,8 @@ def by_srv(lookups: Lookups, service: str) -> Finder:
         ]
         if not wanted:
             raise Rejected("the service is not offered there" + (" (SRV target '.', RFC 2782)" if records else ""))
-        hosts, keys = await _all_addresses(lookups, wanted)
-        return Found(hosts, None, lookups.expiry(("srv", service), *keys))
+        hosts, keys, of = await _all_addresses(lookups, wanted)
+        return Found(hosts, None, lookups.expiry(("srv", service), *keys), of)
 
     return find
 
@@ -317,8 +320,12 @@ async def _addresses(lookups: Lookups, host: str, port: int, priority: int) -> t
 
 async def _all_addresses(
     lookups: Lookups, wanted: Sequence[tuple[int, int, str, int]]
-) -> tuple[tuple[Host, ...], list[Hashable]]:
-    """Look hosts up side by side. A host whose lookup fails is left out, unless all fail."""
+) -> tuple[tuple[Host, ...], list[Hashable], dict[Endpoint, str]]:
+    """Look hosts up side by side. A host whose lookup fails is left out, unless all fail.
+
+    Returns:
+      The hosts, what their answers are kept by, and the name of each address.
+    """
     found: dict[int, Host] = {}
     failures: dict[int, Exception] = {}
 
@@ -340,7 +347,12 @@ async def _all_addresses(
         # The destination is rejected only if no host exists: a lookup that failed proves nothing.
         raise next((exc for exc in failures.values() if isinstance(exc, OSError)), None) or failures[0]
     keys: list[Hashable] = [(family, name) for _, _, name, _ in wanted for family in (AF_INET, AF_INET6)]
-    return _without_duplicates(sorted(found.values(), key=lambda host: host.priority)), keys
+    order = sorted(found, key=lambda index: found[index].priority)
+    names: dict[Endpoint, str] = {}
+    for index in order:
+        for candidate in found[index].candidates:
+            names.setdefault(candidate.endpoint, wanted[index][2].removesuffix("."))
+    return _without_duplicates([found[index] for index in order]), keys, names
 
 
 def _without_duplicates(hosts: Sequence[Host]) -> tuple[Host, ...]:

@@ -7,7 +7,7 @@ the race, with the report of what was tried by then.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -16,15 +16,20 @@ import trio
 from .. import ConnectReport, Endpoint, RaceOptions, RacePolicy, Source, TcpStream, TlsStream, connectx
 from .._endpoint import reaches
 from .._net.race.establishing import over_tls
+from .._net.reports import report_of
 from .._outbound_values import Candidate
 from .._trace import AttemptFinished, AttemptStarted, RaceFinished, TraceEvent
 from ._decisions import Overloaded, overloaded_of
+
+# It says of a stream what the race of a `connect` says of it, which knows names.
+# ruff: noqa: SLF001
+# pyright: reportPrivateUsage=false
 
 if TYPE_CHECKING:
     import ssl
     from typing import Literal
 
-__all__ = ["Establish", "NotNow", "Tls", "checked_tls", "race_candidates"]
+__all__ = ["Establish", "NotNow", "Tls", "checked_tls", "race_candidates", "with_names"]
 
 Establish = Callable[[Any], Awaitable[Any]]
 """The caller's own test of a connection, see `trio_connect.connectx`."""
@@ -72,6 +77,7 @@ async def race_candidates(
     establish: Establish | None,
     tls: Tls | None,
     acquire: Callable[[Candidate], Awaitable[bool]] | None,
+    names: Mapping[Endpoint, str],
 ) -> tuple[TcpStream | TlsStream, Any]:
     """Return the stream that won, and what establish returned for it.
 
@@ -85,6 +91,7 @@ async def race_candidates(
       tls: how the race goes over TLS; None for plain TCP.
       acquire: takes the place of a candidate under its own limits, and returns False when there is not one; None when
         no candidate has such limits.
+      names: the host whose address each is.
 
     Raises:
       NotNow: the peer said so.
@@ -101,24 +108,46 @@ async def race_candidates(
         options["tls"] = tls.context
         options["server_hostname"] = tls.server_hostname
     if establish is None and turns is None:
-        return await connectx(endpoints, deadline, **options), None
+        stream = await connectx(endpoints, deadline, **options)
+        _name_report(stream, names)
+        return stream, None
     watch = options["observer"] = _Watch(turns)
-    test = _Test(establish)
+    test = _Test(establish, names)
     try:
         stream = await connectx(endpoints, deadline, establish=test, **options)
     except Overloaded as exc:
         raise NotNow(exc, watch.report) from None
+    _name_report(stream, names)
     return stream, test.results.pop(stream)
+
+
+def with_names(report: ConnectReport, names: Mapping[Endpoint, str]) -> ConnectReport:
+    """Return a report whose attempts have the host that each was for. `connectx` knows of addresses only."""
+    if not names:
+        return report
+    attempts = (attrs.evolve(each, host=names.get(each.endpoint)) for each in report.attempts)
+    return attrs.evolve(report, attempts=tuple(attempts))
+
+
+def _name_report(stream: TcpStream | TlsStream, names: Mapping[Endpoint, str]) -> None:
+    """Have the report of a connection say for which host it is, when somebody looks."""
+    if names:
+        tcp = stream.tcp if isinstance(stream, TlsStream) else stream
+        recorded = tcp._report
+        tcp._set_report(lambda: with_names(report_of(recorded), names))
 
 
 class _Test:
     """The caller's establish; keeps what it returned beside the stream."""
 
-    def __init__(self, establish: Establish | None) -> None:
+    def __init__(self, establish: Establish | None, names: Mapping[Endpoint, str]) -> None:
         self._establish = establish
+        self._names = names
         self.results: dict[TcpStream | TlsStream, Any] = {}
 
     async def __call__(self, stream: TcpStream | TlsStream) -> TcpStream | TlsStream:
+        tcp = stream.tcp if isinstance(stream, TlsStream) else stream
+        tcp._set_host(self._names.get(tcp.peer))
         try:
             self.results[stream] = None if self._establish is None else await self._establish(stream)
         except ExceptionGroup as group:

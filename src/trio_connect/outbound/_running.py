@@ -33,7 +33,7 @@ from ._decisions import (
     RetryAt,
 )
 from ._hold import Hold
-from ._race import Establish, NotNow, Tls, race_candidates
+from ._race import Establish, NotNow, Tls, race_candidates, with_names
 from ._refusal import Refusal
 from ._state import Admission, DestinationState
 from ._waiting import Waiting
@@ -85,6 +85,7 @@ class Run:
         self._tls = tls
         policy = state.policy
         self._plan_deadline = now() + ceil(policy.connect_timeout * 1000)
+        self._names = state.found.names
         self._by_endpoint = {candidate.endpoint: candidate for candidate in reversed(admission.plan)}
         self._trial = Trial([candidate.endpoint for candidate in admission.plan])
         self._last_charges: set[Charge] = set()
@@ -134,6 +135,8 @@ class Run:
                 self._errors += exc.errors
             except DeadlineExceeded as exc:
                 if self._deadline != NO_DEADLINE and self._deadline <= self._plan_deadline:
+                    if exc.report is not None:
+                        exc.report = with_names(exc.report, self._names)
                     raise
                 timed_out = True
                 self._note(exc.report or ConnectReport(), timed_out=True)
@@ -182,6 +185,7 @@ class Run:
         return await race_candidates(
             candidates, deadline, policy=state.race_policy, stagger=state.policy.stagger, sources=sources,
             establish=self._establish, tls=self._tls, acquire=self.acquire if has_limits else None,
+            names=self._names,
         )  # fmt: skip
 
     def _won(self, stream: TcpStream | TlsStream, *, alone: bool) -> Candidate:
@@ -235,7 +239,7 @@ class Run:
         if timed_out:
             # connect_timeout has ended the attempts that were still under way.
             report = attrs.evolve(report, attempts=tuple(map(_timed_out, report.attempts)))
-        self._reports.append(report)
+        self._reports.append(with_names(report, self._names))
         for attempt in report.attempts:
             if attempt.ended is not None:
                 charged = charge(attempt.phase, attempt.outcome, attempt.errno)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..._endpoint import Endpoint
     from ..attempt import AnyAttempt
+    from ..host_of import HostOfEndpoint
     from .first import First
     from .plan import Establish
 
@@ -40,6 +41,7 @@ class RunningAttempt:
     id: int
     attempt: AnyAttempt
     establish: Establish | None
+    host_of: HostOfEndpoint | None
     connected: bool = False
     stream: TcpStream | None = None
     scope: trio.CancelScope | None = None
@@ -60,6 +62,8 @@ class RunningAttempt:
         if self.stream is None:
             assert self.attempt.sock is not None
             self.stream = TcpStream(self.attempt.sock, self.attempt.endpoint)
+            if self.host_of is not None:
+                self.stream._set_host(self.host_of(self.attempt.endpoint))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return self.stream
 
 
@@ -80,19 +84,21 @@ class RunningAttempts:
     Args:
       mailbox: where their tasks put facts.
       establish: the caller's own test of a connection, or None.
+      host_of: for which name each endpoint is tried; None without names.
     """
 
-    def __init__(self, mailbox: Mailbox, establish: Establish | None) -> None:
+    def __init__(self, mailbox: Mailbox, establish: Establish | None, host_of: HostOfEndpoint | None) -> None:
         self.live: dict[int, RunningAttempt] = {}
         self.errors: dict[int, Exception | Callable[[], Exception]] = {}
         """The exception of each attempt that failed."""
         self._mailbox = mailbox
         self._establish = establish
+        self._host_of = host_of
         self._nursery: trio.Nursery | None = None
 
     def start(self, attempt_id: int, attempt: AnyAttempt, *, connected: bool) -> RunningAttempt:
         """Take over an attempt that has begun. Run it in a task if there is a nursery."""
-        running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, self._establish, connected)
+        running = self.live[attempt_id] = RunningAttempt(attempt_id, attempt, self._establish, self._host_of, connected)
         if self._nursery is not None and (not connected or self._establish is not None):
             self._spawn(self._nursery, running)
         return running

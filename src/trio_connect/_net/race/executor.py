@@ -47,7 +47,7 @@ class Executor:
     def __init__(
         self, plan: RacePlan, race: Race, first: First | None, began: float, mailbox: Mailbox, teller: Teller
     ) -> None:
-        self.attempts = RunningAttempts(mailbox, plan.establish)
+        self.attempts = RunningAttempts(mailbox, plan.establish, plan.host_of)
         self.winner: RunningAttempt | None = None
         self.value: Any = None
         """What establish has returned for the winner."""

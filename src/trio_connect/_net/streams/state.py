@@ -42,6 +42,7 @@ class StreamState(Generic[A, C]):
         "_closed",
         "_draining",
         "_eof_sent",
+        "_host",
         "_local",
         "_peer",
         "_receiving",
@@ -53,6 +54,8 @@ class StreamState(Generic[A, C]):
     _sock: C
     _buffer: ReceiveBuffer
     _peer: A
+    _host: str | None
+    """Of a `TcpStream`, and missing until somebody sets it: most never do."""
     _local: A | None
     _report: Recorded
     _receiving: bool

@@ -36,6 +36,25 @@ class TcpStream(OverTcp, ByteStream[Endpoint]):
     __slots__ = ()
 
     @property
+    def host(self) -> str | None:
+        """The name for whose address this was connected: of several names the one, of MX records the mail host.
+
+        An `establish` has it too, so that ``stream.start_tls(context, server_hostname=stream.host)`` verifies what was
+        asked for. None where no name was: for an accepted connection, and where the caller gave the address.
+        """
+        try:
+            return self._host
+        except AttributeError:
+            winner = self.report.winner
+            return None if winner is None else winner.host
+
+    # The race that makes a connection calls this; no user may.
+
+    def _set_host(self, host: str | None) -> None:
+        """Say for which name this is, before there is a report that does."""
+        self._host = host
+
+    @property
     def multipath(self) -> Multipath | None:
         """What this connection has of Multipath TCP now; None says that it is plain TCP.
 
@@ -128,6 +147,11 @@ class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
     def peer(self) -> Endpoint:
         """The address at the other end."""
         return self.tcp.peer
+
+    @property
+    def host(self) -> str | None:
+        """The name for whose address this was connected, see `TcpStream`; not always the one that TLS has verified."""
+        return self.tcp.host
 
     @property
     def report(self) -> ConnectReport:
