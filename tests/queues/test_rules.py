@@ -344,6 +344,9 @@ async def test_rule_08_a_cancel_around_the_set_is_told_to_a_clean_up_under_a_shi
                     scope.cancel()
                     with trio.CancelScope(shield=True), trio.fail_after(5):
                         late = far.pop()  # submitted before anybody knows
+                        await passes()
+                        with trio.testing.assert_checkpoints(), refused(errno.EBADF):
+                            await qs.room(2)  # for which there is none
                         results = [result async for result in qs.completions()]
                         assert {result.token for result in results} == {*tokens, late}
                         assert all(failed(result, errno.ECANCELED) for result in results)

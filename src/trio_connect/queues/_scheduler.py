@@ -378,7 +378,7 @@ class Scheduler:
           RuntimeError: this is another thread than the set's.
         """
         self.check_thread()
-        if self.table.fits(count) and not self._room_waiters:
+        if self.stopped or (self.table.fits(count) and not self._room_waiters):
             await checkpoint()
         waiter = RoomWaiter(count=count)
         self._room_waiters.append(waiter)

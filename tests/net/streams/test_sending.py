@@ -139,7 +139,7 @@ async def test_send_eof_to_who_has_gone_is_broken(sockets: Sockets) -> None:
         far.abort()
         with pytest.raises(trio.BrokenResourceError):
             await near.receive_some()
-        with pytest.raises(trio.BrokenResourceError):
+        with trio.testing.assert_checkpoints(), pytest.raises(trio.BrokenResourceError):
             await near.send_eof()
 
 

@@ -192,8 +192,10 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         """
         self._check_can_send()
         await checkpoint_if_cancelled()
-        self._shutdown_write("send")
-        await cancel_shielded_checkpoint()
+        try:
+            self._shutdown_write("send")
+        finally:
+            await cancel_shielded_checkpoint()
 
     def _shutdown_write(self, what: str) -> None:
         if not self._eof_sent:

@@ -51,7 +51,11 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
         if is_late(until):
             await self._refuse_late("send", until)
         # While this waits for room, its caller may close the number, and another open may get it.
-        copy = duplicate(fd)
+        try:
+            copy = duplicate(fd)
+        except OSError:
+            await checkpoint()  # or a loop that waits for a free number would starve those who have them
+            raise
         started = current_time()
         self._sending = True
         try:
