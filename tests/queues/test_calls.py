@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from tests.queues.kit import LOOPBACK, failed, listening, pair, passes, refused,
 from tests.support import faults
 from tests.support.sockets import PassThroughSocket, Sockets
 from trio_connect import DeadlineExceeded, Endpoint, RacePolicy, SocketOptions, now, queues, tcp_connect
+from trio_connect._net.attempt import PENDING
+from trio_connect._net.reactor.attempt import ReactorAttempt
 from trio_connect.queues import (
     Accepted,
     Closed,
@@ -433,6 +437,24 @@ async def test_a_race_is_one_token(sockets: Sockets):
             assert pop.unwrap().data == b"hello"
 
 
+async def test_a_connect_that_was_waited_for_leaves_its_registration_to_what_follows(monkeypatch):
+    watched = set()
+    poll = ReactorAttempt.poll
+
+    def poll_later(attempt: ReactorAttempt) -> int:
+        watched.add(attempt.watched)
+        return PENDING if attempt.watched < 0 else poll(attempt)  # so that it waits for an event, whatever was learnt
+
+    async with open_queue_set() as qs, faults.echoing() as peer:
+        with monkeypatch.context() as patch:
+            patch.setattr(ReactorAttempt, "poll", poll_later)
+            result = await qs.wait(qs.stream().connect(peer.address.pair))
+        assert result.ok
+        assert len(watched) == (0 if qs._scheduler.reactor is None else 2)
+        for token in (result.queue.push(b"hello"), result.queue.pop()):
+            assert (await qs.wait(token)).ok
+
+
 async def test_a_connect_at_the_origin_of_the_clock_has_its_report(sockets: Sockets, mock_clock):
     async with open_queue_set() as qs:
         result = await qs.wait(qs.stream().connect(where(await listening(qs))))
@@ -607,6 +629,40 @@ async def test_pushes_that_end_with_their_set_let_go_of_their_buffers(sockets: S
         assert not any(push.done for push in pushes)
     for buffer in buffers:
         buffer.clear()  # a BufferError while anybody has a view of it
+
+
+def count_tokens() -> int:
+    return sum(isinstance(each, QToken) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("how", ["by name", "any", "not at all"])
+async def test_a_result_is_in_no_cycle_once_it_was_claimed_or_its_set_has_ended(sockets: Sockets, how: str):
+    gc.collect()
+    gc.disable()  # what is gone then was counted, and in no cycle
+    try:
+        before = count_tokens()
+        async with open_queue_set() as qs:
+            near, far = await pair(qs)
+            assert count_tokens() == before
+            token = near.push(b"x")
+            if how == "by name":
+                await qs.wait(token)
+            elif how == "any":
+                await qs.wait_next(1)
+            else:
+                while not token.done:
+                    await trio.lowlevel.checkpoint()
+            del token
+            if how != "not at all":
+                assert count_tokens() == before
+        del near, far, qs
+        await passes()
+        if sys.version_info >= (3, 12):
+            # There a nursery that has cancelled its tasks leaves the frames of its end in a cycle, with all they hold.
+            gc.collect()
+        assert count_tokens() == before
+    finally:
+        gc.enable()
 
 
 async def test_pop_refusals(sockets: Sockets):

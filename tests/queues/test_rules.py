@@ -395,6 +395,25 @@ async def test_rule_08_who_waits_for_any_result_under_a_shield_hears_that_none_c
     assert scope.cancelled_caught
 
 
+async def test_rule_08_who_waits_for_room_under_a_shield_hears_that_there_is_no_use_for_any(sockets: Sockets):
+    with trio.CancelScope() as scope:
+        async with open_queue_set(max_in_flight=1) as qs:
+            await Switch(qs).token()
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                nursery.cancel_scope.deadline = trio.current_time() + 5
+
+                async def cancel() -> None:
+                    await passes()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                with refused(errno.EBADF):
+                    await qs.room(1)
+            assert not nursery.cancel_scope.cancelled_caught
+    assert scope.cancelled_caught
+
+
 async def test_rule_08_a_bug_in_an_operation_is_told_to_a_clean_up_under_a_shield(sockets: Sockets):
     async def broken():
         yield Endpoint("192.0.2.1", 443)

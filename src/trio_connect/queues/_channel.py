@@ -67,12 +67,6 @@ def view_of(data: Buffer) -> memoryview:
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
-def release(data: Any) -> None:
-    """Let go of the caller's buffer, which may then change."""
-    if data.__class__ is memoryview:
-        data.release()
-
-
 @final
 class Channel:
     """One socket of the kernel's, at the reactor.
@@ -195,7 +189,6 @@ class ReactorLane(Lane):
         for item in self._waiting or ():
             if item[0] is token:
                 cast("deque[Any]", self._waiting).remove(item)
-                release(self._data(item[1]))
                 self._scheduler.complete_cancelled(token)
                 return
 
@@ -207,11 +200,8 @@ class ReactorLane(Lane):
         pass
 
     def let_go(self) -> None:
-        """Let go of the caller's buffers: what is pending when its set ends gets no result."""
-        if self.token is not None:
-            release(self._data(self._payload))
-        for _, payload in self._waiting or ():
-            release(self._data(payload))
+        """Let go of the caller's buffers. What is pending when its set ends gets no result; its token holds this."""
+        self._payload = self._waiting = None
 
     def _advance(self) -> AnyToken:
         """Turn to the next operation. Return the token of the first one, which is the caller's to complete."""
@@ -222,11 +212,6 @@ class ReactorLane(Lane):
         else:
             self.token = self._payload = None
         return token
-
-    @staticmethod
-    def _data(payload: Any) -> Any:
-        """Return what may be a buffer of the caller's, in what was submitted."""
-        return payload
 
     # ------------------------------------------------------------------ trying
 
@@ -338,7 +323,6 @@ class Pushes(ReactorLane):
 
     def _advance(self) -> AnyToken:
         self._sent = 0
-        release(self._payload)
         return super()._advance()
 
 
@@ -382,14 +366,6 @@ class DatagramPushes(ReactorLane):
             self._fail(exc, "push to", target or self._transport.peer)
         else:
             self._complete(Pushed(count))
-
-    def _advance(self) -> AnyToken:
-        release(self._payload[0])
-        return super()._advance()
-
-    @staticmethod
-    def _data(payload: Any) -> Any:
-        return payload[0]
 
 
 @final

@@ -310,7 +310,7 @@ class QToken(Entry, Generic[V_co]):
     @property
     def done(self) -> bool:
         """Whether the operation is over: its result is there to be claimed, or was claimed."""
-        return self._number != 0 or self._owner.is_done(self)
+        return self._owner.is_done(self)
 
     def cancel(self) -> None:
         """End the operation; its result is then ECANCELED, unless it completes first.

@@ -87,10 +87,10 @@ class Scheduler:
             self.stopped = True
             self._wake_room_waiter()
             self._wake_reapers()
-            with trio.CancelScope(shield=True):
-                await self._cancel_pending()
+            await self._cancel_pending()
 
     async def _cancel_pending(self) -> None:
+        """End what is pending, whatever is cancelled around this."""
         for count, queue in enumerate(tuple(self.open), 1):
             if self._ended:  # what is left is closed with the set, and nobody is told
                 return
@@ -319,18 +319,18 @@ class Scheduler:
             await checkpoint()
             self.check_open()
             return []
-        if self._is_enough(want, ends=ends) or self._ended:
+        if self._is_enough(self.table.ready, want, ends=ends) or self._ended:
             await checkpoint()
         elif until == -inf:
             await one_pass()
-        while not self._is_enough(want, ends=ends) and not self._ended and until > self.clock():
+        while not self._is_enough(self.table.ready, want, ends=ends) and not self._ended and until > self.clock():
             reaper = Reaper(want=want, ends=ends)
             self._least = min(self._least, want) if self._reapers else want
             self._reapers.append(reaper)
             takes = False
             try:
                 woken = await reaper.park(until)
-                takes = not woken or self._is_enough(want, ends=ends)
+                takes = not woken or self._is_enough(self.table.ready, want, ends=ends)
                 if not woken:
                     await cancel_shielded_checkpoint()
                     break
@@ -351,18 +351,14 @@ class Scheduler:
         self._make_room()
         return results
 
-    def _is_enough(self, want: int, *, ends: bool) -> bool:
+    def _is_enough(self, free: int, want: int, *, ends: bool) -> bool:
+        """Say whether a wait for any results is over, with so many that are there for it."""
         table = self.table
-        if table.ready >= want or (table.ready > 0 and not table.pending):
-            return True
-        return not table.count and (ends or self.stopped)
+        return free >= want or (free > 0 and not table.pending) or (not table.count and (ends or self.stopped))
 
     def _wake_reapers(self) -> None:
-        table = self.table
         for reaper in tuple(self._reapers):
-            free = table.ready - self._promised
-            enough = free >= reaper.want or (free > 0 and not table.pending)
-            if enough or self._ended or (not table.count and (reaper.ends or self.stopped)):
+            if self._ended or self._is_enough(self.table.ready - self._promised, reaper.want, ends=reaper.ends):
                 self._reapers.remove(reaper)
                 reaper.promised = reaper.want
                 self._promised += reaper.want
