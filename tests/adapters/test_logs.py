@@ -73,6 +73,8 @@ async def test_the_last_record_says_whom_a_call_was_for_and_why_it_failed(vnet, 
         "race.failed to=empty.test ms=0.0 attempts=0 winner=None no address"
     )
     vnet.host("192.0.2.1").blackhole()
+    vnet.host("192.0.2.2").listen(80, echo)
+    vnet.dns("inside.test", ["192.0.2.1", "192.0.2.2"])  # the second of which is not due in time
     assert await last_record(caplog, "inside.test", deadline=now() + 100) == (
         "race.failed to=inside.test ms=100.0 attempts=1 winner=None cancelled"
     )

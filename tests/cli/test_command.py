@@ -191,6 +191,25 @@ def test_a_second_ctrl_c_ends_a_command_that_does_not_end_by_the_first(monkeypat
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ZeroDivisionError("a bug"),
+        ExceptionGroup("of a nursery", [ValueError("no host"), ZeroDivisionError("a bug")]),
+        BaseExceptionGroup("of a nursery", [KeyboardInterrupt(), ZeroDivisionError("a bug")]),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_bug_is_taken_neither_for_a_usage_error_nor_for_an_interrupt(raised, monkeypatch):
+    async def broken(_job: Job) -> ExitCode:
+        raise raised
+
+    monkeypatch.setattr("trio_connect.cli.probe.run", broken)
+    with pytest.raises(type(raised)) as caught:
+        main(["probe", "192.0.2.1:80"])
+    assert caught.value is raised
+
+
 def test_a_reader_that_goes_away(listener):
     for _ in range(3):
         process = subprocess.Popen(

@@ -41,10 +41,6 @@ class Hold:
             self._end = None
             end()
 
-    def _end_by(self, end: Callable[[], object]) -> None:
-        self._end = end
-        self.check()  # a place may have been lost when nothing could be ended yet
-
     @contextmanager
     def cancelling(self) -> Generator[None, None, None]:
         """Cancel what is in the block when a place is lost.
@@ -53,15 +49,16 @@ class Hold:
           LeaseLost: it was.
         """
         with trio.CancelScope() as scope:
-            self._end_by(scope.cancel)
+            self.end_by(scope.cancel)
             yield
         self._end = None
         if scope.cancelled_caught:
             raise LeaseLost(self._destination)
 
-    def closing(self, close: Callable[[], object]) -> None:
-        """From now on close something when a place is lost, or at once when one is lost already."""
-        self._end_by(close)
+    def end_by(self, end: Callable[[], object]) -> None:
+        """From now on end the call by this when a place is lost, or at once when one is lost already."""
+        self._end = end
+        self.check()
 
     def leave(self) -> None:
         """Watch no more."""

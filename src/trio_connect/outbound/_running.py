@@ -117,7 +117,7 @@ class Run:
             return await self._connect()
         with self._hold.cancelling():
             outcome = await self._connect()
-        self._hold.closing(outcome[0].abort)
+        self._hold.end_by(outcome[0].abort)
         return outcome
 
     def _all_leases(self) -> list[Lease]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import trio
 import trio.testing
 from trio.lowlevel import checkpoint, wait_readable
 
-from trio_connect._net.sockets.waiting import PASSES, Expired, park, within
+from trio_connect._net.sockets.waiting import PASSES, Expired, is_readable, park, within
 
 
 async def take_passes(count: int, seen: list[int] | None = None) -> str:
@@ -105,3 +106,24 @@ async def test_park_says_what_came_first() -> None:
             scope.cancel()
             await park(wait_readable, left.fileno(), -math.inf)
         assert scope.cancelled_caught
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows numbers its sockets otherwise")
+def test_a_descriptor_of_any_number_can_be_asked_whether_it_is_readable() -> None:
+    import fcntl
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[0] != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(2048, before[0]), before[1]))
+    near, far = socket.socketpair()
+    try:
+        with near, far, socket.socket(fileno=fcntl.fcntl(near, fcntl.F_DUPFD_CLOEXEC, 1500)) as high:
+            assert not is_readable(high.fileno())
+            far.send(b"x")
+            assert is_readable(high.fileno())
+            assert high.recv(1) == b"x"
+            far.close()
+            assert is_readable(high.fileno())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
