@@ -1,4 +1,4 @@
-"""What TLS by argument costs: `connectx(tls=...)` beside a `trio.SSLStream` made by hand over `tcp_connect`.
+"""What TLS by argument costs: `connectx` and `connect` with ``tls=`` beside a `trio.SSLStream` over `tcp_connect`.
 
 All go to one server on the other core, do a whole handshake of TLS 1.3 each time, and reset the connection. CPU time
 of the client alone, handshake included: most of it is OpenSSL's on either side.
@@ -35,10 +35,11 @@ from _harness import (
     table,
     versions,
 )
-from trio_connect import Endpoint, TcpStream, connectx, now, tcp_connect
+from trio_connect import Endpoint, StaticResolver, TcpStream, connect, connectx, now, tcp_connect
 
 NAME = "service.test"
 OURS, BY_HAND = "connectx(tls=)", "trio.SSLStream over tcp_connect"
+ADDRESS, NAMED = "connect(address, tls=)", "connect(name, tls=)"
 START_TLS, ESTABLISH = "tcp_connect, start_tls", "connectx, trio.SSLStream as its establish"
 
 
@@ -78,6 +79,16 @@ def contestants(endpoint: Endpoint, context: ssl.SSLContext, n: int) -> dict[str
         stream = await connectx((endpoint,), now() + 5_000, tls=context, server_hostname=NAME)
         stream.abort()
 
+    async def address() -> None:
+        stream = await connect(endpoint.host, endpoint.port, now() + 5_000, tls=context, server_hostname=NAME)
+        stream.abort()
+
+    names = StaticResolver({NAME: [endpoint.host]})
+
+    async def named() -> None:
+        stream = await connect(NAME, endpoint.port, now() + 5_000, resolver=names, tls=context)
+        stream.abort()
+
     async def by_hand() -> None:
         stream = await tcp_connect(endpoint, now() + 5_000)
         with trio.fail_after(5):
@@ -105,7 +116,9 @@ def contestants(endpoint: Endpoint, context: ssl.SSLContext, n: int) -> dict[str
             await connect()
         return Sample((time.perf_counter() - wall) / n, (time.process_time() - cpu) / n)
 
-    calls = {OURS: ours, BY_HAND: by_hand, START_TLS: start_tls, ESTABLISH: establish}
+    calls = {
+        OURS: ours, ADDRESS: address, NAMED: named, BY_HAND: by_hand, START_TLS: start_tls, ESTABLISH: establish,
+    }  # fmt: skip
     return {name: partial(trio.run, many, call) for name, call in calls.items()}
 
 
@@ -125,7 +138,9 @@ def main() -> None:
     ]
     print(table(["contestant", "us of CPU, least", "ratio"], rows))
     sys.stdout.flush()
-    bounds = [Bound(f"{OURS} / {BY_HAND}", ratio(samples, OURS, BY_HAND), at_most=1.15)]
+    bounds = [
+        Bound(f"{name} / {BY_HAND}", ratio(samples, name, BY_HAND), at_most=1.15) for name in (OURS, ADDRESS, NAMED)
+    ]
     print_bounds(bounds)
     results: dict[str, Any] = {name: [[sample.wall, sample.cpu] for sample in taken] for name, taken in samples.items()}
     end(given, {"samples": results}, bounds)

@@ -142,6 +142,26 @@ CALLS: dict[str, Callable[[Endpoint, dict[str, Any]], Awaitable[TlsStream]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("host", "asked"), [("stra\u00dfe.test", "xn--strae-oqa.test"), ("b\u00fccher.test.", "xn--bcher-kva.test")]
+)
+async def test_a_name_beyond_ascii_is_sent_and_verified_as_it_is_looked_up(host: str, asked: str) -> None:
+    """By IDNA 2008. That of 2003, which Python has, makes ss of the first one: a name of somebody else."""
+    seen: list[str | None] = []
+
+    async def serve(stream: TcpStream) -> None:
+        context = tls.server_context(asked)
+        context.sni_callback = lambda _object, name, _context: seen.append(name)
+        await (await stream.start_tls(context, server_side=True)).receive_some()
+
+    resolver = StaticResolver({host: ["127.0.0.1"]})
+    async with no_leaks(), listening(serve) as (endpoint,):
+        stream = await connect(host, endpoint.port, resolver=resolver, tls=tls.contexts().client)
+        assert stream.host == host
+        await stream.aclose()
+    assert seen == [asked]
+
+
 @pytest.mark.parametrize("call", CALLS)
 async def test_the_name_that_is_verified_is_the_callers(call: str) -> None:
     """A certificate for the address does not stand for one for the name, nor the other way round."""
