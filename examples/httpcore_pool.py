@@ -32,8 +32,9 @@ async def serve(stream: TcpStream) -> None:
             await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
 
-def show(report: ConnectReport) -> None:
+def show(response: Any) -> None:
     """Print what became of each address."""
+    report: ConnectReport = response.extensions["network_stream"].get_extra_info("report")
     for attempt in report.attempts:
         print(f"  {attempt.endpoint.host}: {attempt.reason or attempt.outcome}")
 
@@ -48,8 +49,7 @@ async def main() -> None:
             response = await pool.request("GET", f"http://api.test:{port}/")
             assert len(pool.connections) == 1
             print(f"{response.status} {response.content!r}, twice over one connection")
-            stream: Any = response.extensions["network_stream"]
-            show(stream.get_extra_info("report"))
+            show(response)
             try:
                 await pool.request("GET", f"http://gone.test:{port}/")
             except httpcore2.ConnectError as error:
