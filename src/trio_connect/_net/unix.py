@@ -76,9 +76,9 @@ async def unix_connect(path: UnixPath, deadline: int = -1) -> UnixStream:
             code = await connect_socket(sock, address, until)
         except Expired:
             what = f"connect to {where}, whose backlog is full,"
-            from .._report import EMPTY_REPORT
+            from .._report import ConnectReport
 
-            raise call_exceeded(what, current_time() - started, report=EMPTY_REPORT) from None
+            raise call_exceeded(what, current_time() - started, report=ConnectReport()) from None
         if code:
             raise connect_error(code, "connect", where, "this machine", current_time() - started)
         return UnixStream(sock, address)
