@@ -381,6 +381,8 @@ def test_a_refusal_is_one_line(address):
         ("10.0.0.0/8", TypeError, "{} must be an iterable of networks such as ['10.0.0.0/8'], got '10.0.0.0/8'"),
         (b"10.0.0.0/8", TypeError, "{} must be an iterable of networks such as ['10.0.0.0/8'], got b'10.0.0.0/8'"),
         (10, TypeError, "{} must be an iterable of networks such as ['10.0.0.0/8'], got 10"),
+        (ipaddress.ip_network("192.0.2.0/24"), TypeError, "{} must be an iterable of networks such as ['10.0.0.0/8']"),
+        (ipaddress.ip_network("2001:db8::/112"), TypeError, "{} must be an iterable of networks such as ['10.0.0.0/"),
         ([10], TypeError, "{} takes networks such as '10.0.0.0/8', got 10"),
         ([b"\0\0\0\0"], TypeError, "{} takes networks such as '10.0.0.0/8', got b'"),
         (["10.0.0.1/8"], ValueError, "got '10.0.0.1/8': 10.0.0.1/8 has host bits set"),

@@ -138,7 +138,9 @@ def _network(value: object, name: str) -> IPNetwork:
 
 
 def _networks(values: object, name: str) -> tuple[IPNetwork, ...]:
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    # One network is an iterable too: of its addresses, of which there may be more than there is memory.
+    one = str | bytes | ipaddress.IPv4Network | ipaddress.IPv6Network
+    if isinstance(values, one) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be an iterable of networks such as ['10.0.0.0/8'], got {shown(values)}")
     return tuple(_network(value, name) for value in cast("Iterable[object]", values))
 

@@ -717,6 +717,7 @@ def test_what_is_given_stays():
         ({"prefixes": ["2001:db8::/33"]}, ValueError, "a NAT64 prefix is an IPv6 network of 32, 40, 48, 56, 64 or 96"),
         ({"prefixes": ["192.0.2.0/24"]}, ValueError, "a NAT64 prefix is an IPv6 network"),
         ({"prefixes": "64:ff9b::/96"}, TypeError, "prefixes must be an iterable of networks"),
+        ({"prefixes": IPv6Network("64:ff9b::/112")}, TypeError, "prefixes must be an iterable of networks"),
         ({"prefixes": [1.5]}, TypeError, "prefixes takes networks"),
         ({"prefixes": ["64:ff9b::/96"], "resolver": Prefixes()}, ValueError, "nobody is asked"),
         ({"resolver": 1}, TypeError, "resolver must have an async method"),
