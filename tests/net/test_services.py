@@ -19,6 +19,7 @@ from trio_connect import (
     Answer,
     ConnectFailed,
     ConnectReport,
+    DeadlineExceeded,
     DnsResolver,
     Endpoint,
     LookupStarted,
@@ -354,6 +355,41 @@ async def test_the_filter_is_asked_for_hints_and_targets(net):
     with pytest.raises(ConnectFailed) as caught:
         await reported(resolver, address_filter=NetworkFilter(deny=["2001:db8::/32"]))
     assert caught.value.errno == errno.EACCES
+
+
+BAD6, BAD4 = "2001:db8:bad::1", "192.0.2.200"
+# The names of these lead to an internal address by one way each; what comes late is there for who waits for it.
+DETOURS: dict[str, dict[str, Any]] = {
+    "hint": {"https": (0.0, [record(1, ipv6hint=[BAD6])]), "alt_test__AAAA": (0.5, [BAD6])},
+    "IPv4 hint": {"https": (0.0, [record(1, ipv4hint=[BAD4])]), "alt_test__A": (0.5, [BAD4])},
+    "hint alone": {"https": (0.0, [record(1, ipv6hint=[BAD6])]), "alt_test__AAAA": (5.0, ())},
+    "hint of the authority": {"https": (0.0, [record(1, ".", ipv6hint=[BAD6])]), "aaaa": (0.5, [BAD6])},
+    "target": {"https": (0.0, [record(1)]), "alt_test__AAAA": (0.0, [BAD6])},
+    "late target": {"https": (0.0, [record(1)]), "alt_test__AAAA": (0.5, [BAD6]), "alt_test__A": (0.0, [BAD4])},
+    "alias": {"https": (0.0, [record(0)]), "alt_test__AAAA": (0.0, [BAD6])},
+    "target of an alias": {
+        "https": (0.0, [record(0)]), "alt_test__HTTPS": (0.0, [record(1, "far.test")]), "far_test__A": (0.0, [BAD4]),
+    },
+    "mapped hint": {"https": (0.0, [record(1, ipv6hint=[f"::ffff:{BAD4}"])]), "alt_test__AAAA": (0.5, ())},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("detour", DETOURS)
+@virtual
+async def test_no_detour_by_service_records_gets_past_the_filter(net, detour: str):
+    good(net, BAD6, BAD4)
+    internal = NetworkFilter(deny=["2001:db8:bad::/48", "192.0.2.128/25"])
+    with pytest.raises((ConnectFailed, DeadlineExceeded)) as caught:
+        await connect("api.test", 443, now() + 2_000, resolver=zone(**DETOURS[detour]), address_filter=internal)
+    report: Any = getattr(caught.value, "report", None)
+    assert report.tried == ()
+    assert net.trace.connections == ()
+    refused = [a.endpoint.host.removeprefix("::ffff:") for a in report.attempts if a.outcome == "skipped"]
+    assert refused
+    assert set(refused) <= {BAD6, BAD4}
+    # Without a filter that is where it leads.
+    report = await reported(zone(**DETOURS[detour]))
+    assert winner(report).endpoint.host.removeprefix("::ffff:") in (BAD6, BAD4)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
