@@ -127,6 +127,58 @@ async def reset_is_told_to_the_sender(log: Log) -> None:
 
 
 @script
+async def what_comes_after_a_shutdown_of_both_directions_is_reset(log: Log) -> None:
+    for directions in ([socket.SHUT_RDWR], [socket.SHUT_RD, socket.SHUT_WR]):
+        client, server = await pair()
+        for direction in directions:
+            client.shutdown(direction)
+        await settle()
+        await note(log, "send", server.send(b"nobody reads this"))
+        await settle()
+        for sock in (client, server):
+            log.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            await note(log, "recv", sock.recv(100))
+            await note(log, "send", sock.send(b"x"))
+            sock.close()
+
+
+@script
+async def a_read_that_is_shut_down_alone_still_takes_what_comes(log: Log) -> None:
+    client, server = await pair()
+    client.shutdown(socket.SHUT_RD)
+    await note(log, "send", server.send(b"read all the same"))
+    await settle()
+    await note(log, "recv", client.recv(100))
+    client.shutdown(socket.SHUT_WR)
+    await note(log, "send", server.send(b"too late"))
+    await settle()
+    await note(log, "recv", server.recv(100))
+    await note(log, "send", server.send(b"x"))
+    client.close()
+    server.close()
+
+
+@script
+async def both_ends_have_ended(log: Log) -> None:
+    client, server = await pair()
+    client.shutdown(socket.SHUT_WR)
+    await settle()
+    for sock in (client, server):
+        log.append(len(sock.getpeername()))
+    server.shutdown(socket.SHUT_WR)
+    await settle()
+    for sock in (client, server):
+        for ask in (sock.getpeername, lambda sock=sock: sock.shutdown(socket.SHUT_WR)):
+            try:
+                log.append(ask())
+            except OSError as error:
+                log.append(errno.errorcode[error.errno or 0])
+        await note(log, "recv", sock.recv(100))
+        await note(log, "send", sock.send(b"x"))
+        sock.close()
+
+
+@script
 async def listener_closes_with_a_queue(log: Log) -> None:
     listener = await listening()
     client = trio.socket.socket()

@@ -81,11 +81,11 @@ def test_anyio_falls_back():
             await stream.send(b"hello")
             assert await stream.receive() == b"hello"
             assert elapsed() == ms(250 + 80)
+            assert stream.extra(anyio.abc.SocketAttribute.remote_address) == (V4, 80)
             await stream.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
             assert elapsed() == ms(250 + 120)
-            assert stream.extra(anyio.abc.SocketAttribute.remote_address) == (V4, 80)
         assert net.trace.starts == {V6: 0.0, V4: 0.25}
 
     run(main)

@@ -132,7 +132,7 @@ class VirtualSocket(ByteCalls):
 
     def getpeername(self) -> SocketAddress:
         self._check_open()
-        if self._end is None or self._end.state != "open":
+        if self._end is None or self._end.state != "open" or self._end.is_over:
             fail(errno.ENOTCONN)
         return dressed(self._family, *self._end.remote, *(self._zone if self._family == socket.AF_INET6 else ()))
 

@@ -8,6 +8,7 @@ Rules.
   plus a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Everything behind it waits too.
 - Unread input at close, or SO_LINGER 0, becomes RST; otherwise FIN follows the data. Data for an end that is gone is
   answered with RST. RST is never retransmitted.
+- What comes for an end that has shut both directions down is answered with RST, and is an error here too.
 - The results of reads and writes come in Linux's order (tcp_recvmsg, tcp_sendmsg). A read gives queued bytes, then the
   end of the stream if a FIN came, then a pending error once, then the end of the stream for ever. A write raises the
   pending error once, then EPIPE.
@@ -125,6 +126,11 @@ class End:
         return max(0, self.send_buffer - self._unacked)
 
     @property
+    def is_over(self) -> bool:
+        """Whether both ends have sent FIN, and have each other's: the kernel then has no connection any more."""
+        return self._fin_sent and self.fin_received and (self.peer is None or self.peer.fin_received)
+
+    @property
     def writable(self) -> bool:
         """Whether a send would not wait; errors count, as they do for poll(2)."""
         return bool(self.state == "dead" or self.error or self.write_closed or (self.state == "open" and self.room))
@@ -167,7 +173,7 @@ class End:
         Raises:
           OSError: ENOTCONN without a connection.
         """
-        if self.state != "open":
+        if self.state != "open" or self.is_over:
             fail(errno.ENOTCONN)
         if read:
             self.read_closed = True
@@ -310,6 +316,11 @@ class End:
             case "data":
                 if self.orphan:
                     self._answer_with_reset()
+                    return
+                if self.read_closed and self._fin_sent:
+                    # RFC 1122 section 4.2.2.13, and Linux's tcp_rcv_state_process: nobody will ever read this.
+                    self._answer_with_reset()
+                    self.die(errno.ECONNRESET)
                     return
                 self.inbox += message.data
                 self._transmit("ack", size=message.size)
