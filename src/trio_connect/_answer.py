@@ -22,6 +22,10 @@ LookupKind: TypeAlias = Literal["A", "AAAA", "HTTPS", "SRV", "MX"]
 KIND_OF_FAMILY: Final[dict[AddressFamily, LookupKind]] = {AF_INET6: "AAAA", AF_INET: "A"}
 FAMILY_OF_KIND: Final[dict[LookupKind, AddressFamily]] = {"AAAA": AF_INET6, "A": AF_INET}
 
+IPV4_ONLY_NAME: Final = "ipv4only.arpa."
+"""RFC 7050 section 8.2: a name that has IPv4 addresses only, looked up for the prefix of a `Nat64`. It is complete, so
+that no search list adds to it."""
+
 
 def _several(value: Iterable[str], name: str) -> tuple[str, ...]:
     # A lone str is iterable too, and would become several of single characters.

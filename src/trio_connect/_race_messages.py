@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._durations import duration
 from ._errors import ConnectFailed, ResolveFailed
+from ._lookup_text import beside_attempts, each_lookup
 from ._messages import WORDS, call_exceeded, call_late, is_local, strerror
 from ._text import printable
 
@@ -136,7 +137,7 @@ def race_exceeded(target: str, report: ConnectReport) -> DeadlineExceeded:
         attempt.outcome in ("failed", "skipped") or _held_up(attempt) for attempt in told
     )
     counts = _counts(told) if worth_counting else ""
-    detail = "; ".join(filter(None, (counts, _beside_attempts(report))))
+    detail = "; ".join(filter(None, (counts, beside_attempts(report))))
     return call_exceeded(what, report.elapsed, report=report, detail=detail)
 
 
@@ -175,7 +176,7 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         if started
         else f"{tries} to {where} ({counts})"
     )
-    if lookups := _beside_attempts(report):
+    if lookups := beside_attempts(report):
         text = f"{text}; {lookups}"
     error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
@@ -185,14 +186,6 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         for note in dict.fromkeys(note for each in errors for note in getattr(each, "__notes__", ())):
             error.add_note(note)
     return error
-
-
-def _beside_attempts(report: ConnectReport) -> str:
-    if not report.lookups:
-        return ""  # a connect to endpoints loads nothing of names
-    from ._lookup_text import beside_attempts
-
-    return beside_attempts(report)
 
 
 def _nothing_allowed(target: str, report: ConnectReport) -> ConnectFailed:
@@ -206,7 +199,7 @@ def _nothing_allowed(target: str, report: ConnectReport) -> ConnectFailed:
     where = f" to {printable(target)}" if target else ""
     beyond = f" and {len(told) - _MOST_REFUSED} more" if len(told) > _MOST_REFUSED else ""
     text = f"no attempt could be made{where}: {NOT_ALLOWED}: {', '.join(told[:_MOST_REFUSED])}{beyond}"
-    more = "; ".join(filter(None, (_counts(others), _beside_attempts(report))))
+    more = "; ".join(filter(None, (_counts(others), beside_attempts(report))))
     return ConnectFailed(errno.EACCES, f"{text}; {more}" if more else text, report=report, errors=())
 
 
@@ -217,8 +210,6 @@ def resolve_failed(host: str, report: ConnectReport) -> ResolveFailed:
       host: the name, or the names in one text.
       report: the finished report, with the lookups.
     """
-    from ._lookup_text import each_lookup
-
     host = printable(host)
     told = each_lookup(report)
     told += [f"{attempt.endpoint} {attempt.outcome}" for attempt in report.attempts]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tests.test_ipv4_embedded import EXAMPLES
 from trio_connect._endpoint import Endpoint
 from trio_connect._engine.nat64 import (
-    IPV4_ONLY_NAME,
     WELL_KNOWN_PREFIX,
     Translation,
     carried_by,
@@ -91,10 +90,6 @@ def test_line_72_what_lies_beside_them_is(ipv4):
 
 
 # --- the prefix of the network ----------------------------------------------------------------------------------------
-
-
-def test_the_name_is_complete():
-    assert IPV4_ONLY_NAME == "ipv4only.arpa."
 
 
 @given(prefixes())

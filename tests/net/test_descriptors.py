@@ -10,7 +10,9 @@ import pytest
 PROGRAM = """
 import os, resource, socket, sys
 import trio
-from trio_connect import connectx, now, tcp_connect
+from trio_connect import StaticResolver, connect, connectx, now, resolve, tcp_connect
+
+NAMES = StaticResolver({"api.test": "127.0.0.1"})
 
 async def connected():
     # Not tcp_listen, which loads what reports are made of as well.
@@ -19,6 +21,11 @@ async def connected():
 
 async def main(what):
     listener, stream = await connected()
+    port = listener.getsockname()[1]
+    if what.endswith("name"):
+        # By name, and with nothing that an error needs.
+        (await connect("api.test", port, resolver=NAMES)).abort()
+        await resolve("api.test", port, resolver=NAMES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     held = []
     try:
@@ -33,6 +40,12 @@ async def main(what):
             await stream.receive_exactly(5, 0)
         elif what == "report":
             result = str(stream.report.winner.outcome)
+        elif what == "a name":
+            await connect("api.test", port, resolver=NAMES)
+        elif what == "no name":
+            await connect("nowhere.test", port, resolver=NAMES)
+        elif what == "resolve no name":
+            await resolve("nowhere.test", port, resolver=NAMES)
         else:
             await connectx([listener.getsockname()])
     except Exception as exc:
@@ -54,6 +67,9 @@ trio.run(main, sys.argv[1])
         ("now or never", "DeadlineExceeded: [Errno 110] receive from 127.0.0.1:PORT"),
         ("report", "won"),
         ("race", "ConnectFailed: [Errno 24] the only attempt to 127.0.0.1:PORT failed"),
+        ("a name", "ConnectFailed: [Errno 24] the only attempt to api.test:PORT (127.0.0.1:PORT) failed"),
+        ("no name", "ResolveFailed: [Errno -2] no address to try for nowhere.test"),
+        ("resolve no name", "ResolveFailed: [Errno -2] no address to try for nowhere.test"),
     ],
 )
 def test_an_error_needs_no_descriptor(what, result):

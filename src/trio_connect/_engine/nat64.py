@@ -40,10 +40,7 @@ from typing import Final, final
 from .._endpoint import Endpoint
 from .._ipv4_embedded import PREFIX_LENGTHS, embed, extract, has_reserved_bits
 
-__all__ = ["IPV4_ONLY_NAME", "WELL_KNOWN_PREFIX", "Translation", "carried_by", "find_prefixes", "synthesise"]
-
-IPV4_ONLY_NAME: Final = "ipv4only.arpa."
-"""RFC 7050 section 8.2: a name that has IPv4 addresses only. Complete, so that no search list adds to it."""
+__all__ = ["WELL_KNOWN_PREFIX", "Translation", "carried_by", "find_prefixes", "synthesise"]
 
 WELL_KNOWN_PREFIX: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 _WELL_KNOWN_ADDRESSES: Final = frozenset({0xC00000AA, 0xC00000AB})

@@ -11,9 +11,9 @@ from math import inf
 from socket import AF_INET, AF_INET6, AddressFamily
 from typing import TYPE_CHECKING, Final, final
 
-from ..._answer import Answer
+from ..._answer import IPV4_ONLY_NAME, Answer
 from ..._endpoint import Endpoint
-from ..._engine.nat64 import IPV4_ONLY_NAME, WELL_KNOWN_PREFIX, Translation, find_prefixes, synthesise
+from ..._engine.nat64 import WELL_KNOWN_PREFIX, Translation, find_prefixes, synthesise
 from ..._policy import DEFAULT_POLICY
 from ..nat64 import Nat64
 from ..race.candidates import EndpointsToCome, Offers, Refusals, pair_up, tellers

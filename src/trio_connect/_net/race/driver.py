@@ -182,7 +182,7 @@ class _Driver:
         if self._executor.expired:
             return race_exceeded(plan.target, report)
         if report.lookups and not report.tried and not any(map(is_refused, report.attempts)):
-            from ..._engine.nat64 import IPV4_ONLY_NAME
+            from ..._answer import IPV4_ONLY_NAME  # there are lookups, so nothing has to be read for this
 
             # That of a NAT64 was not asked for by the caller, and a literal has no other.
             if names := dict.fromkeys(each.host for each in report.lookups if each.host != IPV4_ONLY_NAME):
