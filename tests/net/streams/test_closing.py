@@ -303,8 +303,14 @@ async def test_closing_through_the_socket_closes_the_stream(sockets: Sockets, ki
                         nursery.start_soon(receiving)
                         await trio.testing.wait_all_tasks_blocked()
                     near.socket.close()
-            for call in (near.receive_some, lambda near=near: near.send_all(b"x"), near.send_eof):
-                with pytest.raises(trio.ClosedResourceError):
+            assert near.is_dead()
+            for call in (
+                near.receive_some,
+                lambda near=near: near.send_all(b"x"),
+                near.send_eof,
+                near.wait_send_all_might_not_block,
+            ):
+                with trio.testing.assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
                     await call()
             assert near.fileno() == -1
             await near.aclose()

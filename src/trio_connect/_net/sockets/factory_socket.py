@@ -163,6 +163,7 @@ class FactorySocket(StreamSocket):
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
+        await self.check_open()
         await self._run(inf, self._sock.wait_writable)
 
     async def _run(self, until: float, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -227,7 +228,7 @@ class FactorySocket(StreamSocket):
 
     def is_readable(self) -> bool:
         """Say whether a read would not wait."""
-        return self._sock.is_readable()
+        return self._sock.fileno() == -1 or self._sock.is_readable()
 
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""

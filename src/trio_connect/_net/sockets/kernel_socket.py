@@ -301,6 +301,7 @@ class KernelSocket(StreamSocket):
 
     async def wait_writable(self) -> None:
         """Wait until a send would not block."""
+        await self.check_open()
         await wait_writable(self._sock.fileno())
 
     async def _do(self, call: Callable[[], T], wait: Callable[[int], Awaitable[None]], until: float) -> T:
@@ -410,7 +411,8 @@ class KernelSocket(StreamSocket):
 
     def is_readable(self) -> bool:
         """Say whether a read would not wait."""
-        return is_readable(self._sock.fileno())
+        fd = self._sock.fileno()
+        return fd < 0 or is_readable(fd)
 
     def share_fileno(self) -> int:
         """Give the descriptor out, to somebody who may wait on it."""

@@ -9,6 +9,7 @@ try.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, Typ
 
 import trio
 from trio import current_time
+from trio.lowlevel import checkpoint
 
 from ..._messages import own_words
 from .byte_channel import ByteChannel
@@ -282,6 +284,16 @@ class StreamSocket(ByteChannel):
         """Return the remote address."""
         return self._sock.getpeername()
 
+    async def check_open(self) -> None:
+        """Refuse to wait for one that somebody has closed who was given it: -1 is not a descriptor.
+
+        Raises:
+          OSError: EBADF, after a checkpoint.
+        """
+        if self.fileno() == -1:
+            await checkpoint()
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
         number: int = self._sock.fileno()
@@ -289,7 +301,7 @@ class StreamSocket(ByteChannel):
 
     @abstractmethod
     def is_readable(self) -> bool:
-        """Say whether a read would not wait: there is input, or the end of the stream, or an error."""
+        """Say whether a read would not wait: there is input, the end of the stream, or an error, or it is closed."""
 
     @abstractmethod
     def share_fileno(self) -> int:
