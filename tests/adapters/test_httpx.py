@@ -132,6 +132,72 @@ async def test_new_keys_do_not_cost_a_connection(client: Client) -> None:
     assert connections == 1
 
 
+class OverRecords(trio.abc.Stream):
+    """TLS whose every record a test decides, as what other TLS is spoken over."""
+
+    def __init__(self, peer: RecordPeer) -> None:
+        self.peer = peer
+
+    async def send_all(self, data: Any) -> None:
+        for start in range(0, len(data), 16_000):
+            await self.peer.send(bytes(data[start : start + 16_000]))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self.peer.receive()
+
+    async def aclose(self) -> None:
+        await self.peer.stream.aclose()
+
+
+async def test_new_keys_of_a_proxy_do_not_cost_a_connection_either(client: Client) -> None:
+    connections = 0
+
+    async def serve(stream: TcpStream) -> None:
+        nonlocal connections
+        connections += 1
+        peer = await RecordPeer.accept(stream)
+        with contextlib.suppress(trio.BrokenResourceError):
+            assert (await peer.receive()).startswith(b"CONNECT ")
+            await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+            session = trio.SSLStream(OverRecords(peer), tls.contexts().server, server_side=True)
+            while await session.receive_some():
+                await session.send_all(OK)
+                await read.wait()
+                await stream.send_all(peer.key_update(request=True))
+        await stream.aclose()
+
+    async with serving(serve) as endpoint:
+        proxy = client.library.Proxy(f"https://{CERTIFIED}:{endpoint.port}", ssl_context=tls.contexts().client)
+        names = StaticResolver({CERTIFIED: ["127.0.0.1"]})
+        async with client(verify=tls.contexts().client, proxy=proxy, resolver=names) as http:
+            for _ in range(3):
+                read = trio.Event()
+                response = await http.get(f"https://{CERTIFIED}/")
+                assert response.text == "ok"
+                read.set()
+                await arrival(response.extensions["network_stream"].get_extra_info("socket"))
+    assert connections == 1
+
+
+@virtual
+async def test_with_one_of_three_addresses_dead_and_one_internal_a_guarded_client_connects(
+    net: VirtualNetwork, client: Client
+) -> None:
+    site, internal = Site(), Site()
+    dead(net, V6)
+    net.host(V4).listen(80, site.serve, rtt=0.020)
+    net.host(OTHER).listen(80, internal.serve)
+    net.dns("api.test", aaaa=[V6], a=[OTHER, V4])
+    time = Stopwatch()
+    async with client(address_filter=NetworkFilter(deny=[f"{OTHER}/32"])) as http:
+        assert (await http.get("http://api.test/")).text == "ok"
+    assert time.ms == 290
+    assert (site.connections, internal.connections) == (1, 0)
+
+
 @virtual
 async def test_an_end_without_close_notify_is_an_end(net: VirtualNetwork, client: Client) -> None:
     """Many servers of HTTP end so. What is missing then, the framing of HTTP tells."""

@@ -125,6 +125,7 @@ class NetworkStream(_NetworkStream):
         connection: TcpStream | UnixStream,
         tls: TlsStream | NestedTls | None = None,
         *,
+        under: TlsStream | UnixStream | TcpStream | None = None,
         host: str = "",
         history: History | None = None,
     ) -> None:
@@ -133,6 +134,8 @@ class NetworkStream(_NetworkStream):
         self._host = host
         self._history = history
         self._stream = tls or connection
+        self._idle = tls if isinstance(tls, TlsStream) else under or connection
+        """What can be asked whether it is of any more use: this, or what a `NestedTls` is spoken over."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Receive whatever comes first; b"" at the end."""
@@ -179,7 +182,7 @@ class NetworkStream(_NetworkStream):
                 self._tell(self._history, exc)
             await trio.aclose_forcefully(self._connection)
             raise
-        return NetworkStream(self._connection, tls)
+        return NetworkStream(self._connection, tls, under=self._idle)
 
     def _tell(self, history: History, exc: BaseException) -> None:
         """Have the next connect avoid an address whose TLS does not work.
@@ -216,7 +219,7 @@ class NetworkStream(_NetworkStream):
         try:
             if info == "is_readable":
                 # A client asks this of an idle connection: whether it is of any more use.
-                return (self._tls if isinstance(self._tls, TlsStream) else self._connection).is_dead()
+                return self._idle.is_dead()
             if info == "client_addr":
                 return _address(self._connection.local)
             if info == "socket":
