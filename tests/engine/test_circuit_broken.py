@@ -46,7 +46,7 @@ MUTATIONS = {
     ),
     "a lease does not end": ("expires <= now", "expires < 0"),
     "a lease ends late": ("expires <= now", "expires < now"),
-    "due too late": ("and now < self.until", "and now <= self.until"),
+    "due too late": ("not has_come(self.until, now)", "now <= self.until"),
     "no ramp": ("ramp=self._policy.max_connecting", "ramp=None"),
     "the ramp stands still": ("self._ramp += 1", "pass"),
     "the ramp ends late": ("self._ramp >= self._policy.max_connections", "self._ramp > self._policy.max_connections"),

@@ -192,6 +192,38 @@ async def test_43_a_resolver_that_cannot_find_out_is_helped_by_the_last_answer(v
         await connects(dest)
 
 
+async def test_43_a_lookup_that_has_succeeded_or_a_reset_ends_what_its_failures_have_made_of_it(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    resolver = Scripted(seconds=0.0, ttl=2.0)
+    async with opened(rules(stale_dns=0.001), resolver=resolver) as out:
+        dest = out.destination("a.test", port=25)
+
+        async def failures() -> list[float]:
+            """Fail twice more, each time when the decision says, and return how long it was to wait."""
+            waits = []
+            resolver.broken = True
+            for _ in range(2):
+                decision = await fails(dest)
+                waits.append(round(decision.seconds, 1))
+                await trio.sleep(decision.seconds)
+            resolver.broken = False
+            return waits
+
+        assert await failures() == [1.0, 1.6]
+        await connects(dest)
+        await trio.sleep(60)
+        assert await failures() == [1.0, 1.6]
+        resolver.broken = True
+        await fails(dest)
+        resolver.broken = False
+        dest.reset()
+        await connects(dest)  # at once, though 2.56 s had to pass
+        await trio.sleep(60)
+        assert await failures() == [1.0, 1.6]
+        dest.reset()
+        assert await failures() == [1.0, 1.6]
+
+
 async def test_44_both_families_are_asked_for_side_by_side(vnet, autojump_clock):
     good(vnet, "192.0.2.1")
     resolver = Scripted(seconds=0.3)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from itertools import pairwise
 from random import Random
+from socket import AddressFamily
 from typing import Any, cast
 
 import attrs
 import pytest
 import trio
 
-from tests.outbound.kit import BROKEN, FAR, NEAR, at, connects, fails, good, opened, refusing, rules, words
+from tests.outbound.kit import BROKEN, FAR, NEAR, at, connects, decision_of, fails, good, opened, refusing, rules, words
 from tests.support import faults
 from tests.support.sweep import sweep
-from trio_connect import ConnectFailed, DeadlineExceeded, Source, StaticResolver, now
+from trio_connect import Answer, ConnectFailed, DeadlineExceeded, Source, StaticResolver, now
 from trio_connect._engine.circuit import Health
 from trio_connect.outbound import (
     Backoff,
@@ -203,6 +205,42 @@ async def test_a_retry_loop_in_three_lines(vnet, autojump_clock):
                 await trio.sleep(exc.decision.seconds)  # type: ignore[union-attr]
         assert dest.snapshot().state == "closed"
         assert attempt == 6
+
+
+class NeverKnows:
+    """A resolver that fails."""
+
+    async def addresses(self, host: str, _family: AddressFamily, /) -> Answer:
+        raise socket.gaierror(socket.EAI_AGAIN, f"{host} is not to be found out")
+
+
+async def busy(_stream: object) -> None:
+    raise Overloaded(1.1)
+
+
+@pytest.mark.parametrize("kind", ["circuit", "lookup", "suspension"])
+async def test_who_comes_back_when_a_decision_says_is_never_too_early(kind, vnet, autojump_clock):
+    """A decision that ends in no time would be asked for again and again, while the clock of a test stands still."""
+    refusing(vnet, "192.0.2.1")
+    good(vnet, "192.0.2.2")
+    async with opened(rules(failures_to_delay=1), resolver=NeverKnows()) as out:
+        for number in range(50):
+            await trio.sleep(number * 0.037)
+            if kind == "lookup":
+                dest = out.destination(f"a{number}.test", port=25)
+            else:
+                dest = out.destination(f"a{number}", candidates=at("192.0.2.1" if kind == "circuit" else "192.0.2.2"))
+            for _ in range(4):
+                with pytest.raises((NotAdmitted, DestinationFailed)) as caught:
+                    await tries(dest, establish=busy)
+                decision = decision_of(caught.value)
+                assert decision.seconds > 0.9
+                await trio.sleep(decision.seconds)
+
+
+async def tries(dest: Destination, **arguments: Any) -> None:
+    async with dest.try_connect(**arguments):
+        pass
 
 
 async def test_a_failed_connect_says_what_to_do(vnet, autojump_clock):

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import attrs
 
 from .facts import ILLEGAL, LATE, IllegalFact
+from .moments import has_come
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,7 +173,7 @@ class Circuit:
         """Return what a call that asks now has to wait for; None when it would get a ticket."""
         if self.state == "closed" and self._ramp is None:
             return None
-        if self.state == "open" and now < self.until:
+        if self.state == "open" and not has_come(self.until, now):
             return Wait(self.until, known=True)
         self._expire(now)
         limit = self._policy.probe_limit if self._ramp is None else self._ramp

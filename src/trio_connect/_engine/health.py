@@ -17,6 +17,8 @@ from collections.abc import Hashable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from .moments import has_come
+
 if TYPE_CHECKING:
     from random import Random
 
@@ -130,6 +132,10 @@ class Suspensions:
     def until(self, key: Hashable) -> float:
         """Return until when a key is suspended; minus infinity when it is not."""
         return self._entries.get(key, (-inf, ""))[0]
+
+    def is_on(self, key: Hashable, now: float) -> bool:
+        """Say whether a key is suspended now."""
+        return not has_come(self.until(key), now)
 
     def reason(self, key: Hashable) -> str:
         """Return the reason of a suspension."""

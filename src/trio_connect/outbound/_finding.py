@@ -9,6 +9,7 @@ import attrs
 import trio
 from trio import current_time
 
+from .._engine.moments import has_come
 from .._engine.plan import Host
 from .._messages import call_exceeded
 from .._net.race.candidates import Refusals
@@ -42,7 +43,7 @@ class Finding:
 
     def is_due(self, now: float) -> bool:
         """Say whether what is known has expired."""
-        return self._state.found.expires <= now
+        return has_come(self._state.found.expires, now)
 
     def reset(self) -> None:
         """Forget failures."""
@@ -61,7 +62,7 @@ class Finding:
           RetryAt: the lookup failed, now or a moment ago.
         """
         state, began = self._state, current_time()
-        if began < self._retry_at:
+        if not has_come(self._retry_at, began):
             refusal = Refusal(RetryAt, "its lookup failed a moment ago", self._retry_at, known=True)
             raise state.decision(refusal, until)
         try:
@@ -76,7 +77,7 @@ class Finding:
             state.tell("refused", state.health(), str(exc))
             raise DestinationRejected(state.name, str(exc), until=-1) from exc.__cause__
         except OSError as exc:
-            if self._retry_at <= began:
+            if has_come(self._retry_at, began):
                 # One lookup may fail for many who wait for it, and has failed once.
                 self._failures += 1
                 draw = state.shared.random.uniform(-1.0, 1.0)

@@ -226,8 +226,8 @@ def _check(value: object, kind: type | tuple[type, ...], what: str) -> None:
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = ["None" if each is NoneType else each.__name__ for each in kinds]
-        article = "" if names[0] == "None" else "an " if names[0][0] in "AEIO" else "a "
-        raise TypeError(f"{what} must be {article}{' or '.join(names)}, got {shown(value)}")
+        article = "an" if names[0][0] in "AEIO" else "a"
+        raise TypeError(f"{what} must be {article} {' or '.join(names)}, got {shown(value)}")
 
 
 @asynccontextmanager

@@ -63,10 +63,9 @@ def _suspended(state: DestinationState, moment: float) -> list[Suspension]:
         keys += [(source, key) for key in state.suspension_keys(source)[1:]]
         keys += [(source, (source, family)) for family in source.families]
     for which, key in keys:
-        until = suspensions.until(key)
-        if until > moment:
+        if suspensions.is_on(key, moment):
             source_value = None if which is None else which.source
-            listed.append(Suspension(source_value, milliseconds(until), suspensions.reason(key)))
+            listed.append(Suspension(source_value, milliseconds(suspensions.until(key)), suspensions.reason(key)))
     return listed
 
 

@@ -235,10 +235,10 @@ class DestinationState:
         if not len(suspensions):
             return served, None
         for key in self.suspension_keys(source):
-            if suspensions.until(key) > now:
+            if suspensions.is_on(key, now):
                 return frozenset(), self._suspended(source, key)
         keys: dict[int, Hashable] = {family: (source, family) for family in served}
-        usable = frozenset(family for family, key in keys.items() if suspensions.until(key) <= now)
+        usable = frozenset(family for family, key in keys.items() if not suspensions.is_on(key, now))
         if usable:
             return usable, None
         return usable, self._suspended(source, min(keys.values(), key=suspensions.until))
@@ -411,7 +411,7 @@ class DestinationState:
         if self.busy or max(self.used, self.circuit.until) + expiry > now:
             return False
         suspensions = self.shared.suspensions
-        if any(suspensions.until((self, source)) > now for source in (None, *self.shared.sources)):
+        if any(suspensions.is_on((self, source), now) for source in (None, *self.shared.sources)):
             return False
         used = [*(layers for layers, _ in self._layers.values()), *self._own_layers.values()]
         return all(pace.next_start <= now * MICROSECONDS for layers in used for pace in layers.paces)

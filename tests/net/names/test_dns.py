@@ -681,6 +681,14 @@ async def test_what_is_known_without_a_server_is_known_at_once(etc, host, autoju
         assert server.asked == asked
 
 
+async def test_an_answer_of_one_family_alone_is_not_enough(autojump_clock):
+    with virtual_dns(ZONE) as server:
+        resolver = DnsResolver([NS])
+        await resolver.addresses("web.test", AF_INET)
+        assert len(server.asked) == 1
+        assert resolver._answers_now("web.test") is None
+
+
 async def test_out_of_descriptors_the_systems_files_are_not_taken_for_empty(etc, autojump_clock, monkeypatch):
     etc.write(hosts=f"{V4} db.test\n")
 

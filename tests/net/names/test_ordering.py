@@ -10,7 +10,7 @@ import pytest
 
 from trio_connect import Endpoint, History, RacePolicy, Source
 from trio_connect._net.names import ordering
-from trio_connect._net.names.ordering import in_order, in_recent_order
+from trio_connect._net.names.ordering import in_order, in_order_as_carried, in_recent_order
 from trio_connect._policy import DEFAULT_POLICY
 
 V6, V4 = (Endpoint(host, 443) for host in ("2001:db8::1", "192.0.2.1"))
@@ -87,6 +87,21 @@ def test_no_more_is_remembered_than_a_few_hundred(kernel):
         kernel.routes = {**GLOBAL, other: "192.0.2.9"}
         assert ordered((other, V6)) == (V6, other)
         assert len(ordering._recent_orders._found) <= 512
+
+
+@pytest.mark.parametrize("factory", [False, True])
+async def test_what_goes_through_a_nat64_is_sorted_as_ipv4_by_what_is_remembered_of_its_ipv6_address(kernel, factory):
+    made, other = (Endpoint(f"64:ff9b::c000:20{n}", 443) for n in (1, 2))
+    carried = {made: V4, other: Endpoint("192.0.2.2", 443)}
+    history = History()
+
+    def ordered_as_carried() -> tuple[Endpoint, ...]:
+        # The kernel has no route for those that carry, and would have none to give.
+        return in_order_as_carried((made, other, V6), carried, (), DEFAULT_POLICY, factory=factory, history=history)
+
+    assert ordered_as_carried() == (V6, made, other)
+    history.failed(made.sockaddr[:2], "refused")
+    assert ordered_as_carried() == (V6, other, made)
 
 
 async def test_a_run_is_asked_whether_it_has_a_resolver_where_nobody_has(kernel):
