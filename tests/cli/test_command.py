@@ -349,6 +349,14 @@ def test_a_format_of_the_other_command_is_a_usage_error_that_names_it(words, tex
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("names", ["", "h2,,http/1.1", "h2,", "x" * 256, "h\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_protocols_that_tls_cannot_offer_are_a_usage_error(names, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["probe", "192.0.2.1", "--alpn", names])
+    assert caught.value.code == 2
+    assert "--alpn: a protocol has a name of 1 to 255 ASCII characters" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["probe", "probe --each", "check"])
 def test_a_proxy_without_its_extra_is_a_usage_error(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)

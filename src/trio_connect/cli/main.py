@@ -22,6 +22,7 @@ from .settings import (
     make_sources,
     parse_address,
     parse_connect_to,
+    parse_protocols,
     parse_resolve,
     parse_seconds,
     parse_target,
@@ -127,7 +128,10 @@ def _add_ways(probe: argparse.ArgumentParser) -> None:
         "--tls", action=argparse.BooleanOptionalAction, help="speak TLS, or do not; without either on port 443 only"
     )
     probe.add_argument("--no-verify", action="store_true", help="take any certificate")
-    probe.add_argument("--alpn", metavar="NAME[,NAME]...", help="the protocols to offer in TLS, such as h2,http/1.1")
+    probe.add_argument(
+        "--alpn", type=parse_protocols, metavar="NAME[,NAME]...",
+        help="the protocols to offer in TLS, such as h2,http/1.1",
+    )  # fmt: skip
     probe.add_argument(
         "--source", action="append", default=[], type=parse_address, metavar="ADDRESS", help="connect from there"
     )
@@ -260,7 +264,7 @@ def _settings(parsed: argparse.Namespace) -> Settings:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if parsed.alpn:
-            context.set_alpn_protocols(parsed.alpn.split(","))
+            context.set_alpn_protocols(parsed.alpn)
     return Settings(
         deadline=parsed.deadline,
         each=parsed.each,

@@ -106,6 +106,19 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
+def parse_protocols(text: str) -> list[str]:
+    """Read the names of protocols for TLS, ``NAME[,NAME]...``.
+
+    Raises:
+      ArgumentTypeError: one is not 1 to 255 characters of ASCII, RFC 7301 section 3.1.
+    """
+    names = text.split(",")
+    for name in names:
+        if not name.isascii() or not 1 <= len(name) <= 255:
+            raise argparse.ArgumentTypeError(f"a protocol has a name of 1 to 255 ASCII characters, got {text!r}")
+    return names
+
+
 def parse_resolve(text: str) -> tuple[Place, tuple[str, ...]]:
     """Read curl's ``HOST:PORT:ADDRESS[,ADDRESS]...``.
 
