@@ -182,6 +182,97 @@ def test_an_interrupt_at_any_line_of_listening_and_of_libdill_is_heard_and_leave
 
 
 @asynccontextmanager
+async def folder_for_a_path() -> Any:
+    with TemporaryDirectory() as folder:  # where libdill leaves the path
+        yield f"{folder}/socket"
+
+
+@asynccontextmanager
+async def listening_handle() -> Any:
+    number = await libdill.tcp_listen(address := here(), 1)
+    with socket.create_connection(("127.0.0.1", libdill.ipaddr_port(address))):
+        yield number
+    libdill.hclose(number)
+
+
+@asynccontextmanager
+async def path_that_answers() -> Any:
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/socket")
+        server.listen(1)
+        yield f"{folder}/socket"
+
+
+@asynccontextmanager
+async def listening_handle_on_path() -> Any:
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as client:
+        number = await libdill.ipc_listen(f"{folder}/socket", 1)
+        client.connect(f"{folder}/socket")
+        yield number
+        libdill.hclose(number)
+
+
+@asynccontextmanager
+async def descriptor_sent() -> Any:
+    ends = [0, 0]
+    libdill.ipc_pair(ends)
+    await libdill.ipc_sendfd(ends[0], 0, -1)
+    yield ends[1]
+    for number in ends:
+        libdill.hclose(number)
+
+
+@asynccontextmanager
+async def tcp_descriptor() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield socket.create_connection(server.getsockname()).detach()
+
+
+@asynccontextmanager
+async def unix_descriptor() -> Any:
+    near, far = socket.socketpair()
+    with far:
+        yield near.detach()
+
+
+class Received:
+    """A descriptor that has come."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def abort(self) -> None:
+        os.close(self.number)
+
+
+async def receive_descriptor(number: int) -> Received:
+    return Received(await libdill.ipc_recvfd(number, now() + 5_000))
+
+
+async def from_descriptor(take: Any, number: int) -> int:
+    handle: int = take(number)
+    return handle
+
+
+HANDLES: dict[str, tuple[Any, Any]] = {
+    "tcp_accept": (listening_handle, lambda number: libdill.tcp_accept(number, None, now() + 5_000)),
+    "ipc_listen": (folder_for_a_path, lambda path: libdill.ipc_listen(path, 1)),
+    "ipc_connect": (path_that_answers, lambda path: libdill.ipc_connect(path, now() + 5_000)),
+    "ipc_accept": (listening_handle_on_path, lambda number: libdill.ipc_accept(number, now() + 5_000)),
+    "ipc_recvfd": (descriptor_sent, receive_descriptor),
+    "tcp_fromfd": (tcp_descriptor, partial(from_descriptor, libdill.tcp_fromfd)),
+    "ipc_fromfd": (unix_descriptor, partial(from_descriptor, libdill.ipc_fromfd)),
+}
+
+
+@pytest.mark.parametrize(("peer", "call"), HANDLES.values(), ids=HANDLES)
+def test_an_interrupt_at_any_line_of_what_makes_a_handle_leaves_none(peer: Any, call: Any) -> None:
+    heard = sweep(peer, call)
+    assert len(heard) > 5
+    assert all(heard)
+
+
+@asynccontextmanager
 async def connected() -> Any:
     """A connection whose peer is no task, so that nothing but the close has lines."""
     with socket.create_server(("127.0.0.1", 0)) as server:
