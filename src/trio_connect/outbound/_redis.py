@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast, final
+
+import trio
 
 from .._text import shown
 from ._redis_scripts import ALLOWED
@@ -14,6 +16,8 @@ __all__ = ["Dropped", "Refused", "Server", "ServerError", "check_url", "hidden"]
 
 _DENIED: Final = "The user executing the script can't"
 """How Redis and Valkey begin when an ACL forbids what a script does."""
+_CONNECTED: Final = 2.0
+"""Seconds in which a connection has to be up: six round trips, for TCP, TLS and two questions, around the earth."""
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
@@ -63,7 +67,7 @@ def check_url(url: object) -> str:
 
 @final
 class Server:
-    """A server that is connected to when something is asked of it. Made by `Server.opened`."""
+    """A server that is connected to. Made by `Server.opened`."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -71,7 +75,12 @@ class Server:
     @classmethod
     @asynccontextmanager
     async def opened(cls, url: str) -> AsyncGenerator[Server, None]:
-        """Open a pool of connections for as long as the block lasts."""
+        """Connect, and keep a pool of connections for as long as the block lasts.
+
+        Raises:
+          Dropped: there is no connection within `_CONNECTED` seconds.
+          Refused: the server lets nobody in, or not this user.
+        """
         import coredis
         from coredis.retry import NoRetryPolicy
 
@@ -79,6 +88,13 @@ class Server:
         # the store, which knows until when.
         client = coredis.Redis.from_url(url, decode_responses=True, retry_policy=NoRetryPolicy(), verify_version=False)
         async with client:
+            # A pool connects for whoever asks first, and loses a place when that is cancelled. No call has the time
+            # that a handshake may take, so call after call would be cancelled, and no connection ever be there.
+            with trio.move_on_after(_CONNECTED) as scope, _answered():
+                async with client.connection_pool.acquire():
+                    pass
+            if scope.cancelled_caught:
+                raise Dropped(f"no connection within {_CONNECTED:g} s")
             yield cls(client)
 
     async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
@@ -88,25 +104,30 @@ class Server:
           Dropped: the connection was lost before the answer. Whether the script has run is unknown.
           Refused: the server answered with an error.
         """
-        from coredis.exceptions import AuthorizationError, NoScriptError, RedisError
-        from coredis.exceptions import ConnectionError as ConnectionLost
+        from coredis.exceptions import NoScriptError
 
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        try:
+        with _answered():
             try:
                 answer = await self._client.evalsha(digest, keys=keys, args=arguments)
             except NoScriptError:
                 answer = await self._client.eval(script, keys=keys, args=arguments)
-        except (ConnectionLost, OSError, RuntimeError) as exc:  # the last for a pool that was left
-            raise Dropped(str(exc) or type(exc).__name__) from exc
-        except RedisError as exc:
-            words = str(exc) or type(exc).__name__
-            if isinstance(exc, AuthorizationError) or _DENIED in words:
-                # The server does not say which command or key it is.
-                words = f"{words.partition(' script: ')[0]}; its ACL has to allow {ALLOWED}"
-            raise Refused(words) from exc
         return cast("list[Any]", answer)
 
-    def disconnect(self) -> None:
-        """Drop every connection: one that gives no answer may never give another."""
-        self._client.connection_pool.disconnect()
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Raise what coredis raises as what it means."""
+    from coredis.exceptions import AuthorizationError, RedisError
+    from coredis.exceptions import ConnectionError as ConnectionLost
+
+    try:
+        yield
+    except (ConnectionLost, OSError, RuntimeError) as exc:  # the last for a pool that was left
+        raise Dropped(str(exc) or type(exc).__name__) from exc
+    except RedisError as exc:
+        words = str(exc) or type(exc).__name__
+        if isinstance(exc, AuthorizationError) or _DENIED in words:
+            # The server does not say which command or key it is.
+            words = f"{words.partition(' script: ')[0]}; its ACL has to allow {ALLOWED}"
+        raise Refused(words) from exc

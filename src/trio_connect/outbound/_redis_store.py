@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import isfinite
 from os import getpid
 from random import random
@@ -13,7 +14,7 @@ from typing import Any, Final, final
 
 import trio
 from trio import current_time
-from trio.lowlevel import ParkingLot, enable_ki_protection
+from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
@@ -80,8 +81,10 @@ class RedisStore:
         self._server: Server | None = None
         self._calls = 0
         """How many scripts are under way."""
-        self._answers = ParkingLot()
-        self._is_open = trio.Event()
+        self._unreachable: Callable[[], ServerError] | None = None
+        """Makes the error of the last try to connect, if that has failed."""
+        self._broken = trio.Event()
+        self._news = ParkingLot()
         self._work = trio.Event()
         self._probe = trio.Event()
         self._changed: Callable[[str, str], None] = _nobody
@@ -116,7 +119,7 @@ class RedisStore:
             with trio.CancelScope(deadline=current_time() + min(_FAREWELL, self._patience), shield=True):
                 # The server may hear of two calls in any order. So what takes or prolongs a lease has ended before.
                 while claims.is_asking or self._calls:
-                    await self._answers.park()
+                    await self._news.park()
                 await self._give_back(claims.everything())
         finally:
             self._pool.cancel("the store is closed")
@@ -174,16 +177,19 @@ class RedisStore:
         """Keep a pool of connections until the block is left, and make another one when it breaks."""
         with self._pool:
             while True:
+                self._broken = trio.Event()
                 try:
                     async with Server.opened(self._url) as server:
-                        self._server = server
-                        self._is_open.set()
-                        await trio.sleep_forever()
-                except* Exception:  # noqa: BLE001, S110 - whatever a library raises, the limits go on
-                    pass
+                        self._server, self._unreachable = server, None
+                        self._news.unpark_all()
+                        await self._broken.wait()
+                except* Exception as failures:  # noqa: BLE001 - whatever a library raises, the limits go on
+                    self._unreachable = _like_the_first(failures)
                 finally:
-                    self._server, self._is_open = None, trio.Event()
-                await trio.sleep(_PROBE)
+                    self._server = None
+                    self._news.unpark_all()
+                if self._unreachable is not None:
+                    await trio.sleep(_PROBE)
 
     async def _ask(self) -> None:
         """Ask for the claims of calls, each in a task, and give leases back."""
@@ -272,25 +278,33 @@ class RedisStore:
           ServerError: there is no answer for now.
         """
         self._calls += 1
+        server: Server | None = None
         try:
             with trio.move_on_after(self._patience):
                 for is_last in (False, True):
-                    server: Server | None = None
-                    while server is None:
-                        # A checkpoint in any case: a pool that has lost a connection needs one to notice.
-                        await self._is_open.wait()
-                        server = self._server  # None again where the pool was closed in the same pass
+                    # A checkpoint in any case: a pool that has lost a connection needs one to notice.
+                    await checkpoint()
+                    while (server := self._server) is None:
+                        if self._unreachable is not None:
+                            raise self._unreachable()
+                        await self._news.park()
                     try:
                         return await server.call(script, keys, arguments)
                     except Dropped:
+                        self._drop(server)
                         if is_last:
                             raise
         finally:
             self._calls -= 1
-            self._answers.unpark_all()
-        if self._server is not None:
-            self._server.disconnect()
+            self._news.unpark_all()
+        self._drop(server)
         raise ServerError(f"no answer within {self._patience:g} s")
+
+    def _drop(self, server: Server | None) -> None:
+        """Have the server connected to anew: a connection that gives no answer may never give another."""
+        if server is not None and server is self._server:
+            self._server = None
+            self._broken.set()
 
     @enable_ki_protection
     def _tell(self, what: str = "", cause: str = "") -> None:
@@ -322,6 +336,14 @@ class RedisStore:
     def _set_to_work(self) -> None:
         if self._claims is not None and self._claims.has_work:
             self._work.set()
+
+
+def _like_the_first(failures: BaseExceptionGroup[Exception]) -> Callable[[], ServerError]:
+    """Return what makes an error like the first one of a group; one that was raised again would grow each time."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return partial(Refused if isinstance(failure, Refused) else Dropped, str(failure) or type(failure).__name__)
 
 
 def _nobody(*_: object) -> None:
