@@ -35,6 +35,19 @@ def test_the_earliest_comes_first_and_of_one_instant_the_first_added():
     assert deadlines.next() == 3.0
 
 
+def test_nothing_is_left_when_it_is_cleared():
+    deadlines: Deadlines[Operation] = Deadlines()
+    deadlines.add(1.0, Operation(over=True))
+    deadlines.forget()
+    deadlines.add(2.0, Operation())
+    deadlines.clear()
+    assert len(deadlines) == 0
+    assert deadlines.reached(1e9, 10) == []
+    deadlines.add(3.0, last := Operation())
+    assert deadlines.next() == 3.0
+    assert deadlines.reached(3.0, 10) == [last]
+
+
 def test_at_most_so_many_are_returned():
     deadlines: Deadlines[Operation] = Deadlines()
     operations = [Operation(i) for i in range(5)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import itertools
 import math
 import resource
 import socket
 import struct
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -32,6 +34,7 @@ from trio_connect import (
     now,
     tcp_connect,
 )
+from trio_connect._net.connect_each import EachAttempt
 from trio_connect._net.reactor.reactor import Reactor
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -318,6 +321,24 @@ async def test_leaving_closes_what_was_not_handed_out(sockets: Sockets):
             await outcome.aclose()
             with pytest.raises(trio.ClosedResourceError):
                 await anext(each)
+
+
+async def test_what_is_pending_when_the_block_is_left_leaves_no_cycle():
+    async def leave(nowhere: Any) -> None:
+        async with connect_each([nowhere] * 2):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+    with faults.black_hole() as hole:
+        gc.collect()
+        gc.disable()
+        try:
+            await leave(hole.pair)
+            if sys.version_info >= (3, 12):
+                # There a nursery that has cancelled its tasks leaves the frames of its end in a cycle.
+                gc.collect()
+            assert [each for each in gc.get_objects() if isinstance(each, EachAttempt | Reactor)] == []
+        finally:
+            gc.enable()
 
 
 class StuckError(Exception):

@@ -31,6 +31,7 @@ from trio_connect._net.reactor import events, reactor
 from trio_connect._net.reactor.reactor import Reactor
 from trio_connect.queues import IOQueue, QToken, QueueSet, open_queue_set
 from trio_connect.queues._channel import Channel
+from trio_connect.queues._connecting import TcpConnect
 
 
 class Watch:
@@ -547,6 +548,25 @@ async def test_closed_queues_leave_no_cycle():
             del near, far, token
             await passes()
             assert count_channels() == before
+        finally:
+            gc.enable()
+
+
+async def test_a_connect_that_is_pending_when_its_set_ends_leaves_no_cycle():
+    async def leave(nowhere: Any) -> None:
+        async with open_queue_set() as qs:
+            qs.stream().connect(nowhere, now() + 60_000)
+            await passes()
+
+    with faults.black_hole() as hole:
+        gc.collect()
+        gc.disable()
+        try:
+            await leave(hole.pair)
+            if sys.version_info >= (3, 12):
+                # There a nursery that has cancelled its tasks leaves the frames of its end in a cycle.
+                gc.collect()
+            assert [each for each in gc.get_objects() if isinstance(each, TcpConnect | Reactor)] == []
         finally:
             gc.enable()
 

@@ -57,6 +57,11 @@ class Deadlines(Generic[T]):
             heapify(self._heap)
             self._over = 0
 
+    def clear(self) -> None:
+        """Forget every operation."""
+        self._heap = []
+        self._over = 0
+
     def next(self) -> float:
         """Return the earliest deadline of those that are not over; infinity without any."""
         heap = self._heap

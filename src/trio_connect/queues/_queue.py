@@ -441,6 +441,7 @@ class SocketQueue(IOQueue, Connecting):
         control, channel, watched = self._control, self._channel, self._watched
         if control is not None and isinstance(control, TcpConnect):
             control.stop()
+            control.token._lane = self._control = None
         if channel is not None:
             channel.forget()
             self._receiving = self._sending = self._channel = None

@@ -28,7 +28,9 @@ from trio_connect import (
     EstablishFailed,
     RacePolicy,
     ResolveFailed,
+    StaticResolver,
     TcpStream,
+    connect,
     connectx,
     now,
     tcp_listen,
@@ -508,6 +510,28 @@ async def test_what_a_race_leaves_is_freed_without_the_collector(establish):
                 if collecting:
                     gc.enable()
     assert [ref() for ref in gone] == [None, None]
+
+
+@pytest.mark.parametrize("resolver", [StaticResolver({"api.test": "127.0.0.1"}), None], ids=["static", "system"])
+async def test_a_winner_that_an_observer_was_told_of_is_freed_without_the_collector(resolver):
+    collecting = gc.isenabled()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def through() -> weakref.ref[TcpStream]:
+            port = server.getsockname()[1]
+            stream = await connect(
+                "api.test" if resolver else "localhost", port, resolver=resolver, observer=lambda _: None
+            )
+            stream.abort()
+            return weakref.ref(stream)
+
+        gc.disable()
+        try:
+            gone = await through()
+        finally:
+            if collecting:
+                gc.enable()
+    assert gone() is None
 
 
 async def test_what_a_loser_raises_too_late_is_freed_without_the_collector():

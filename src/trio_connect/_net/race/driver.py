@@ -77,7 +77,11 @@ async def run_race(
       DeadlineExceeded: the deadline came first.
       BaseException: what establish or candidates raised, other than the failure of an attempt, as it is.
     """
-    return await _Driver(plan, pairs, skipped or {}, first, candidates, lookups).run()
+    driver = _Driver(plan, pairs, skipped or {}, first, candidates, lookups)
+    try:
+        return await driver.run()
+    finally:
+        driver.forget()
 
 
 def _make_report(
@@ -128,6 +132,11 @@ class _Driver:
         self._attempts = self._executor.attempts
         self._yielded = first is not None and first.attempt.yielded
         """Whether Trio's loop has run since the call began to connect."""
+
+    def forget(self) -> None:
+        """Let go of what came of it. Its candidates hold this to tell by, and the winner would be in a cycle."""
+        self._candidates = None
+        self._executor.winner = self._executor.value = None
 
     # ------------------------------------------------------------------ the call
 

@@ -262,6 +262,9 @@ class Reactor:
     def close(self) -> None:
         """Close the descriptors. The task must have ended."""
         self._events.close()
+        # What is in these holds the reactor, and would be left to the garbage collector with it.
         self.handlers.clear()
+        self.asking.clear()
+        self.deadlines.clear()
         self._starts.clear()
         self._steps.clear()
