@@ -321,6 +321,19 @@ async def test_the_report_of_the_winner_holds_nothing_of_the_attempt_that_came_f
         await stream.aclose()
 
 
+async def test_what_is_no_failure_of_an_attempt_ends_the_call_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with no_leaks(), listening(secure, secure) as endpoints:
+        with monkeypatch.context() as patched:
+
+            async def stumble(*_: object) -> None:
+                patched.undo()
+                raise LookupError("a fault of ours")
+
+            patched.setattr(Handshake, "_step", stumble)
+            with pytest.raises(LookupError, match="a fault of ours"):
+                await race(endpoints)
+
+
 async def test_a_failure_starts_the_next_without_waiting(autojump_clock: trio.testing.MockClock) -> None:
     async with no_leaks(), listening(untrusted, secure) as endpoints:
         stream = await race(endpoints, policy=RacePolicy(attempt_delay=math.inf, attempt_timeout=math.inf))

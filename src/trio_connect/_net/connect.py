@@ -199,8 +199,7 @@ async def connect(
     check_resolver(resolver)
     host_of = HostOfEndpoint(hosts[0].name if len(hosts) == 1 else None)
     if tls is not None or server_hostname is not None:
-        names = [each.name for each in hosts if each.literal is None]
-        establish = over_tls(tls, server_hostname, establish, names=names, host_of=host_of)
+        establish = over_tls(tls, server_hostname, establish, host_of=host_of)
     literals = [each.literal for each in hosts if each.literal is not None]
     if len(literals) == len(hosts) and (nat64 is None or len(hosts) == 1):
         return await connectx(

@@ -161,6 +161,23 @@ async def test_a_peer_that_has_nothing_but_new_keys_to_say_is_of_no_use() -> Non
         await until_dead(stream)
 
 
+async def test_nor_is_one_that_asks_on_and_on_and_is_only_looked_at() -> None:
+    """Answers would grow without bound."""
+    async with no_leaks(), record_pair() as (stream, peer):
+        looks = 0
+        while looks < 10:
+            looks += 1
+            requests = b"".join(peer.key_update(request=True) for _ in range(2_000))
+            await peer.stream.send_all(requests)
+            await arrival(stream.tcp.socket)
+            if stream.is_dead():
+                break
+        assert 1 < looks < 10
+        assert stream.is_dead()
+        with pytest.raises(trio.BrokenResourceError, match="asks for new keys, and does not read the answers"):
+            await stream.receive_some()
+
+
 @virtual
 async def test_on_the_virtual_network_likewise(net: VirtualNetwork) -> None:
     servers: list[Server] = []
@@ -312,6 +329,19 @@ async def test_a_connection_that_is_received_from_is_not_idle(sockets: Sockets) 
         with pytest.raises(trio.BusyResourceError):
             stream.is_dead()
         await server.send(b"x")
+
+
+async def test_nor_one_whose_stream_of_trios_is_received_from(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters):
+        near, far = await make_tls_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.ssl.receive_some)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                near.is_dead()
+            await far.send_all(b"x")
+        near.abort()
+        far.abort()
 
 
 @pytest.mark.parametrize("close", ["aclose", "tcp", "abort"])

@@ -11,7 +11,7 @@ from ..._text import shown
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from typing import Literal
 
     from ..._endpoint import Endpoint
@@ -88,7 +88,6 @@ def over_tls(
     server_hostname: str | None,
     test: Callable[[TlsStream], Awaitable[Any]] | None,
     *,
-    names: Iterable[str] = (),
     host_of: HostOfEndpoint | None = None,
 ) -> OverTls:
     """Return the establish that does a TLS handshake, and then runs the caller's.
@@ -97,8 +96,8 @@ def over_tls(
       tls: the context, or True for the one that trusts the system's authorities.
       server_hostname: the name to verify; None for that of each attempt.
       test: the caller's own test of a connection over TLS, or None.
-      names: those that `host_of` may return.
-      host_of: for which name each endpoint is tried. An attempt without one verifies its address.
+      host_of: for which name, of those that `check_hosts` has passed, each endpoint is tried. An attempt without one
+        verifies its address.
 
     Raises:
       TypeError: an argument has the wrong type, or there is a name and no `tls`.
@@ -106,12 +105,10 @@ def over_tls(
     """
     if tls is None:
         raise TypeError(f"server_hostname is for TLS: pass tls=True or a context as well, got {shown(server_hostname)}")
-    from ..streams.handshake import check_client, check_server_hostname, default_context
+    from ..streams.handshake import check_client, default_context
 
     context = default_context() if tls is True else tls
     check_client(context, server_hostname)
-    for name in names:
-        check_server_hostname(name)
     if server_hostname is not None or host_of is None:
         return OverTls(context, lambda _endpoint: server_hostname, test)
     return OverTls(context, host_of, test)
