@@ -44,8 +44,14 @@ MUTATIONS = {
         "def _forget(self) -> None:\n        self.failures = 0",
         "def _forget(self) -> None:",
     ),
-    "a lease does not end": ("expires <= now", "expires < 0"),
-    "a lease ends late": ("expires <= now", "expires < now"),
+    "a lease does not end": (
+        "has_come(next(iter(self._counted)).expires, now)",
+        "next(iter(self._counted)).expires < 0",
+    ),
+    "a lease ends late": (
+        "has_come(next(iter(self._counted)).expires, now)",
+        "next(iter(self._counted)).expires < now",
+    ),
     "due too late": ("not has_come(self.until, now)", "now <= self.until"),
     "no ramp": ("ramp=self._policy.max_connecting", "ramp=None"),
     "the ramp stands still": ("self._ramp += 1", "pass"),

@@ -238,6 +238,37 @@ async def test_who_comes_back_when_a_decision_says_is_never_too_early(kind, vnet
                 await trio.sleep(decision.seconds)
 
 
+async def test_who_comes_back_when_the_lease_of_a_probe_ends_is_never_too_early(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+
+    async def breaks(_stream: object) -> None:
+        raise OSError("no greeting")
+
+    async def stuck(_stream: object) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+
+    async def is_stuck(dest: Destination) -> None:
+        with pytest.raises(DestinationFailed):
+            await tries(dest, establish=stuck)
+
+    async with opened(rules(failures_to_delay=1, connect_timeout=1.3)) as out:
+        for number in range(30):
+            await trio.sleep(number * 0.037)
+            dest = out.destination(f"a{number}", candidates=at("192.0.2.1"))
+            with pytest.raises(DestinationFailed) as failure:
+                await tries(dest, establish=breaks)
+            await trio.sleep(decision_of(failure.value).seconds)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(is_stuck, dest)
+                await trio.sleep(5.9)  # its lease ends after 6.3
+                with pytest.raises(NotAdmitted, match="is being tried by another call") as refusal:
+                    await tries(dest)
+                assert 0.3 < refusal.value.seconds < 0.5
+                await trio.sleep(refusal.value.seconds)
+                await tries(dest)
+
+
 async def tries(dest: Destination, **arguments: Any) -> None:
     async with dest.try_connect(**arguments):
         pass

@@ -248,7 +248,7 @@ class Circuit:
         return becomes != LATE
 
     def _expire(self, now: float) -> None:
-        while self._counted and next(iter(self._counted)).expires <= now:
+        while self._counted and has_come(next(iter(self._counted)).expires, now):
             ticket = next(iter(self._counted))
             ticket.state = "expired"
             del self._counted[ticket]
