@@ -43,6 +43,8 @@ from trio_connect._net.listeners.socket_listener import SocketListener
 from trio_connect._net.names.lookup import __file__ as lookup_file
 from trio_connect._net.race import attempts
 from trio_connect._net.sockets import local_ports
+from trio_connect.adapters.anyio import Connectable
+from trio_connect.adapters.httpcore import Backend
 from trio_connect.queues import open_queue_set
 
 OURS = str(Path(trio_connect.__file__).parent)
@@ -468,6 +470,26 @@ def test_the_sweep_notices_a_connect_that_is_not_protected() -> None:
 
     with pytest.RaisesGroup(LeakError):
         sweep(answering, lambda pair: copy(pair, now() + 20_000))
+
+
+async def over_httpcore(pair: tuple[str, int]) -> TcpStream:
+    stream = await Backend().connect_tcp(
+        *pair, timeout=5.0, socket_options=[(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    )
+    return stream._connection  # type: ignore[return-value]
+
+
+async def over_anyio(pair: tuple[str, int]) -> TcpStream:
+    stream = await Connectable(*pair).connect()
+    assert isinstance(stream.stream, TcpStream)
+    return stream.stream
+
+
+@pytest.mark.parametrize("connect", [over_httpcore, over_anyio])
+def test_an_interrupt_at_any_line_of_an_adapter_is_heard_and_leaves_nothing(connect: Any) -> None:
+    heard = sweep(answering, connect, 2)
+    assert len(heard) > FEW
+    assert all(heard)
 
 
 async def use_a_queue_set(_: Any) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Unpack, final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .. import HostLike, RaceOptions, Resolver, TcpStream, TlsStream, connect
 
@@ -99,6 +100,7 @@ class Stream(ByteStream):
         with _told("writing to"):
             await self.stream.send_eof()
 
+    @enable_ki_protection  # Ctrl-C cannot come between this and the close of the connection
     async def aclose(self) -> None:
         """Close the connection. Never waits for the peer."""
         await self.stream.aclose()
@@ -157,6 +159,7 @@ class Connectable(ByteStreamConnectable):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.host!r}, {self.port!r})"
 
+    @enable_ki_protection  # Ctrl-C cannot come between a connection and its owner
     async def connect(self) -> Stream:
         """Connect. Scopes of anyio bound it, such as `anyio.fail_after`.
 

@@ -16,6 +16,7 @@ from socket import AF_UNSPEC
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .. import (
     IMMEDIATE,
@@ -158,10 +159,12 @@ class NetworkStream(_NetworkStream):
         with _told(WriteTimeout, WriteError):
             await self._stream.send_all(buffer, deadline)
 
+    @enable_ki_protection  # Ctrl-C cannot come between this and the close of the connection
     async def aclose(self) -> None:
         """Close the connection. Never waits for the peer."""
         await self._stream.aclose()
 
+    @enable_ki_protection  # nor between the handshake and its owner
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> NetworkStream:
@@ -267,6 +270,7 @@ class Backend(_NetworkBackend):
             raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
         self._options = options
 
+    @enable_ki_protection  # Ctrl-C cannot come between a connection and its owner
     async def connect_tcp(
         self,
         host: str,
@@ -309,6 +313,7 @@ class Backend(_NetworkBackend):
                 raise ConnectError(str(exc)) from exc
             return await _finished(connection, socket_options, host, options.get("history"))
 
+    @enable_ki_protection
     async def connect_unix_socket(
         self,
         path: str,
