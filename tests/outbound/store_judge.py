@@ -8,6 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from tests.outbound.redis_server import pause
+
 
 @attrs.frozen
 class Log:
@@ -66,3 +68,21 @@ def surely_in_window(counted: Sequence[tuple[int, int]], seconds: float) -> int:
     return max(
         (sum(begin <= before and after < begin + width for before, after in counted) for begin, _ in counted), default=0
     )
+
+
+def wait_until(logs: Sequence[Path], *, lines: int, cap: int = 0) -> None:
+    """Wait until each process has been admitted, and what all of them have written down shows as much.
+
+    Args:
+      logs: where they write.
+      lines: how many lines there are, for each process on average.
+      cap: how many permits there were at once.
+    """
+    until = time.monotonic() + 60
+    while (
+        not all(log.exists() and b" begin " in log.read_bytes() for log in logs)
+        or sum(log.read_bytes().count(b"\n") for log in logs) < len(logs) * lines
+        or most_at_once([Log.read(log, Log.moment()) for log in logs]) < cap
+    ):
+        assert time.monotonic() < until
+        pause(0.01)

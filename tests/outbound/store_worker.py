@@ -4,7 +4,7 @@
 
 A line of the log is written with one write(2) and survives SIGKILL: ``pid task begin|end microseconds``, and for each
 start that the store has counted ``pid - counted before after``: a busy process may be put off between the two, so no
-more is known of when it was counted.
+more is known of when it was counted. It ends after so many seconds, or when there is a file "stop" beside the log.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -56,6 +57,12 @@ async def main(store: str, log: str, seconds: float, tasks: int, cap: int, count
     random = Random(os.getpid())
     async with open_outbound(policy=policy, store=store_of(store, counted)) as out, trio.open_nursery() as nursery:
 
+        async def end() -> None:
+            with trio.move_on_after(seconds):
+                while not Path(log).with_name("stop").exists():  # noqa: ASYNC110 - another process makes it
+                    await trio.sleep(0.005)
+                nursery.cancel_scope.cancel()
+
         async def work(task: int) -> None:
             until = deadline_after(seconds)
             # Held for longer the first time, so that all places are taken at once, however slow the machine.
@@ -64,12 +71,15 @@ async def main(store: str, log: str, seconds: float, tasks: int, cap: int, count
                 try:
                     async with out.destination("api.test").permit(until):
                         note(task, "begin", moment())
-                        await trio.sleep(random.uniform(0.5 * longest, longest))
-                        note(task, "end", moment())
+                        try:
+                            await trio.sleep(random.uniform(0.5 * longest, longest))
+                        finally:
+                            note(task, "end", moment())
                     longest = 2 * hold
                 except (NotAdmitted, trio.TooSlowError):
                     return
 
+        nursery.start_soon(end)
         for task in range(tasks):
             nursery.start_soon(work, task)
 

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from tests.outbound.kit import good, opened, rules
-from tests.outbound.store_judge import Log, most_at_once, surely_in_window
+from tests.outbound.store_judge import Log, most_at_once, surely_in_window, wait_until
 from tests.support import faults
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, sweep
@@ -338,10 +338,17 @@ async def test_the_limits_of_a_candidate_are_shared(vnet, path, autojump_clock):
 
 
 def run_workers(
-    store: str, folder: Path, *, seconds: float, cap: int, count: int, burst: int, kill: int, own: bool = False
+    store: str,
+    folder: Path,
+    during: Callable[[list[subprocess.Popen[bytes]], list[Path]], int],
+    *,
+    cap: int,
+    count: int,
+    burst: int,
+    own: bool = False,
 ) -> list[Log]:
-    """Run four processes, kill one in the middle, and return what each has written down."""
-    arguments = [str(seconds), "6", str(cap), str(count), str(burst), "0.015"]
+    """Run four processes until `during` returns how many it has killed, and return what each has written down."""
+    arguments = ["100", "6", str(cap), str(count), str(burst), "0.015"]
     logs = [folder / f"log{number}" for number in range(4)]
     stores = [f"{store}{number if own else ''}" for number in range(4)]
     workers = [
@@ -349,19 +356,14 @@ def run_workers(
         for each, log in zip(stores, logs, strict=True)
     ]
     try:
-        victim, written = workers[0], logs[0]
-        while not written.exists() or written.read_bytes().count(b"\n") < kill:
-            with pytest.raises(subprocess.TimeoutExpired):
-                victim.wait(0.01)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait(30)
-        killed = Log.moment()
-        assert [each.wait(60) for each in workers[1:]] == [0, 0, 0]
+        killed = during(workers, logs)
+        (folder / "stop").touch()
+        assert [each.wait(60) for each in workers[killed:]] == [0] * (4 - killed)
     finally:
         for each in workers:
             each.kill()
             each.wait()
-    return [Log.read(log, killed if number == 0 else None) for number, log in enumerate(logs)]
+    return [Log.read(log, Log.moment() if number < killed else None) for number, log in enumerate(logs)]
 
 
 def judge(logs: list[Log], *, cap: int, count: int, burst: int) -> None:
@@ -373,9 +375,16 @@ def judge(logs: list[Log], *, cap: int, count: int, burst: int) -> None:
         assert surely_in_window(counted, window) <= allowed, window
 
 
-@pytest.mark.parametrize("seconds", [1.5, pytest.param(12.0, marks=pytest.mark.slow)], ids=["short", "long"])
-def test_four_processes_one_of_them_killed(path, tmp_path, seconds):
-    logs = run_workers(f"file:{path}", tmp_path, seconds=seconds, cap=5, count=100, burst=10, kill=round(4 * seconds))
+@pytest.mark.parametrize("lines", [8, pytest.param(150, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_four_processes_one_of_them_killed(path, tmp_path, lines):
+    def during(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
+        wait_until(logs, lines=lines, cap=5)
+        workers[0].send_signal(signal.SIGKILL)
+        workers[0].wait(30)
+        wait_until(logs[1:], lines=6 * lines)
+        return 1
+
+    logs = run_workers(f"file:{path}", tmp_path, during, cap=5, count=100, burst=10)
     judge(logs, cap=5, count=100, burst=10)
 
 
@@ -386,9 +395,11 @@ def test_the_judge_sees_too_many():
 
 
 def test_without_a_file_in_common_the_judge_sees_too_many(tmp_path):
-    logs = run_workers(
-        f"file:{tmp_path}/each-its-own", tmp_path, seconds=0.5, cap=2, count=0, burst=1, kill=5, own=True
-    )
+    def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
+        wait_until(logs, lines=5, cap=3)
+        return 0
+
+    logs = run_workers(f"file:{tmp_path}/each-its-own", tmp_path, during, cap=2, count=0, burst=1, own=True)
     assert most_at_once(logs) > 2
 
 

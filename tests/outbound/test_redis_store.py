@@ -19,7 +19,7 @@ import trio.lowlevel
 from tests.outbound import redis_worker
 from tests.outbound.kit import opened, rules
 from tests.outbound.redis_server import PROGRAM, RedisServer, pause
-from tests.outbound.store_judge import Log, most_at_once, surely_in_window
+from tests.outbound.store_judge import Log, most_at_once, surely_in_window, wait_until
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, sweep
 from trio_connect import DeadlineExceeded, TcpStream, now, tcp_listen, unix_connect
@@ -421,7 +421,7 @@ async def test_a_server_that_was_started_again_grants_nothing_that_others_hold(s
 async def test_that_is_not_so_without_the_pause_or_without_the_run_id(server, monkeypatch, without, snapshot):
     lacking(monkeypatch, without)
     # Long enough for a server to start on a busy machine before the lease of the holder ends.
-    assert await started_again(server, snapshot=snapshot, ttl=2)
+    assert await started_again(server, snapshot=snapshot, ttl=4)
 
 
 # --- away -------------------------------------------------------------------------------------------------------------
@@ -584,6 +584,15 @@ async def test_a_store_that_is_cancelled_at_any_step_leaves_nothing(monkeypatch)
     assert summary.steps > 5
 
 
+async def test_the_cause_is_what_was_seen_last(server):
+    url = f"unix://nobody:word@{server.socket}"
+    server.kill()
+    async with opened(rules(max_connections=1), store=RedisStore(url, ttl=20)) as out:
+        await refused_because(out, "the store cannot be reached")
+        server.start()
+        await refused_because(out, "the store answers with an error")
+
+
 async def test_without_a_server_at_all_calls_end_and_so_does_the_block(tmp_path):
     async with opened(store=RedisStore(f"unix://{tmp_path}/no", ttl=TTL)) as out:
         await refused_because(out, "cannot be reached")
@@ -608,8 +617,9 @@ async def test_what_an_acl_has_to_allow_is_said(server):
         (ALLOWED.replace("connect", "other"), "no permissions to access"),
     ):
         server.command("ACL", "SETUSER", "limits", "reset", "on", ">word", rights)
-        async with opened(rules(max_connections=1), store=RedisStore(url, ttl=TTL)) as out:
+        async with opened(rules(max_connections=1), store=RedisStore(url, ttl=20)) as out:
             if words is None:
+                await no_pause(server)
                 await admitted(out)
             else:
                 cause = await refused_because(out, words)
@@ -620,7 +630,7 @@ async def test_what_an_acl_has_to_allow_is_said(server):
 async def test_a_server_that_has_no_run_id_is_of_no_use(server, monkeypatch):
     for name, script in (("ACQUIRE", ACQUIRE), ("RENEW", RENEW)):
         monkeypatch.setattr(_redis_store, name, script.replace("run_id:(", "no such field:("))
-    async with opened(rules(max_connections=1), store=store(server)) as out:
+    async with opened(rules(max_connections=1), store=store(server, ttl=20)) as out:
         await refused_because(out, "the answer to INFO has no run_id")
 
 
@@ -666,17 +676,6 @@ def run_workers(
     return [Log.read(log, Log.moment() if number < killed else None) for number, log in enumerate(logs)]
 
 
-def wait_for_lines(logs: list[Path], count: int) -> None:
-    """Wait until each process has been admitted, and all together have written so many lines for each."""
-    until = time.monotonic() + 60
-    while (
-        not all(lines := [log.exists() and log.read_bytes().count(b"\n") for log in logs])
-        or sum(lines) < len(logs) * count
-    ):
-        assert time.monotonic() < until
-        pause(0.01)
-
-
 def judge(logs: list[Log], *, cap: int = 5, count: int = 100, burst: int = 10) -> None:
     counted = [each for log in logs for each in log.counted]
     highest = most_at_once(logs)
@@ -698,11 +697,11 @@ def recovery(logs: list[Log], back: int) -> float:
 @pytest.mark.parametrize("lines", [8, pytest.param(200, marks=pytest.mark.slow)], ids=["short", "long"])
 def test_four_processes_one_of_them_killed(server, tmp_path, lines):
     def during(workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
-        wait_for_lines(logs, lines)
+        wait_until(logs, lines=lines, cap=5)
         workers[0].kill()
         workers[0].wait()
         # Its places come back after a TTL.
-        wait_for_lines(logs[1:], 6 * lines)
+        wait_until(logs[1:], lines=6 * lines)
         return 1
 
     judge(run_workers(server, tmp_path, during, seconds=0))
@@ -714,7 +713,7 @@ def test_four_processes_and_a_server_that_is_killed(server, tmp_path, how):
     back: list[int] = []
 
     def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
-        wait_for_lines(logs, 10)
+        wait_until(logs, lines=10)
         pause(1.1)
         if how == "snapshot":
             server.save()

@@ -312,9 +312,10 @@ class RedisStore:
         self._set_to_work()
 
     def _is_away(self, cause: ServerError) -> None:
-        if not self._opened.away:
-            words = "answers with an error" if isinstance(cause, Refused) else "cannot be reached"
-            self._opened.away = f"{words} ({cause})"
+        was_there = not self._opened.away
+        words = "answers with an error" if isinstance(cause, Refused) else "cannot be reached"
+        self._opened.away = f"{words} ({cause})"
+        if was_there:
             self._probe.set()
             self._tell("store away", f"{self!r} {self._opened.away}")
 
