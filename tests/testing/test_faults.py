@@ -263,6 +263,35 @@ def test_a_connection_that_nothing_gets_through_dies_in_the_end() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("cut", [0.2, 0.7])
+def test_who_waits_for_an_ack_gives_up_and_who_only_listens_does_not(cut: float) -> None:
+    """Whether the data or its ack is lost: it is the sender whom Linux tells."""
+    ended: list[str] = []
+
+    async def listen(stream: trio.SocketStream) -> None:
+        try:
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            ended.append("broken")
+
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).listen(443, listen, rtt=1.0)
+        stream = await connect()
+        await stream.send_all(b"x")
+        await trio.sleep(cut)  # the data arrives after half a second
+        net.partition(net.local, A)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stream.receive_some()
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        assert 900 < trio.current_time() < 1500
+        await trio.sleep(5000)
+        assert ended == []
+        net.heal(net.local, A)
+
+    run(main)
+
+
 def test_a_partition_does_not_touch_connects_elsewhere_and_hangs_those_across() -> None:
     async def main(net: VirtualNetwork) -> None:
         net.host(A).listen(443, echo)

@@ -5,7 +5,8 @@ Rules.
 - `send` takes what fits into the send buffer, and bytes leave it when the peer has acknowledged them. Bytes travel only
   as far as the peer's receive buffer has room for, and reading makes room: that is the back-pressure.
 - A message that meets a cut path waits at the head of its wire and is retransmitted with doubling pauses from 0.2 s
-  plus a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Everything behind it waits too.
+  plus a round trip, at most 120 s; after 15 of them the sender has ETIMEDOUT. Where only the ack is lost, the sender is
+  who waits for that. Everything behind it waits too.
 - Unread input at close, or SO_LINGER 0, becomes RST; otherwise FIN follows the data. Data for an end that is gone is
   answered with RST. RST is never retransmitted.
 - What comes for an end that has shut both directions down is answered with RST, and is an error here too.
@@ -298,11 +299,30 @@ class End:
                 message.arrives = max(message.arrives, arrives)
             self._drain()
         elif self._retries >= DATA_RETRIES:
-            self._transit.clear()
-            self.die(0 if self.orphan else errno.ETIMEDOUT)
+            self._give_up()
         else:
             self._retries += 1
             self._stall()
+
+    def _give_up(self) -> None:
+        """Learn that nothing gets through any more. Only who waits for an ack gives up: an ack waits for nothing."""
+        kinds = {message.kind for message in self._transit}
+        self._transit.clear()
+        self._retries = 0
+        if kinds - {"ack", "window"}:
+            self.time_out()
+        if self.peer is not None and ("ack" in kinds or self.peer.has_unsent):
+            self.peer.time_out()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether bytes wait for room at the peer."""
+        return bool(self._outbox)
+
+    def time_out(self) -> None:
+        """Learn that what was sent is not acknowledged."""
+        if self.state != "dead":
+            self.die(0 if self.orphan else errno.ETIMEDOUT)
 
     def arrive(self, message: Message) -> None:
         if self.state == "dead":
