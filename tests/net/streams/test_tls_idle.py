@@ -11,14 +11,16 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.net.racing import virtual
-from tests.support import tls
+from tests.support import examples, tls
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
 from tests.support.streams import arrival, make_clogged_tls_pair, make_tls_pair
 from tests.support.tls_records import RecordPeer
-from trio_connect import SocketOptions, TlsStream, connect, now, tcp_connect, tcp_listen
+from trio_connect import DeadlineExceeded, SocketOptions, TlsStream, connect, now, tcp_connect, tcp_listen
 from trio_connect.testing import VirtualNetwork
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -176,6 +178,65 @@ async def test_nor_is_one_that_asks_on_and_on_and_is_only_looked_at() -> None:
         assert stream.is_dead()
         with pytest.raises(trio.BrokenResourceError, match="asks for new keys, and does not read the answers"):
             await stream.receive_some()
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["data", "update", "request", "part", "all", "look", "receive", "send"]),
+        st.sampled_from([1, 20, 300, 16_000]),
+    ),
+    min_size=3,
+    max_size=30,
+)
+
+
+@settings(max_examples=examples(60, 1_000))
+@given(STEPS)
+async def test_a_look_says_whether_a_record_of_data_has_come_and_neither_side_loses_a_byte(
+    steps: list[tuple[str, int]],
+) -> None:
+    """Whatever the peer sends, in whatever pieces, and whatever this side does in between."""
+    async with record_pair() as (stream, peer):
+        unsent = b""
+        sent, received, told = bytearray(), bytearray(), bytearray()
+        ends: list[tuple[int, int]] = []
+        """How much has to be on its way for so much data to have come."""
+        gone = came = 0
+        for number, (step, size) in enumerate(steps):
+            piece = bytes([number]) * size
+            if step == "data":
+                sent += piece
+                unsent += peer.record(piece)
+            elif step in ("update", "request"):
+                unsent += peer.key_update(request=step == "request")
+            elif step == "look":
+                if came > len(received):
+                    await until_dead(stream)  # on a busy machine the kernel takes its time
+                else:
+                    assert not stream.is_dead()
+            elif step == "receive":
+                with contextlib.suppress(DeadlineExceeded):
+                    received += await stream.receive_some(size, 0)
+            elif step == "send":
+                await stream.send_all(piece)
+                told += piece
+            if step == "data":
+                ends.append((gone + len(unsent), len(sent)))
+            if step in ("part", "all") and unsent:
+                part = unsent[: size if step == "part" else None]
+                unsent = unsent[len(part) :]
+                gone += len(part)
+                await peer.stream.send_all(part)
+                came = max((data for end, data in ends if end <= gone), default=0)
+        await peer.stream.send_all(unsent)
+        received += await stream.receive_exactly(len(sent) - len(received), now() + 5_000)
+        assert received == sent
+        await stream.send_all(b"the end")
+        told += b"the end"
+        heard = bytearray()
+        while len(heard) < len(told):
+            heard += await peer.receive()
+        assert heard == told
 
 
 @virtual
