@@ -212,6 +212,13 @@ async def test_the_deadline_is_everybodys(sockets: Sockets, autojump_clock):
             assert error.report is not None
 
 
+async def test_at_the_same_instant_the_deadline_counts_and_not_attempt_timeout(sockets: Sockets, autojump_clock):
+    with faults.black_hole() as nowhere:
+        async with connect_each([nowhere.pair], now() + 500, attempt_timeout=0.5) as each:
+            ((_, outcome),) = [result async for result in each]
+    assert isinstance(outcome, DeadlineExceeded)
+
+
 async def test_what_begins_after_the_deadline_sends_nothing(sockets: Sockets):
     with listening() as open_:
         found = await results([open_] * 3, now() - 1)

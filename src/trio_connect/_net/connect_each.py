@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast, final
 
@@ -328,8 +329,10 @@ class ConnectEach(AsyncIterator["Result"]):
     async def _connect(self, endpoint: Endpoint) -> None:
         started = current_time()
         outcome: Outcome | None = None
+        limit = started + self._attempt_timeout
         try:
-            with CancelScope(deadline=started + self._attempt_timeout):
+            # At the same instant the deadline counts, as over a reactor and in a race.
+            with CancelScope(deadline=limit if limit < self._until else inf):
                 outcome = await tcp_connect(endpoint, self._deadline, source=self._source, options=self._options)
         except OSError as exc:
             exc.__traceback__ = exc.__context__ = None  # they would keep all that this task had
