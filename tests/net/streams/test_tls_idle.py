@@ -263,6 +263,8 @@ async def test_on_the_virtual_network_likewise(net: VirtualNetwork) -> None:
     await trio.sleep(1)
     assert stream.is_dead()
     assert await stream.receive_some() == b""
+    stream.tcp.socket.close()
+    assert stream.is_dead()
     await stream.aclose()
 
 
@@ -405,16 +407,19 @@ async def test_nor_one_whose_stream_of_trios_is_received_from(sockets: Sockets) 
         far.abort()
 
 
-@pytest.mark.parametrize("close", ["aclose", "tcp", "abort"])
+@pytest.mark.parametrize("close", ["aclose", "tcp", "socket", "abort"])
 async def test_a_closed_one_is_dead(sockets: Sockets, close: str) -> None:
     async with no_leaks(counters=sockets.counters):
         near, far = await make_tls_pair()
-        closing = {"aclose": near.aclose, "tcp": near.tcp.aclose}
         if close == "abort":
             near.abort()
+        elif close == "socket":
+            near.tcp.socket.close()
         else:
-            await closing[close]()
+            await (near if close == "aclose" else near.tcp).aclose()
         assert near.is_dead()
+        with pytest.raises(trio.ClosedResourceError):
+            await near.receive_some()
         await near.aclose()
         await far.aclose()
 

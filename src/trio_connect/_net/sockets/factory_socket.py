@@ -152,7 +152,7 @@ class FactorySocket(StreamSocket):
                 return bytes(receive(size))
             except trio.WouldBlock:
                 return None
-        if self._sock.is_readable():
+        if self.is_readable():
             raise NotImplementedError
         return None
 
