@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Sequence
 from random import Random
@@ -67,6 +68,40 @@ async def test_hosts_are_tried_by_priority_and_the_report_has_every_lookup(net):
     assert report.lookups[0].to_dict()["records"][0] == {
         "target": "two.test", "port": 5222, "priority": 20, "weight": 0, "ttl": None,
     }  # fmt: skip
+
+
+class FromNursery:
+    """Asks several servers from a nursery, which wraps what they say in a group; ``seconds`` is how long they take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def srv(self, _name: str, /) -> Sequence[SrvRecord]:
+        async def ask() -> None:
+            try:
+                await trio.sleep(self.seconds)
+            finally:
+                raise OSError(errno.EIO, "no server")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(trio.sleep_forever)
+        return []
+
+    async def addresses(self, _host: str, _family: AddressFamily, /) -> Answer:
+        raise AssertionError
+
+
+@virtual
+async def test_a_group_of_what_servers_say_is_the_failure_of_the_lookup(net):
+    with pytest.raises(ResolveFailed, match="no server") as caught:
+        await connect_srv(XMPP, "example.test", resolver=FromNursery(0.01))
+    assert caught.value.errno == errno.EIO
+    with pytest.raises(DeadlineExceeded):
+        await connect_srv(XMPP, "example.test", now() + 20, resolver=FromNursery(1.0))
+    with trio.move_on_after(0.020) as scope:
+        await connect_srv(XMPP, "example.test", resolver=FromNursery(1.0))
+    assert scope.cancelled_caught
 
 
 @virtual

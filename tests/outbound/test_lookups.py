@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -70,6 +71,48 @@ async def test_41_equal_lookups_at_one_time_are_one_query(vnet, autojump_clock):
                 nursery.start_soon(connects, out.mx("two.test"))
         assert set(resolver.asked.values()) == {1}
         assert len(resolver.asked) == 6
+
+
+class FromNursery:
+    """Asks several servers from a nursery, which wraps what they say in a group."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def _answer(self) -> None:
+        async def ask() -> None:
+            try:
+                await trio.sleep(self.seconds)
+            finally:
+                raise OSError(errno.EIO, "no server")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(trio.sleep_forever)
+
+    async def addresses(self, _host: str, _family: AddressFamily, /) -> Answer:
+        await self._answer()
+        raise AssertionError
+
+    async def mx(self, _domain: str, /) -> Sequence[MailRecord]:
+        await self._answer()
+        raise AssertionError
+
+
+async def test_a_group_of_what_servers_say_is_the_failure_of_the_lookup_also_when_nobody_waits(vnet, autojump_clock):
+    resolver = FromNursery(0.1)
+    async with opened(resolver=resolver) as out:
+        for destination in (out.destination("a.test", port=25), out.mx("b.test")):
+            with pytest.raises(RetryAt, match="no server"):
+                await connects(destination)
+        resolver.seconds = 10.0
+        for destination in (out.destination("c.test", port=25), out.mx("d.test")):
+            with pytest.raises(DeadlineExceeded):
+                await connects(destination, now() + 100)
+            with trio.move_on_after(0.1) as scope:
+                await connects(destination)
+            assert scope.cancelled_caught
+        await trio.sleep(1)  # the outbound goes on
 
 
 async def test_41_one_who_is_cancelled_leaves_the_answer_to_the_others(vnet, autojump_clock):

@@ -35,6 +35,7 @@ from .. import (
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._engine.race import MAX_RACED
+from .._net.names.lookup import failure_in
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
 
@@ -184,6 +185,13 @@ class Lookups:
                 kept = UNKNOWN_TTL if seconds is None else seconds
                 kept = min(max(kept, self._policy.min_dns_ttl), self._policy.max_dns_ttl)
                 self._remember(key, flight.value, current_time() + kept)
+            except BaseExceptionGroup as exc:
+                failure, cancelled = failure_in(exc), exc.split(trio.Cancelled)[0]
+                flight.error = failure or exc
+                if not isinstance(exc, ExceptionGroup):
+                    flight.error = RuntimeError(_LEFT)
+                    # What the resolver says of its end must not end the outbound.
+                    raise (exc if failure is None or cancelled is None else cancelled) from None
             except Exception as exc:  # noqa: BLE001 - raised by whoever waits, as itself
                 flight.error = exc
             except BaseException:

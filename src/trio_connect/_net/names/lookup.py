@@ -68,6 +68,19 @@ def without_frames(error: OSError) -> OSError:
     return error
 
 
+def failure_in(group: BaseExceptionGroup[BaseException]) -> OSError | None:
+    """Return the error that a group of a resolver's stands for; None where there is something else in it.
+
+    A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one, and what
+    else is in it when the question was cancelled is the cancellation.
+    """
+    rest = group.split(trio.Cancelled)[1]
+    leaf = None if rest is None else first_leaf(rest)
+    if rest is None or not isinstance(leaf, OSError) or rest.split(OSError)[1] is not None:
+        return None
+    return without_frames(leaf)
+
+
 @attrs.frozen
 class Found:
     """Addresses of one service."""
@@ -273,15 +286,11 @@ class Lookups:
         except OSError as exc:
             error = without_frames(exc)
         except BaseExceptionGroup as exc:
-            # A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one,
-            # and what else is in it when the question was cancelled is the cancellation.
+            error = failure_in(exc)
             cancelled, rest = exc.split(trio.Cancelled)
-            leaf = None if rest is None else first_leaf(rest)
-            if isinstance(leaf, OSError) and rest is not None and rest.split(OSError)[1] is None:
-                error = without_frames(leaf)
-            elif isinstance(exc, ExceptionGroup):
+            if error is None and isinstance(exc, ExceptionGroup):
                 self.crash = exc
-            elif rest is not None:
+            elif error is None and rest is not None:
                 raise
             if cancelled is not None:
                 self.gate.cancel()

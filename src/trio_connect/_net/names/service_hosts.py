@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING, final
 
+import trio
 from trio import current_time
 
 from ..._answer import Lookup, SrvRecord
@@ -15,12 +16,10 @@ from ..._text import shown
 from ..._trace import LookupFinished, LookupStarted
 from .candidates import AddressesOfHosts
 from .hosts import Host
-from .lookup import without_frames
+from .lookup import failure_in, without_frames
 from .resolve import SrvResolver, check_host, numeric
 
 if TYPE_CHECKING:
-    import trio
-
     from ..host_of import HostOfEndpoint
     from ..race.candidates import Offers, Refusals
     from ..race.plan import RacePlan
@@ -87,6 +86,13 @@ class HostsOfService:
             records = _checked(await self._resolver.srv(self._question))
         except OSError as exc:
             error = without_frames(exc)
+        except BaseExceptionGroup as exc:
+            error = failure_in(exc)
+            cancelled = exc.split(trio.Cancelled)[0]
+            if error is None:
+                raise
+            if cancelled is not None:
+                raise cancelled from None
         finally:
             ended, origin = current_time(), self._plan.started
             lookup = Lookup(
