@@ -200,3 +200,17 @@ async def test_a_connect_takes_a_pass_before_its_look_and_then_waits_for_nothing
         assert result.ok
         began, looked = sock.asked_at
         assert looked == began + 1
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_close_that_nothing_has_begun_when_the_set_is_cancelled_completes(turns):
+    async with no_leaks():
+        with trio.CancelScope() as scope:
+            async with open_queue_set() as qs:
+                near, far = await pair(qs)
+                far.pop()
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+                with trio.CancelScope(shield=True), trio.fail_after(5):
+                    assert (await qs.wait(near.close())).ok

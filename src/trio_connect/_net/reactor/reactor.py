@@ -30,7 +30,7 @@ from trio.lowlevel import (
 
 from ..._engine.deadlines import Deadlines, Timed
 from ..sockets.open import factory_installed
-from .events import MOST_EVENTS, Events, open_events
+from .events import Events, open_events
 
 BEGINS: Final = 64
 STEPS: Final = 256
@@ -88,7 +88,7 @@ class Reactor:
     """
 
     __slots__ = (
-        "_events", "_idle", "_kicked", "_left", "_scope", "_starts", "_steps", "_task", "_waiting",
+        "_events", "_idle", "_kicked", "_scope", "_starts", "_steps", "_task", "_waiting",
         "asking", "clock", "deadlines", "handlers", "running",
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ class Reactor:
         self._steps: deque[Step] = deque()
         self._scope = CancelScope()
         self._task: Task | None = None
-        self._idle = self._waiting = self._kicked = self._left = False
+        self._idle = self._waiting = self._kicked = False
 
     @classmethod
     def open(cls) -> Reactor | None:
@@ -190,7 +190,7 @@ class Reactor:
                 with CancelScope() as self._scope:
                     await self._run()
         finally:
-            self.running = self._idle = self._waiting = False
+            self.running = False
             for step in tuple(self._steps):
                 step.abandon()
 
@@ -199,11 +199,7 @@ class Reactor:
         linger = _LINGER
         fd = self._events.fileno()
         while True:
-            worked = self._pass()
-            if self._starts or self._steps or self.asking or self._left:
-                await checkpoint()
-                continue
-            linger = _LINGER if worked else linger - 1
+            linger = _LINGER if self._pass() else linger - 1
             if linger > 0:
                 await checkpoint()
                 continue
@@ -224,7 +220,7 @@ class Reactor:
         return Abort.SUCCEEDED
 
     def _pass(self) -> bool:
-        """Do a fair share, and say whether there was something to do."""
+        """Do a fair share, and say whether there was something to do; where not all was done, there was."""
         worked = False
         if self.asking:
             worked = True
@@ -240,11 +236,8 @@ class Reactor:
             worked = True
             for _ in range(min(STEPS, len(self._steps))):
                 self._steps.popleft().run()
-        self._left = False
         if self.handlers or self._kicked:
-            events = self._events.poll()
-            self._left = len(events) == MOST_EVENTS
-            for fd, flags in events:
+            for fd, flags in self._events.poll():
                 handler = self.handlers.get(fd)
                 if handler is not None:
                     worked = True
@@ -252,11 +245,9 @@ class Reactor:
                 elif self._kicked and self._events.is_wakeup(fd):
                     self._kicked = False
         if self.deadlines:
-            reached = self.deadlines.reached(self.clock(), EXPIRIES)
-            for pending in reached:
+            for pending in self.deadlines.reached(self.clock(), EXPIRIES):
                 worked = True
                 pending.expire()
-            self._left = self._left or len(reached) == EXPIRIES
         return worked
 
     def close(self) -> None:
