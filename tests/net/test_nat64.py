@@ -598,6 +598,7 @@ async def test_what_was_found_is_remembered_for_its_ttl(net, ttl, lasts):
         (Answer(("2001:db8::1",), 3600), 10),
         (Answer((), 5), 5),
         (socket.gaierror(socket.EAI_AGAIN, "no"), 1),
+        (ExceptionGroup("of a nursery", [OSError(errno.EIO, "no"), OSError(errno.EIO, "neither")]), 1),
     ],
 )
 @virtual

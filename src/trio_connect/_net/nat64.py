@@ -25,7 +25,7 @@ from .._answer import Answer
 from .._engine.nat64 import find_prefixes
 from .._filter import nat64_prefixes_of
 from .._text import shown
-from .resolver import check_resolver
+from .resolver import check_resolver, failure_in
 
 if TYPE_CHECKING:
     from .._filter import NetworkLike
@@ -161,12 +161,19 @@ class Nat64:
             memory.lot.unpark_all()
 
     async def _ask(self, memory: _Memory, ask: Callable[[Resolver | None], Awaitable[Answer]]) -> Answer:
+        failure: OSError | None = None
         try:
             found = await ask(self._resolver)
         except OSError as error:
-            now = current_time()
-            memory.latest = _Outcome(error, (), now, now + _FAILED)
+            failure = error
             raise
+        except ExceptionGroup as group:
+            failure = failure_in(group)
+            raise
+        finally:
+            if failure is not None:
+                now = current_time()
+                memory.latest = _Outcome(failure, (), now, now + _FAILED)
         prefixes = find_prefixes(found.addresses)
         untold, longest = (_TTL_UNTOLD, _LONGEST) if prefixes else (_NOTHING, _NOTHING)
         now = current_time()

@@ -35,7 +35,7 @@ from .. import (
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._engine.race import MAX_RACED
-from .._net.names.lookup import failure_in
+from .._net.resolver import failure_in
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
 

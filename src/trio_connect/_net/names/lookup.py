@@ -41,11 +41,11 @@ from ..._answer import FAMILY_OF_KIND, KIND_OF_FAMILY, Answer, Lookup, LookupKin
 from ..._engine.gate import AUTHORITY, Gate
 from ..._engine.services import Place, Services
 from ..._engine.several_names import next_release, released
-from ..._messages import first_leaf
+from ..resolver import failure_in, without_frames
 from .resolve import AnswersNow, Resolver, as_service_resolver, as_stale_resolver, cleaned, cleaned_services
 from .system import SystemLookup, SystemResolver
 
-__all__ = ["Found", "Lookups", "wait_for_more", "without_frames"]
+__all__ = ["Found", "Lookups", "wait_for_more"]
 
 _Question: TypeAlias = tuple[str, LookupKind]
 """About whom, the host being "", and what."""
@@ -56,29 +56,6 @@ _RANDOM: Final = Random()  # noqa: S311 - it spreads clients over servers of one
 
 async def _nothing() -> None:
     pass
-
-
-def without_frames(error: OSError) -> OSError:
-    """Return an error for a record, without its traceback."""
-    # A report lives as long as its stream, and the frames of a traceback would live as long as the report.
-    link: BaseException | None = error
-    while link is not None and link.__traceback__ is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
-
-
-def failure_in(group: BaseExceptionGroup[BaseException]) -> OSError | None:
-    """Return the error that a group of a resolver's stands for; None where there is something else in it.
-
-    A resolver that asks several servers from a nursery raises a group: of nothing but such errors it is one, and what
-    else is in it when the question was cancelled is the cancellation.
-    """
-    rest = group.split(trio.Cancelled)[1]
-    leaf = None if rest is None else first_leaf(rest)
-    if rest is None or not isinstance(leaf, OSError) or rest.split(OSError)[1] is not None:
-        return None
-    return without_frames(leaf)
 
 
 @attrs.frozen

@@ -14,9 +14,9 @@ from ..._engine.race import MAX_RACED
 from ..._engine.srv import srv_in_order
 from ..._text import shown
 from ..._trace import LookupFinished, LookupStarted
+from ..resolver import failure_in, without_frames
 from .candidates import AddressesOfHosts
 from .hosts import Host
-from .lookup import failure_in, without_frames
 from .resolve import SrvResolver, check_host, numeric
 
 if TYPE_CHECKING:
