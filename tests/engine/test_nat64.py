@@ -124,6 +124,13 @@ def test_bits_where_none_may_be_are_no_prefix():
     assert find_prefixes([str(IPv6Address(address))]) == ()
 
 
+def test_bits_of_the_prefix_itself_may_be_set_where_others_may_not():
+    prefix = IPv6Network("2001:db8:0:0:100::/96")
+    address = synthesise(KNOWN[0], prefix)
+    assert find_prefixes([address]) == (prefix,)
+    assert carried_by(synthesise("192.0.2.33", prefix), [prefix]) == "192.0.2.33"
+
+
 # --- the endpoints of a call ------------------------------------------------------------------------------------------
 
 

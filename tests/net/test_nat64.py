@@ -363,14 +363,15 @@ async def test_line_71_a_literal_is_synthesised(net, routed):
 
 @virtual
 async def test_line_71_an_endpoint_of_connectx_too_and_it_keeps_its_place(net):
-    dead(net, MADE, OTHER, V6)
+    last = "2001:db8::99"
+    dead(net, MADE, OTHER, V6, last)
     with_dns64(net)
     with pytest.raises(DeadlineExceeded) as caught:
-        await connectx(at(V4, V6, OTHER4), now() + 1000, sources=ONLY6, nat64=Nat64())
+        await connectx(at(V4, V6, OTHER4, last), now() + 1000, sources=ONLY6, nat64=Nat64())
     assert caught.value.report is not None
-    # The first of all is tried while the prefix is looked up.
-    assert starts(caught.value.report) == {V6: 0, MADE: 250, OTHER: 500}
-    assert labels(caught.value.report) == {V6: None, MADE: V4, OTHER: OTHER4}
+    # The first that needs no prefix is tried while that is looked up.
+    assert starts(caught.value.report) == {V6: 0, MADE: 250, OTHER: 500, last: 750}
+    assert labels(caught.value.report) == {V6: None, MADE: V4, OTHER: OTHER4, last: None}
 
 
 @virtual

@@ -180,7 +180,7 @@ class Nat64OfCall:
         plains = dict.fromkeys(map(self._translation.plain, endpoints))
         allowed, refused = pair_up(plains, (), refusals)
         wires = [wire for _, plain in allowed if (wire := self._wire(plain)) is not None]
-        allowed, more = pair_up(dict.fromkeys(wires), (), refusals)
+        allowed, more = pair_up(wires, (), refusals)
         return [wire for _, wire in allowed], refused | more
 
     def _wire(self, plain: Endpoint) -> Endpoint | None:
