@@ -22,6 +22,7 @@ import trio.testing
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.paths import PATHS, over, without_reactor
+from tests.support.scripted import IN_PROGRESS, script
 from tests.support.sockets import PassThroughFactory, PassThroughSocket, Sockets
 from tests.support.sweep import sweep
 from trio_connect import (
@@ -587,9 +588,11 @@ async def test_a_block_that_is_cancelled_at_any_step_leaves_nothing(sockets: Soc
 
 async def test_over_the_reactor_a_descriptor_that_is_handed_out_is_not_watched(monkeypatch):
     watched: set[int] = set()
+    reactors: set[Reactor] = set()
     real_watch, real_unwatch = Reactor.watch, Reactor.unwatch
 
     def watch(itself: Reactor, fd: int, *rest: Any) -> None:
+        reactors.add(itself)
         watched.add(fd)
         real_watch(itself, fd, *rest)
 
@@ -599,12 +602,14 @@ async def test_over_the_reactor_a_descriptor_that_is_handed_out_is_not_watched(m
 
     monkeypatch.setattr(Reactor, "watch", watch)
     monkeypatch.setattr(Reactor, "unwatch", unwatch)
-    with listening(1) as full, faults.black_hole() as nowhere:
-        async with connect_each([full] * 20 + [nowhere.pair] * 3, attempt_timeout=0.05) as each:
-            async for _, outcome in each:
-                if isinstance(outcome, TcpStream):
-                    assert outcome.fileno() not in watched
-                    outcome.abort()
+    script(monkeypatch, *[[IN_PROGRESS, errno.EALREADY, 0]] * 3, spins=False)
+    async with connect_each([("127.0.0.1", 9)] * 3) as each:
+        async for _, outcome in each:
+            assert isinstance(outcome, TcpStream)
+            assert outcome.fileno() not in watched
+            outcome.abort()
+        (reactor,) = reactors
+        assert reactor.handlers == {}  # it would keep the attempt until another descriptor gets the number
 
 
 @pytest.mark.alone
