@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,8 +20,11 @@ from tests.support.scripted import IN_PROGRESS, passes, script
 from tests.support.sockets import Sockets
 from tests.support.sweep import Step, sweep
 from trio_connect import now
+from trio_connect._net.reactor.reactor import Reactor
 from trio_connect._net.sockets import kernel_socket as raw
 from trio_connect.queues import QResult, QToken, QueueSet, open_queue_set
+from trio_connect.queues._channel import Channel, ReactorLane
+from trio_connect.queues._connecting import TcpConnect
 
 
 @attrs.define
@@ -214,3 +219,29 @@ async def test_a_close_that_nothing_has_begun_when_the_set_is_cancelled_complete
                 scope.cancel()
                 with trio.CancelScope(shield=True), trio.fail_after(5):
                     assert (await qs.wait(near.close())).ok
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_what_is_pending_when_its_set_ends_leaves_no_cycle(turns, sockets: Sockets):
+    async def leave() -> list[QToken[Any]]:
+        async with open_queue_set() as qs:
+            listener = await listening(qs)
+            near, far = await pair(qs)
+            tokens: list[QToken[Any]] = [listener.accept(), listener.accept(), near.pop(), near.pop()]
+            tokens += [far.push(bytes(1 << 24)), far.push(b"behind")]
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            return [*tokens, qs.stream().connect(("127.0.0.1", 9)), far.pop(), near.push(b"x")]
+
+    gc.collect()
+    gc.disable()
+    try:
+        tokens = await leave()
+        if sys.version_info >= (3, 12):
+            # There a nursery that has cancelled its tasks leaves the frames of its end in a cycle.
+            gc.collect()
+        held = [each for each in gc.get_objects() if isinstance(each, TcpConnect | Channel | ReactorLane | Reactor)]
+        assert held == []
+        assert all(token.done for token in tokens)
+    finally:
+        gc.enable()

@@ -130,8 +130,12 @@ class Channel:
         """Hear no more of it, for it is about to be closed."""
         if self._mask:
             self.reactor.forget(self.fd)
-        if self.sending is not None:
-            self.sending.let_go()
+        lane = self.receiving
+        if lane is not None and lane.token is not None:
+            lane.let_go()
+        lane = self.sending
+        if lane is not None and lane.token is not None:
+            lane.let_go()
         # They hold this channel, and a cycle would be left to the garbage collector for each connection.
         self.receiving = self.sending = None
 
@@ -200,8 +204,11 @@ class ReactorLane(Lane):
         pass
 
     def let_go(self) -> None:
-        """Let go of the caller's buffers. What is pending when its set ends gets no result; its token holds this."""
-        self._payload = self._waiting = None
+        """Let go of what is pending when its set ends, and gets no result, and of the caller's buffers."""
+        for token in (self.token, *(token for token, _ in self._waiting or ())):
+            assert token is not None
+            token._lane = None
+        self.token = self._payload = self._waiting = None
 
     def _advance(self) -> AnyToken:
         """Turn to the next operation. Return the token of the first one, which is the caller's to complete."""
