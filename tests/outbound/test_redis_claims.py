@@ -143,6 +143,7 @@ def test_the_more_processes_the_longer_a_poll():
 
 def test_after_a_while_places_that_others_want_are_left_to_them_once():
     claims = made()
+    claims.processes = 5  # one more than there are places
     for at in (0.0, 0.2, 0.4):
         ask(claims, at=at, answer=WANTED)[CAP].release()
     told = acquire(claims, (CAP,), (), 0.51)
@@ -153,11 +154,39 @@ def test_after_a_while_places_that_others_want_are_left_to_them_once():
     assert claims.has_work
     assert [key for key, _ in claims.releases()] == ["{trio-connect}:places:4:c"]
     # Then it asks like all others, and its turn begins anew.
-    held = ask(claims, at=0.62, answer=WANTED)[CAP]
+    ask(claims, at=0.62, answer=WANTED)[CAP].release()
     again = ask(claims, at=1.0, answer=["cap", "9000000", 1])
     assert again.blockers == (CAP,)
+    assert acquire(claims, (CAP,), (), 1.13).pending
+
+
+def test_more_places_than_the_share_of_a_process_are_left_to_those_that_want_them():
+    claims = made()
+    claims.processes = 2
+    first, _second = (ask(claims, answer=WANTED)[CAP] for _ in range(2))
+    told = acquire(claims, (CAP,), (), 0.0)
+    assert "other processes want a place" in told.cause
+    assert told.seconds == pytest.approx(0.1)
+    # After a pause it may have one all the same: nobody else has come for it.
+    third = ask(claims, at=0.2, answer=WANTED)[CAP]
+    assert not acquire(claims, (CAP,), (), 0.2).pending
+    third.release()
+    assert not acquire(claims, (CAP,), (), 0.2).pending
+    # Its share it takes again at once, for ever.
+    first.release()
+    ask(claims, at=0.2, answer=WANTED)[CAP].release()
+    ask(claims, at=100.0, answer=WANTED)
+
+
+def test_what_is_over_when_each_has_its_share_is_taken_in_turns():
+    claims = made()
+    claims.processes = 3
+    held = ask(claims, answer=WANTED)[CAP]
+    ask(claims, at=0.1, answer=WANTED)[CAP].release()
+    ask(claims, at=0.2, answer=WANTED)[CAP].release()
+    assert not acquire(claims, (CAP,), (), 0.5).pending
     held.release()
-    assert acquire(claims, (CAP,), (), 1.13).seconds == pytest.approx(0.1)
+    assert not acquire(claims, (CAP,), (), 0.55).pending
 
 
 def test_places_that_nobody_else_wants_are_taken_again_at_once():
@@ -170,6 +199,7 @@ def test_places_that_nobody_else_wants_are_taken_again_at_once():
 @pytest.mark.parametrize("is_held", [False, True])
 def test_a_turn_is_forgotten_with_the_places(is_held):
     claims = made()
+    claims.processes = 5
     held = ask(claims, answer=WANTED)[CAP]
     if not is_held:
         held.release()

@@ -708,6 +708,15 @@ def test_four_processes_one_of_them_killed(server, tmp_path, lines):
 
 
 @pytest.mark.slow
+def test_four_processes_that_want_more_than_there_is_have_about_the_same(server, tmp_path):
+    logs = run_workers(server, tmp_path, lambda _workers, _logs: 0, seconds=9.0)
+    judge(logs)
+    counts = [len(log.begins) for log in logs]
+    print("permits:", counts)
+    assert min(counts) > 0.6 * max(counts)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["empty", "snapshot", "away"])
 def test_four_processes_and_a_server_that_is_killed(server, tmp_path, how):
     back: list[int] = []

@@ -35,9 +35,9 @@ _LONGEST_POLL: Final = 1.0
 _POLLS: Final = 0.050
 """Seconds between two polls of all processes together, about: more of them poll less often."""
 _TURN: Final = 0.5
-"""Seconds for which a process may take its own places again at once while others want them. Then it asks like those
-that have none, after a pause in which one of them may poll. So each has its chance, and a place is idle for about a
-tenth of the time. Rejected: a queue in the server. Its head has to be waited for, also when that was killed."""
+"""Seconds for which a process may take the place at once that is over when each has its share, while others want it.
+Then it asks like those that have none, after a pause in which one of them may poll. Rejected: a queue in the server,
+whose head has to be waited for, also when that was killed."""
 _PATIENCE: Final = 10.0
 """Seconds after which a refusal is forgotten that nobody has asked about again."""
 _LATE: Final = 0.020
@@ -360,13 +360,33 @@ class Claims:
 
     def _is_turn_over(self, claim: Claim, now: float) -> bool:
         """Say whether others are to have a chance first, and have the claim wait for so long."""
-        if now < self._turns.get(claim.key, inf) + _TURN:
+        turn = self._turn(claim.caps)
+        if now < self._turns.get(claim.key, inf) + turn:
             return False
-        del self._turns[claim.key]
+        if turn:
+            del self._turns[claim.key]
+        else:  # until it gives one back itself
+            for key in claim.key[0]:
+                self._blocked.setdefault(key, set()).add(claim)
         claim.state = "refused"
         claim.until = now + 2 * _SHORTEST_POLL * (0.5 + self._draw())
         claim.refusal = Later("other processes want a place too", 0.0)
         return True
+
+    def _turn(self, caps: Iterable[Cap]) -> float:
+        """Return for how many seconds this process may take a place at once that others want too.
+
+        For ever up to its share, in turns what is over when each has its share, and never more than that.
+        """
+        turn = inf
+        for cap in caps:
+            share, rest = divmod(cap.limit, max(self.processes, 1))
+            count = self._count[_cap_key(cap)]
+            if count >= share + (rest > 0):
+                return 0.0
+            if count >= share:
+                turn = _TURN
+        return turn
 
     def _next_id(self) -> str:
         self._made += 1

@@ -23,8 +23,8 @@ from typing import Final
 __all__ = ["ACQUIRE", "ALLOWED", "RELEASE", "RENEW"]
 
 ALLOWED: Final = (
-    "~{trio-connect}:* +eval +evalsha +get +hget +hmget +hset +info +pexpire +pttl +set +time +zadd +zcard +zrange "
-    "+zrem +zremrangebyscore +zscore"
+    "~{trio-connect}:* +eval +evalsha +get +hdel +hget +hmget +hset +info +pexpire +pttl +set +time +zadd +zcard "
+    "+zrange +zrem +zremrangebyscore +zscore"
 )
 """What an ACL has to allow, as ACL SETUSER takes it."""
 
@@ -94,7 +94,11 @@ end
 for i = 1, n do
   hold(KEYS[2 + i], id)
   local who = redis.call('HGET', KEYS[2], KEYS[2 + i])
-  if who and who ~= process then wanted = '1' end
+  if who == process then
+    redis.call('HDEL', KEYS[2], KEYS[2 + i])
+  elseif who then
+    wanted = '1'
+  end
 end
 return {'granted', wanted, 0}
 """

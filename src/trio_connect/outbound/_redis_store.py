@@ -41,7 +41,8 @@ class RedisStore:
     """Limits that all processes share which name the same database of a Redis or Valkey server. Needs `coredis`.
 
     A connection holds a lease, which the store renews. The leases of a process that was killed run out. Waiting calls
-    ask again from time to time: in one process they are admitted in their order, between processes there is no order.
+    ask again from time to time: in one process they are admitted in their order, between processes there is no order,
+    but each has its share.
 
     A server that was started again, is new, or has taken over grants nothing for one TTL, until those who hold
     something have registered again.
