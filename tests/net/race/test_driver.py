@@ -487,6 +487,23 @@ async def test_without_an_observer_or_establish_a_race_that_was_not_run_makes_no
         stream.abort()
 
 
+@pytest.mark.parametrize("established", [False, True], ids=["tcp", "establish"])
+def test_of_two_that_connect_at_one_instant_the_first_wins(established):
+    first, second = "192.0.2.1", "192.0.2.2"
+    options: Any = {"establish": as_it_is} if established else {}
+
+    @virtual
+    async def race(net: Any) -> None:
+        good(net, first, rtt=0.5)
+        good(net, second, rtt=0.25)
+        stream = await connectx(at(first, second), policy=RacePolicy(attempt_delay=0.25), **options)
+        assert outcomes(stream.report) == ["won", "lost"]
+        stream.abort()
+
+    for _ in range(20):  # Trio runs the tasks of a pass in random order
+        race()
+
+
 async def as_it_is(stream: TcpStream) -> TcpStream:
     return stream
 

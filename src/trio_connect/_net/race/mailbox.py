@@ -50,7 +50,8 @@ Fact: TypeAlias = Connected | Established | Failed
 
 
 # The order in which the engine gets the facts of one instant: progress postpones a start that a failure would make, and
-# a success makes the start unnecessary.
+# a success makes the start unnecessary. Of one kind the attempt that began first goes first, as where sockets are
+# polled: of two that have connected at once it is the better one.
 _ORDER: Final[tuple[type[Fact], ...]] = (Connected, Established, Failed)
 
 
@@ -110,5 +111,5 @@ class Mailbox:
         """Empty it, and return what was in it, in the order in which the facts of one instant are told."""
         facts, self.facts = self.facts, []
         if len(facts) > 1:
-            facts.sort(key=lambda fact: _ORDER.index(type(fact)))
+            facts.sort(key=lambda fact: (_ORDER.index(type(fact)), fact.id))
         return facts
