@@ -429,7 +429,7 @@ async def test_a_server_that_has_never_sent_says_nothing_wrong_at_its_end(socket
         await near.aclose()
 
 
-async def test_the_deadline_of_a_handshake_is_forgotten_after_it(
+async def test_the_deadlines_of_a_handshake_and_of_a_receive_are_forgotten_after_it(
     sockets: Sockets, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Also for who uses the stream of Trio's beneath."""
@@ -440,14 +440,18 @@ async def test_the_deadline_of_a_handshake_is_forgotten_after_it(
             async def serve() -> None:
                 async with await far.start_tls(tls.contexts().server, server_side=True) as secured:
                     assert await secured.receive_some() == b"x"
-                    await trio.testing.wait_all_tasks_blocked()
-                    await secured.send_all(b"hello")
+                    for answer in (b"hello", b"again"):
+                        await trio.testing.wait_all_tasks_blocked()
+                        await secured.send_all(answer)
 
             nursery.start_soon(serve)
             stream = await near.start_tls(tls.contexts().client, now() + 1_000, server_hostname=tls.NAME)
             await trio.sleep(10)
+            with pytest.raises(DeadlineExceeded):
+                await stream.receive_some(deadline=0)
             await stream.ssl.send_all(b"x")
             assert await stream.ssl.receive_some() == b"hello"
+            assert await stream.ssl.receive_some() == b"again"
         await stream.aclose()
 
 

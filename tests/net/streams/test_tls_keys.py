@@ -194,6 +194,36 @@ async def test_an_interrupted_send_of_an_answer_breaks_the_stream(sockets: Socke
         assert peer.key_updates == [0]
 
 
+async def test_a_send_waits_for_an_answer_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a record may have gone, as in a renegotiation whose answer has no room: nothing may come between."""
+    is_under_way, room = trio.Event(), trio.Event()
+    send_some = TlsTransport.send_some
+
+    async def without_room(transport: TlsTransport, data: Any, until: float) -> int:
+        is_under_way.set()
+        await room.wait()
+        return await send_some(transport, data, until)
+
+    monkeypatch.setattr(TlsTransport, "send_some", without_room)
+    async with (
+        no_leaks(),
+        await tcp_listen(("127.0.0.1", 0)) as listener,
+        await tcp_connect(listener.endpoint) as near,
+        await listener.accept() as far,
+    ):
+        transport = TlsTransport(near)
+        transport.answers = b"answer, "
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.receive_some)
+            await is_under_way.wait()
+            nursery.start_soon(transport.send_all, b"data")
+            await trio.testing.wait_all_tasks_blocked()
+            room.set()
+            await far.send_all(b"something")
+        await near.send_all(b".")
+        assert await far.receive_exactly(13) == b"answer, data."
+
+
 async def test_requests_are_answered_while_nobody_sends(sockets: Sockets) -> None:
     """The last one by the next call, as OpenSSL does it."""
     async with no_leaks(counters=sockets.counters), record_pair() as (stream, peer):
