@@ -336,5 +336,8 @@ def test_at_the_end_that_includes_what_may_have_been_granted_in_vain():
     acquire(claims, (OTHER,), (), 1.0)  # was never asked
     claims.stop()
     assert claims.is_over
+    assert (
+        acquire(claims, (CAP,), (), 1.0).cause == acquire(claims, (CAP, OTHER), (), 1.0).cause == "the store is closed"
+    )
     assert claims.question() is None
     assert claims.everything() == [("{trio-connect}:places:4:c", "me:1"), (PEERS_KEY, "me")]

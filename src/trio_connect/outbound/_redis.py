@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast, final
 
@@ -116,7 +116,7 @@ class Server:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def _answered() -> Generator[None]:
     """Raise what coredis raises as what it means."""
     from coredis.exceptions import AuthorizationError, RedisError
     from coredis.exceptions import ConnectionError as ConnectionLost

@@ -163,6 +163,8 @@ class Claims:
                 return self._take(claim.id, claim.fence, caps, paces, now)
             self._give_up(claim, now)
             claim = None
+        if self.is_over:
+            return Later("the store is closed", _LONGEST_POLL)
         if self.away:
             return self._alone(caps, paces, now)
         if claim is None:
