@@ -390,8 +390,9 @@ async def test_33_a_time_beyond_the_deadline_is_said_to_be_one(vnet, autojump_cl
         late = await fails(dest, now() + 5_000)
         assert late.misses_deadline
         assert "after the deadline" in str(late)
-        with trio.move_on_after(5):
+        with trio.move_on_after(5) as scope:
             assert (await fails(dest)).misses_deadline
+        assert not scope.cancelled_caught
         with pytest.raises(RetryAt) as caught:
             async with dest.try_connect():
                 pass

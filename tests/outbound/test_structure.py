@@ -249,8 +249,9 @@ async def test_who_comes_back_when_the_lease_of_a_probe_ends_is_never_too_early(
             await trio.sleep(30)
 
     async def is_stuck(dest: Destination) -> None:
-        with pytest.raises(DestinationFailed):
+        with pytest.raises(DestinationFailed) as failure:
             await tries(dest, establish=stuck)
+        assert decision_of(failure.value).seconds > 0  # although the address has rested long ago
 
     async with opened(rules(failures_to_delay=1, connect_timeout=1.3)) as out:
         for number in range(30):
