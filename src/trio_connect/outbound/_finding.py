@@ -51,7 +51,7 @@ class Finding:
         self._retry_at = -inf
 
     async def look_up(self, until: float) -> None:
-        """Find the candidates, or say why there are none.
+        """Find the candidates, or say why there is not one.
 
         Args:
           until: the caller's deadline, in Trio time.
