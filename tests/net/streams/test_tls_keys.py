@@ -434,5 +434,30 @@ async def test_new_keys_of_openssls_client(command: bytes) -> None:
             stream.abort()
 
 
+@programs
+async def test_an_answer_does_not_come_before_the_session_tickets_of_a_server_that_has_sent_nothing() -> None:
+    """They were encrypted first, and Trio keeps them until there is data to send."""
+    async with (
+        no_leaks(),
+        await tcp_listen(("127.0.0.1", 0)) as listener,
+        openssl("s_client", "-connect", str(listener.endpoint), "-tls1_3") as (process, until),
+    ):
+        stream = await (await accepted(listener.accept)).start_tls(
+            tls.contexts().server, now() + 20_000, server_side=True
+        )
+        for _ in range(2):
+            await type_in(process, b"K\n")
+            await until(b"KEYUPDATE\n")
+            await arrival(stream.tcp.socket)
+            for _ in range(3):
+                with pytest.raises(DeadlineExceeded):
+                    await stream.fill(0)
+        await type_in(process, b"an upload\n")
+        assert await stream.receive_until(b"\n", 20, now() + 20_000) == b"an upload"
+        await stream.send_all(b"done\n")
+        await until(b"done\n")
+        stream.abort()
+
+
 async def accepted(accept: Callable[[int], Awaitable[TcpStream]]) -> TcpStream:
     return await accept(now() + 20_000)

@@ -147,8 +147,8 @@ class Handshake:
                 raise HandshakeFailed(text, reason) from exc.__cause__ or exc
             raise
         transport.wait_for_ever()
-        transport.has_sent = False
         transport.is_patient = self._spy.session.version() == "TLSv1.3"
+        transport.keeps_tickets = transport.is_patient and self._server_side
         return TlsChannel(transport, self._session, self._spy)
 
     async def abandon(self) -> None:

@@ -265,7 +265,7 @@ class TlsChannel(ByteChannel):
                 await self.ssl.aclose()
             # OpenSSL refuses to go on with the closing when it finds unread data, and Trio then sends nothing. A server
             # that has never sent has its session tickets still with Trio, and nothing may come before these.
-            if self.ssl.server_side is False or transport.has_sent:
+            if not transport.keeps_tickets:
                 await send_now(transport, self._outgoing.read())
 
     def _raise_broken(self, what: str, exc: trio.BrokenResourceError) -> NoReturn:

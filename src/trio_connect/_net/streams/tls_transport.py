@@ -50,8 +50,8 @@ class TlsTransport(trio.abc.Stream):
         """The first bytes that came."""
         self.has_ended = False
         """Whether the peer has ended the connection."""
-        self.has_sent = False
-        """Whether anything was sent since this was last set to false."""
+        self.keeps_tickets = False
+        """Whether the `trio.SSLStream` keeps session tickets until it is to send: nothing may come before these."""
         self.is_cut_short = False
         """Whether a send has ended in the middle: what the peer has may end within a record."""
         self.answers = b""
@@ -160,7 +160,8 @@ class TlsTransport(trio.abc.Stream):
         """
         stream = self.stream
         stream._check_can_send()
-        stream._sending = self.has_sent = True
+        stream._sending = True
+        self.keeps_tickets = False
         try:
             count = await stream._sock.send(data, until)
         finally:
@@ -181,8 +182,8 @@ class TlsTransport(trio.abc.Stream):
         stream = self.stream
         if len(self.answers) + len(self._unsent) > MOST_ANSWERS:
             raise trio.BrokenResourceError("the peer asks for new keys, and does not read the answers")
-        if stream._sending or self.is_to_send:
-            return  # another task is sending, and sends them before its next data
+        if stream._sending or self.is_to_send or self.keeps_tickets:
+            return  # whoever is sending, or is the first to send, sends them before the next data
         self._unsent += self.answers
         self.answers = b""
         until = -inf if self.is_patient else self._receive_until
