@@ -407,6 +407,39 @@ async def test_nor_one_whose_stream_of_trios_is_received_from(sockets: Sockets) 
         far.abort()
 
 
+@attrs.define(eq=False)
+class LooksAfterEachStep(trio.abc.Instrument):
+    """Looks whenever a task has run, until that one is done."""
+
+    stream: TlsStream
+    task: trio.lowlevel.Task
+    looks: list[bool] = attrs.field(factory=list)
+    refused: int = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            try:
+                self.looks.append(self.stream.is_dead())
+            except trio.BusyResourceError:
+                self.refused += 1
+
+
+@pytest.mark.parametrize("end", ["data", "goodbye"])
+async def test_a_look_takes_nothing_from_a_task_that_is_about_to_receive(sockets: Sockets, end: str) -> None:
+    """That one has asked OpenSSL already, and would wait for more than has come."""
+    async with no_leaks(counters=sockets.counters), connected(tickets=0) as (stream, server):
+        await (server.send(b"data") if end == "data" else server.say_goodbye())
+        await arrival(stream.tcp.socket)
+        instrument = LooksAfterEachStep(stream, trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(instrument)
+        with trio.fail_after(5):
+            assert await stream.ssl.receive_some() == (b"data" if end == "data" else b"")
+        trio.lowlevel.remove_instrument(instrument)
+        assert instrument.refused
+        assert stream.buffered == 0
+        assert stream.is_dead() == (end == "goodbye")
+
+
 @pytest.mark.parametrize("close", ["aclose", "tcp", "socket", "abort"])
 async def test_a_closed_one_is_dead(sockets: Sockets, close: str) -> None:
     async with no_leaks(counters=sockets.counters):

@@ -114,8 +114,12 @@ class SpyObject:
             finally:
                 del failure
         transport = self._transport
+        transport.is_to_receive = False
         try:
             data = self._object.read(*args)
+        except ssl.SSLWantReadError:
+            transport.is_to_receive = True
+            raise
         finally:
             if self._outgoing.pending:
                 transport.answers += self._outgoing.read()
@@ -126,8 +130,13 @@ class SpyObject:
 
     def write(self, data: bytes) -> int:
         """Do what the object does, answers first."""
+        transport = self._transport
+        transport.is_to_receive = False
         try:
             return self._object.write(data)
+        except ssl.SSLWantReadError:
+            transport.is_to_receive = not self._outgoing.pending and not transport.answers  # else it sends first
+            raise
         finally:
             self._answers_first()
 
@@ -193,13 +202,16 @@ class TlsChannel(ByteChannel):
         transport = self._transport
         if transport.stream._closed or self._why or transport.is_cut_short or self._object.failure is not None:
             return b""
+        # Who is about to receive would wait for what this takes.
+        if transport.is_to_receive:
+            transport.stream._refuse_receive()
         transport.stream._check_can_receive()
         room = _MOST_UNASKED
         while room > 0:
             try:
                 return bytes(self._object.read(_LARGEST_RECORD))
             except ssl.SSLWantReadError:
-                pass
+                transport.is_to_receive = False
             except ssl.SSLError as exc:
                 self._object.failure = exc.with_traceback(None)
                 return b""

@@ -60,6 +60,8 @@ class TlsTransport(trio.abc.Stream):
         """Whether a peer does not wait for answers: not in TLS 1.3."""
         self.is_to_send = False
         """Whether `send_all` is about to be called, with what was encrypted before any answer that comes now."""
+        self.is_to_receive = False
+        """Whether `receive_some` is about to be called, because OpenSSL has found too little in what came so far."""
         self._unsent = b""
         """Answers that are under way, perhaps the rest of a record: nothing may be sent before them."""
         self._answering: trio.Event | None = None
@@ -89,16 +91,19 @@ class TlsTransport(trio.abc.Stream):
           OSError: the connection broke.
         """
         stream = self.stream
-        stream._check_can_receive()
-        if next(self._turns, Expired) is Expired:
-            raise Expired
-        if self.answers or self._unsent:
-            await self._answer()
-        stream._receiving = True
         try:
-            data = await stream._sock.receive(max_bytes or RECEIVE_SIZE, self._receive_until)
+            stream._check_can_receive()
+            if next(self._turns, Expired) is Expired:
+                raise Expired
+            if self.answers or self._unsent:
+                await self._answer()
+            stream._receiving = True
+            try:
+                data = await stream._sock.receive(max_bytes or RECEIVE_SIZE, self._receive_until)
+            finally:
+                stream._receiving = False
         finally:
-            stream._receiving = False
+            self.is_to_receive = False
         if stream._closed:
             stream._raise_closed()
         if not data:
