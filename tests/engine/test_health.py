@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nextafter
 from random import Random
 
 from trio_connect._engine.health import Cooldowns, Strikes, Suspensions
@@ -81,6 +81,9 @@ def test_9_a_suspension_has_a_time_and_a_reason():
     suspended.suspend("a", 60.0, "cannot bind")
     assert (suspended.until("a"), suspended.reason("a")) == (60.0, "cannot bind")
     assert suspended.until("b") == -inf
+    assert [suspended.is_on("a", now) for now in (0.0, 59.999, 60.0, 61.0)] == [True, True, False, False]
+    assert not suspended.is_on("a", nextafter(60.0, 0.0))  # who has slept for the rest comes then
+    assert not suspended.is_on("b", 0.0)
 
 
 def test_of_two_suspensions_the_later_end_counts():
