@@ -123,7 +123,7 @@ def _answered() -> Generator[None]:
 
     try:
         yield
-    except (ConnectionLost, OSError, RuntimeError) as exc:  # the last for a pool that was left
+    except ConnectionLost as exc:
         raise Dropped(str(exc) or type(exc).__name__) from exc
     except RedisError as exc:
         words = str(exc) or type(exc).__name__
@@ -131,3 +131,5 @@ def _answered() -> Generator[None]:
             # The server does not say which command or key it is.
             words = f"{words.partition(' script: ')[0]}; its ACL has to allow {ALLOWED}"
         raise Refused(words) from exc
+    except Exception as exc:  # a pool that is being left has errors of its own, and of what it is built upon
+        raise Dropped(str(exc) or type(exc).__name__) from exc
