@@ -295,6 +295,20 @@ async def test_a_store_is_for_one_outbound(path):
         pass
 
 
+async def test_a_call_that_outlives_the_block_hears_that_the_store_is_closed(path, autojump_clock):
+    policy = rules(max_connections=1)
+    async with opened(policy, store=FileStore(path)) as other, other.destination("api.test").permit():
+        async with opened(policy, store=FileStore(path)) as out:
+            late, new = out.destination("api.test"), out.destination("new.test")
+            with pytest.raises(DeadlineExceeded, match="held, some by other processes"):
+                async with late.permit(now() + 100):
+                    pass
+        for each in (late, new):
+            with pytest.raises(DeadlineExceeded, match="the store is closed"):
+                async with each.permit(now() + 1500):
+                    pass
+
+
 async def test_a_cancel_at_any_step_leaves_no_place(path):
     async def permit(out: Outbound) -> None:
         async with out.destination("api.test").permit():

@@ -341,3 +341,12 @@ def test_at_the_end_that_includes_what_may_have_been_granted_in_vain():
     )
     assert claims.question() is None
     assert claims.everything() == [("{trio-connect}:places:4:c", "me:1"), (PEERS_KEY, "me")]
+
+
+def test_at_the_end_nobody_takes_what_is_about_to_be_given_back():
+    claims = made()
+    acquire(claims, (CAP,), (), 0.0)
+    claims.answered(question(claims).claim, GRANTED, 0.0, 0.0)
+    claims.stop()
+    assert acquire(claims, (CAP,), (), 0.0).cause == "the store is closed"
+    assert claims.everything() == [("{trio-connect}:places:4:c", "me:1"), (PEERS_KEY, "me")]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from tests.outbound import redis_worker
 from tests.outbound.kit import opened, rules
@@ -35,7 +36,7 @@ from trio_connect.outbound import (
     RetryAt,
     _redis_store,
 )
-from trio_connect.outbound._redis import ServerError
+from trio_connect.outbound._redis import Server, ServerError
 from trio_connect.outbound._redis_scripts import ACQUIRE, ALLOWED, RELEASE, RENEW
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
@@ -321,6 +322,23 @@ async def test_leaving_in_the_step_that_gives_back_or_asks_leaves_no_lease(serve
             with trio.fail_after(10):
                 async with destination.permit():
                     pass
+
+
+async def test_a_call_that_outlives_the_block_hears_that_the_store_is_closed(server):
+    policy = rules(max_connections=1)
+    causes: list[str] = []
+
+    async def call(out: Outbound) -> None:
+        causes.append(await refused(out))
+
+    async with opened(policy, store=store(server, ttl=20)) as other:
+        await no_pause(server)
+        async with other.destination("api.test").permit(), trio.open_nursery() as nursery:
+            async with opened(policy, store=store(server, ttl=20)) as out:
+                nursery.start_soon(call, out)
+                await trio.testing.wait_all_tasks_blocked()
+            assert "the store is closed" in await refused(out)
+    assert len(causes) == 1
 
 
 async def _hold_forever(out: Outbound) -> None:
@@ -632,6 +650,31 @@ async def test_a_server_that_has_no_run_id_is_of_no_use(server, monkeypatch):
         monkeypatch.setattr(_redis_store, name, script.replace("run_id:(", "no such field:("))
     async with opened(rules(max_connections=1), store=store(server, ttl=20)) as out:
         await refused_because(out, "the answer to INFO has no run_id")
+
+
+# --- the library ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("calls", [5, 40])
+async def test_a_call_on_connections_that_are_being_closed_is_one_without_an_answer(server, calls):
+    others: list[Exception] = []
+
+    async def call(it: Server) -> None:
+        try:
+            await it.call(RELEASE, ["{trio-connect}:places:1:x"], ["id"])
+        except ServerError:
+            pass
+        except Exception as exc:  # noqa: BLE001 - collected
+            others.append(exc)
+
+    for steps in range(25):
+        async with trio.open_nursery() as nursery, Server.opened(server.url) as it:
+            await call(it)
+            for _ in range(calls):
+                nursery.start_soon(call, it)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+    assert others == []
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import attrs
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
 from ._file_locks import MOST_PLACES, FileOfLocks, Limit
-from ._store import Later
+from ._store import CLOSED, Later
 
 __all__ = ["FileStore"]
 
@@ -90,6 +90,8 @@ class FileStore:
           OSError: the file cannot be read, locked or written.
           ValueError: another process has one of them with another number.
         """
+        if self._file is None:
+            return
         for cap in caps:
             self._places(cap)
         for pace in paces:
@@ -105,6 +107,8 @@ class FileStore:
         Returns:
           the places, or why there is not one and when to ask again.
         """
+        if self._file is None:
+            return CLOSED
         places: dict[Cap, Place] = {}
         outcome: dict[Cap, Place] | Later = Later("", 0.0)
         try:

@@ -24,7 +24,7 @@ import attrs
 
 from .._engine.limits import Cap, Pace, Place
 from .._outbound_values import MICROSECONDS
-from ._store import Later
+from ._store import CLOSED, Later
 
 __all__ = ["Claim", "Claims", "Held", "Question"]
 
@@ -155,6 +155,8 @@ class Claims:
         """Return the places of a call if they are there, or when to ask for them again."""
         if not caps and not paces:
             return {}
+        if self.is_over:
+            return CLOSED
         key = tuple(map(_cap_key, caps)), tuple(map(_pace_key, paces))
         claim = self._claims.get(key)
         if claim is not None and claim.state == "granted":
@@ -163,8 +165,6 @@ class Claims:
                 return self._take(claim.id, claim.fence, caps, paces, now)
             self._give_up(claim, now)
             claim = None
-        if self.is_over:
-            return Later("the store is closed", _LONGEST_POLL)
         if self.away:
             return self._alone(caps, paces, now)
         if claim is None:

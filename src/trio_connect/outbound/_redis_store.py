@@ -21,7 +21,7 @@ from .._text import shown
 from ._redis import Dropped, Refused, Server, ServerError, check_url, hidden
 from ._redis_claims import Claims, Held, Question
 from ._redis_scripts import ACQUIRE, RELEASE, RENEW
-from ._store import Later
+from ._store import CLOSED, Later
 
 __all__ = ["RedisStore"]
 
@@ -163,7 +163,9 @@ class RedisStore:
         Returns:
           the places, or why there is not one and when to ask again.
         """
-        outcome = self._opened.acquire(caps, paces, current_time())
+        if self._claims is None:
+            return CLOSED
+        outcome = self._claims.acquire(caps, paces, current_time())
         self._set_to_work()
         return outcome
 

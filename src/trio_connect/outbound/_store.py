@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from .._engine.limits import Cap, Pace, Place
 
-__all__ = ["Later", "Store"]
+__all__ = ["CLOSED", "Later", "Store"]
 
 
 @attrs.frozen
@@ -35,6 +35,10 @@ class Later:
     """The limits of which a place that this process gives back may help."""
     pending: bool = False
     """Whether the store is being asked: what it will answer is unknown."""
+
+
+CLOSED: Final = Later("the store is closed", 1.0)
+"""What a call is told that outlives the block of its store."""
 
 
 class Store(Protocol):
