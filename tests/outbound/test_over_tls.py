@@ -241,10 +241,11 @@ async def test_streams_and_reports_say_for_which_host_they_are(net: VirtualNetwo
             stream = (await connects(out.srv(service), tls=client, establish=establish)).stream
             # An address of two hosts is tried for the first of them.
             assert (stream.host, {each.host for each in stream.report.attempts}) == ("b.test", {"a.test", "b.test"})
-            listed = out.destination("listed", candidates=[(GOOD, 443)])
-            stream = (await connects(listed, tls=client, establish=establish)).stream
-            assert (stream.host, [each.host for each in stream.report.attempts]) == (None, [None])
-        assert seen == [tls.NAME, "b.test", None]
+            # Neither is a name.
+            for address in (out.destination("listed", candidates=[(GOOD, 443)]), out.destination(GOOD, port=443)):
+                stream = (await connects(address, tls=client, establish=establish)).stream
+                assert (stream.host, [each.host for each in stream.report.attempts]) == (None, [None])
+        assert seen == [tls.NAME, "b.test", None, None]
         with pytest.raises(DestinationFailed) as caught:
             await connects(out.mx(tls.NAME, port=443))
         assert [each.host for each in caught.value.report.attempts] == ["a.test"]

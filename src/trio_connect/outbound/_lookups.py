@@ -35,6 +35,7 @@ from .. import (
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._engine.race import MAX_RACED
+from .._net.names.resolve import numeric
 from .._net.resolver import failure_in
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
@@ -250,7 +251,7 @@ def by_name(lookups: Lookups, host: str, port: int) -> Finder:
 
     async def find() -> Found:
         candidates = await _addresses(lookups, host, port, 0)
-        names = dict.fromkeys([each.endpoint for each in candidates], host)
+        names = dict.fromkeys([each.endpoint for each in candidates], host) if numeric(host) is None else {}
         return Found((Host(0, 1, candidates),), None, lookups.expiry((AF_INET, host), (AF_INET6, host)), names)
 
     return find
