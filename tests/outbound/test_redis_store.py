@@ -645,6 +645,23 @@ async def test_what_an_acl_has_to_allow_is_said(server):
                 assert f"its ACL has to allow {ALLOWED}" in cause
 
 
+async def test_a_server_that_grants_nothing_is_not_asked_without_end(server):
+    # Leases are prolonged all the same, so it seems to be back after each refusal.
+    server.command("ACL", "SETUSER", "limits", "reset", "on", ">word", ALLOWED.replace("+get ", ""))
+    events: list[OutboundEvent] = []
+    limited = RedisStore(f"unix://limits:word@{server.socket}", ttl=20, strict=True)
+    async with opened(rules(max_connections=1), store=limited, observer=events.append) as out:
+        await no_pause(server)
+        began = trio.current_time()
+        await refused_because(out, "can't run this command")
+        with pytest.raises((DeadlineExceeded, NotAdmitted)):
+            async with out.destination("api.test").permit(now() + 1000):
+                pass
+        took = trio.current_time() - began
+    told = [each.what for each in events if each.what.startswith("store")]
+    assert 2 <= len(told) <= 2 * (took / 0.1 + 1)
+
+
 async def test_a_server_that_has_no_run_id_is_of_no_use(server, monkeypatch):
     for name, script in (("ACQUIRE", ACQUIRE), ("RENEW", RENEW)):
         monkeypatch.setattr(_redis_store, name, script.replace("run_id:(", "no such field:("))

@@ -84,6 +84,8 @@ class RedisStore:
         """How many scripts are under way."""
         self._unreachable: Callable[[], ServerError] | None = None
         """Makes the error of the last try to connect, if that has failed."""
+        self._is_refusing = False
+        """Whether what made it away was an error for an answer."""
         self._broken = trio.Event()
         self._news = ParkingLot()
         self._work = trio.Event()
@@ -254,6 +256,9 @@ class RedisStore:
             self._probe = trio.Event()
             with trio.move_on_after(pause):
                 await self._probe.wait()
+                if self._is_refusing:
+                    # It may answer this and nothing else. Then both would go on without end, as fast as they can.
+                    await trio.sleep(_PROBE * (0.5 + random()))  # noqa: S311 - jitter
 
     async def _renew_all(self) -> None:
         claims = self._opened
@@ -316,7 +321,8 @@ class RedisStore:
 
     def _is_away(self, cause: ServerError) -> None:
         was_there = not self._opened.away
-        words = "answers with an error" if isinstance(cause, Refused) else "cannot be reached"
+        self._is_refusing = isinstance(cause, Refused)
+        words = "answers with an error" if self._is_refusing else "cannot be reached"
         self._opened.away = f"{words} ({cause})"
         if was_there:
             self._probe.set()
