@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from trio_connect._engine.limits import Cap, Pace
-from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, WANTED_KEY, Claims, Question
+from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, Claims, Question
 from trio_connect.outbound._store import Later
 
 CAP, OTHER = Cap("connections", 4, shared="c"), Cap("others", 9, shared="o")
 PACE = Pace("rate", 1_000_000, 4, shared="p")
 GRANTED, PAUSE = ["granted", "0", 0], ["pause", "400000", 0]
-WANTED = ["granted", "1", 0]
+WANTED, SECOND_WANTED = ["granted", "1", 0], ["granted", "01", 0]
 
 
 def made(*, strict: bool = False) -> Claims:
@@ -63,7 +63,7 @@ def test_a_question_has_all_limits_and_what_was_given_back():
     cap, other, pace = (
         "{trio-connect}:places:4:c", "{trio-connect}:places:9:o", "{trio-connect}:rate:1000000:4:p",
     )  # fmt: skip
-    assert asked.keys == [EPOCH_KEY, WANTED_KEY, cap, other, pace, cap]
+    assert asked.keys == [EPOCH_KEY, cap, other, f"{cap}:wanted", f"{other}:wanted", pace, cap]
     assert asked.arguments == ["10000000", "me:2", "2", "1", "4", "9", "1000000", "4", "me:1"]
     assert claims.question() is None
     assert not claims.has_work
@@ -89,11 +89,15 @@ def test_nor_are_they_used_by_a_call_that_comes_late():
     assert question(claims).arguments[-1] == "me:1"
 
 
-def test_an_answer_that_comes_too_late_is_not_used():
-    claims = made()
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_answer_that_comes_too_late_is_not_used(strict):
+    claims = made(strict=strict)
     acquire(claims, (CAP,), (), 0.0)
-    claims.answered(question(claims).claim, GRANTED, 0.0, 9.0)
-    assert acquire(claims, (CAP,), (), 9.0).pending
+    # It would end in 3.3 s, and who looks for leases that end looks every 3.33.
+    claims.answered(question(claims).claim, GRANTED, 0.0, 5.7)
+    assert acquire(claims, (CAP,), (), 5.7).pending
+    claims.answered(question(claims).claim, GRANTED, 5.7, 11.3)
+    assert acquire(claims, (CAP,), (), 11.3)[CAP].fence - 1.0 - 11.3 > claims.pause
 
 
 def test_a_refusal_stands_until_it_is_worth_asking_again():
@@ -206,6 +210,71 @@ def test_a_turn_is_forgotten_with_the_places(is_held):
     claims.forget(5.0)
     held.release()
     assert acquire(claims, (CAP,), (), 5.0).pending != is_held
+
+
+def test_a_limit_is_left_to_others_by_all_that_want_places_under_it():
+    # Two sources have one group in common.
+    one, two = (OTHER, CAP), (Cap("others", 9, shared="p"), CAP)
+    claims = made()
+    claims.processes = 5
+    for at, caps in ((0.0, one), (0.2, one), (0.4, two)):
+        for held in ask(claims, caps, at=at, answer=SECOND_WANTED).values():
+            held.release()
+    told = [acquire(claims, caps, (), 0.51) for caps in (one, two)]
+    assert [each.seconds for each in told] == [pytest.approx(0.1)] * 2
+    assert claims.question() is None
+    # The other limit of the same claims is not wanted.
+    assert acquire(claims, (OTHER,), (), 0.51).pending
+    assert acquire(claims, one, (), 0.62).pending
+
+
+def test_nor_does_a_poll_come_between():
+    claims = made()
+    claims.processes = 5
+    ask(claims, answer=WANTED)[CAP].release()
+    other = (OTHER, CAP)
+    ask(claims, other, at=0.4, answer=["cap", "9000000", 2])
+    assert not acquire(claims, (CAP,), (), 0.5).pending
+    assert acquire(claims, other, (), 0.55).seconds == pytest.approx(0.05)
+    assert acquire(claims, other, (), 0.6).pending
+
+
+def test_a_rest_ends_though_places_are_given_back_all_the_time():
+    claims = made()
+    held = [ask(claims, answer=WANTED)[CAP] for _ in range(4)]
+    claims.processes = 4
+    assert acquire(claims, (CAP,), (), 0.0).seconds == pytest.approx(0.1)
+    held.pop().release()
+    assert acquire(claims, (CAP,), (), 0.06).seconds == pytest.approx(0.04)
+    held.pop().release()
+    assert acquire(claims, (CAP,), (), 0.1).pending
+
+
+def test_turns_of_limits_that_are_not_used_any_more_are_forgotten():
+    claims = made()
+    claims.processes = 5
+    ask(claims)
+    for number in range(100):
+        caps = (Cap("others", 9, shared=str(number)), CAP)
+        for held in ask(claims, caps, answer=["granted", "10", 0]).values():
+            held.release()
+    assert len(claims._turns) == 100
+    claims.forget(5.0)
+    assert len(claims._turns) == 0
+
+
+def test_who_comes_back_when_told_is_not_too_early_by_the_last_bits_of_a_float():
+    claims = made()
+    now = 1e6 / 3
+    for wait in range(1, 200):
+        told = ask(claims, at=now, answer=["pause", str(wait * 7919), 0])
+        back = now + told.seconds
+        assert acquire(claims, (CAP,), (), back - 1e-9).pending
+        claims.answered(question(claims).claim, GRANTED, back, back)
+        kept = back + 0.1
+        claims.forget(kept - 1e-9)
+        assert len(claims.releases()) == 1
+        now = kept
 
 
 def test_an_old_refusal_is_forgotten_and_needs_no_release():

@@ -23,7 +23,7 @@ from tests.outbound.redis_server import PROGRAM, RedisServer, pause
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window, wait_until
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, sweep
-from trio_connect import DeadlineExceeded, TcpStream, now, tcp_listen, unix_connect
+from trio_connect import DeadlineExceeded, Source, TcpStream, now, tcp_listen, unix_connect
 from trio_connect._engine.limits import Cap
 from trio_connect.outbound import (
     DestinationFailed,
@@ -37,6 +37,7 @@ from trio_connect.outbound import (
     _redis_store,
 )
 from trio_connect.outbound._redis import Server, ServerError
+from trio_connect.outbound._redis_claims import Claims
 from trio_connect.outbound._redis_scripts import ACQUIRE, ALLOWED, RELEASE, RENEW
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
@@ -194,6 +195,57 @@ async def test_a_process_that_has_places_to_take_again_lets_others_go_first(serv
                 async with other.destination("api.test").permit():
                     pass
         nursery.cancel_scope.cancel()
+
+
+async def test_it_does_so_for_a_limit_that_many_sources_have_in_common(server):
+    policy = rules(max_connections=5, group_max_connections=1)
+    many = [Source(name=str(number)) for number in range(10)]
+    async with (
+        opened(policy, store=store(server, ttl=20), sources=many) as busy,
+        opened(policy, store=store(server, ttl=20)) as other,
+        trio.open_nursery() as nursery,
+    ):
+        await no_pause(server)
+
+        async def use_again_and_again() -> None:
+            while True:
+                async with busy.destination("api.test").permit():
+                    await trio.sleep(0.005)
+
+        for _ in range(20):
+            nursery.start_soon(use_again_and_again)
+        await trio.sleep(0.1)
+        with trio.fail_after(30):
+            for _ in range(4):
+                async with other.destination("api.test").permit():
+                    pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_that_a_process_has_wanted_a_place_is_forgotten_soon_whatever_others_want(server):
+    one, two = (Cap("connections", 1, shared=name) for name in ("one", "two"))
+    async with Server.opened(server.url) as it:
+
+        async def ask(process: str, cap: Cap) -> str:
+            claims = Claims(process, 60.0, strict=True, draw=lambda: 0.5, wake=lambda: None)
+            claims.acquire([cap], [], 0.0)
+            question = claims.question()
+            assert question is not None
+            answer = await it.call(ACQUIRE, question.keys, question.arguments)
+            return " ".join(map(str, answer[: 2 if answer[0] == "granted" else 1]))
+
+        assert await ask("a", one) == "pause"
+        server.command("HSET", "{trio-connect}:run", "began", "0")
+        assert await ask("a", two) == await ask("a", one) == "granted 0"
+        assert await ask("b", one) == "cap"
+        # The same id once more: its answer was lost.
+        assert await ask("a", one) == "granted 1"
+        began = trio.current_time()
+        while trio.current_time() < began + 1.7:
+            assert await ask("c", two) == "cap"
+            await trio.sleep(0.1)
+        assert await ask("a", one) == "granted 0"
+        assert await ask("a", two) == "granted 1"
 
 
 async def test_rates_are_those_of_all(server):

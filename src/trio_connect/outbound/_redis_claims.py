@@ -23,6 +23,7 @@ from typing import Final, Literal, final
 import attrs
 
 from .._engine.limits import Cap, Pace, Place
+from .._engine.moments import has_come
 from .._outbound_values import MICROSECONDS
 from ._store import CLOSED, Later
 
@@ -44,6 +45,8 @@ _LATE: Final = 0.020
 """Seconds by which processes spread out that were told the same moment."""
 _MARGIN: Final = 0.1
 """The part of a TTL by which a lease ends early, for whoever has to be told."""
+_LOOKS: Final = 3
+"""How often in a TTL leases are prolonged, and looked for that end."""
 _MOST_RELEASES: Final = 500
 """How many leases are given back with one question: a script holds everybody up."""
 
@@ -64,6 +67,8 @@ class Claim:
     """Until when the answer stands."""
     fence: float = -inf
     """When the lease runs out."""
+    rest: float = inf
+    """Until when it waits for others to have a chance, before it is asked again."""
     poll: float = 0.0
     refusal: Later | None = None
     may_hold: bool = False
@@ -85,6 +90,16 @@ class Held:
         self._claims.release(self)
 
 
+@attrs.define(eq=False)
+class _Turn:
+    """How this process takes places under a limit that others want too."""
+
+    began: float
+    """Since when."""
+    rest: float = -inf
+    """Until when nothing is asked, so that others have a chance."""
+
+
 @attrs.frozen
 class Question:
     """What to ask the server for a claim."""
@@ -100,12 +115,15 @@ def _cap_key(cap: Cap) -> str:
     return f"{{trio-connect}}:places:{cap.limit}:{cap.shared}"
 
 
+def _wanted_key(key: str) -> str:
+    return f"{key}:wanted"
+
+
 def _pace_key(pace: Pace) -> str:
     return f"{{trio-connect}}:rate:{pace.interval}:{pace.burst}:{pace.shared}"
 
 
 EPOCH_KEY: Final = "{trio-connect}:run"
-WANTED_KEY: Final = "{trio-connect}:wanted"
 PEERS_KEY: Final = "{trio-connect}:processes"
 
 
@@ -144,8 +162,9 @@ class Claims:
         self._releases: deque[tuple[str, str, float]] = deque()
         self._leaving: set[tuple[str, str]] = set()
         """Leases that are being given back: whether the server has heard of it is unknown."""
-        self._turns: dict[Key, float] = {}
-        """Since when this process takes places that others want."""
+        self._turns: dict[str, _Turn] = {}
+        """By limit. Rejected: by claim. Those of many sources or destinations have a limit in common, and each its own
+        turn, so that one of them asks while another one rests."""
         self._due: dict[str, int] = {}
         """By rate, when this process's own next start would be due if it had only its share, in microseconds."""
 
@@ -161,7 +180,8 @@ class Claims:
         claim = self._claims.get(key)
         if claim is not None and claim.state == "granted":
             del self._claims[key]
-            if now < min(claim.until, claim.fence - self._margin):
+            # One of which the end were near could end before the next look for such.
+            if now < min(claim.until, claim.fence - self._margin - self.pause):
                 return self._take(claim.id, claim.fence, caps, paces, now)
             self._give_up(claim, now)
             claim = None
@@ -169,16 +189,17 @@ class Claims:
             return self._alone(caps, paces, now)
         if claim is None:
             claim = self._claims[key] = Claim(key, caps, paces, self._next_id())
-            if self._is_turn_over(claim, now):
-                return self.acquire(caps, paces, now)
-            self._new.append(claim)
-        elif claim.state == "refused" and claim.until == -inf and self._is_turn_over(claim, now):
-            return self.acquire(caps, paces, now)
-        elif claim.state == "doubtful" or (claim.state == "refused" and claim.until <= now):
+            if not self._has_to_rest(claim, now, anew=True):
+                self._new.append(claim)
+        elif claim.state == "doubtful" or (
+            claim.state == "refused"
+            and has_come(claim.until, now)
+            and not self._has_to_rest(claim, now, anew=claim.until == -inf and not has_come(claim.rest, now))
+        ):
             self._unblock(claim)
             claim.state = "new"
             self._new.append(claim)
-        elif claim.state == "refused":
+        if claim.state == "refused":
             assert claim.refusal is not None
             return attrs.evolve(claim.refusal, seconds=claim.until - now)
         # What it said last is worth more to whoever gives up now.
@@ -201,16 +222,15 @@ class Claims:
         """Give back what nobody has come for, and forget old refusals."""
         for claim in tuple(self._claims.values()):
             patience = _PATIENCE if claim.state == "refused" else 0.0
-            if claim.state not in ("new", "asked") and claim.until + patience <= now:
+            if claim.state not in ("new", "asked") and has_come(claim.until + patience, now):
                 del self._claims[claim.key]
                 self._unblock(claim)
                 self._give_up(claim, now)
         while self._releases and self._releases[0][2] <= now:
             self._releases.popleft()
-        for turn in [
-            each for each in self._turns if each not in self._claims and not any(map(self._count.get, each[0]))
-        ]:
-            del self._turns[turn]
+        in_use = {key for claim in self._claims.values() for key in claim.key[0]} | self._count.keys()
+        for key in [key for key, turn in self._turns.items() if key not in in_use and has_come(turn.rest, now)]:
+            del self._turns[key]
         for key in [key for key, due in self._due.items() if due <= now * MICROSECONDS]:
             del self._due[key]
 
@@ -225,7 +245,7 @@ class Claims:
         claim.may_hold = True
         releases = self.releases()
         caps, paces = claim.key
-        keys = [EPOCH_KEY, WANTED_KEY, *caps, *paces, *(key for key, _ in releases)]
+        keys = [EPOCH_KEY, *caps, *map(_wanted_key, caps), *paces, *(key for key, _ in releases)]
         numbers = [self._shown_ttl, claim.id, len(caps), len(paces), *(cap.limit for cap in claim.caps)]
         for pace in claim.paces:
             numbers += [pace.interval, pace.burst]
@@ -233,17 +253,20 @@ class Claims:
 
     def answered(self, claim: Claim, answer: Sequence[object], asked: float, now: float) -> None:
         """Learn what the server has answered to a question that was asked at a time."""
-        outcome, wait, index = str(answer[0]), int(str(answer[1])) / MICROSECONDS, int(str(answer[2])) - 1
+        outcome = str(answer[0])
         if outcome == "granted":
             claim.state = "granted"
             claim.fence = asked + self._ttl
             claim.until = now + _KEPT
-            if wait:
-                self._turns.setdefault(claim.key, now)
-            else:
-                self._turns.pop(claim.key, None)
+            for key, is_wanted in zip(claim.key[0], str(answer[1]), strict=False):
+                if is_wanted == "1":
+                    self._turns.setdefault(key, _Turn(now))
+                else:
+                    self._turns.pop(key, None)
             return
+        wait, index = int(str(answer[1])) / MICROSECONDS, int(str(answer[2])) - 1
         claim.state = "refused"
+        claim.rest = inf
         claim.may_hold = False
         late = min(wait, _LATE) * self._draw()
         if outcome == "pause":
@@ -312,7 +335,7 @@ class Claims:
         """Return the places whose leases end now, with `strict`; they are not held any more."""
         if not self.strict:
             return []
-        lost = [each for each in self._held if each.fence - self._margin <= now]
+        lost = [each for each in self._held if has_come(each.fence - self._margin, now)]
         self._lose(lost)
         return lost
 
@@ -350,6 +373,11 @@ class Claims:
         """Whether there is something to ask or to give back."""
         return bool(self._new or self._releases) and not self.away
 
+    @property
+    def pause(self) -> float:
+        """Seconds between two times when leases are prolonged, or looked for that end."""
+        return self._ttl / _LOOKS
+
     # Parts
 
     @property
@@ -360,35 +388,44 @@ class Claims:
     def _shown_ttl(self) -> str:
         return str(round(self._ttl * MICROSECONDS))
 
-    def _is_turn_over(self, claim: Claim, now: float) -> bool:
-        """Say whether others are to have a chance first, and have the claim wait for so long."""
-        turn = self._turn(claim.caps)
-        if now < self._turns.get(claim.key, inf) + turn:
+    def _has_to_rest(self, claim: Claim, now: float, *, anew: bool) -> bool:
+        """Say whether others are to have a chance first, and have the claim wait for so long.
+
+        Args:
+          claim: what is to be asked for.
+          now: the time.
+          anew: whether a rest may begin, where it would ask at once. One that only comes back does not.
+        """
+        until = -inf
+        for cap, key in zip(claim.caps, claim.key[0], strict=True):
+            turn, longest = self._turns.get(key), self._longest_turn(cap)
+            if turn is None or longest == inf:
+                continue
+            if anew and has_come(turn.rest, now) and has_come(turn.began + longest, now):
+                turn.rest = now + 2 * _SHORTEST_POLL * (0.5 + self._draw())
+                if longest:
+                    turn.began = turn.rest
+            if not has_come(turn.rest, now):
+                until = max(until, turn.rest)
+                if not longest:  # until it gives one back itself
+                    self._blocked.setdefault(key, set()).add(claim)
+        if until == -inf:
             return False
-        if turn:
-            del self._turns[claim.key]
-        else:  # until it gives one back itself
-            for key in claim.key[0]:
-                self._blocked.setdefault(key, set()).add(claim)
         claim.state = "refused"
-        claim.until = now + 2 * _SHORTEST_POLL * (0.5 + self._draw())
+        claim.until = claim.rest = until
         claim.refusal = Later("other processes want a place too", 0.0)
         return True
 
-    def _turn(self, caps: Iterable[Cap]) -> float:
+    def _longest_turn(self, cap: Cap) -> float:
         """Return for how many seconds this process may take a place at once that others want too.
 
         For ever up to its share, in turns what is over when each has its share, and never more than that.
         """
-        turn = inf
-        for cap in caps:
-            share, rest = divmod(cap.limit, max(self.processes, 1))
-            count = self._count[_cap_key(cap)]
-            if count >= share + (rest > 0):
-                return 0.0
-            if count >= share:
-                turn = _TURN
-        return turn
+        share, rest = divmod(cap.limit, max(self.processes, 1))
+        count = self._count[_cap_key(cap)]
+        if count < share:
+            return inf
+        return _TURN if count < share + (rest > 0) else 0.0
 
     def _next_id(self) -> str:
         self._made += 1

@@ -5,7 +5,7 @@ in microseconds (TIME), and the numbers are below 2**53, which Lua's have exactl
 
     KEYS[1]   a hash: the run of the server that the leases belong to, when it was first seen, the longest TTL in use
     a lease   a member of the sorted set of its limit, its score the time when it runs out
-    wanted    a hash: by limit, the process that was last refused a place; it lives a little longer than a poll
+    wanted    a string for each limit: the process that was last refused a place; it lives a little longer than a poll
     a rate    a string: when the next start would be due if all came evenly (TAT in ITU-T I.371)
 
 **The pause.** A server that was started again may have lost leases, or have been given old ones by a snapshot. So it
@@ -23,8 +23,8 @@ from typing import Final
 __all__ = ["ACQUIRE", "ALLOWED", "RELEASE", "RENEW"]
 
 ALLOWED: Final = (
-    "~{trio-connect}:* +eval +evalsha +get +hdel +hget +hmget +hset +info +pexpire +pttl +set +time +zadd +zcard "
-    "+zrange +zrem +zremrangebyscore +zscore"
+    "~{trio-connect}:* +eval +evalsha +get +hmget +hset +info +pexpire +pttl +set +time +zadd +zcard +zrange +zrem "
+    "+zremrangebyscore +zscore"
 )
 """What an ACL has to allow, as ACL SETUSER takes it."""
 
@@ -58,20 +58,19 @@ end
 ACQUIRE: Final = (
     _BEGIN
     + """
--- KEYS: the first one, what is wanted, n limits, m rates, then a key for each lease that is given back.
+-- KEYS: the first one, n limits, what is wanted of each, m rates, then a key for each lease that is given back.
 -- ARGV: ttl, id, n, m, n numbers, m times interval and burst, then the id of each lease that is given back.
 local id, n, m = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-for i = 3 + n + m, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i + m + 2]) end
+for i = 2 + 2 * n + m, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i + 3 - n + m]) end
 if now < open then return {'pause', number(open - now), 0} end
-local there, wanted, process = 0, '0', string.match(id, '^(.*):')
+local there, wanted, process = 0, '', string.match(id, '^(.*):')
 for i = 1, n do
-  local key = KEYS[2 + i]
+  local key = KEYS[1 + i]
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
   if redis.call('ZSCORE', key, id) then
     there = there + 1
   elseif redis.call('ZCARD', key) >= tonumber(ARGV[4 + i]) then
-    redis.call('HSET', KEYS[2], key, process)
-    redis.call('PEXPIRE', KEYS[2], 1500)
+    redis.call('SET', KEYS[1 + n + i], process, 'PX', 1500)
     local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     return {'cap', number(tonumber(first[2]) - now), i}
   end
@@ -81,24 +80,24 @@ if n == 0 or there < n then
   local wait, slowest, due = 0, 0, {}
   for j = 1, m do
     local interval, burst = tonumber(ARGV[3 + n + 2 * j]), tonumber(ARGV[4 + n + 2 * j])
-    due[j] = math.max(tonumber(redis.call('GET', KEYS[2 + n + j]) or 0), now)
+    due[j] = math.max(tonumber(redis.call('GET', KEYS[1 + 2 * n + j]) or 0), now)
     local left = due[j] - (burst - 1) * interval - now
     if left > wait then wait, slowest = left, j end
   end
   if wait > 0 then return {'rate', number(wait), slowest} end
   for j = 1, m do
     local at = due[j] + tonumber(ARGV[3 + n + 2 * j])
-    redis.call('SET', KEYS[2 + n + j], number(at), 'PX', number(math.ceil((at - now) / 1000) + 1))
+    redis.call('SET', KEYS[1 + 2 * n + j], number(at), 'PX', number(math.ceil((at - now) / 1000) + 1))
   end
 end
 for i = 1, n do
-  hold(KEYS[2 + i], id)
-  local who = redis.call('HGET', KEYS[2], KEYS[2 + i])
+  hold(KEYS[1 + i], id)
+  local who = redis.call('GET', KEYS[1 + n + i])
   if who == process then
-    redis.call('HDEL', KEYS[2], KEYS[2 + i])
-  elseif who then
-    wanted = '1'
+    redis.call('PEXPIRE', KEYS[1 + n + i], 0)
+    who = false
   end
+  wanted = wanted .. (who and '1' or '0')
 end
 return {'granted', wanted, 0}
 """
@@ -106,7 +105,8 @@ return {'granted', wanted, 0}
 """Take a lease under each limit and count a start of each rate, or do nothing; leases that were given back go first.
 
 Returns the outcome ("granted", "pause", "cap" or "rate"), the microseconds until it is worth asking again, and which
-limit or rate refuses, counted from 1. For "granted" the second is 1 when another process was lately refused a place.
+limit or rate refuses, counted from 1. For "granted" the second has a digit for each limit: 1 when another process was
+lately refused a place under it.
 """
 
 RENEW: Final = (

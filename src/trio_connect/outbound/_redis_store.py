@@ -242,7 +242,7 @@ class RedisStore:
         """Prolong every lease three times in a TTL, and find out whether the server is there."""
         claims = self._opened
         while not claims.is_over:
-            pause = self._ttl / 3 * (1 - 0.1 * random())  # noqa: S311 - jitter
+            pause = claims.pause * (1 - 0.1 * random())  # noqa: S311 - jitter
             try:
                 await self._renew_all()
             except ServerError as exc:
@@ -274,7 +274,7 @@ class RedisStore:
         claims = self._opened
         while self._strict:
             # A lease is given for so long that this finds it before it ends.
-            await trio.sleep_until(min(claims.next_lapse, current_time() + self._ttl / 3))
+            await trio.sleep_until(min(claims.next_lapse, current_time() + claims.pause))
             self._lose(claims.lapsed(current_time()))
 
     # Parts
