@@ -499,6 +499,26 @@ async def test_a_send_that_is_interrupted_breaks_the_stream(sockets: Sockets, ho
         await far.aclose()
 
 
+@pytest.mark.parametrize("by", ["us", "Trio"])
+async def test_every_call_after_a_send_that_failed_says_why(sockets: Sockets, by: str) -> None:
+    """Trio's stream is of no more use then, and has no text for it."""
+    async with no_leaks(counters=sockets.counters):
+        near, far = await make_tls_pair()
+        near.tcp.socket.shutdown(socket.SHUT_WR)
+        if by == "us":
+            with pytest.raises(trio.BrokenResourceError, match=f"send: connection with {near.peer} broke: broken pipe"):
+                await near.send_all(b"x")
+        else:
+            with pytest.raises(BrokenPipeError):
+                await near.ssl.send_all(b"x")
+        assert near.is_dead()
+        for call in (lambda: near.send_all(b"x"), near.receive_some, near.wait_send_all_might_not_block):
+            with pytest.raises(trio.BrokenResourceError, match=f"TLS with {near.peer} broke: broken pipe"):
+                await call()
+        near.abort()
+        far.abort()
+
+
 async def test_a_send_that_does_not_begin_breaks_nothing(sockets: Sockets) -> None:
     async with no_leaks(counters=sockets.counters):
         near, far = await make_tls_pair()

@@ -261,6 +261,37 @@ async def test_a_flood_of_requests_of_a_peer_that_reads_nothing(sends: bool) -> 
             stream.abort()
 
 
+async def test_an_answer_that_cannot_be_sent_any_more_loses_nothing_of_what_has_come(sockets: Sockets) -> None:
+    """The peer asks for new keys, sends the rest, and is gone."""
+    async with no_leaks(counters=sockets.counters), record_pair() as (stream, peer):
+        await peer.stream.send_all(
+            peer.record(b"first") + peer.key_update(request=True) + peer.key_update(request=True)
+        )
+        assert await stream.receive_some() == b"first"
+        await peer.stream.send_all(peer.record(b"the rest") + peer.record(b"\1\0", 21))  # close_notify
+        await arrival(stream.tcp.socket)
+        peer.stream.abort()
+        assert await stream.receive_some(None, now() + 5_000) == b"the rest"
+        assert await stream.receive_some(None, now() + 5_000) == b""
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+
+
+async def test_nor_does_it_hide_that_the_connection_broke(sockets: Sockets) -> None:
+    async with no_leaks(counters=sockets.counters), record_pair() as (stream, peer):
+        await peer.stream.send_all(
+            peer.record(b"first") + peer.key_update(request=True) + peer.key_update(request=True)
+        )
+        assert await stream.receive_some() == b"first"
+        await peer.send(b"the rest")
+        await arrival(stream.tcp.socket)
+        peer.stream.abort()
+        assert await stream.receive_some(None, now() + 5_000) == b"the rest"
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError, match="connection reset by peer"):
+                await stream.receive_some(None, now() + 5_000)
+
+
 # --- OpenSSL's own programs -------------------------------------------------------------------------------------------
 
 programs = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed: its TLS is not tried")

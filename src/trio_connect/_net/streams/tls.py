@@ -200,7 +200,8 @@ class TlsChannel(ByteChannel):
           trio.BusyResourceError: another task is receiving, or is sending and has to receive for that.
         """
         transport = self._transport
-        if transport.stream._closed or self._why or transport.is_cut_short or self._object.failure is not None:
+        is_broken = self._why or transport.is_cut_short or transport.send_error or self._object.failure is not None
+        if is_broken or transport.stream._closed:
             return b""
         # Who is about to receive would wait for what this takes.
         if transport.is_to_receive:
@@ -290,8 +291,8 @@ class TlsChannel(ByteChannel):
     def _reason_for(self, exc: trio.BrokenResourceError) -> str:
         if self._transport.is_cut_short:
             return "a send was cut short by its deadline or by a cancel, which may leave half a record"
-        if self.lost:
-            return strerror(self.lost)
+        if code := self.lost or self._transport.send_error:
+            return strerror(code)
         if is_end(exc.__cause__):
             return "the peer ended the connection without close_notify, so that bytes may be missing"
         return reason_of(exc)

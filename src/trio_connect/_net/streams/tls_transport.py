@@ -54,6 +54,8 @@ class TlsTransport(trio.abc.Stream):
         """Whether the `trio.SSLStream` keeps session tickets until it is to send: nothing may come before these."""
         self.is_cut_short = False
         """Whether a send has ended in the middle: what the peer has may end within a record."""
+        self.send_error = 0
+        """The errno that a send has failed with. The `trio.SSLStream` is of no more use then, and does not say why."""
         self.answers = b""
         """What OpenSSL wants to send because of something that came."""
         self.is_patient = False
@@ -150,7 +152,10 @@ class TlsTransport(trio.abc.Stream):
                 if not view:
                     return
             raise Expired
-        except (Expired, trio.Cancelled):
+        except OSError as exc:
+            self.send_error = exc.errno or errno.EIO
+            raise
+        except BaseException:
             self.is_cut_short = True
             raise
         finally:
@@ -182,6 +187,7 @@ class TlsTransport(trio.abc.Stream):
 
         Raises:
           Expired: the deadline of the receive came first.
+          OSError: the connection broke, and the peer waits for the answer.
           trio.BrokenResourceError: there are too many.
         """
         stream = self.stream
@@ -199,6 +205,12 @@ class TlsTransport(trio.abc.Stream):
         except Expired:
             if not self.is_patient:
                 raise
+        except OSError as exc:
+            if not self.is_patient:
+                raise
+            # There may still be something to receive. Linux tells an error once, and EPIPE says nothing of the end.
+            if exc.errno != errno.EPIPE:
+                stream._sock.lost = exc.errno or errno.EIO
         finally:
             self._answering.set()
             self._answering = None
