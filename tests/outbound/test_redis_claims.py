@@ -412,6 +412,15 @@ def test_at_the_end_that_includes_what_may_have_been_granted_in_vain():
     assert claims.everything() == [("{trio-connect}:places:4:c", "me:1"), (PEERS_KEY, "me")]
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_at_the_end_what_is_held_on_is_lost_with_strict(strict):
+    claims = made(strict=strict)
+    held = ask(claims)[CAP]
+    assert claims.stop() == ([held] if strict else [])
+    assert held.is_lost == strict
+    assert claims.everything() == [(held.key, "me:1"), (PEERS_KEY, "me")]
+
+
 def test_at_the_end_nobody_takes_what_is_about_to_be_given_back():
     claims = made()
     acquire(claims, (CAP,), (), 0.0)

@@ -393,6 +393,37 @@ async def test_a_call_that_outlives_the_block_hears_that_the_store_is_closed(ser
     assert len(causes) == 1
 
 
+@pytest.mark.parametrize("strict", [True, False])
+async def test_what_outlives_the_block_of_a_strict_store_has_lost_its_lease(server, strict):
+    ended: list[str] = []
+    async with await tcp_listen(("127.0.0.1", 0)) as listener, trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + 20
+
+        async def permit(out: Outbound, task_status: trio.TaskStatus[None]) -> None:
+            with pytest.raises(LeaseLost):
+                async with out.destination("api.test").permit():
+                    task_status.started()
+                    await trio.sleep_forever()
+            ended.append("permit")
+
+        async def connection(out: Outbound, task_status: trio.TaskStatus[None]) -> None:
+            destination = out.destination("conn.test", candidates=[listener.endpoint])
+            async with destination.connect() as connection:
+                task_status.started()
+                with pytest.raises(trio.ClosedResourceError):
+                    await connection.stream.receive_some()
+            ended.append("connection")
+
+        async with opened(rules(max_connections=1), store=store(server, ttl=20, strict=strict)) as out:
+            await no_pause(server)
+            await nursery.start(permit, out)
+            await nursery.start(connection, out)
+        if not strict:
+            assert ended == []
+            nursery.cancel_scope.cancel()
+    assert sorted(ended) == (["connection", "permit"] if strict else [])
+
+
 async def _hold_forever(out: Outbound) -> None:
     async with out.destination("api.test").permit():
         await trio.sleep_forever()

@@ -244,7 +244,8 @@ async def open_outbound(
 ) -> AsyncGenerator[Outbound, None]:
     """Open what the destinations of a program share: limits, memory, lookups.
 
-    Lookups run in tasks of this block, and end with it. Connections do not need to: each has a block of its own.
+    Lookups run in tasks of this block, and end with it. Connections do not need to: each has a block of its own. Under
+    a strict store they do, as by a lost lease: it knows of their places no longer.
 
     Args:
       policy: the rules; those of single destinations may differ.

@@ -351,10 +351,13 @@ class Claims:
         """The places that this process holds."""
         return list(self._held)
 
-    def stop(self) -> None:
-        """Ask nothing more."""
+    def stop(self) -> list[Held]:
+        """Ask nothing more, and return the places of whoever outlives this; with `strict` they are lost."""
         self.is_over = True
         self._new.clear()
+        lost = self.held if self.strict else []
+        self._lose(lost)
+        return lost
 
     def everything(self) -> list[tuple[str, str]]:
         """Return all leases that may be this process's, each by limit and id; nothing is held afterwards."""

@@ -56,7 +56,7 @@ class RedisStore:
     Args:
       url: ``redis://``, ``rediss://`` or ``unix://``, as coredis takes it. Its password is never shown.
       ttl: seconds, at least 0.5, after which a lease runs out that was not renewed. The same in all processes.
-      strict: whether nothing is held without a lease.
+      strict: whether nothing is held without a lease, nor by what outlives the block of the outbound.
 
     Raises:
       ImportError: coredis is not installed.
@@ -116,9 +116,10 @@ class RedisStore:
         claims, manager = self._claims, self._nursery
         assert claims is not None
         assert manager is not None
-        self._changed = self._lost = _nobody
+        self._changed = _nobody
         try:
-            claims.stop()
+            self._lose(claims.stop())
+            self._lost = _nobody
             with trio.CancelScope(deadline=current_time() + min(_FAREWELL, self._patience), shield=True):
                 # The server may hear of two calls in any order. So what takes or prolongs a lease has ended before.
                 while claims.is_asking or self._calls:
