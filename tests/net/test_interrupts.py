@@ -24,6 +24,7 @@ from tests.net.racing import connects
 from tests.support import faults, tls
 from tests.support.leaks import LeakError, no_leaks
 from tests.support.sockets import NAMES, Name, Sockets
+from tests.support.streams import arrival, make_tls_pair
 from trio_connect import (
     Answer,
     Endpoint,
@@ -377,6 +378,32 @@ def test_an_interrupt_at_any_line_of_a_close_leaves_nothing_open(made: Any, end:
         line += 1
     assert line > 3
     assert all(heard[:-1])
+
+
+def test_an_interrupt_at_any_line_of_a_look_at_an_idle_connection_loses_nothing_of_what_has_come() -> None:
+    """OpenSSL has to read it to tell it from a session ticket."""
+
+    async def main(line: int) -> int:
+        heard, seen = False, [0]
+        near, far = await make_tls_pair()
+        await far.send_all(b"unasked")
+        await arrival(near.tcp.socket)
+        try:
+            with interrupt_at(line, seen):
+                near.is_dead()
+            await trio.lowlevel.checkpoint()
+        except KeyboardInterrupt:
+            heard = True
+        assert heard == (seen[0] >= line)
+        assert await near.receive_exactly(7, now() + 5_000) == b"unasked"
+        near.abort()
+        far.abort()
+        return seen[0]
+
+    line = 1
+    while trio.run(main, line) >= line:
+        line += 1
+    assert line > FEW
 
 
 @asynccontextmanager

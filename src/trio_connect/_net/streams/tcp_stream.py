@@ -186,6 +186,7 @@ class TlsStream(BothHalves[Endpoint, "TlsChannel"], trio.abc.Stream):
         """The certificate of the peer as `ssl.SSLSocket.getpeercert` has it; None where none was asked for or shown."""
         return self.ssl.getpeercert() or None
 
+    @enable_ki_protection  # Ctrl-C cannot come between what it reads and where that is kept
     def is_dead(self) -> bool:
         """Say whether a connection that is idle is of no more use; for pools, before they lend it out again.
 
