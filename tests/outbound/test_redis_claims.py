@@ -384,6 +384,22 @@ def test_at_the_end_everything_is_given_back():
     assert claims.held == []
 
 
+def test_what_could_not_be_given_back_is_given_back_once_more_until_it_runs_out():
+    claims = made()
+    held = ask(claims)[CAP]
+    held.release()
+    for _ in range(2):
+        leases = claims.releases()
+        assert leases == [(held.key, "me:1")]
+        claims.unreleased(leases)
+        claims.unreleased(leases)
+        claims.forget(9.9)
+        assert claims.has_work
+    claims.forget(10.0)
+    assert not claims.has_work
+    assert claims.everything() == [(PEERS_KEY, "me")]
+
+
 def test_at_the_end_that_includes_what_is_being_given_back():
     claims = made()
     for held in [ask(claims)[CAP] for _ in range(2)]:

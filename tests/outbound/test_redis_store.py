@@ -652,6 +652,28 @@ class Answering:
         return ["granted", "0", 0] if script is ACQUIRE else [1]
 
 
+async def test_a_place_of_which_the_server_has_not_heard_that_it_is_free_is_given_back_once_more(
+    monkeypatch, autojump_clock
+):
+    given_back: list[Sequence[str]] = []
+
+    class Deaf(Answering):
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            if script is RELEASE:
+                given_back.append(arguments)
+                if len(given_back) <= 2:
+                    raise ServerError("for the test")
+            return await super().call(script, keys, arguments)
+
+    monkeypatch.setattr(_redis_store, "Server", Deaf)
+    async with opened(rules(max_connections=1), store=RedisStore("redis://limits.test", ttl=20)) as out:
+        async with out.destination("api.test").permit():
+            pass
+        await trio.sleep(2)
+        assert len(given_back) == 3
+        assert given_back[0] == given_back[1] == given_back[2] != []
+
+
 @pytest.mark.parametrize(("delay", "at_once", "soon"), [(0.005, 0.005, 0.005), (0.2, None, 0.2), (0.5, None, None)])
 async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
     delay, at_once, soon, monkeypatch, autojump_clock

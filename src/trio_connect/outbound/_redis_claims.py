@@ -160,8 +160,8 @@ class Claims:
         self._held: dict[Held, None] = {}
         self._count: Counter[str] = Counter()
         self._releases: deque[tuple[str, str, float]] = deque()
-        self._leaving: set[tuple[str, str]] = set()
-        """Leases that are being given back: whether the server has heard of it is unknown."""
+        self._leaving: dict[tuple[str, str], float] = {}
+        """Leases that are being given back, and when each runs out: whether the server has heard of it is unknown."""
         self._turns: dict[str, _Turn] = {}
         """By limit. Rejected: by claim. Those of many sources or destinations have a limit in common, and each its own
         turn, so that one of them asks while another one rests."""
@@ -300,15 +300,29 @@ class Claims:
         return any(claim.state == "asked" for claim in self._claims.values())
 
     def releases(self) -> list[tuple[str, str]]:
-        """Return leases to give back, at most some hundred, each by limit and id; `released` says what became of it."""
+        """Return leases to give back, at most some hundred, each by limit and id.
+
+        Afterwards `released` or `unreleased` says what became of them.
+        """
         count = min(len(self._releases), _MOST_RELEASES)
-        leases = [self._releases.popleft()[:2] for _ in range(count)]
+        leases = {(key, id_): fence for key, id_, fence in (self._releases.popleft() for _ in range(count))}
         self._leaving.update(leases)
-        return leases
+        return list(leases)
 
     def released(self, leases: Iterable[tuple[str, str]]) -> None:
-        """Learn that leases were given back, or that the server could not be told: then they run out by themselves."""
-        self._leaving.difference_update(leases)
+        """Learn that leases were given back."""
+        for lease in leases:
+            self._leaving.pop(lease, None)
+
+    def unreleased(self, leases: Iterable[tuple[str, str]]) -> None:
+        """Learn that the server could not be told of leases: they are given back once more, unless they run out first.
+
+        Rejected: to let them run out. A place that nobody holds would be held for a TTL.
+        """
+        for lease in leases:
+            fence = self._leaving.pop(lease, None)
+            if fence is not None:
+                self._releases.append((*lease, fence))
 
     def renewal(self, held: Sequence[Held]) -> tuple[list[str], list[str]]:
         """Return the keys and arguments to prolong the leases of places."""

@@ -217,7 +217,7 @@ class RedisStore:
         try:
             answer = await self._call(ACQUIRE, question.keys, question.arguments)
         except ServerError as exc:
-            claims.released(question.releases)
+            claims.unreleased(question.releases)
             claims.failed(claim)
             self._is_away(exc)
             return
@@ -236,8 +236,10 @@ class RedisStore:
         try:
             await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
         except ServerError as exc:
+            self._opened.unreleased(leases)
             self._is_away(exc)
-        self._opened.released(leases)
+        else:
+            self._opened.released(leases)
 
     async def _renew(self) -> None:
         """Prolong every lease three times in a TTL, and find out whether the server is there."""
