@@ -674,6 +674,32 @@ async def test_a_place_of_which_the_server_has_not_heard_that_it_is_free_is_give
         assert given_back[0] == given_back[1] == given_back[2] != []
 
 
+async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(monkeypatch, autojump_clock):
+    asked: list[str] = []
+
+    class Slow(Answering):
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            asked.append(script)
+            if script is RENEW:
+                await trio.sleep(0.2)
+                return [1] * (len(keys) - 1)
+            return await super().call(script, keys, arguments)
+
+    monkeypatch.setattr(_redis_store, "Server", Slow)
+    monkeypatch.setattr(_redis_store, "_CHUNK", 1)
+    async with (
+        opened(rules(max_connections=9), store=RedisStore("redis://limits.test", ttl=4)) as out,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(5):
+            nursery.start_soon(_hold_forever, out)
+        while asked.count(RENEW) < 2:  # noqa: ASYNC110 - a call says so
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert asked.count(RENEW) <= 2
+    assert asked[-1] is RELEASE
+
+
 @pytest.mark.parametrize(("delay", "at_once", "soon"), [(0.005, 0.005, 0.005), (0.2, None, 0.2), (0.5, None, None)])
 async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
     delay, at_once, soon, monkeypatch, autojump_clock

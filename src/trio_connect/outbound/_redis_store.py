@@ -267,6 +267,8 @@ class RedisStore:
         claims = self._opened
         held = claims.held
         for start in range(0, max(len(held), 1), _CHUNK):
+            if claims.is_over:
+                return  # leaving waits for this
             part = held[start : start + _CHUNK]
             asked = current_time()
             answer = await self._call(RENEW, *claims.renewal(part))
