@@ -100,6 +100,8 @@ async def refused_because(out: Outbound, words: str) -> str:
         ({"url": 5}, TypeError, "url must be a str"),
         ({"url": "user:secret@host"}, ValueError, "url must begin with"),
         ({"url": "redis://user:secret@host:secret"}, ValueError, "not a possible one"),
+        ({"url": "rediss://user:secret@host?ssl_cert_reqs=some"}, ValueError, "not a possible one"),
+        ({"url": "redis://user:secret@host?noreply=true"}, ValueError, "with which a server answers nothing"),
         ({"ttl": 0.4}, ValueError, r"ttl must be at least 0\.5 seconds, got 0\.4"),
         ({"ttl": float("inf")}, ValueError, "ttl must be"),
         ({"ttl": True}, TypeError, "ttl must be a number"),

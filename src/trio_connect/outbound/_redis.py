@@ -46,6 +46,7 @@ def check_url(url: object) -> str:
 
     Raises:
       ImportError: coredis is not installed.
+      OSError: a file with certificates that it names cannot be read.
       TypeError: the URL is not a str.
       ValueError: it is not one of a server.
     """
@@ -59,9 +60,11 @@ def check_url(url: object) -> str:
     except ImportError as exc:
         raise ImportError('a store in Redis needs coredis: pip install "trio-connect[redis]"') from exc
     try:
-        coredis.Redis.from_url(url)
-    except (TypeError, ValueError):
+        has_answers = not coredis.Redis.from_url(url).connection_pool.connection_kwargs.get("noreply")
+    except (TypeError, ValueError, LookupError):
         raise ValueError("url has a port, a database or a query that is not a possible one") from None
+    if not has_answers:
+        raise ValueError("url has noreply, with which a server answers nothing")
     return url
 
 

@@ -60,6 +60,7 @@ class RedisStore:
 
     Raises:
       ImportError: coredis is not installed.
+      OSError: a file with certificates that the URL names cannot be read.
       TypeError: an argument has the wrong type.
       ValueError: the URL is not one of a server, or the TTL is too short or not finite.
     """
