@@ -276,6 +276,21 @@ async def test_44_both_families_are_asked_for_side_by_side(vnet, autojump_clock)
         assert resolver.side_by_side == 2
 
 
+@pytest.mark.parametrize("name", ["a b.test", "a..b.test", "x" * 64 + ".test"])
+async def test_a_record_that_leads_to_no_host_spoils_no_other(vnet, autojump_clock, name):
+    """The owner of the zone has written it, so it is no mistake of the program's."""
+    good(vnet, "192.0.2.1")
+    resolver = Scripted()
+    resolver.mail |= {"a.test": [MailRecord(name, 1), MailRecord("mx1.test", 2)], "b.test": [MailRecord(name)]}
+    resolver.services["a.test"] = [SrvRecord(name, 25, 1), SrvRecord("mx1.test", 0, 2), SrvRecord("mx1.test", 25, 3)]
+    resolver.services |= {"b.test": [SrvRecord(name, 25)], "c.test": [SrvRecord("mx1.test", 0)]}
+    async with opened(resolver=resolver) as out:
+        for dest in (out.mx("a.test"), out.srv("a.test")):
+            assert (await connects(dest)).stream.host == "mx1.test"
+        for dest in (out.mx("b.test"), out.srv("b.test"), out.srv("c.test")):
+            assert isinstance(await fails(dest), DestinationRejected)
+
+
 async def test_the_owner_of_a_zone_does_not_choose_how_much_is_asked(vnet, autojump_clock):
     resolver = Scripted()
     resolver.mail["a.test"] = [MailRecord(f"mx{n}.x.test", n) for n in range(100, 0, -1)]

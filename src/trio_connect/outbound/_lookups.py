@@ -35,7 +35,7 @@ from .. import (
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._engine.race import MAX_RACED
-from .._net.names.resolve import numeric
+from .._net.names.resolve import check_host, numeric
 from .._net.resolver import failure_in
 from .._outbound_values import Candidate, OutboundPolicy
 from .._text import shown
@@ -264,8 +264,10 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
     """
 
     async def find() -> Found:
-        records = sorted(await lookups.mx(domain), key=lambda record: record.preference)[:MAX_RACED]
-        names = [(record.preference, _complete(record.host)) for record in records]
+        records = sorted(await lookups.mx(domain), key=lambda record: record.preference)
+        names = [(each.preference, _complete(each.host)) for each in records if _is_host(each.host)][:MAX_RACED]
+        if records and not names:
+            raise Rejected("no host can be called what its MX records say")
         if [name for _, name in names] == ["."]:
             raise Rejected("the domain takes no mail (null MX, RFC 7505)")
         # RFC 5321 section 5.1: without MX records the domain itself is its mail host.
@@ -283,18 +285,37 @@ def by_srv(lookups: Lookups, service: str) -> Finder:
     """Return a finder of the hosts of a service (RFC 2782); as many as of mail, see `by_mx`."""
 
     async def find() -> Found:
-        records = sorted(await lookups.srv(service), key=lambda record: record.priority)[:MAX_RACED]
+        records = sorted(await lookups.srv(service), key=lambda record: record.priority)
         wanted = [
             (record.priority, record.weight, _complete(record.target), record.port)
             for record in records
-            if record.target != "."
-        ]
+            if record.target != "." and record.port and _is_host(record.target)
+        ][:MAX_RACED]
         if not wanted:
-            raise Rejected("the service is not offered there" + (" (SRV target '.', RFC 2782)" if records else ""))
+            is_told = any(record.target == "." for record in records)
+            why = (
+                " (SRV target '.', RFC 2782)"
+                if is_told
+                else " (no SRV record has a host and a port)"
+                if records
+                else ""
+            )
+            raise Rejected(f"the service is not offered there{why}")
         hosts, keys, of = await _all_addresses(lookups, wanted)
         return Found(hosts, None, lookups.expiry(("srv", service), *keys), of)
 
     return find
+
+
+def _is_host(name: str) -> bool:
+    """Say whether a record's name can be that of a host, or is the "." that stands for no host.
+
+    The owner of the zone chooses it, and resolvers differ in what they leave out.
+    """
+    try:
+        return name == "." or bool(check_host(name))
+    except ValueError:
+        return False
 
 
 def _complete(name: str) -> str:
