@@ -413,11 +413,16 @@ class LooksAfterEachStep(trio.abc.Instrument):
 
     stream: TlsStream
     task: trio.lowlevel.Task
+    skipped: int = 0
+    """After how many steps this does not look."""
     looks: list[bool] = attrs.field(factory=list)
     refused: int = 0
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
+        if task is not self.task:
+            return
+        self.skipped -= 1
+        if self.skipped < 0:
             try:
                 self.looks.append(self.stream.is_dead())
             except trio.BusyResourceError:
@@ -438,6 +443,30 @@ async def test_a_look_takes_nothing_from_a_task_that_is_about_to_receive(sockets
         assert instrument.refused
         assert stream.buffered == 0
         assert stream.is_dead() == (end == "goodbye")
+
+
+@pytest.mark.parametrize("skipped", range(5))
+async def test_nor_from_one_that_is_about_to_wait_for_close_notify(sockets: Sockets, skipped: int) -> None:
+    async with no_leaks(counters=sockets.counters), connected(tickets=0) as (stream, server):
+        await server.say_goodbye()
+        await arrival(stream.tcp.socket)
+        instrument = LooksAfterEachStep(stream, trio.lowlevel.current_task(), skipped)
+        trio.lowlevel.add_instrument(instrument)
+        with trio.fail_after(5):
+            _, rest = await stream.ssl.unwrap()
+        trio.lowlevel.remove_instrument(instrument)
+        assert rest == b""
+        assert stream.is_dead()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_one_whose_stream_of_trios_was_closed_is_dead(sockets: Sockets, begun: bool) -> None:
+    async with no_leaks(counters=sockets.counters), connected(tickets=0) as (stream, _):
+        if begun:
+            with trio.move_on_after(0.01):
+                await stream.ssl.unwrap()
+        await stream.ssl.aclose()
+        assert stream.is_dead()
 
 
 @pytest.mark.parametrize("close", ["aclose", "tcp", "socket", "abort"])

@@ -142,8 +142,13 @@ class SpyObject:
 
     def unwrap(self) -> None:
         """Do what the object does, answers first."""
+        transport = self._transport
+        transport.is_to_receive = False
         try:
             self._object.unwrap()
+        except ssl.SSLWantReadError:
+            transport.is_to_receive = not self._outgoing.pending and not transport.answers
+            raise
         finally:
             self._answers_first()
 
@@ -201,7 +206,7 @@ class TlsChannel(ByteChannel):
         """
         transport = self._transport
         is_broken = self._why or transport.is_cut_short or transport.send_error or self._object.failure is not None
-        if is_broken or transport.stream._closed:
+        if is_broken or transport.is_closed or transport.stream._closed:
             return b""
         # Who is about to receive would wait for what this takes.
         if transport.is_to_receive:

@@ -62,6 +62,8 @@ class TlsTransport(trio.abc.Stream):
         """Whether a peer does not wait for answers: not in TLS 1.3."""
         self.is_to_send = False
         """Whether `send_all` is about to be called, with what was encrypted before any answer that comes now."""
+        self.is_closed = False
+        """Whether the `trio.SSLStream` was closed."""
         self.is_to_receive = False
         """Whether `receive_some` is about to be called, because OpenSSL has found too little in what came so far."""
         self._unsent = b""
@@ -226,7 +228,8 @@ class TlsTransport(trio.abc.Stream):
             stream._sending = False
 
     async def aclose(self) -> None:
-        """Do nothing but a checkpoint: whoever has made this closes the connection."""
+        """Take note of it, no more than a checkpoint: whoever has made this closes the connection."""
+        self.is_closed = True
         await trio.lowlevel.checkpoint()
 
 
