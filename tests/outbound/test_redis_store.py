@@ -702,6 +702,27 @@ async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(mo
     assert asked[-1] is RELEASE
 
 
+async def test_what_a_store_has_seen_in_another_block_is_over(monkeypatch, autojump_clock):
+    class There(Answering):
+        is_there = False
+
+        @classmethod
+        @contextlib.asynccontextmanager
+        async def opened(cls, _url: str) -> AsyncIterator[Answering]:
+            await trio.sleep(0.05)
+            if not cls.is_there:
+                raise OSError("for the test")
+            yield cls()
+
+    monkeypatch.setattr(_redis_store, "Server", There)
+    once = RedisStore("redis://limits.test", ttl=20)
+    async with opened(rules(max_connections=1), store=once) as out:
+        await refused_because(out, "for the test")
+    There.is_there = True
+    async with opened(rules(max_connections=1), store=once) as out, out.destination("api.test").permit(now() + 90):
+        pass
+
+
 @pytest.mark.parametrize(("delay", "at_once", "soon"), [(0.005, 0.005, 0.005), (0.2, None, 0.2), (0.5, None, None)])
 async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
     delay, at_once, soon, monkeypatch, autojump_clock

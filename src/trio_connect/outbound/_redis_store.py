@@ -101,6 +101,7 @@ class RedisStore:
         if self._claims is not None:
             raise ValueError(f"{self!r} is in use by another outbound: each has one of its own")
         process = f"{getpid()}-{token_hex(8)}"
+        self._unreachable = None
         self._claims = Claims(process, self._ttl, strict=self._strict, draw=random, wake=self._set_to_work)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
