@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ from tests.support import faults
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, sweep
 from trio_connect import DeadlineExceeded, now
-from trio_connect.outbound import Candidate, FileStore, Outbound, Rate
+from trio_connect.outbound import Candidate, FileStore, Outbound, Rate, _file_locks
 from trio_connect.outbound._file_locks import FileOfLocks
 
 pytestmark = pytest.mark.skipif(
@@ -50,6 +51,24 @@ def two(path: Path) -> Iterator[tuple[FileOfLocks, FileOfLocks]]:
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_comes_loses_no_start_that_another_one_counts_meanwhile(two, monkeypatch):
+    a, b = two
+    rate = a.limit("rate", "k", 10, 60_000_000)
+    counted = 0
+    write = _file_locks._pwrite
+
+    def count_and_write(*arguments: Any) -> int:
+        nonlocal counted
+        monkeypatch.setattr(_file_locks, "_pwrite", write)
+        counted = sum(a.start([rate]) is None for _ in range(10))
+        return write(*arguments)
+
+    monkeypatch.setattr(_file_locks, "_pwrite", count_and_write)
+    same = b.limit("rate", "k", 10, 60_000_000)
+    assert counted == 10
+    assert b.start([same]) == pytest.approx(60, abs=1)
 
 
 def test_places_are_counted_over_all_processes(two):

@@ -43,6 +43,9 @@ _HEADER: Final = struct.Struct("<8s16sq")
 _ENTRY: Final = struct.Struct("<32sqqqq")
 _DUE: Final = struct.Struct("<q")
 _DUE_OFFSET: Final = _ENTRY.size - _DUE.size
+_TERMS: Final = struct.Struct("<qqq")
+"""What an entry has between its digest and when the next start would be due."""
+_TERMS_OFFSET: Final = _DUE_OFFSET - _TERMS.size
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 """struct flock of fcntl(2) with 64-bit offsets: type, whence, start, length, pid."""
 
@@ -232,19 +235,21 @@ class FileOfLocks:
         """Return a limit on whose number all agree that have used it since one process alone had the file open."""
         digest = hashlib.sha256(f"{kind}\0{key}".encode()).digest()
         self._read_new()
-        due = 0
         index = self._entries.get(digest)
+        is_new = index is None
         if index is None:
             index = self._entries[digest] = len(self._entries)
+        limit = known or Limit(index, number, interval)
+        if is_new:
+            _pwrite(self._fd, _ENTRY.pack(digest, number, interval, self._generation, 0), limit.entry)
         else:
-            entry = _pread(self._fd, _ENTRY.size, _HEADER.size + index * _ENTRY.size)
-            _, *there, generation, due = _ENTRY.unpack(entry)
+            *there, generation = _TERMS.unpack(_pread(self._fd, _TERMS.size, limit.entry + _TERMS_OFFSET))
             if there != [number, interval] and generation == self._generation:
                 here = f"{_shown_limit(number, interval)} here, {_shown_limit(*there)} in {self._path}"
                 raise ValueError(f"{kind} {shown(key)}: {here}; processes that share a store have the same limits")
-        limit = known or Limit(index, number, interval)
+            # When the next start would be due is another lock's: others may be counting starts meanwhile.
+            _pwrite(self._fd, _TERMS.pack(number, interval, self._generation), limit.entry + _TERMS_OFFSET)
         limit.number, limit.interval, limit.next = number, interval, 0
-        _pwrite(self._fd, _ENTRY.pack(digest, number, interval, self._generation, due), limit.entry)
         return limit
 
     def _read_new(self) -> None:
