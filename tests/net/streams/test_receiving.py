@@ -142,8 +142,10 @@ async def test_an_interrupted_receive_goes_on(sockets: Sockets, kind: AnyKind, h
                 while near.buffered < size - 1:
                     if how == "deadline":
                         with pytest.raises(DeadlineExceeded) as caught:
-                            await receive(now() + 2)  # + 1 may be over when the call begins
-                        assert caught.value.transferred == near.buffered
+                            await receive(now() + 2)
+                        # A busy machine may come to the call only then.
+                        begun = "did not begin" not in str(caught.value)
+                        assert caught.value.transferred == (near.buffered if begun else 0)
                         del caught
                     else:
                         with trio.move_on_after(0.001) as scope:
