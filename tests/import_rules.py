@@ -51,7 +51,8 @@ PURE_VALUES: Final = frozenset(
 # The parts of front doors that decide, by their path below the package.
 PURE_PARTS: Final = frozenset(
     {
-        ("outbound", "_redis_claims"), ("outbound", "_store"), ("queues", "_states"), ("queues", "_table"),
+        ("outbound", "_redis_claim"), ("outbound", "_redis_claims"), ("outbound", "_store"),
+        ("queues", "_states"), ("queues", "_table"),
         ("sctp", "_addresses"), ("sctp", "_reassembly"), ("sctp", "_values"), ("sctp", "_wire"),
     }
 )  # fmt: skip

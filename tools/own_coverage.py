@@ -26,6 +26,7 @@ TESTED_IN: Final = {
     "_engine/race_tries": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",
     "_policy": "tests/engine/test_race.py",
+    "outbound/_redis_claim": "tests/outbound/test_redis_claims.py",
     "outbound/_store": "tests/outbound/test_redis_claims.py",
     "_trace": "tests/net/race/test_driver.py",
 }

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from trio_connect._engine.limits import Cap, Pace
-from trio_connect.outbound._redis_claims import EPOCH_KEY, PEERS_KEY, Claims, Question
+from trio_connect.outbound._redis_claim import EPOCH_KEY, PEERS_KEY, Question
+from trio_connect.outbound._redis_claims import Claims
 from trio_connect.outbound._store import Later
 
 CAP, OTHER = Cap("connections", 4, shared="c"), Cap("others", 9, shared="o")

@@ -175,33 +175,15 @@ async def test_limits_are_those_of_all(server):
             assert order == list(range(5))
 
 
-async def test_a_process_that_has_places_to_take_again_lets_others_go_first(server):
-    policy = rules(max_connections=1)
-    async with (
-        opened(policy, store=store(server, ttl=20)) as busy,
-        opened(policy, store=store(server, ttl=20)) as other,
-        trio.open_nursery() as nursery,
-    ):
-        await no_pause(server)
-
-        async def use_again_and_again() -> None:
-            while True:
-                async with busy.destination("api.test").permit():
-                    await trio.sleep(0.005)
-
-        for _ in range(5):
-            nursery.start_soon(use_again_and_again)
-        await trio.sleep(0.1)
-        with trio.fail_after(30):
-            for _ in range(2):
-                async with other.destination("api.test").permit():
-                    pass
-        nursery.cancel_scope.cancel()
-
-
-async def test_it_does_so_for_a_limit_that_many_sources_have_in_common(server):
-    policy = rules(max_connections=5, group_max_connections=1)
-    many = [Source(name=str(number)) for number in range(10)]
+@pytest.mark.parametrize(
+    ("policy", "sources", "tasks"),
+    [
+        pytest.param(rules(max_connections=1), 0, 5, id="one limit"),
+        pytest.param(rules(max_connections=5, group_max_connections=1), 10, 20, id="one that many sources share"),
+    ],
+)
+async def test_a_process_that_has_places_to_take_again_lets_others_go_first(server, policy, sources, tasks):
+    many = [Source(name=str(number)) for number in range(sources)]
     async with (
         opened(policy, store=store(server, ttl=20), sources=many) as busy,
         opened(policy, store=store(server, ttl=20)) as other,
@@ -214,7 +196,7 @@ async def test_it_does_so_for_a_limit_that_many_sources_have_in_common(server):
                 async with busy.destination("api.test").permit():
                     await trio.sleep(0.005)
 
-        for _ in range(20):
+        for _ in range(tasks):
             nursery.start_soon(use_again_and_again)
         await trio.sleep(0.1)
         with trio.fail_after(30):

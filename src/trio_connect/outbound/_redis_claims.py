@@ -18,16 +18,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Final, Literal, final
+from typing import Final, final
 
 import attrs
 
 from .._engine.limits import Cap, Pace, Place
 from .._engine.moments import has_come
 from .._outbound_values import MICROSECONDS
+from ._redis_claim import EPOCH_KEY, PEERS_KEY, Claim, Key, Question, cap_key, pace_key, wanted_key
 from ._store import CLOSED, Later
 
-__all__ = ["Claim", "Claims", "Held", "Question"]
+__all__ = ["Claims", "Held"]
 
 _KEPT: Final = 0.1
 """Seconds for which granted places are kept for the call. It is woken at once; it may have been cancelled meanwhile."""
@@ -49,30 +50,6 @@ _LOOKS: Final = 3
 """How often in a TTL leases are prolonged, and looked for that end."""
 _MOST_RELEASES: Final = 500
 """How many leases are given back with one question: a script holds everybody up."""
-
-Key = tuple[tuple[str, ...], tuple[str, ...]]
-
-
-@attrs.define(eq=False)
-class Claim:
-    """What a call wants, and how far that is."""
-
-    key: Key
-    caps: Sequence[Cap]
-    paces: Sequence[Pace]
-    id: str
-    state: Literal["new", "asked", "granted", "refused", "doubtful"] = "new"
-    """"doubtful": the question was not answered."""
-    until: float = -inf
-    """Until when the answer stands."""
-    fence: float = -inf
-    """When the lease runs out."""
-    rest: float = inf
-    """Until when it waits for others to have a chance, before it is asked again."""
-    poll: float = 0.0
-    refusal: Later | None = None
-    may_hold: bool = False
-    """Whether the server may have given a lease: it was asked, and has not refused since."""
 
 
 @attrs.define(eq=False)
@@ -98,33 +75,6 @@ class _Turn:
     """Since when."""
     rest: float = -inf
     """Until when nothing is asked, so that others have a chance."""
-
-
-@attrs.frozen
-class Question:
-    """What to ask the server for a claim."""
-
-    claim: Claim
-    keys: list[str]
-    arguments: list[str]
-    releases: list[tuple[str, str]]
-    """The leases that it gives back, each by limit and id."""
-
-
-def _cap_key(cap: Cap) -> str:
-    return f"{{trio-connect}}:places:{cap.limit}:{cap.shared}"
-
-
-def _wanted_key(key: str) -> str:
-    return f"{key}:wanted"
-
-
-def _pace_key(pace: Pace) -> str:
-    return f"{{trio-connect}}:rate:{pace.interval}:{pace.burst}:{pace.shared}"
-
-
-EPOCH_KEY: Final = "{trio-connect}:run"
-PEERS_KEY: Final = "{trio-connect}:processes"
 
 
 @final
@@ -176,7 +126,7 @@ class Claims:
             return {}
         if self.is_over:
             return CLOSED
-        key = tuple(map(_cap_key, caps)), tuple(map(_pace_key, paces))
+        key = tuple(map(cap_key, caps)), tuple(map(pace_key, paces))
         claim = self._claims.get(key)
         if claim is not None and claim.state == "granted":
             del self._claims[key]
@@ -245,7 +195,7 @@ class Claims:
         claim.may_hold = True
         releases = self.releases()
         caps, paces = claim.key
-        keys = [EPOCH_KEY, *caps, *map(_wanted_key, caps), *paces, *(key for key, _ in releases)]
+        keys = [EPOCH_KEY, *caps, *map(wanted_key, caps), *paces, *(key for key, _ in releases)]
         numbers = [self._shown_ttl, claim.id, len(caps), len(paces), *(cap.limit for cap in claim.caps)]
         for pace in claim.paces:
             numbers += [pace.interval, pace.burst]
@@ -439,7 +389,7 @@ class Claims:
         For ever up to its share, in turns what is over when each has its share, and never more than that.
         """
         share, rest = divmod(cap.limit, max(self.processes, 1))
-        count = self._count[_cap_key(cap)]
+        count = self._count[cap_key(cap)]
         if count < share:
             return inf
         return _TURN if count < share + (rest > 0) else 0.0
@@ -450,12 +400,12 @@ class Claims:
 
     def _take(self, id_: str, fence: float, caps: Iterable[Cap], paces: Iterable[Pace], now: float) -> dict[Cap, Place]:
         for pace in paces:
-            key = _pace_key(pace)
+            key = pace_key(pace)
             moment = round(now * MICROSECONDS)
             self._due[key] = max(self._due.get(key, moment), moment) + pace.interval * max(self.processes, 1)
         places: dict[Cap, Place] = {}
         for cap in caps:
-            held = places[cap] = Held(self, _cap_key(cap), id_, fence)
+            held = places[cap] = Held(self, cap_key(cap), id_, fence)
             self._held[held] = None
             self._count[held.key] += 1
         return places
@@ -484,13 +434,13 @@ class Claims:
             return Later(away, _LONGEST_POLL)
         for cap in caps:
             share = cap.limit // self.processes
-            if self._count[_cap_key(cap)] >= share:
+            if self._count[cap_key(cap)] >= share:
                 return Later(f"{away}, and {share} of {cap.limit} {cap.name} are this process's share", _LONGEST_POLL,
                     blockers=(cap,))  # fmt: skip
         moment = round(now * MICROSECONDS)
         for pace in paces:
             early = (max(pace.burst // self.processes, 1) - 1) * pace.interval * self.processes
-            wait = self._due.get(_pace_key(pace), moment) - early - moment
+            wait = self._due.get(pace_key(pace), moment) - early - moment
             if wait > 0:
                 return Later(f"{away}, and its share of the {pace.name} is used up", wait / MICROSECONDS)
         return self._take(self._next_id(), -inf, caps, paces, now)

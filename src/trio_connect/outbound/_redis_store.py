@@ -19,7 +19,8 @@ from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
 from ._redis import Dropped, Refused, Server, ServerError, check_url, hidden
-from ._redis_claims import Claims, Held, Question
+from ._redis_claim import Question
+from ._redis_claims import Claims, Held
 from ._redis_scripts import ACQUIRE, RELEASE, RENEW
 from ._store import CLOSED, Later
 
