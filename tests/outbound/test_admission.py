@@ -420,6 +420,19 @@ async def test_34_the_limit_of_an_address_is_its_groups(vnet, autojump_clock):
             pass
 
 
+async def test_whoever_waits_behind_others_hears_at_its_deadline_what_they_wait_for(vnet, autojump_clock):
+    async with opened(rules(max_connections=1)) as out, out.destination("a").permit(), trio.open_nursery() as nursery:
+
+        async def wait(milliseconds: int) -> None:
+            with pytest.raises(DeadlineExceeded, match=r"1 of 1 connections from any source to a are held"):
+                async with out.destination("a").permit(now() + milliseconds):
+                    pass
+
+        for milliseconds in (1000, 500, 500, 1000):
+            nursery.start_soon(wait, milliseconds)
+            await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_a_slot_of_unknown_length_ends_in_deadline_exceeded(vnet, autojump_clock):
     good(vnet, "192.0.2.1")
     async with opened(rules(max_connections=1)) as out:

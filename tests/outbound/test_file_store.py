@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.support import faults
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, sweep
 from trio_connect import DeadlineExceeded, now
-from trio_connect.outbound import Candidate, FileStore, Outbound, Rate, _file_locks
+from trio_connect.outbound import Candidate, FileStore, Outbound, Rate, RetryAt, _file_locks
 from trio_connect.outbound._file_locks import FileOfLocks
 
 pytestmark = pytest.mark.skipif(
@@ -314,18 +315,29 @@ async def test_a_store_is_for_one_outbound(path):
         pass
 
 
-async def test_a_call_that_outlives_the_block_hears_that_the_store_is_closed(path, autojump_clock):
-    policy = rules(max_connections=1)
-    async with opened(policy, store=FileStore(path)) as other, other.destination("api.test").permit():
-        async with opened(policy, store=FileStore(path)) as out:
-            late, new = out.destination("api.test"), out.destination("new.test")
-            with pytest.raises(DeadlineExceeded, match="held, some by other processes"):
-                async with late.permit(now() + 100):
-                    pass
-        for each in (late, new):
-            with pytest.raises(DeadlineExceeded, match="the store is closed"):
-                async with each.permit(now() + 1500):
-                    pass
+async def test_a_call_that_outlives_the_block_hears_at_once_that_the_store_is_closed(path, autojump_clock):
+    policy = rules(max_connections=1, group_rate=Rate(1, 3600))
+    heard: list[str] = []
+
+    async def call(out: Outbound, name: str) -> None:
+        with pytest.raises(RetryAt, match=f"^{name}: the store is closed; again once that has changed$") as caught:
+            async with out.destination(name).permit():
+                pass
+        assert caught.value.seconds == inf
+        heard.append(name)
+
+    began = trio.current_time()
+    async with opened(policy, store=FileStore(path)) as other, other.destination("held.test").permit():
+        async with other.destination("rate.test").permit():
+            pass
+        async with trio.open_nursery() as nursery:
+            async with opened(policy, store=FileStore(path)) as out:
+                for name in ("held.test", "held.test", "rate.test"):
+                    nursery.start_soon(call, out, name)
+                await wait_all_tasks_blocked()
+            await call(out, "new.test")
+    assert sorted(heard) == ["held.test", "held.test", "new.test", "rate.test"]
+    assert trio.current_time() - began < 1
 
 
 async def test_a_cancel_at_any_step_leaves_no_place(path):

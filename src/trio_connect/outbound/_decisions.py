@@ -67,6 +67,8 @@ class NotAdmitted(Exception):
     misses_deadline: bool
 
     advice = ""
+    endless = " once that has changed"
+    """What follows the advice where `until` is never."""
 
     def __init__(self, destination: str, cause: str, *, until: int, misses_deadline: bool = False) -> None:
         self.destination = destination
@@ -77,9 +79,10 @@ class NotAdmitted(Exception):
 
     def instruction(self) -> str:
         """Return what to do, and in how many seconds from now, in words."""
-        when = "" if self.until == NO_DEADLINE else f" in {max(0, self.until - now()) / 1000:.3f} s"
+        if self.until == NO_DEADLINE:
+            return self.advice + self.endless
         late = ", which is after the deadline" if self.misses_deadline else ""
-        return f"{self.advice}{when}{late}"
+        return f"{self.advice} in {max(0, self.until - now()) / 1000:.3f} s{late}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         make = partial(_again, type(self), self.args)
@@ -125,6 +128,7 @@ class DestinationRejected(NotAdmitted):
     """The destination takes nothing, and no waiting will change that: give up what is for it."""
 
     advice = "give up what is for it"
+    endless = ""
 
 
 class SourceSuspended(NotAdmitted):

@@ -49,6 +49,7 @@ class FileStore:
             raise TypeError(f"path must be a str or a path, got {shown(path)}")
         self._path = Path(path)
         self._file: FileOfLocks | None = None
+        self._changed: Callable[[str, str], None] | None = None
 
     def __repr__(self) -> str:
         return f"FileStore({str(self._path)!r})"
@@ -70,14 +71,18 @@ class FileStore:
         if self._file is not None:
             self._file.close()
             self._file = None
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed("", "")
 
-    def bind(self, changed: Callable[[str, str], None], lost: Callable[[], None]) -> None:
-        """Do nothing: what changes in a file, nobody tells, and the kernel takes no place away; for outbounds.
+    def bind(self, changed: Callable[[str, str], None], lost: Callable[[], None]) -> None:  # noqa: ARG002 - of Store
+        """Have waiting calls try again when the store is left; for outbounds.
 
         Args:
-          changed: would be called when the store has answered.
-          lost: would be called when places are lost.
+          changed: called with two empty texts. What else changes in a file, nobody tells.
+          lost: would be called when places are lost. The kernel takes none away.
         """
+        self._changed = changed
 
     def register(self, caps: Sequence[Cap], paces: Sequence[Pace]) -> None:
         """Refuse limits that other processes have with other numbers; for outbounds.

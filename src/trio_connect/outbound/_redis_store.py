@@ -119,9 +119,11 @@ class RedisStore:
         claims, manager = self._claims, self._nursery
         assert claims is not None
         assert manager is not None
-        self._changed = _nobody
         try:
             self._lose(claims.stop())
+            # Those who wait outlive the block. Nothing else would tell them.
+            self._tell()
+            self._changed = _nobody
             self._lost = _nobody
             with trio.CancelScope(deadline=current_time() + min(_FAREWELL, self._patience), shield=True):
                 # The server may hear of two calls in any order. So what takes or prolongs a lease has ended before.

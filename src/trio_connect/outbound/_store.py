@@ -12,6 +12,7 @@ a failure may be local.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -28,7 +29,7 @@ class Later:
 
     cause: str
     seconds: float
-    """Until it is worth asking again."""
+    """Until it is worth asking again; infinite for never."""
     known: bool = False
     """Whether the store admits nobody earlier: a rate. When others give a place back is unknown."""
     blockers: tuple[Cap, ...] = ()
@@ -37,7 +38,7 @@ class Later:
     """Whether the store is being asked: what it will answer is unknown."""
 
 
-CLOSED: Final = Later("the store is closed", 1.0)
+CLOSED: Final = Later("the store is closed", inf, known=True)
 """What a call is told that outlives the block of its store."""
 
 

@@ -68,7 +68,10 @@ class _Waiter:
 
 def _is_final(refusal: Refusal, limit: float) -> bool:
     """Say whether waiting cannot help: recovery is known to come too late, or time changes nothing."""
-    return refusal.kind is RequeueOne or (refusal.known and refusal.timer > limit)
+    if refusal.kind is RequeueOne:
+        return True
+    # A suspension that has no end may be lifted. What else has none is a closed store.
+    return refusal.known and (refusal.timer > limit or (refusal.timer == inf and refusal.kind is RetryAt))
 
 
 @final
@@ -163,7 +166,8 @@ class Waiting:
                 if waiter.admission is None:
                     now = current_time()
                     if now >= until:
-                        raise self._exceeded(state, began, waiter.refusal)
+                        # Whoever is not the first in its line waits for what the first one waits for.
+                        raise self._exceeded(state, began, waiter.refusal or state.last_refusal)
                     if now >= timer:
                         self.turns.wake(state)
                         self.pump()
