@@ -14,6 +14,7 @@ import trio.testing
 
 from tests.outbound.kit import BROKEN, NEAR, at, connects, decision_of, fails, good, opened, rules
 from trio_connect import Answer, DeadlineExceeded, Endpoint, now
+from trio_connect._deadline import to_seconds
 from trio_connect.outbound import (
     Backoff,
     Candidate,
@@ -364,3 +365,30 @@ async def test_9_a_call_that_changes_its_source_is_not_in_its_own_way(vnet, auto
                 held = {each.name: each.held for each in destination.snapshot().limits if each.held}
                 assert sorted(held.values()) == [1] * len(held)
             assert not any(each.held for each in destination.snapshot().limits)
+
+
+async def test_a_place_that_comes_free_in_the_step_of_the_deadline_is_had_or_given_on(vnet, autojump_clock):
+    had: list[bool] = []
+    async with opened(rules(max_connections=1)) as out:
+        destination = out.destination("a")
+
+        async def hold(until: int, task_status: trio.TaskStatus[None]) -> None:
+            async with destination.permit():
+                task_status.started()
+                await trio.sleep_until(to_seconds(until))
+
+        async def wait(until: int) -> None:
+            try:
+                async with destination.permit(until):
+                    had.append(True)
+            except DeadlineExceeded:
+                had.append(False)
+
+        for _ in range(40):  # Trio takes the tasks of a pass in any order
+            async with trio.open_nursery() as nursery:
+                until = now() + 100
+                await nursery.start(hold, until)
+                nursery.start_soon(wait, until)
+            async with destination.permit(0):
+                pass
+    assert set(had) == {True, False}
