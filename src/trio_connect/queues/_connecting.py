@@ -1,4 +1,4 @@
-"""Connects of queues over a reactor: each is a lane of one operation."""
+"""Connects of queues over a reactor."""
 
 # ruff: noqa: SLF001
 # pyright: reportPrivateUsage=false
@@ -9,9 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, final
 
+from trio import current_time
+
 from .._deadline import is_late
+from .._endpoint import Endpoint
+from .._messages import call_late
 from .._net.reactor.attempt import ReactorAttempt
-from ._operations import AnyToken, Lane
+from .._net.reports import late_connect
+from .._report import EMPTY_REPORT
+from ._operations import AnyToken, Pending
+from ._transport import show
 from ._values import Connected
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ class Connecting(ABC):
 
     __slots__ = ("_control", "_scheduler", "_state", "_transport", "_watched")
 
-    _control: Lane | None
+    _control: Pending | None
     """The connect under way."""
     _scheduler: Scheduler
     _state: State
@@ -47,13 +54,17 @@ class Connecting(ABC):
     def _connect_in_task(self, token: AnyToken, payload: Payload) -> None:
         """Connect in a task, because no reactor can wait for it."""
 
-    @abstractmethod
-    def _late_connect(self, payload: Payload) -> OSError:
-        """Return the error of a connect that would begin after its deadline."""
+
+def too_late(payload: Payload) -> OSError:
+    """Return the error of a connect that would begin after its deadline."""
+    target, until = payload
+    if isinstance(target, Endpoint):
+        return late_connect(target, None, until)
+    return call_late(f"connect to {show(target)}", current_time() - until, report=EMPTY_REPORT)
 
 
 @final
-class TcpConnect(ReactorAttempt, Lane):
+class TcpConnect(ReactorAttempt, Pending):
     """A TCP connect, of a queue whose socket the reactor waits for."""
 
     __slots__ = ("queue", "token")
@@ -65,9 +76,6 @@ class TcpConnect(ReactorAttempt, Lane):
     @property
     def busy(self) -> bool:
         return not self.over
-
-    def add(self, token: AnyToken, payload: Any) -> None:
-        raise NotImplementedError  # it was made of one operation
 
     def cancel(self, token: AnyToken) -> None:  # noqa: ARG002 - there is one
         self.cancel_all()
@@ -106,10 +114,10 @@ class TcpConnect(ReactorAttempt, Lane):
 
 
 @final
-class DirectConnect(Lane):
+class DirectConnect(Pending):
     """A connect of a unix-domain or datagram socket, which the kernel answers at once."""
 
-    __slots__ = ("_payload", "_queue", "_reactor", "_scheduler", "_token", "_transport")
+    __slots__ = ("_payload", "_queue", "_scheduler", "_token", "_transport")
 
     def __init__(
         self,
@@ -117,22 +125,20 @@ class DirectConnect(Lane):
         reactor: Reactor,
         scheduler: Scheduler,
         queue: Connecting,
+        token: AnyToken,
+        payload: Payload,
     ) -> None:
         self._transport = transport
-        self._reactor = reactor
         self._scheduler = scheduler
         self._queue = queue
-        self._token: AnyToken | None = None
+        self._token: AnyToken | None = token
+        self._payload = payload
+        token._lane = self
+        reactor.begin_soon(self)
 
     @property
     def busy(self) -> bool:
         return self._token is not None
-
-    def add(self, token: AnyToken, payload: Payload) -> None:
-        token._lane = self
-        self._token = token
-        self._payload = payload
-        self._reactor.begin_soon(self)
 
     def cancel(self, token: AnyToken) -> None:  # noqa: ARG002 - there is one
         self.cancel_all()
@@ -157,7 +163,7 @@ class DirectConnect(Lane):
         try:
             if is_late(until):
                 self._transport.forget()
-                raise self._queue._late_connect(self._payload)
+                raise too_late(self._payload)
             if (factory and self._transport.kernel_socket is None) or not self._transport.connect_now(target):
                 self._queue._connect_in_task(token, self._payload)
                 return

@@ -30,8 +30,8 @@ Work: TypeAlias = "Callable[[Any, Operation], Awaitable[Completion | None]]"
 cancelled."""
 
 
-class Lane(ABC):
-    """The operations of one direction of a queue, in the order of their submission."""
+class Pending(ABC):
+    """Operations that were submitted and have not completed."""
 
     __slots__ = ()
 
@@ -39,15 +39,6 @@ class Lane(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether an operation has not completed."""
-
-    @abstractmethod
-    def add(self, token: AnyToken, payload: Any) -> None:
-        """Run an operation after those that were added before, and not before the caller next waits.
-
-        Args:
-          token: its name.
-          payload: what was submitted, in the form that this lane's work takes.
-        """
 
     @abstractmethod
     def cancel(self, token: AnyToken) -> None:
@@ -60,6 +51,21 @@ class Lane(ABC):
     @abstractmethod
     async def drained(self) -> None:
         """Wait until every operation has completed."""
+
+
+class Lane(Pending):
+    """The operations of one direction of a queue, in the order of their submission."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def add(self, token: AnyToken, payload: Any) -> None:
+        """Run an operation after those that were added before, and not before the caller next waits.
+
+        Args:
+          token: its name.
+          payload: what was submitted, in the form that this lane's work takes.
+        """
 
 
 @attrs.define(eq=False)

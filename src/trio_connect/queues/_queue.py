@@ -11,26 +11,22 @@ from collections.abc import AsyncIterable, Sequence
 from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
-from trio import current_time
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from .._check import check_int
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
-from .._messages import call_late
 from .._net.connectx import connectx
 from .._net.listeners.socket_listener import check_backlog
 from .._net.race.plan import TcpRaceOptions
-from .._net.reports import late_connect
 from .._net.sockets.unix_path import UnixPath
-from .._report import EMPTY_REPORT
 from .._text import shown
 from ._channel import SENDING, Accepts, Channel, DatagramPops, DatagramPushes, Pops, Pushes, view_of
 from ._closing import Closing
-from ._connecting import Connecting, DirectConnect, Payload, TcpConnect
+from ._connecting import Connecting, DirectConnect, Payload, TcpConnect, too_late
 from ._datagram_transport import DatagramTransport
 from ._interface import MAX_POP, Accepted, IOQueue, QToken
-from ._operations import AnyToken, Lane, Operation, TaskLane
+from ._operations import AnyToken, Lane, Operation, Pending, TaskLane
 from ._scheduler import Scheduler
 from ._states import EVENTS, SUBMIT, Event, State, Submission, refusal_text
 from ._stream_transports import TcpTransport, UnixTransport
@@ -53,7 +49,7 @@ class SocketQueue(IOQueue, Connecting):
         self._scheduler = scheduler
         self._transport = transport
         self._state: State = state
-        self._control: Lane | None = None
+        self._control: Pending | None = None
         self._receiving: Lane | None = None
         self._sending: Lane | None = None
         self._channel: Channel | None = None
@@ -185,9 +181,8 @@ class SocketQueue(IOQueue, Connecting):
             token._lane = connect
             reactor.begin_soon(connect)
             return token
-        direct = DirectConnect(cast("UnixTransport | DatagramTransport", transport), reactor, scheduler, self)
-        self._control = direct
-        direct.add(token, (target, until))
+        direct = cast("UnixTransport | DatagramTransport", transport)
+        self._control = DirectConnect(direct, reactor, scheduler, self, token, (target, until))
         return token
 
     def _connect_in_task(self, token: AnyToken, payload: Payload) -> None:
@@ -200,17 +195,11 @@ class SocketQueue(IOQueue, Connecting):
         connected = False
         try:
             if is_late(until) and not operation.cancelled:
-                raise self._late_connect(payload)
+                raise too_late(payload)
             connected = await self._transport.connect(target, until, operation)
         finally:
             self._connect_ended(succeeded=connected)
         return Connected(self._transport) if connected else None
-
-    def _late_connect(self, payload: Payload) -> OSError:
-        target, until = payload
-        if isinstance(target, Endpoint):
-            return late_connect(target, None, until)
-        return call_late(f"connect to {show(target)}", current_time() - until, report=EMPTY_REPORT)
 
     def _submit_race(
         self,
@@ -404,7 +393,7 @@ class SocketQueue(IOQueue, Connecting):
         for lane in self._lanes():
             lane.cancel_all()
 
-    def _lanes(self) -> list[Lane]:
+    def _lanes(self) -> list[Pending]:
         return [lane for lane in (self._control, self._receiving, self._sending) if lane is not None]
 
     def _dispose_now(self) -> bool:

@@ -26,7 +26,7 @@ from .._net.reactor.reactor import Reactor
 from .._net.sockets.open import factory_installed
 from .._net.sockets.waiting import one_pass
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
-from ._operations import AnyResult, AnyToken, Disposable, Lane, Operation, Work
+from ._operations import AnyResult, AnyToken, Disposable, Operation, Pending, Work
 from ._refusals import OTHER_THREAD, refusal_of, the_wait_for
 from ._table import TokenTable
 from ._values import Completion, Op
@@ -240,7 +240,7 @@ class Scheduler:
     def cancel(self, token: AnyToken) -> None:
         """End a pending operation."""
         self.check_thread()
-        lane = cast("Lane | None", token._lane)
+        lane = cast("Pending | None", token._lane)
         if lane is not None and not self.is_done(token):
             lane.cancel(token)
 
