@@ -13,7 +13,7 @@ from .._net.attempt import PENDING, Attempt
 from .._net.listeners.bound_path import BoundPath
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
-from .._net.reports import report_of
+from .._net.reports import won_alone
 from .._net.sockets import options as sockopts
 from .._net.sockets.address import sockaddr_of
 from .._net.sockets.open import factory_installed, open_stream_socket, set_options
@@ -131,10 +131,12 @@ class TcpTransport(StreamTransport[TcpStream]):
 
     @property
     def report(self) -> ConnectReport:
-        if self._stream is None and self._report is None and self._ended is not None:
+        if self._ended is None:
+            return super().report
+        if self._report is None:
             pair = self._source, cast("Endpoint", self.peer)
-            self._report = report_of(((pair,), {}, self._started, self._ended, self._multipath))
-        return super().report
+            self._report = won_alone(((pair,), {}, self._started, self._ended, self._multipath))
+        return self._report
 
     @property
     def is_plain_tcp(self) -> bool:
@@ -226,7 +228,8 @@ class UnixTransport(StreamTransport[UnixStream]):
             self.forget()
             raise error
         self._name = sock.getsockname()
-        self.take(sock, target, None)
+        self._local = None
+        self._peer = target
         return True
 
     def accepted(self, stream: UnixStream | None = None) -> UnixTransport:

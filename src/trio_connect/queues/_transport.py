@@ -17,7 +17,6 @@ from .._endpoint import Endpoint
 from .._messages import connect_error, own_words, strerror
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
-from .._net.reports import report_of
 from .._net.sockets.kernel_socket import KernelSocket
 from .._net.sockets.stream_socket import close_on_error, errno_of
 from .._net.sockets.unix_path import show_path
@@ -31,7 +30,6 @@ from ._values import Address
 if TYPE_CHECKING:
     from socket import SocketType
 
-    from .._net.reports import Recorded
     from .._net.sockets.stream_socket import StreamSocket
     from .._options import SocketOptions
     from .._report import ConnectReport, Phase
@@ -171,7 +169,8 @@ class StreamTransport(Transport, Generic[S]):
         """The local address as the socket gave it."""
         self.sock: StreamSocket | None = None
         """Bound, connecting, or connected over a reactor; what a task has connected is in the stream."""
-        self._report: Recorded = None
+        self._report: ConnectReport | None = None
+        """Of what a reactor has connected, made when somebody looks."""
         self._listener: TcpListener | UnixListener | None = None
         self._ended: float | None = None
         """When a reactor had connected it, None for what was made otherwise."""
@@ -195,18 +194,19 @@ class StreamTransport(Transport, Generic[S]):
 
     @abstractmethod
     def accepted(self, stream: S | None = None) -> StreamTransport[S]:
-        """Return the transport of an accepted connection; without a stream, `take` follows."""
+        """Return the transport of a connection that a task has accepted; without a stream, one without a connection."""
 
     def take_accepted(self, sock: SocketType, name: Any) -> StreamTransport[S]:
-        """Return the transport of a connection that a reactor has accepted."""
-        transport = self.accepted()
-        transport.take_from_listener(KernelSocket(sock), name)
-        return transport
+        """Return the transport of a connection that a reactor has accepted.
 
-    def take_from_listener(self, sock: StreamSocket, name: Any) -> None:
-        """Take over an accepted socket, given the peer's address as the socket has it."""
-        self.sock = sock
-        self._peer_name = name
+        Args:
+          sock: of the connection.
+          name: the address of the peer, as the socket gave it.
+        """
+        transport = self.accepted()
+        transport.sock = KernelSocket(sock)
+        transport._peer_name = name  # noqa: SLF001 - of its own class
+        return transport
 
     @property
     def peer(self) -> Address | None:
@@ -269,13 +269,6 @@ class StreamTransport(Transport, Generic[S]):
         if listener is not None:
             listener.close()
 
-    def take(self, sock: StreamSocket, peer: Any, report: Recorded) -> None:
-        """Take over a socket that a reactor has connected or accepted."""
-        self.sock = sock
-        self._local = None
-        self._peer = peer
-        self._report = report
-
     def _adopt(self, stream: S) -> None:
         self._stream = stream
         self._peer = stream.peer
@@ -299,10 +292,7 @@ class StreamTransport(Transport, Generic[S]):
 
     @property
     def report(self) -> ConnectReport:
-        if self._stream is not None:
-            return self._stream.report
-        self._report = report = report_of(self._report)
-        return report
+        return EMPTY_REPORT if self._stream is None else self._stream.report
 
     @property
     def kernel_socket(self) -> SocketType | None:
