@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import attrs
 
-from trio_connect._engine.charge import CHARGES, PROCESS_ERRNOS
+from trio_connect._engine.charge import CHARGES
 from trio_connect._engine.circuit import CIRCUIT_DECISIONS, CIRCUIT_FACTS, TICKET_FACTS
+from trio_connect._engine.shortage import SHORTAGE
 from trio_connect._outbound_values import OutboundPolicy
 
 PAGE: Final = Path(__file__).with_name("outbound-rules.md")
@@ -129,7 +130,7 @@ def invariants() -> Iterator[str]:
 def charges() -> Iterator[str]:
     yield "| phase | errno | charged to |"
     yield "|---|---|---|"
-    process = ", ".join(sorted(errorcode[code] for code in PROCESS_ERRNOS))
+    process = ", ".join(sorted(errorcode[code] for code in SHORTAGE))
     yield f"| any | {process} | process |"
     for phase, row in CHARGES.items():
         for code, charged in row.items():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from trio_connect._endpoint import Endpoint, Source
-from trio_connect._engine.charge import CHARGES, PROCESS_ERRNOS, Trial, charge
+from trio_connect._engine.charge import CHARGES, Trial, charge
+from trio_connect._engine.shortage import SHORTAGE
 
 A, B = Endpoint("192.0.2.1", 25), Endpoint("2001:db8::1", 25)
 ONE, TWO = Source("192.0.2.8"), Source("192.0.2.9")
@@ -59,7 +60,7 @@ def test_each_row_of_the_table_is_held_here():
         for code in charges:
             assert code is None or (phase, code) in told
         assert any(row[1] == phase and row[3] not in charges and row[4] == charges[None] for row in TABLE)
-    assert {row[3] for row in TABLE if row[4] == "process"} == PROCESS_ERRNOS
+    assert {row[3] for row in TABLE if row[4] == "process"} == SHORTAGE
 
 
 def trial(*charges: tuple[Source | None, Endpoint, Any]) -> Trial:

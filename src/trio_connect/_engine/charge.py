@@ -20,18 +20,16 @@ import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from .shortage import SHORTAGE
+
 if TYPE_CHECKING:
     from .._endpoint import Endpoint, Source
     from .._report import Outcome, Phase
 
-__all__ = ["CHARGES", "PROCESS_ERRNOS", "Charge", "Trial", "Verdict", "charge"]
+__all__ = ["CHARGES", "Charge", "Trial", "Verdict", "charge"]
 
 Charge: TypeAlias = Literal["source", "process", "path", "route", "address", "nobody"]
 """Whom a failed attempt is charged to."""
-
-PROCESS_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""socket(2): the limits on open files, and insufficient memory. They are charged to this process in every phase,
-because an establish may open files of its own."""
 
 CHARGES: Final[dict[Phase, dict[int | None, Charge]]] = {
     # None stands for every other errno.
@@ -64,7 +62,7 @@ def charge(phase: Phase, outcome: Outcome, code: int | None) -> Charge:
     """
     if outcome not in ("failed", "timed out"):
         return "nobody"
-    if code in PROCESS_ERRNOS:
+    if code in SHORTAGE:  # in every phase: an establish may open files of its own
         return "process"
     charges = CHARGES[phase]
     return charges.get(code, charges[None])

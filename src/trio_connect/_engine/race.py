@@ -68,7 +68,6 @@ from .race_schedule import Schedule
 from .race_table import (
     ATTEMPT_FACTS,
     RACE_FACTS,
-    RESOURCES_RAN_OUT,
     Abandon,
     Candidate,
     Command,
@@ -77,6 +76,7 @@ from .race_table import (
     Won,
 )
 from .race_tries import Try, records
+from .shortage import SHORTAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -252,12 +252,12 @@ class Race:
           attempt: its id.
           now: the time.
           phase: the phase in which it failed.
-          errno: the kernel's; None when establish refused without one. Exhaustion of this machine (see
-            `RESOURCES_RAN_OUT`) is no failure while another attempt is alive.
+          errno: the kernel's; None when establish refused without one. A shortage of this machine (see
+            `SHORTAGE`) is no failure while another attempt is alive.
           emitted: whether it may have sent a packet.
           reason: why, in one line, for the report.
         """
-        ran_out = errno in RESOURCES_RAN_OUT and phase != "establish" and not self._live.keys() <= {attempt}
+        ran_out = errno in SHORTAGE and phase != "establish" and not self._live.keys() <= {attempt}
         row = self._heard(attempt, "ran_out" if ran_out else "failed")
         if row is None:
             return []

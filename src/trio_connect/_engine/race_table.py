@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
@@ -68,10 +67,8 @@ AttemptState: TypeAlias = Literal[
     "waiting", "connecting", "starved", "establishing", "won", "lost", "failed", "timed out", "cancelled"
 ]
 AttemptFact: TypeAlias = Literal["progressed", "ran_out", "failed", "succeeded"]
-
-RESOURCES_RAN_OUT: Final = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
-"""This machine is out of descriptors or memory, socket(2). While another attempt is alive, whose end may free some,
-`failed` with one of these is the fact ``ran_out``. Of a lone attempt it is a failure."""
+"""A failure with an errno of `SHORTAGE` is ``ran_out`` while another attempt is alive, whose end may free some.
+That of a lone attempt is ``failed``."""
 
 ATTEMPT_FACTS: Final[Mapping[AttemptState, Mapping[AttemptFact, AttemptState | Late | Illegal]]] = {
     "waiting": {"progressed": ILLEGAL, "ran_out": ILLEGAL, "failed": ILLEGAL, "succeeded": ILLEGAL},

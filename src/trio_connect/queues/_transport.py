@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar, cast
 
 import trio
 from trio import current_time
 
 from .._endpoint import Endpoint
+from .._engine.shortage import SHORTAGE
 from .._messages import connect_error, own_words, strerror
 from .._net.listeners.tcp_listener import TcpListener
 from .._net.listeners.unix_listener import UnixListener
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", TcpStream, UnixStream)
 
-# accept(2): errors of this machine, which say nothing about the peer that connected.
-_LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
 
 def show(address: Address | None) -> str:
     """Return an address for a message."""
@@ -47,7 +45,7 @@ def show(address: Address | None) -> str:
 
 def error(code: int, what: str, address: Address | None) -> OSError:
     """Return the error of an operation, with a text that names the operation and the peer."""
-    prefix = "local: " if code in _LOCAL else ""
+    prefix = "local: " if code in SHORTAGE else ""
     return OSError(code, f"{prefix}{what} {show(address)}: {strerror(code)}")
 
 

@@ -22,11 +22,11 @@ from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint_if_
 
 from ..._engine.dns_cache import CacheRules, DnsCache, Found
 from ..._engine.dns_tries import LIFETIME, ServerMemory, Tries
+from ..._engine.shortage import SHORTAGE
 from ..._messages import local_lookup_error, strerror
 from ..._text import printable
 from ..race.errors import out_of_the_group
 from .dns_exchange import Exchange
-from .system_files import SHORTAGE
 
 if TYPE_CHECKING:
     from ..._endpoint import Endpoint

@@ -28,6 +28,7 @@ from trio.lowlevel import ParkingLot, RunVar, checkpoint, enable_ki_protection
 from ..._answer import Answer
 from ..._check import check_size
 from ..._engine.search_list import questions
+from ..._engine.shortage import SHORTAGE
 from ..._messages import local_lookup_error
 from ..._text import shown
 from . import system_files
@@ -149,7 +150,7 @@ class SystemResolver:
             except socket.gaierror as exc:
                 return _negative(exc)
             except OSError as exc:
-                if exc.errno in system_files.SHORTAGE:
+                if exc.errno in SHORTAGE:
                     raise local_lookup_error(exc.errno, name.decode()) from exc
                 return exc
         return _answer(found, family)

@@ -7,7 +7,6 @@ descriptors, for then a name that the hosts file pins or blocks would be asked o
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
@@ -20,9 +19,9 @@ from ..._engine.name_servers import parse_name_servers
 from ..._engine.name_services import NameServices, parse_name_services
 from ..._engine.policy_table import DEFAULT_POLICY_TABLE, PolicyTable
 from ..._engine.search_list import NO_SEARCH, SearchList, parse_resolv_conf
+from ..._engine.shortage import SHORTAGE
 
 __all__ = [
-    "SHORTAGE",
     "WatchedFile",
     "hosts_file",
     "name_servers",
@@ -33,9 +32,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""This process or machine is short of something, which says nothing about a peer or a name."""
 
 # A file may change twice within one tick of its time stamps, which are as coarse as 10 ms, or 2 s on FAT.
 _SETTLED: Final = 2_000_000_000

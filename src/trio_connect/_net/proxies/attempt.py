@@ -16,7 +16,7 @@ from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
 from ..._durations import milliseconds
-from ..._engine.race_table import RESOURCES_RAN_OUT
+from ..._engine.shortage import SHORTAGE
 from ..._errors import ConnectFailed, ResolveFailed
 from ..._policy import DEFAULT_POLICY
 from ..._text import one_line
@@ -120,7 +120,7 @@ class ProxiedAttempt:
             code = exc.errno
             if code is None or isinstance(exc, ResolveFailed):  # whose numbers are the resolver's
                 code = errno.EHOSTUNREACH
-            if code in RESOURCES_RAN_OUT:
+            if code in SHORTAGE:
                 self.phase = "socket"
             return self._failed(code, f"the proxy cannot be reached: {exc.strerror}")
         self._stream = stream
