@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from tests.support import faults
 from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, sweep
 from trio_connect import DeadlineExceeded, now
+from trio_connect._engine.limits import Cap
 from trio_connect.outbound import Candidate, FileStore, Outbound, Rate, RetryAt, _file_locks
 from trio_connect.outbound._file_locks import FileOfLocks
+from trio_connect.outbound._store import Later
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="NOT RUN: the locks of open file descriptions are Linux's"
@@ -154,6 +157,38 @@ def test_times_of_another_boot_are_forgotten(path):
     file = FileOfLocks(path)
     assert file.start([file.limit("rate", "k", 1, 3_600_000_000)]) is None
     file.close()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Have no file grow beyond a size, as on a disk that is full: the kernel writes a part, and then nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("room", [0, 8, 31])
+def test_a_full_disk_leaves_no_part_of_a_file(path, room):
+    path.touch()
+    with room_for(room), pytest.raises(OSError, match=r"too large|No space left"):
+        FileOfLocks(path)
+    FileOfLocks(path).close()
+
+
+@pytest.mark.parametrize("room", [32, 64, 95])
+def test_a_full_disk_makes_no_limit_of_two_keys(two, path, room):
+    a, b = two
+    for _ in range(2):
+        with room_for(room), pytest.raises(OSError, match=rf"too large|No space left on device: '{path}'"):
+            a.limit("connections", "k", 1)
+    other = b.limit("connections", "other", 1)
+    limit = a.limit("connections", "k", 1)
+    assert a.take(limit) == 0
+    assert b.take(other) == 0
+    assert b.take(b.limit("connections", "k", 1)) is None
 
 
 @pytest.mark.parametrize("content", [b"x", b"x" * 100, b"trioco\x00\x02" + bytes(24)])
@@ -303,6 +338,40 @@ async def test_limits_that_differ_are_refused_at_the_call(path):
             with pytest.raises(ValueError, match=r"connections .*api\.test.*: 3 here, 2 in "):
                 async with b.destination("api.test").permit():
                     pass
+
+
+async def test_a_smaller_number_in_one_program_is_refused_to_who_has_it_alone(path, autojump_clock):
+    rate = Rate(3, 1.0, burst=3)
+    async with opened(store=FileStore(path)) as out:
+        first = out.destination("a", group="g", policy=rules(max_connections=2, group_rate=rate))
+        second = out.destination("b", group="g", policy=rules(max_connections=1, group_rate=Rate(2, 1.0, burst=2)))
+        admitted: list[str] = []
+
+        async def wait() -> None:
+            async with first.permit():
+                admitted.append("waited")
+
+        async with trio.open_nursery() as nursery, first.permit(), first.permit():
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            for _ in range(2):
+                with pytest.raises(ValueError, match=r"connections .*: 1 here, 2 in "):
+                    async with second.permit():
+                        pass
+        assert admitted == ["waited"]
+        assert first.snapshot().waiting == 0
+        async with first.permit():
+            pass
+
+
+async def test_a_limit_with_another_number_is_a_refusal_where_nobody_can_hear_an_error(path):
+    """A place that is given back is offered to others, whose addresses and so whose limits may be new."""
+    async with FileStore(path) as one, FileStore(path) as other:
+        assert isinstance(one.acquire([Cap("connections", 2, shared="k")], []), dict)
+        outcome = other.acquire([Cap("connections", 3, shared="k")], [])
+        assert isinstance(outcome, Later)
+        assert (outcome.seconds, outcome.known) == (inf, True)
+        assert outcome.cause.startswith("connections 'k': 3 here, 2 in ")
 
 
 async def test_a_store_is_for_one_outbound(path):

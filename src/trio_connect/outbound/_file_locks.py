@@ -166,6 +166,10 @@ class FileOfLocks:
                 known = self._limits[kind, key] = self._agreed(kind, key, number, interval, known)
         return known
 
+    def known(self, kind: str, key: str) -> Limit | None:
+        """Return the limit of a key with the number that was agreed on; None when it was not asked for yet."""
+        return self._limits.get((kind, key))
+
     def take(self, limit: Limit) -> int | None:
         """Lock a free place of a limit and return which; None when all are held."""
         for step in range(limit.number):
@@ -204,7 +208,7 @@ class FileOfLocks:
             if wait > 0:
                 return wait / 1e6
             for rate, due in zip(rates, dues, strict=True):
-                _pwrite(self._fd, _DUE.pack(due + rate.interval), rate.entry + _DUE_OFFSET)
+                self._write(_DUE.pack(due + rate.interval), rate.entry + _DUE_OFFSET)
             return None
         finally:
             for rate in locked:
@@ -226,7 +230,13 @@ class FileOfLocks:
                     os.ftruncate(self._fd, 0)
             if is_alone:
                 generation += 1
-            _pwrite(self._fd, _HEADER.pack(_MAGIC, boot, generation), 0)
+            try:
+                self._write(_HEADER.pack(_MAGIC, boot, generation), 0)
+            except OSError:
+                if not header:
+                    # A part of one would be taken for something else, also when there is room again.
+                    os.ftruncate(self._fd, 0)
+                raise
             self._generation = generation
             self._lock(_PRESENCE_BYTE, shared=True)
             self._read_new()
@@ -236,19 +246,17 @@ class FileOfLocks:
         digest = hashlib.sha256(f"{kind}\0{key}".encode()).digest()
         self._read_new()
         index = self._entries.get(digest)
-        is_new = index is None
+        limit = known or Limit(len(self._entries) if index is None else index, number, interval)
         if index is None:
-            index = self._entries[digest] = len(self._entries)
-        limit = known or Limit(index, number, interval)
-        if is_new:
-            _pwrite(self._fd, _ENTRY.pack(digest, number, interval, self._generation, 0), limit.entry)
+            self._write(_ENTRY.pack(digest, number, interval, self._generation, 0), limit.entry)
+            self._entries[digest] = limit.index
         else:
             *there, generation = _TERMS.unpack(_pread(self._fd, _TERMS.size, limit.entry + _TERMS_OFFSET))
             if there != [number, interval] and generation == self._generation:
                 here = f"{_shown_limit(number, interval)} here, {_shown_limit(*there)} in {self._path}"
                 raise ValueError(f"{kind} {shown(key)}: {here}; processes that share a store have the same limits")
             # When the next start would be due is another lock's: others may be counting starts meanwhile.
-            _pwrite(self._fd, _TERMS.pack(number, interval, self._generation), limit.entry + _TERMS_OFFSET)
+            self._write(_TERMS.pack(number, interval, self._generation), limit.entry + _TERMS_OFFSET)
         limit.number, limit.interval, limit.next = number, interval, 0
         return limit
 
@@ -259,6 +267,11 @@ class FileOfLocks:
         # A process that was killed while it added an entry has left a part of one, which the next one overwrites.
         for offset in range(0, len(data) - _ENTRY.size + 1, _ENTRY.size):
             self._entries[data[offset : offset + 32]] = len(self._entries)
+
+    def _write(self, data: bytes, start: int) -> None:
+        """Write all of it. A disk without room takes a part first, which is no error to the kernel (write(2))."""
+        if _pwrite(self._fd, data, start) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _due(self, rate: Limit) -> int:
         (due,) = _DUE.unpack(_pread(self._fd, _DUE.size, rate.entry + _DUE_OFFSET))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from random import uniform
 from types import TracebackType
@@ -20,6 +21,9 @@ __all__ = ["FileStore"]
 
 _POLL: Final = 0.050
 """Seconds between two looks for a place that another process may have given back: the kernel does not tell of it."""
+
+_PLACES: Final = "connections"
+_RATE: Final = "rate"
 
 _AWAY: Final = 1.0
 """Seconds after which a file that could not be used is tried again."""
@@ -120,6 +124,9 @@ class FileStore:
             outcome = self._take(caps, paces, places)
         except OSError as exc:
             outcome = Later(f"local: {self!r} cannot be used: {exc.strerror}", _AWAY)
+        except ValueError as exc:
+            # Whoever gives a place back tries for others here, and must not hear of what is wrong with their limits.
+            outcome = Later(str(exc), inf, known=True)
         finally:
             if outcome is not places:
                 for each in places.values():
@@ -129,14 +136,15 @@ class FileStore:
     def _take(self, caps: Sequence[Cap], paces: Sequence[Pace], places: dict[Cap, Place]) -> dict[Cap, Place] | Later:
         file = self._opened
         for cap in caps:
-            limit = self._places(cap)
+            # Its number may be smaller by now, as another destination of this program has it. That one was refused.
+            limit = file.known(_PLACES, cap.shared) or self._places(cap)
             place = file.take(limit)
             if place is None:
                 cause = f"all {cap.limit} {cap.name} are held, some by other processes"
                 return Later(cause, uniform(0.5, 1.5) * _POLL, blockers=(cap,))  # noqa: S311 - jitter
             places[cap] = _Held(file, limit, place)
         if paces:
-            wait = file.start([self._rate(each) for each in paces])
+            wait = file.start([file.known(_RATE, each.shared) or self._rate(each) for each in paces])
             if wait is not None:
                 slowest = max(paces, key=lambda pace: pace.interval)
                 return Later(f"the {slowest.name} is used up by all processes", wait, known=True)
@@ -148,10 +156,10 @@ class FileStore:
         return self._file
 
     def _places(self, cap: Cap) -> Limit:
-        return self._opened.limit("connections", cap.shared, min(cap.limit, MOST_PLACES))
+        return self._opened.limit(_PLACES, cap.shared, min(cap.limit, MOST_PLACES))
 
     def _rate(self, pace: Pace) -> Limit:
-        return self._opened.limit("rate", pace.shared, pace.burst, pace.interval)
+        return self._opened.limit(_RATE, pace.shared, pace.burst, pace.interval)
 
 
 @final

@@ -82,6 +82,8 @@ class DestinationState:
         self._own_layers: dict[Candidate, Layers] = {}
         self._families: frozenset[int] = frozenset()
         self._is_registered = False
+        self._registered: set[Layers] = set()
+        """Those that the store knows. Another destination may have given one of their limits a smaller number since."""
         self._asked_from: SourceState | None = None
         self._asked_for: Candidate | None = None
         """For which source and candidate a store was asked."""
@@ -126,8 +128,11 @@ class DestinationState:
         """
         store = self.shared.store
         if store is not None and not self._is_registered:
-            for layers in self.all_layers():
-                store.register(layers.shared_caps, layers.shared_paces)
+            there = list(self.all_layers())
+            for layers in there:
+                if layers not in self._registered:
+                    store.register(layers.shared_caps, layers.shared_paces)
+            self._registered = set(there)
             self._is_registered = True
 
     def candidates(self) -> list[Candidate]:
