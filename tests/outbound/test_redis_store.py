@@ -334,6 +334,41 @@ async def test_a_cancel_from_outside_gives_everything_back_too(server):
                 pass
 
 
+@pytest.mark.parametrize("strict", [False, True])
+async def test_what_cleans_up_for_long_after_a_cancel_keeps_its_place(server, strict):
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server, strict=strict)) as other:
+        await admitted(other)
+        with trio.CancelScope() as scope:
+            async with opened(policy, store=store(server, strict=strict)) as out, out.destination("api.test").permit():
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    async with other.destination("warm").permit():
+                        pass
+                    with pytest.raises(DeadlineExceeded, match="are held, some by other processes"):
+                        async with other.destination("api.test").permit(now() + 3 * round(TTL * 1000)):
+                            pass
+                await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        with trio.fail_after(TTL / 2):
+            async with other.destination("api.test").permit():
+                pass
+
+
+async def test_what_cleans_up_for_long_after_a_cancel_hears_that_its_lease_is_lost(server):
+    cap = Cap("connections", 1, shared="c")
+    with trio.CancelScope() as scope:
+        async with store(server, strict=True) as once:
+            with trio.fail_after(20):
+                while not isinstance(places := once.acquire([cap], []), dict):  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(0.01)
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    server.kill()
+                    while not places[cap].is_lost:  # noqa: ASYNC110 - nobody tells
+                        await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("steps", range(8))
 async def test_leaving_in_the_step_that_gives_back_or_asks_leaves_no_lease(server, steps):
     policy = rules(max_connections=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import isfinite
@@ -81,6 +81,8 @@ class RedisStore:
         self._patience = min(self._ttl / 4, _LONGEST_ANSWER)
         self._claims: Claims | None = None
         self._nursery: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._shields: list[trio.CancelScope] = []
+        """Of the tasks, each of its own."""
         self._server: Server | None = None
         self._calls = 0
         """How many scripts are under way."""
@@ -106,11 +108,10 @@ class RedisStore:
         self._claims = Claims(process, self._ttl, strict=self._strict, draw=random, wake=self._set_to_work)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        self._tasks = nursery
-        # A cancel from outside ends the other tasks. What is held is given back all the same, by this one.
-        self._pool = trio.CancelScope(shield=True)
+        self._shields = []
         for task in (self._connect, self._ask, self._renew, self._watch):
-            nursery.start_soon(task)
+            self._shields.append(trio.CancelScope(shield=True))
+            nursery.start_soon(self._run, task, self._shields[-1])
         return self
 
     async def __aexit__(
@@ -131,8 +132,8 @@ class RedisStore:
                     await self._news.park()
                 await self._give_back(claims.everything())
         finally:
-            self._pool.cancel("the store is closed")
-            self._tasks.cancel_scope.cancel("the store is closed")
+            for shield in self._shields:
+                shield.cancel("the store is closed")
             # What left the block goes its own way: the nursery would wrap it in a group.
             await manager.__aexit__(None, None, None)
             self._claims = self._nursery = None
@@ -184,23 +185,31 @@ class RedisStore:
 
     # Tasks
 
+    async def _run(self, task: Callable[[], Awaitable[None]], shield: trio.CancelScope) -> None:
+        """Run a task until the block is left, also after a cancel from outside.
+
+        What is in the block may clean up for long behind a shield of its own. What it holds by then is renewed, and
+        lost when it cannot be. What it has no more is given back.
+        """
+        with shield:
+            await task()
+
     async def _connect(self) -> None:
-        """Keep a pool of connections until the block is left, and make another one when it breaks."""
-        with self._pool:
-            while True:
-                self._broken = trio.Event()
-                try:
-                    async with Server.opened(self._url) as server:
-                        self._server, self._unreachable = server, None
-                        self._news.unpark_all()
-                        await self._broken.wait()
-                except* Exception as failures:  # noqa: BLE001 - whatever a library raises, the limits go on
-                    self._unreachable = _like_the_first(failures)
-                finally:
-                    self._server = None
+        """Keep a pool of connections, and make another one when it breaks."""
+        while True:
+            self._broken = trio.Event()
+            try:
+                async with Server.opened(self._url) as server:
+                    self._server, self._unreachable = server, None
                     self._news.unpark_all()
-                if self._unreachable is not None:
-                    await trio.sleep(_PROBE)
+                    await self._broken.wait()
+            except* Exception as failures:  # noqa: BLE001 - whatever a library raises, the limits go on
+                self._unreachable = _like_the_first(failures)
+            finally:
+                self._server = None
+                self._news.unpark_all()
+            if self._unreachable is not None:
+                await trio.sleep(_PROBE)
 
     async def _ask(self) -> None:
         """Ask for the claims of calls, each in a task, and give leases back."""
