@@ -21,6 +21,7 @@ from trio_connect.outbound import (
     Destination,
     DestinationDelayed,
     NotAdmitted,
+    Outbound,
     OutboundEvent,
     Overloaded,
     Rate,
@@ -62,6 +63,47 @@ async def test_an_answer_in_the_tick_of_the_last_callers_cancel_ends_nothing_els
             scope.cancel()
             await trio.testing.wait_all_tasks_blocked()
             await connects(destination)
+
+
+async def test_a_cancel_from_outside_takes_no_error_from_the_body(vnet, autojump_clock):
+    """It reaches a lookup that is under way too, of which the nursery of the block then raises."""
+    error = ValueError("not closed as it should")
+
+    async def call(out: Outbound) -> None:
+        await connects(out.destination("a.test", port=25))
+
+    with trio.CancelScope() as scope, pytest.raises(ValueError, match="not closed") as caught:
+        async with opened(resolver=Gated()) as out:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call, out)
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            finally:
+                raise error
+    assert caught.value is error
+
+
+async def test_what_a_lookup_raises_that_ends_the_block_and_an_error_of_the_body_are_both_told(vnet, autojump_clock):
+    class Interrupted(Gated):
+        async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
+            await super().addresses(host, family)
+            raise KeyboardInterrupt
+
+    resolver = Interrupted()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with opened(resolver=resolver) as out:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(connects, out.destination("a.test", port=25))
+                    await trio.testing.wait_all_tasks_blocked()
+                    resolver.gate.set()
+            finally:
+                raise ValueError("not closed as it should")
+    leaves = caught.value.split(KeyboardInterrupt)
+    assert leaves[0] is not None
+    assert leaves[1] is not None
+    assert leaves[1].split(ValueError)[1] is None
 
 
 @pytest.mark.parametrize("when", ["before", "while"])

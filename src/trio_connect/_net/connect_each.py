@@ -41,7 +41,7 @@ from .._text import shown
 from .attempt import Attempt, load_reports
 from .race.attempts import took_too_long
 from .race.candidates import close_generator
-from .race.errors import out_of_the_group
+from .race.errors import out_of_a_block
 from .reactor.attempt import ReactorAttempt
 from .reactor.reactor import Reactor
 from .sockets.open import factory_installed
@@ -133,9 +133,7 @@ async def _opened(each: ConnectEach, endpoints: Any) -> AsyncGenerator[AsyncIter
             each._leave()
             nursery.cancel_scope.cancel()
     except BaseException as exc:  # noqa: BLE001 - likewise
-        error = out_of_the_group(exc)
-        if body is None or isinstance(body, trio.Cancelled):
-            body = error
+        body = out_of_a_block(body, exc)
     finally:
         with CancelScope(shield=True):
             await each._close()

@@ -19,6 +19,7 @@ from trio.lowlevel import enable_ki_protection
 from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
 from .._endpoint import check_port
 from .._net.names.resolve import check_host, check_resolver
+from .._net.race.errors import out_of_a_block
 from .._net.race.plan import check_address_filter, check_proxies_can_be_filtered
 from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
 from .._text import shown
@@ -282,15 +283,18 @@ async def open_outbound(
     _check(store, (FileStore, RedisStore, type(None)), "store")
     shared = Shared(sources, policy, address_filter, observer, random or Random(), store)  # noqa: S311 - for jitter and draws
     crash: BaseException | None = None
-    async with store or nullcontext(), trio.open_nursery() as nursery:
-        try:
-            out = Outbound(shared, resolver, nursery)
-            if store is not None:
-                out._bind(store)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-            yield out
-        except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
-            crash = exc
-        nursery.cancel_scope.cancel("the outbound is closed")
+    try:
+        async with store or nullcontext(), trio.open_nursery() as nursery:
+            try:
+                out = Outbound(shared, resolver, nursery)
+                if store is not None:
+                    out._bind(store)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                yield out
+            except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
+                crash = exc
+            nursery.cancel_scope.cancel("the outbound is closed")
+    except BaseException as exc:  # noqa: BLE001 - likewise
+        crash = out_of_a_block(crash, exc)
     if crash is not None:
         try:
             raise crash

@@ -597,6 +597,18 @@ async def test_leaving_the_block_costs_nobody_his_answer(autojump_clock):
         assert len(server.asked) == 1
 
 
+async def test_a_cancel_from_outside_takes_no_error_from_the_body_of_the_block(autojump_clock):
+    error = ValueError("not closed as it should")
+    with virtual_dns({"web.test A": fault(V4, delay=0.9)}):
+        with trio.CancelScope() as scope, pytest.raises(ValueError, match="not closed") as caught:
+            async with DnsResolver([NS]) as resolver:
+                with trio.move_on_after(0.1):
+                    await resolver.addresses("web.test", AF_INET)
+                scope.cancel()
+                raise error
+        assert caught.value is error
+
+
 async def test_the_block_raises_what_its_body_raises_and_is_entered_once_at_a_time(autojump_clock):
     resolver = DnsResolver([NS])
     for _ in range(2):

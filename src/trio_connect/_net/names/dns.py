@@ -20,6 +20,7 @@ from ..._engine.dns_cache import CacheRules
 from ..._engine.services import with_protocols
 from ..._messages import local_lookup_error
 from ..._text import shown
+from ..race.errors import out_of_a_block
 from . import system_files
 from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, server_endpoints
 from .dns_questions import Known, Questions
@@ -156,14 +157,17 @@ class DnsResolver(AnswersNow):
     async def _open(self) -> AsyncGenerator[None, None]:
         questions = self._questions
         crash: BaseException | None = None
-        async with trio.open_nursery() as nursery:
-            questions.nursery = nursery
-            try:
-                yield
-            except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
-                crash = exc
-            questions.nursery = None
-            nursery.cancel_scope.cancel("the block of the resolver was left")
+        try:
+            async with trio.open_nursery() as nursery:
+                questions.nursery = nursery
+                try:
+                    yield
+                except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
+                    crash = exc
+                questions.nursery = None
+                nursery.cancel_scope.cancel("the block of the resolver was left")
+        except BaseException as exc:  # noqa: BLE001 - likewise
+            crash = out_of_a_block(crash, exc)
         if crash is not None:
             try:
                 raise crash

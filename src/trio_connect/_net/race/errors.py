@@ -59,6 +59,22 @@ def out_of_the_group(exc: BaseException) -> BaseException:
     return out_of_the_group(group.exceptions[0])
 
 
+def out_of_a_block(body: BaseException | None, tasks: BaseException) -> BaseException:
+    """Return what a block raises whose nursery has raised after its body had ended: an error, or else a cancellation.
+
+    Args:
+      body: what the body raised.
+      tasks: what the nursery raised of its tasks.
+    """
+    error = out_of_the_group(tasks)
+    if body is None or _is_cancellation(body):
+        return error
+    if _is_cancellation(error):
+        # A cancel from outside reaches the tasks too. What the body says of it would be lost.
+        return body
+    return BaseExceptionGroup("the body of a block has failed, and one of its tasks", [body, error])
+
+
 def comes_of_closing(exc: BaseException | None) -> bool:
     """Say whether an exception comes from the closing of the connection that a caller's establish was using.
 
