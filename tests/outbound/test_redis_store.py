@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -367,6 +368,37 @@ async def test_what_cleans_up_for_long_after_a_cancel_hears_that_its_lease_is_lo
                     server.kill()
                     while not places[cap].is_lost:  # noqa: ASYNC110 - nobody tells
                         await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("line", ["question", "answered", "is_kept", "releases", "released"])
+def test_an_interrupt_between_the_lines_of_the_store_loses_no_place(server, monkeypatch, line):
+    real = getattr(Claims, line)
+
+    def interrupted(self: Claims, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return real(self, *arguments)
+
+    async def main() -> None:
+        policy = rules(max_connections=1)
+        async with opened(policy, store=store(server, ttl=20)) as other:
+            await no_pause(server)
+            with pytest.raises(KeyboardInterrupt):
+                async with opened(policy, store=store(server, ttl=20)) as out:
+                    await no_pause(server)
+                    monkeypatch.setattr(Claims, line, interrupted)
+                    async with out.destination("api.test").permit():
+                        pass
+                    await trio.sleep(5)
+            with trio.fail_after(5):
+                async with other.destination("api.test").permit():
+                    pass
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("steps", range(8))

@@ -185,6 +185,9 @@ class RedisStore:
 
     # Tasks
 
+    # Ctrl-C is for the task that is in the block: between the lines of these it would lose a place that was just given.
+
+    @enable_ki_protection
     async def _run(self, task: Callable[[], Awaitable[None]], shield: trio.CancelScope) -> None:
         """Run a task until the block is left, also after a cancel from outside.
 
@@ -225,6 +228,7 @@ class RedisStore:
                         nursery.start_soon(self._claim, question)
                 await self._work.wait()
 
+    @enable_ki_protection
     async def _claim(self, question: Question) -> None:
         claims, claim = self._opened, question.claim
         asked = current_time()
@@ -246,6 +250,7 @@ class RedisStore:
             await trio.sleep(max(claim.until - current_time(), 0.0))
             self._forget()
 
+    @enable_ki_protection
     async def _give_back(self, leases: list[tuple[str, str]]) -> None:
         try:
             await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
