@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from math import isfinite
+from math import inf
 from os import getpid
 from random import random
 from secrets import token_hex
@@ -16,6 +16,7 @@ import trio
 from trio import current_time
 from trio.lowlevel import ParkingLot, checkpoint, enable_ki_protection
 
+from .._check import SIZE_LIMIT, check_float
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
 from ._redis import Dropped, Refused, Server, ServerError, check_url, hidden
@@ -63,16 +64,15 @@ class RedisStore:
       ImportError: coredis is not installed.
       OSError: a file with certificates that the URL names cannot be read.
       TypeError: an argument has the wrong type.
-      ValueError: the URL is not one of a server, or the TTL is too short or not finite.
+      ValueError: the URL is not one of a server, or the TTL is too short, not finite, or as large as a deadline.
     """
 
     def __init__(self, url: str, *, ttl: float = 10.0, strict: bool = False) -> None:
-        given: object = ttl
-        if isinstance(given, bool) or not isinstance(given, int | float):
-            raise TypeError(f"ttl must be a number of seconds, got {shown(ttl)}")
-        if not isfinite(ttl) or ttl < _LEAST_TTL:
-            raise ValueError(f"ttl must be at least {_LEAST_TTL} seconds, got {shown(ttl)}")
-        given = strict
+        if not _LEAST_TTL <= check_float(ttl, "ttl", "a number of seconds") < inf:
+            raise ValueError(f"ttl must be at least {_LEAST_TTL} seconds, and finite, got {shown(ttl)}")
+        if ttl >= SIZE_LIMIT:
+            raise ValueError(f"ttl must be below 2**40 seconds, got {shown(ttl)}: a deadline?")
+        given: object = strict
         if not isinstance(given, bool):
             raise TypeError(f"strict must be a bool, got {shown(strict)}")
         self._url = check_url(url)
