@@ -216,12 +216,6 @@ def _check_host(host: str) -> str:
     return host
 
 
-@lru_cache(maxsize=1024)
-def _normalised(address: str) -> str:
-    # The same few come over and over, and reading one takes as long as several system calls.
-    return str(ip_address(address))
-
-
 def cleaned(answer: Answer, family: AddressFamily) -> Answer:
     """Return an answer of any resolver with normalised addresses of this family only, each once, at most `MAX_RACED`.
 
@@ -237,10 +231,10 @@ def cleaned(answer: Answer, family: AddressFamily) -> Answer:
     for text in answer.addresses:
         if (":" in text) != (family == AF_INET6):
             continue
-        try:
-            addresses[_normalised(text) if len(text) <= _REMEMBERED else str(ip_address(text))] = None
-        except ValueError:
-            raise ValueError(f"a resolver answers with numeric addresses, got {shown(text)}") from None
+        address = numeric(text)
+        if address is None:
+            raise ValueError(f"a resolver answers with numeric addresses, got {shown(text)}")
+        addresses[address] = None
         if len(addresses) == MAX_RACED:
             break
     if len(addresses) == len(answer.addresses) and all(map(str.__eq__, addresses, answer.addresses)):
