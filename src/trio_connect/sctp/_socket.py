@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import socket
-import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,11 +21,12 @@ import attrs
 import trio
 
 from .._endpoint import Endpoint
+from .._net.sockets.interface import interface_index
+from .._net.sockets.stream_socket import LINGER_ABORT
 from . import _wire as wire  # pyright: ignore[reportPrivateUsage]
 from ._values import Path, SctpTuning
 from ._wire import Notification, ReceiveInfo, Status
 
-_LINGER_ABORT: Final = struct.pack("ii", 1, 0)
 _NOTIFICATIONS: Final = (
     wire.ASSOC_CHANGE, wire.PEER_ADDR_CHANGE, wire.SHUTDOWN_EVENT, wire.PARTIAL_DELIVERY_EVENT,
 )  # fmt: skip
@@ -410,7 +410,7 @@ class KernelSctpSocket(SctpSocket):
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ABORT)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ABORT)
         self.close()
 
     def close(self) -> None:
@@ -440,8 +440,4 @@ def _with_index(endpoint: Endpoint) -> Endpoint:
     """
     if not isinstance(endpoint.scope_id, str):
         return endpoint
-    try:
-        index = socket.if_nametoindex(endpoint.scope_id)
-    except OSError as exc:
-        raise OSError(errno.ENODEV, f"no interface {endpoint.scope_id!r}") from exc
-    return Endpoint(endpoint.host, endpoint.port, index, endpoint.flowinfo)
+    return Endpoint(endpoint.host, endpoint.port, interface_index(endpoint.scope_id), endpoint.flowinfo)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from ..._endpoint import Endpoint, Source
 from ..._engine.shortage import SHORTAGE
 from ..sockets.address import sockaddr_of
+from ..sockets.interface import bind_to_interface
 from ..sockets.raw_socket import new_datagram_socket
-from ..sockets.stream_socket import bind_to_interface
 
 __all__ = ["look_up_route", "look_up_routes"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._endpoint import Endpoint
+from .interface import interface_index
 
 if TYPE_CHECKING:
     from ..._endpoint import Source
@@ -25,11 +25,7 @@ def sockaddr_of(endpoint: Endpoint) -> Any:
     """
     if not isinstance(endpoint.scope_id, str):
         return endpoint.sockaddr
-    try:
-        index = socket.if_nametoindex(endpoint.scope_id)
-    except OSError as exc:
-        raise OSError(errno.ENODEV, f"no interface {endpoint.scope_id!r}") from exc
-    return endpoint.host, endpoint.port, endpoint.flowinfo, index
+    return endpoint.host, endpoint.port, endpoint.flowinfo, interface_index(endpoint.scope_id)
 
 
 def source_address(source: Source, family: int) -> Any:

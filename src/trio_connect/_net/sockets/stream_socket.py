@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 import struct
-import sys
 from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
@@ -23,6 +22,7 @@ from trio.lowlevel import checkpoint
 
 from ..._messages import own_words
 from .byte_channel import ByteChannel
+from .interface import bind_to_interface
 from .options import refused
 from .waiting import Expired
 
@@ -61,9 +61,6 @@ _SOL_MPTCP: Final = 284
 _MPTCP_INFO: Final = 1
 # The beginning of struct mptcp_info, up to mptcpi_subflows_total.
 MPTCP_INFO_SIZE: Final = 81
-# netinet/in.h and netinet6/in6.h of macOS; not in the socket module.
-_IP_BOUND_IF: Final = 25
-_IPV6_BOUND_IF: Final = 125
 
 CONNECTION_ERRORS: Final = frozenset(
     getattr(errno, name)
@@ -310,27 +307,6 @@ class StreamSocket(ByteChannel):
     @abstractmethod
     def trio_socket(self) -> trio.socket.SocketType:
         """Give out Trio's view of the same socket; closing either closes both."""
-
-
-def bind_to_interface(sock: socket.SocketType | trio.socket.SocketType, name: str) -> None:
-    """Send through one interface only: SO_BINDTODEVICE, socket(7), or IP_BOUND_IF on macOS.
-
-    Raises:
-      OSError: ENODEV, there is no such interface; ENOPROTOOPT, this platform cannot.
-    """
-    if sys.platform == "linux":
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode() + b"\0")
-    elif sys.platform == "darwin":
-        try:
-            index = socket.if_nametoindex(name)
-        except OSError as exc:
-            raise OSError(errno.ENODEV, f"no interface {name!r}") from exc
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_BOUND_IF, index)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_BOUND_IF, index)
-    else:
-        raise OSError(errno.ENOPROTOOPT, "this platform cannot bind a socket to an interface")
 
 
 async def skip_connection_errors(accept: Callable[[], Awaitable[T]], until: float) -> T:
