@@ -17,14 +17,13 @@ from .._messages import call_late
 from .._text import shown
 from ._block import Block
 from ._connection import Connection, TlsConnection
-from ._decisions import DestinationDelayed, NotAdmitted
+from ._decisions import NotAdmitted
 from ._events import Snapshot
 from ._finding import Finding
 from ._hold import hold
 from ._lookups import Finder
 from ._permit import Permit, PermitOutcome
 from ._race import Establish, Tls, checked_tls
-from ._refusal import Refusal
 from ._running import Run
 from ._snapshot import snapshot_of
 from ._state import Admission, DestinationState
@@ -329,14 +328,12 @@ class Destination:
             await checkpoint_if_cancelled()
             raise call_late(f"{'connect' if connects else 'admission'} to {state.name}", moment - until)
         await checkpoint_if_cancelled()
-        wait = state.circuit.wait(moment)
-        if wait is not None and wait.known:
+        refusal = state.refused_by_circuit(moment)
+        if refusal is not None and refusal.known:
             # The open circuit refuses before any lookup.
             limit = min(max(until, moment), trio.current_effective_deadline())
-            if not waits or wait.until > limit:
-                refusal = Refusal(DestinationDelayed, state.too_often(), wait.until, known=True)
-                state.tell("refused", state.health(), refusal.cause)
-                raise state.decision(refusal, limit)
+            if not waits or refusal.timer > limit:
+                raise state.refuse(refusal, limit)
         if self._finding is not None and self._finding.is_due(moment):
             await self._finding.look_up(until)
         return await self._waiting.admit(state, until, connects=connects, waits=waits)

@@ -84,8 +84,7 @@ class Finding:
                 self._retry_at = current_time() + state.policy.delay.delay(self._failures, draw)
             state.errors.append(str(exc))
             refusal = Refusal(RetryAt, f"its lookup failed ({exc})", self._retry_at, known=True)
-            state.tell("refused", state.health(), refusal.cause)
-            raise state.decision(refusal, until) from exc
+            raise state.refuse(refusal, until) from exc
         if scope.cancelled_caught:
             raise call_exceeded(f"lookup of {state.name}", current_time() - began)
 

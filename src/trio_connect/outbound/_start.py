@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import NoReturn, final
+from typing import final
 
 from trio import current_time
 from trio.lowlevel import checkpoint_if_cancelled
@@ -20,7 +20,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 from .. import ConnectFailed, Source, TcpStream
 from .._deadline import NO_DEADLINE
 from ._connection import Connection
-from ._decisions import DestinationDelayed, RetryAt, SourceSuspended
+from ._decisions import RetryAt, SourceSuspended
 from ._destination import Destination
 from ._outbound import Outbound
 from ._refusal import Refusal
@@ -88,10 +88,10 @@ class Start:
     def _admit_now(self) -> Admission | None:
         """Admit the call; None when its addresses have to be looked up first, or a store has to be asked."""
         moment = current_time()
-        wait = self._state.circuit.wait(moment)
-        if wait is not None and wait.known:
+        refusal = self._state.refused_by_circuit(moment)
+        if refusal is not None and refusal.known:
             # The open circuit refuses before any lookup.
-            self._refuse(Refusal(DestinationDelayed, self._state.too_often(), wait.until, known=True))
+            raise self._state.refuse(refusal, inf)
         if self._finding.is_due(moment):
             return None
         outcome = self._try(moment)
@@ -133,7 +133,7 @@ class Start:
 
     def _checked(self, outcome: Admission | Refusal) -> Admission:
         if isinstance(outcome, Refusal):
-            self._refuse(outcome)
+            raise self._state.refuse(outcome, inf)
         return outcome
 
     def _try(self, moment: float) -> Admission | Refusal:
@@ -142,24 +142,16 @@ class Start:
         before = state.health()
         waiting = self._waiting.turns.waiting(state)
         outcome: Admission | Refusal
-        wait = state.circuit.wait(moment)
         if waiting:
             timer = moment if state.last_refusal is None else state.last_refusal.timer
             outcome = Refusal(RetryAt, f"{waiting} calls wait already", timer)
         elif self._only is None:
             outcome = state.admit(moment, connects=True)
-        elif wait is not None:
-            cause = state.too_often() if wait.known else "is being tried by another call"
-            outcome = Refusal(DestinationDelayed, cause, wait.until, wait.known)
         else:
-            outcome = state.admit_from(self._only, moment, connects=True)
+            outcome = state.refused_by_circuit(moment) or state.admit_from(self._only, moment, connects=True)
         if isinstance(outcome, Admission):
             state.tell("admitted", before, source=outcome.source)
         return outcome
-
-    def _refuse(self, refusal: Refusal) -> NoReturn:
-        self._state.tell("refused", self._state.health(), refusal.cause)
-        raise self._state.decision(refusal, inf)
 
     def _raise_if_suspended(self, source: SourceState, failure: ConnectFailed) -> None:
         # The run would suggest another source. This call may use one source only.

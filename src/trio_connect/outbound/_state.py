@@ -152,10 +152,9 @@ class DestinationState:
           now: the time.
           connects: whether the call makes a connection; False for a permit.
         """
-        wait = self.circuit.wait(now)
-        if wait is not None:
-            cause = self.too_often() if wait.known else "is being tried by another call"
-            return Refusal(DestinationDelayed, cause, wait.until, wait.known)
+        refusal = self.refused_by_circuit(now)
+        if refusal is not None:
+            return refusal
         refusals: list[Refusal] = []
         for source in self._in_order():
             outcome = self.admit_from(source, now, connects=connects)
@@ -167,6 +166,14 @@ class DestinationState:
                 return outcome
             refusals.append(outcome)
         return joined(refusals)
+
+    def refused_by_circuit(self, now: float) -> Refusal | None:
+        """Return why the circuit lets no call through now; None when it does."""
+        wait = self.circuit.wait(now)
+        if wait is None:
+            return None
+        cause = self.too_often() if wait.known else "is being tried by another call"
+        return Refusal(DestinationDelayed, cause, wait.until, wait.known)
 
     def _in_order(self) -> Iterator[SourceState] | tuple[SourceState, ...]:
         """Return the sources in an order drawn by weight, after the one for which a store was asked."""
@@ -390,6 +397,11 @@ class DestinationState:
         if refusal.kind is SourceSuspended:
             return SourceSuspended(self.name, refusal.cause, until=until, source=refusal.source, misses_deadline=late)
         return refusal.kind(self.name, refusal.cause, until=until, misses_deadline=late)
+
+    def refuse(self, refusal: Refusal, deadline: float) -> NotAdmitted:
+        """Tell the observer of a refusal, and return the decision for a caller with this deadline."""
+        self.tell("refused", self.health(), refusal.cause)
+        return self.decision(refusal, deadline)
 
     def health(self) -> Health | None:
         """Return the circuit's health for an event; None without an observer."""

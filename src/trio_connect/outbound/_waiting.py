@@ -19,7 +19,7 @@ from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 from .._engine.limits import Cap, Lease, Limits
 from .._engine.turns import Turns
 from .._messages import call_exceeded
-from ._decisions import DestinationDelayed, NotAdmitted, RequeueOne, RetryAt, SourceSuspended
+from ._decisions import DestinationDelayed, RequeueOne, RetryAt, SourceSuspended
 from ._refusal import Refusal
 from ._shared import Shared
 from ._state import Admission, DestinationState
@@ -113,7 +113,7 @@ class Waiting:
             if not waits:
                 refusal = Refusal(RetryAt, f"{self.turns.waiting(state)} calls wait already", refusal.timer)
         if not waits or _is_final(refusal, limit):
-            raise self._refused(state, refusal, limit)
+            raise state.refuse(refusal, limit)
         if until <= now:
             raise self._exceeded(state, now, refusal)
         return await self._wait(state, until, limit, connects=connects)
@@ -159,7 +159,7 @@ class Waiting:
             while waiter.admission is None:
                 refusal = waiter.refusal
                 if refusal is not None and _is_final(refusal, limit):
-                    raise self._refused(state, refusal, limit)
+                    raise state.refuse(refusal, limit)
                 timer = inf if refusal is None else refusal.timer
                 with trio.CancelScope(deadline=min(timer, until)):
                     await waiter.park()
@@ -258,10 +258,6 @@ class Waiting:
             state.is_member = False
             self.turns.freed(total, cast("Hashable", state))
             self.pump()
-
-    def _refused(self, state: DestinationState, refusal: Refusal, limit: float) -> NotAdmitted:
-        state.tell("refused", state.health(), refusal.cause)
-        return state.decision(refusal, limit)
 
     def _exceeded(self, state: DestinationState, began: float, refusal: Refusal | None) -> DeadlineExceeded:
         detail = "" if refusal is None else refusal.cause
