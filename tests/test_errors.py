@@ -23,6 +23,7 @@ from trio_connect import (
     Lookup,
     ResolveFailed,
 )
+from trio_connect._errors import PlainTextBeforeTls
 from trio_connect._messages import call_exceeded, connect_error, is_local
 from trio_connect._race_messages import race_failed, resolve_failed
 from trio_connect._report import Phase
@@ -122,6 +123,7 @@ def test_incomplete_read_is_the_end_of_a_broken_stream() -> None:
     [
         DeadlineExceeded("too late", report=ConnectReport(started_at=1.0), transferred=3),
         IncompleteRead("ended early", expected=10, available=3),
+        PlainTextBeforeTls("3 bytes came too early", "too early"),
         connect_error(errno.ECONNREFUSED, "connect", PEER, "any", 0.1),
     ],
     ids=lambda error: type(error).__name__,

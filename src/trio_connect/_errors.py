@@ -56,6 +56,14 @@ class HandshakeFailed(trio.BrokenResourceError):
         return type(self), (*self.args, self.reason), self.__dict__
 
 
+class PlainTextBeforeTls(HandshakeFailed, RuntimeError):
+    """Bytes that nobody has taken came before a handshake; to users a `trio.BrokenResourceError` and a `RuntimeError`.
+
+    The one, because a peer can bring it about: an attempt of a race fails by it, and a server that catches what broken
+    connections raise goes on. The other, because it may be the program that has not read its answer to the end.
+    """
+
+
 class ConnectFailed(OSError):
     """No attempt of a race led to a connection.
 

@@ -168,8 +168,10 @@ async def test_buffered_bytes_refuse_it_to_a_server_too(sockets: Sockets) -> Non
         assert isinstance(far, TcpStream)
         await near.send_all(b"STARTTLS\r\nMAIL FROM:<x@y.test>\r\n")
         assert await far.receive_until(b"\r\n", 100) == b"STARTTLS"
-        with pytest.raises(RuntimeError, match=rf"22 bytes from {far.peer} are buffered that came before TLS"):
+        words = rf"22 bytes from {far.peer} are buffered that came before TLS"
+        with pytest.raises(RuntimeError, match=words) as caught:
             await far.start_tls(tls.contexts().server, server_side=True)
+        assert isinstance(caught.value, trio.BrokenResourceError), "a client must not end a server that catches these"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import trio
 from trio import current_time
 
 from ..._deadline import is_late
-from ..._errors import HandshakeFailed
+from ..._errors import HandshakeFailed, PlainTextBeforeTls
 from ..._messages import reason_of
 from ..._text import printable, shown
 from ..sockets.waiting import Expired
@@ -56,9 +56,10 @@ async def start(
     stream._check_can_receive()
     stream._check_can_send()
     if count := stream.buffered:
-        raise RuntimeError(
+        raise PlainTextBeforeTls(
             f"{count} bytes from {printable(str(stream.peer))} are buffered that came before TLS: whoever is between "
-            "may have put them there, so they must not be taken for what comes over TLS"
+            "may have put them there, so they must not be taken for what comes over TLS",
+            f"{count} bytes are buffered that came before TLS",
         )
     if is_late(until):
         await stream.aclose()

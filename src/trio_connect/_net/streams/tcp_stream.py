@@ -93,7 +93,8 @@ class TcpStream(OverTcp, ByteStream[Endpoint]):
 
         Raises:
           DeadlineExceeded: the deadline came first; this stream is closed.
-          RuntimeError: bytes are buffered. This stream stays as it was.
+          RuntimeError: bytes are buffered. It is a `trio.BrokenResourceError` too, because a peer can send them on
+            purpose. This stream stays as it was.
           TypeError: an argument has the wrong type.
           ValueError: the name is impossible, or the context is for the other side.
           trio.BrokenResourceError: the handshake failed; the text says why, such as "certificate has expired". This
