@@ -24,6 +24,7 @@ from tests.support.tls_records import RecordPeer
 from trio_connect import (
     Answer,
     ConnectFailed,
+    Endpoint,
     History,
     NetworkFilter,
     RaceFinished,
@@ -522,6 +523,20 @@ async def test_options_that_contradict_or_that_nobody_knows(client: Client) -> N
         client(adress_filter=PUBLIC)
     async with client(address_filter="127.0.0.1") as http:
         with pytest.raises(TypeError, match="address_filter must be callable"):
+            await http.get("http://127.0.0.1:9/")
+    names = [Source(proxy="socks5h://127.0.0.1:1080")]
+    async with client(address_filter=PUBLIC, sources=names) as http:
+        for host in ("api.test", "127.0.0.1"):  # no ConnectError: those are tried again
+            with pytest.raises(ValueError, match="so the address filter cannot judge what it finds: use socks5"):
+                await http.get(f"http://{host}:9/")
+
+
+async def test_what_a_filter_raises_is_no_error_of_a_connect(client: Client) -> None:
+    def broken(endpoint: Endpoint) -> bool:
+        return int(endpoint.host) > 0
+
+    async with client(address_filter=broken) as http:
+        with pytest.raises(ValueError, match="invalid literal for int"):
             await http.get("http://127.0.0.1:9/")
 
 

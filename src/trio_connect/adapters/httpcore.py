@@ -12,7 +12,7 @@ import errno
 import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from socket import AF_UNSPEC
+from socket import AF_INET, AF_UNSPEC
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack, final
 
 import trio
@@ -23,6 +23,7 @@ from .. import (
     Endpoint,
     History,
     Source,
+    StaticResolver,
     TcpStream,
     TlsStream,
     UnixStream,
@@ -249,6 +250,15 @@ def _name(connection: TcpStream | UnixStream) -> str:
 
 
 @final
+async def _can_exist(host: str, port: int) -> bool:
+    """Say whether somebody can have this host and port, by the names of ours that tell."""
+    try:
+        await StaticResolver({}).addresses(host, AF_INET)
+    except ValueError:
+        return False
+    return 0 < port < 1 << 16
+
+
 class Backend(_NetworkBackend):
     """A network back end for the pools of httpcore2 and httpcore 1 that connects by `trio_connect.connect`.
 
@@ -295,7 +305,8 @@ class Backend(_NetworkBackend):
           ConnectError: httpcore's; there is no connection, or an option was refused.
           ConnectTimeout: httpcore's; likewise, in time.
           RuntimeError: this does not run on Trio.
-          ValueError: `local_address` is no numeric address, or the options have `sources` too.
+          ValueError: `local_address` is no numeric address, or the options have `sources` too; or the options
+            contradict one another, see `trio_connect.connect`.
         """
         _check_trio()
         options = self._options
@@ -309,7 +320,10 @@ class Backend(_NetworkBackend):
             try:
                 connection = await connect(host, port, deadline, **options)
             except ValueError as exc:
-                # A redirect may lead to a host or a port that nobody can have.
+                # A redirect may lead to a host or a port that nobody can have. What else is refused, such as a filter
+                # beside a proxy that looks names up, is a mistake of the program, and no retry will mend it.
+                if await _can_exist(host, port):
+                    raise
                 raise ConnectError(str(exc)) from exc
             return await _finished(connection, socket_options, host, options.get("history"))
 
