@@ -66,7 +66,11 @@ def _is_local_failure(attempt: Attempt) -> bool:
 
 def _is_of_a_proxy(attempt: Attempt) -> bool:
     """Say whether an attempt failed before its proxy was asked for the endpoint."""
-    return attempt.phase == "bind" and attempt.source is not None and attempt.source.proxy is not None
+    return attempt.phase == "bind" and _has_proxy(attempt)
+
+
+def _has_proxy(attempt: Attempt) -> bool:
+    return attempt.source is not None and attempt.source.proxy is not None
 
 
 def _held_up(attempt: Attempt) -> str:
@@ -85,6 +89,9 @@ def _kind(attempt: Attempt) -> str:
     if is_local(attempt.errno, attempt.phase):
         blamed = "proxy" if _is_of_a_proxy(attempt) else "local"
         return f"{blamed}: {strerror(attempt.errno)}"
+    if attempt.errno == errno.ETIMEDOUT and (attempt.phase == "establish" or _has_proxy(attempt)):
+        # No SYN of ours was in vain: a deadline in the caller's establish came, or a proxy says that it got no answer.
+        return "timed out in establish" if attempt.phase == "establish" else "timed out behind the proxy"
     return WORDS.get(attempt.errno) or strerror(attempt.errno)
 
 

@@ -995,6 +995,19 @@ async def test_establish_that_refuses_without_an_errno_is_counted(net):
 
 
 @virtual
+async def test_a_deadline_in_establish_is_not_said_to_be_the_kernels(net):
+    good(net, "192.0.2.1")
+
+    async def establish(stream: TcpStream) -> None:
+        await stream.receive_until(b"\n", 100, now() + 300)
+
+    error = await failure(net, "192.0.2.1", establish=establish)
+    assert error.errno == errno.ETIMEDOUT
+    assert '(timed out in establish: 1: "receive from 192.0.2.1:443 had no result by its deadline' in str(error)
+    assert "kernel" not in str(error)
+
+
+@virtual
 async def test_a_long_list_is_not_spelled_out(net):
     hosts = [f"192.0.2.{n}" for n in range(1, 8)]
     for host in hosts:

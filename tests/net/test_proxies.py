@@ -367,6 +367,7 @@ async def test_a_failure_names_the_proxy_the_target_and_the_reason_and_never_the
     assert "proxy.test:1080" in row.reason
     assert SECRET not in repr(recorder.events)
     assert [type(error) for error in caught.value.errors] == [type(alone.value)]
+    assert "kernel" not in str(caught.value), "nobody's kernel gave up: the proxy says so"
 
 
 @failures
