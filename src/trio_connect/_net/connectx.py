@@ -214,37 +214,32 @@ async def connectx(
 
         through_proxy = proxied_attempts(sources)
     refusals = None if address_filter is None else Refusals(address_filter)
+    # By hasattr: a fraction of what isinstance costs for an abstract class.
+    if nat64 is None and not hasattr(endpoints, "__aiter__"):
+        listed = checked(endpoints, sources, refusals)  # pyright: ignore[reportArgumentType]
+        pairs, skipped = pair_up(listed, sources, refusals)
+        if not pairs and not skipped:
+            raise ValueError("connectx needs at least one endpoint, got none")
+        if options is not DEFAULT_OPTIONS and len(pairs) > 1:
+            check_fast_open(options, establish, candidates=len(set(pairs)))
+        return await first_then_race(
+            pairs, skipped, policy=policy, sources=sources, options=options, establish=establish, observer=observer,
+            history=history, until=until, through_proxy=through_proxy,
+        )  # fmt: skip
+    plan = RacePlan(
+        policy=policy, sources=sources, options=options, establish=establish, observer=observer, history=history,
+        until=until, started=current_time(), factory=factory_installed(), through_proxy=through_proxy, host_of=host_of,
+    )  # fmt: skip
     if nat64 is not None:
         from .names.through_nat64 import Nat64OfCall
 
-        factory = factory_installed()
-        plan = RacePlan(
-            policy=policy, sources=sources, options=options, establish=establish, observer=observer, history=history,
-            until=until, started=current_time(), factory=factory, through_proxy=through_proxy, host_of=host_of,
-        )  # fmt: skip
-        through = Nat64OfCall(nat64, sources, factory=factory, host_of=host_of)
+        through = Nat64OfCall(nat64, sources, factory=plan.factory, host_of=host_of)
         return await _through_nat64(through, plan, endpoints, refusals)
-    if hasattr(endpoints, "__aiter__"):  # a fraction of what isinstance costs for an abstract class
-        check_fast_open(options, establish)
-        plan = RacePlan(
-            policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-            history=history, until=until, started=current_time(), factory=factory_installed(),
-            through_proxy=through_proxy,
-        )  # fmt: skip
-        to_come = EndpointsToCome(
-            cast("AsyncIterable[EndpointLike]", endpoints), partial(pair_up, sources=sources, refusals=refusals)
-        )
-        return await _race_to_come(plan, endpoints, to_come)
-    listed = checked(endpoints, sources, refusals)  # pyright: ignore[reportArgumentType]
-    pairs, skipped = pair_up(listed, sources, refusals)
-    if not pairs and not skipped:
-        raise ValueError("connectx needs at least one endpoint, got none")
-    if options is not DEFAULT_OPTIONS and len(pairs) > 1:
-        check_fast_open(options, establish, candidates=len(set(pairs)))
-    return await first_then_race(
-        pairs, skipped, policy=policy, sources=sources, options=options, establish=establish, observer=observer,
-        history=history, until=until, through_proxy=through_proxy,
-    )  # fmt: skip
+    check_fast_open(options, establish)
+    to_come = EndpointsToCome(
+        cast("AsyncIterable[EndpointLike]", endpoints), partial(pair_up, sources=sources, refusals=refusals)
+    )
+    return await _race_to_come(plan, endpoints, to_come)
 
 
 async def _race_to_come(plan: RacePlan, endpoints: object, candidates: Candidates) -> Any:
