@@ -65,7 +65,7 @@ def draw_timeline(rows: Iterable[TimelineRow], width: int = 80, *, legend: bool 
     """Return a picture of what happened, one line for each row, on an axis from 0 to the last end.
 
     Labels that are too long are cut in the middle, words at their end: no line is longer than `width`. Of a label's
-    first word the end stays, for it is the port of an endpoint.
+    first word the end stays, for it is the port of an endpoint. What stands in brackets behind it is cut at its end.
 
     Args:
       rows: what to draw, in this order.
@@ -126,11 +126,14 @@ def cut_middle(text: str, most: int) -> str:
 def cut_label(text: str, most: int) -> str:
     """Return a label with parts left out, so that no more than `most` characters remain, at least 18.
 
-    Of ``192.0.2.1:443 from 192.0.2.254`` the endpoint and the end of the source remain. Of an endpoint that is too long
-    by itself the beginning and the port remain.
+    Of ``192.0.2.1:443 from 192.0.2.254`` the endpoint and the end of the source remain, and of
+    ``192.0.2.1:443 (db1.example.org)`` the endpoint and the beginning of the host, because by these the rows differ. Of an
+    endpoint that is too long by itself the beginning and the port remain.
     """
     first, _, rest = text.partition(" ")
     tail = (most - 3) // 2
+    if rest.startswith("(") and rest.count("(") == 1 and len(first) + len(" (...") <= most < len(text):
+        return cut_end(text, most)
     if len(text) <= most or not rest or len(first) <= most - 3 - tail:
         return cut_middle(text, most)
     tail = max(most // 4, most - 3 - len(first))

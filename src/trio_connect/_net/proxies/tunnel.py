@@ -6,7 +6,7 @@ stream. So it opens no socket, looks up no name and measures no time here.
 Every answer is read up to its last byte and no further. A server that speaks first (SMTP, SSH) has its greeting glued
 to the answer of an HTTP proxy, and python-socks would read both as one, and drop the greeting. Rejected: to read on
 into the buffer of the stream. `TcpStream.start_tls` refuses a stream whose buffer is not empty, so that a proxy which
-says too much would raise a RuntimeError in the middle of a race; left in the kernel, its words fail the handshake.
+says too much would read as a mistake of the program's; left in the kernel, its words fail the handshake.
 """
 
 from __future__ import annotations
