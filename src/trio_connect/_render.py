@@ -127,7 +127,7 @@ def cut_label(text: str, most: int) -> str:
     """Return a label with parts left out, so that no more than `most` characters remain, at least 18.
 
     Of ``192.0.2.1:443 from 192.0.2.254`` the endpoint and the end of the source remain, and of
-    ``192.0.2.1:443 (db1.example.org)`` the endpoint and the beginning of the host, because by these the rows differ. Of an
+    ``192.0.2.1:443 (db1.example.org)`` the endpoint and the beginning of the host: by these the rows differ. Of an
     endpoint that is too long by itself the beginning and the port remain.
     """
     first, _, rest = text.partition(" ")

@@ -249,7 +249,6 @@ def _name(connection: TcpStream | UnixStream) -> str:
     return repr(peer) if isinstance(peer, bytes) else str(peer)
 
 
-@final
 async def _can_exist(host: str, port: int) -> bool:
     """Say whether somebody can have this host and port, by the names of ours that tell."""
     try:
@@ -259,6 +258,7 @@ async def _can_exist(host: str, port: int) -> bool:
     return 0 < port < 1 << 16
 
 
+@final
 class Backend(_NetworkBackend):
     """A network back end for the pools of httpcore2 and httpcore 1 that connects by `trio_connect.connect`.
 
