@@ -150,6 +150,8 @@ async def main() -> None:
         print(f"{await use(pool)} answers over {pool.made} connections")
 
         server.cancel()
+        while not all(each.stream.is_dead() for each in pool.idle):  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(0.001)
         print("the server is started again")
 
         async def start_again() -> None:

@@ -20,6 +20,7 @@ from tests.support import tls
 from tests.support.leaks import no_leaks
 from tests.support.proxies import ProxyServer
 from tests.support.sockets import Sockets
+from tests.support.streams import arrival
 from tests.support.sweep import repeated, sweep
 from trio_connect import ConnectFailed, Endpoint, NetworkFilter, Source, TcpStream, TlsStream, connectx
 from trio_connect.adapters import failure_of
@@ -219,6 +220,7 @@ async def test_a_stream_cancelled_at_every_step(sockets: Sockets, operation: str
     async def connected() -> AsyncIterator[Any]:
         async with serving(shout) as endpoint, await Connectable("127.0.0.1", endpoint.port).connect() as stream:
             await stream.send(b"hello")
+            await arrival(stream.stream.socket)  # of the answer: the server is at work, which a census counts
             yield stream
 
     async def call(stream: Any) -> None:

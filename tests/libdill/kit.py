@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.sockets import Sockets
+from tests.support.streams import arrival
+from trio_connect import DeadlineExceeded
 from trio_connect import libdill as dill
-from trio_connect.libdill._handles import count
+from trio_connect.libdill._handles import count, look_up
+from trio_connect.libdill._kinds import Connection, Listening
 
 
 @contextlib.contextmanager
@@ -74,6 +77,24 @@ async def receive(handle: int, size: int, deadline: int = -1) -> bytes:
 
 async def send(handle: int, data: bytes, deadline: int = -1) -> None:
     assert await dill.bsend(handle, data, len(data), deadline) == 0
+
+
+async def something_there(handle: int) -> None:
+    """Return once there is something to receive, or somebody to accept: who calls with 0 then has it at once."""
+    thing = look_up(handle)
+    if isinstance(thing, Connection):
+        await arrival(thing.stream.socket)
+    else:
+        assert isinstance(thing, Listening)
+        await arrival(thing.listener.socket)
+
+
+async def connect_in_time(addr: dill.ipaddr, deadline: int) -> int:
+    """Connect with a deadline that has passed; try often enough, for the kernel may leave an answer to ksoftirqd."""
+    for _ in range(1000):
+        with contextlib.suppress(DeadlineExceeded):
+            return await dill.tcp_connect(addr, deadline)
+    raise AssertionError("it never looks at what a connect has come to")
 
 
 def tcp_socket(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:

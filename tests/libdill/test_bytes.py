@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.libdill.kit import connected, fails, receive, send
+from tests.libdill.kit import connected, fails, receive, send, something_there
 from trio_connect import DeadlineExceeded, IncompleteRead
 from trio_connect import libdill as dill
 
@@ -49,6 +49,7 @@ async def test_nothing_is_always_there(sockets):
 async def test_data_that_is_there_beats_a_deadline_that_has_passed(sockets):
     async with connected() as (client, server):
         await send(client, b"xy")
+        await something_there(server)
         for deadline in (0, 1):
             assert await receive(server, 1, deadline) in (b"x", b"y")
 

@@ -10,7 +10,19 @@ import pytest
 import trio
 import trio.testing
 
-from tests.libdill.kit import connected, counters, fails, listen, loopback, receive, send, tcp_pair, tcp_socket
+from tests.libdill.kit import (
+    connect_in_time,
+    connected,
+    counters,
+    fails,
+    listen,
+    loopback,
+    receive,
+    send,
+    something_there,
+    tcp_pair,
+    tcp_socket,
+)
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from trio_connect import DeadlineExceeded, Endpoint
@@ -22,7 +34,8 @@ from trio_connect import libdill as dill
 @pytest.mark.parametrize("deadline", [0, 1])
 async def test_connect_is_tried_before_its_deadline_is_looked_at(sockets, deadline):
     listener, addr = await listen()
-    client = await dill.tcp_connect(addr, deadline)
+    client = await connect_in_time(addr, deadline)
+    await something_there(listener)
     server = await dill.tcp_accept(listener, None, deadline)
     for handle in (client, server, listener):
         dill.hclose(handle)
@@ -109,6 +122,7 @@ async def test_accept_times_out_and_goes_on(sockets):
         with fails(errno.ETIMEDOUT):
             await dill.tcp_accept(listener, None, deadline)
     client = await dill.tcp_connect(addr, -1)
+    await something_there(listener)
     for handle in (await dill.tcp_accept(listener, None, 0), client, listener):
         dill.hclose(handle)
     with pytest.raises(TypeError):
@@ -135,6 +149,7 @@ async def test_a_second_acceptor_is_busy(sockets):
 async def test_a_cancelled_accept_loses_no_connection(sockets):
     listener, addr = await listen()
     client = await dill.tcp_connect(addr, -1)
+    await something_there(listener)
     with trio.CancelScope() as scope:
         scope.cancel()
         await dill.tcp_accept(listener, None, -1)
