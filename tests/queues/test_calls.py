@@ -31,6 +31,7 @@ from trio_connect.queues import (
     QueueSet,
     open_queue_set,
 )
+from trio_connect.queues._connecting import TcpConnect
 
 # --- a queue of each kind ---------------------------------------------------------------------------------------------
 
@@ -453,6 +454,28 @@ async def test_a_connect_that_was_waited_for_leaves_its_registration_to_what_fol
         assert len(watched) == (0 if qs._scheduler.reactor is None else 2)
         for token in (result.queue.push(b"hello"), result.queue.pop()):
             assert (await qs.wait(token)).ok
+
+
+async def test_a_connect_that_was_waited_for_lives_no_longer_than_its_token_is_held(monkeypatch):
+    poll = ReactorAttempt.poll
+
+    def poll_later(attempt: ReactorAttempt) -> int:
+        return PENDING if attempt.watched < 0 else poll(attempt)
+
+    monkeypatch.setattr(ReactorAttempt, "poll", poll_later)
+    gc.collect()
+    gc.disable()  # what is gone then was counted, and in no cycle
+    try:
+        before = count_tokens()
+        async with open_queue_set() as qs, faults.echoing() as peer:
+            queue = qs.stream()
+            assert (await qs.wait(queue.connect(peer.address.pair))).ok
+            assert [each for each in gc.get_objects() if isinstance(each, TcpConnect)] == []
+            assert count_tokens() == before
+            for token in (queue.push(b"hello"), queue.pop()):
+                assert (await qs.wait(token)).ok
+    finally:
+        gc.enable()
 
 
 async def test_a_connect_at_the_origin_of_the_clock_has_its_report(sockets: Sockets, mock_clock):

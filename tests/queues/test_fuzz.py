@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import select
 import socket
 import struct
 from collections import Counter, deque
@@ -86,6 +87,11 @@ class Link:
             del self.received[:size]
             self.pushes.popleft()
         assert self.deaf or not self.received, "bytes that nobody has pushed"
+
+
+def until_readable(sock: socket.socket) -> None:
+    """Wait for what is on its way: on a busy machine the kernel may leave it to ksoftirqd."""
+    assert select.select([sock], [], [], 20)[0]
 
 
 class Fuzz:
@@ -338,6 +344,7 @@ class Fuzz:
         elif kind == "server":
             local = result.unwrap().local
             while local not in self.peers:
+                until_readable(self.server)
                 peer, name = self.server.accept()
                 peer.setblocking(False)
                 self.peers[type(local)(*name)] = peer
@@ -392,6 +399,7 @@ class Fuzz:
     def check_push_to(self, result: QResult[Any], _: str) -> None:
         if result.errno != errno.ECANCELED:
             assert result.value == Pushed(5)
+            until_readable(self.postman)
             assert self.postman.recv(100) == b"reply"
 
     def check_close(self, result: QResult[Any], _: str) -> None:

@@ -97,6 +97,8 @@ class TcpConnect(ReactorAttempt, Pending):
         transport.connected(self, now)
         queue._control = None
         queue._watched = self.watched
+        if self.watched >= 0:
+            self._reactor.let_go(self.watched)
         queue._state = "connected"  # a queue that is closed has cancelled its connect
         scheduler.complete(self.token, Connected(transport), now)
 

@@ -81,6 +81,19 @@ class Pending(Timed, Protocol):
 
 
 @final
+class _Nobody:
+    """What has a registered descriptor that nobody uses for now."""
+
+    __slots__ = ()
+
+    def event(self, _flags: int, /) -> None:
+        """Do nothing: whoever comes next tries first."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+@final
 class Reactor:
     """Waits for many operations. Its owner has `run` in a task, and calls `close` when that task has ended.
 
@@ -162,6 +175,13 @@ class Reactor:
     def hand_on(self, fd: int, handler: Handler) -> None:
         """Have another handler told of a descriptor."""
         self.handlers[fd] = handler
+
+    def let_go(self, fd: int) -> None:
+        """Have nobody told of a descriptor for now, which stays registered.
+
+        What was told of it would live, with all that it holds, for as long as the descriptor is open and not used.
+        """
+        self.handlers[fd] = _NOBODY
 
     def unwatch(self, fd: int) -> None:
         """Hear no more of a descriptor that stays open."""
