@@ -19,7 +19,7 @@ import trio.lowlevel
 import trio.testing
 
 from tests.outbound import redis_worker
-from tests.outbound.kit import opened, rules
+from tests.outbound.kit import good, opened, refusing, rules
 from tests.outbound.redis_server import PROGRAM, RedisServer, pause
 from tests.outbound.store_judge import Log, most_at_once, surely_in_window, wait_until
 from tests.support.pace import PacedClock, running_tasks
@@ -74,6 +74,30 @@ async def no_pause(server: RedisServer) -> None:
         while server.command("EXISTS", "{trio-connect}:run") == b":0\r\n":  # noqa: ASYNC110 - the server knows
             await trio.sleep(0.01)
     server.command("HSET", "{trio-connect}:run", "began", "0")
+
+
+async def until_each_has_heard_of_the_other(*stores: RedisStore) -> None:
+    """Wait until the share of each is that of one among so many processes."""
+    with trio.fail_after(20):
+        while any(each._opened.processes != len(stores) for each in stores):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
+
+
+def leases(server: RedisServer) -> int:
+    """How many leases the server has."""
+    # Inline commands have no way to say the quotes of a key, so a script looks.
+    script = (
+        "local n = 0 for _, k in ipairs(redis.call('KEYS', '*:places:*')) do "
+        "if redis.call('TYPE', k).ok == 'zset' then n = n + redis.call('ZCARD', k) end end return n"
+    )
+    return int(server.command("EVAL", f'"{script}"', "0")[1:])
+
+
+async def until_there_are(server: RedisServer, count: int) -> None:
+    """Wait until the server has so many leases."""
+    with trio.fail_after(20):
+        while leases(server) != count:  # noqa: ASYNC110 - the server knows
+            await trio.sleep(0.01)
 
 
 async def refused(out: Outbound) -> str:
@@ -148,10 +172,10 @@ async def test_a_server_that_is_new_may_be_one_that_was_started_again(server):
 
 async def test_a_place_that_is_held_for_longer_than_a_ttl_is_renewed(server):
     policy = rules(max_connections=1)
-    async with opened(policy, store=store(server, ttl=1)) as a, opened(policy, store=store(server, ttl=1)) as b:
+    async with opened(policy, store=store(server, ttl=2)) as a, opened(policy, store=store(server, ttl=2)) as b:
         await no_pause(server)
         async with a.destination("api.test").permit():
-            await trio.sleep(1.5)
+            await trio.sleep(2.2)
             await refused_because(b, "some by other processes")
 
 
@@ -239,26 +263,26 @@ async def test_that_a_process_has_wanted_a_place_is_forgotten_soon_whatever_othe
 async def test_rates_are_those_of_all(server):
     policy = rules(rate=Rate(2, 60.0, 2), group_max_connections=100)
     # Strict: on a busy machine an answer may take a quarter of the TTL, and a share of the rate is no start of all.
-    one, other = store(server, strict=True), store(server, strict=True)
+    one, other = store(server, ttl=20, strict=True), store(server, ttl=20, strict=True)
     async with opened(policy, store=one) as a, opened(policy, store=other) as b:
-        async with opened(rules(), store=store(server)) as c:
-            await admitted(c)
+        await no_pause(server)
+        began = trio.current_time()
         for out in (a, b):
-            async with out.destination("api.test").permit(now() + 1000):
+            async with out.destination("api.test").permit(now() + 10_000):
                 pass
         for out in (a, b):
             with pytest.raises(RetryAt, match="is used up by all processes") as caught:
-                async with out.destination("api.test").permit(now() + 1000):
+                async with out.destination("api.test").permit(now() + 10_000):
                     pass
-            assert caught.value.seconds == pytest.approx(30, abs=2)
+            # The first start was later than that, and who has to wait is told a little more.
+            assert 29.9 - (trio.current_time() - began) < caught.value.seconds < 30.1
 
 
 async def test_a_place_that_nobody_comes_for_is_given_back(server):
     policy = rules(max_connections=1)
     async with opened(policy, store=store(server, ttl=20)) as a, opened(policy, store=store(server, ttl=TTL)) as b:
-        server.command("HSET", "{trio-connect}:run", "began", "0")
-        await trio.sleep(0.1)
-        server.command("HSET", "{trio-connect}:run", "began", "0")
+        await no_pause(server)
+        await admitted(a)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -289,10 +313,11 @@ class CancelAt(trio.abc.Instrument):
                 self._scope.cancel()
 
 
-async def test_a_cancel_at_any_step_leaves_no_lease_after_one_ttl(server):
+async def test_a_cancel_at_any_step_leaves_no_lease(server):
     # Not by `sweep`: a question that is on its way is the store's, and goes on after the call that wanted it.
     policy = rules(max_connections=1)
-    async with opened(policy, store=store(server)) as out, opened(policy, store=store(server)) as other:
+    async with opened(policy, store=store(server, ttl=20)) as out, opened(policy, store=store(server, ttl=20)) as other:
+        await no_pause(server)
         await admitted(out)
         steps, finished = 0, False
         while not finished:
@@ -304,7 +329,7 @@ async def test_a_cancel_at_any_step_leaves_no_lease_after_one_ttl(server):
                     await trio.lowlevel.checkpoint()
                 finished = True
             trio.lowlevel.remove_instrument(instrument)
-            with trio.fail_after(TTL + 0.5):
+            with trio.fail_after(10):  # half of a TTL
                 async with other.destination("api.test").permit():
                     pass
         assert steps > 3
@@ -312,14 +337,13 @@ async def test_a_cancel_at_any_step_leaves_no_lease_after_one_ttl(server):
 
 async def test_leaving_gives_everything_back(server):
     policy = rules(max_connections=1)
-    async with opened(policy, store=store(server, ttl=4)) as other:
-        async with opened(policy, store=store(server, ttl=4)) as out, trio.open_nursery() as nursery:
-            with trio.fail_after(6):
-                await admitted(out)
+    async with opened(policy, store=store(server, ttl=20)) as other:
+        await no_pause(server)
+        async with opened(policy, store=store(server, ttl=20)) as out, trio.open_nursery() as nursery:
             nursery.start_soon(_hold_forever, out)
-            await trio.sleep(0.1)
+            await until_there_are(server, 1)
             nursery.cancel_scope.cancel()
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             async with other.destination("api.test").permit():
                 pass
     assert server.command("ZCARD", "{trio-connect}:processes") == b":0\r\n"
@@ -493,12 +517,11 @@ async def test_every_key_expires(server):
     script = (
         "for _, k in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', k) < 0 then return 0 end end return 1"
     )
-    async with (
-        opened(rules(rate=Rate(1, 60.0, 5)), store=store(server)) as out,
-        out.destination("api.test").permit(),
-    ):
-        assert server.command("DBSIZE") == b":4\r\n"
-        assert server.command("EVAL", f'"{script}"', "0") == b":1\r\n"
+    async with opened(rules(rate=Rate(1, 60.0, 5)), store=store(server, ttl=20)) as out:
+        await no_pause(server)
+        async with out.destination("api.test").permit():
+            assert server.command("DBSIZE") == b":4\r\n"
+            assert server.command("EVAL", f'"{script}"', "0") == b":1\r\n"
 
 
 async def test_a_store_is_for_one_outbound(server):
@@ -530,20 +553,20 @@ def lacking(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
         monkeypatch.setattr(_redis_store, name, getattr(_redis_store, name).replace(there, instead))
 
 
-async def started_again(server: RedisServer, *, snapshot: bool, ttl: float = TTL) -> bool:
+async def started_again(server: RedisServer, *, snapshot: bool, ttl: float = 1) -> bool:
     """Have the server lose the only place, whose holder cannot register again; return whether others have it too."""
     policy = rules(max_connections=1)
-    holders = store(server, ttl=ttl, strict=True)
+    holders, others = store(server, ttl=ttl, strict=True), store(server, ttl=ttl)
     ended: list[float] = []
 
     async def no_renewal() -> None:
         raise ServerError("for the test")
 
-    async with opened(policy, store=holders) as a, opened(policy, store=store(server, ttl=ttl)) as b:
+    async with opened(policy, store=holders) as a, opened(policy, store=others) as b:
         await no_pause(server)
+        await until_each_has_heard_of_the_other(holders, others)  # it has no share while the server is away
         await admitted(a)
         await admitted(b)
-        await trio.sleep(0.6 * ttl)  # until each has heard of the other, and has no share while the server is away
         if snapshot:
             server.save()
 
@@ -589,27 +612,26 @@ async def test_that_is_not_so_without_the_pause_or_without_the_run_id(server, mo
 
 async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server):
     policy = rules(max_connections=4, rate=Rate(10, 1.0, 4))
+    one, other = store(server, ttl=2), store(server, ttl=2)
     events: list[OutboundEvent] = []
-    async with (
-        opened(policy, store=store(server), observer=events.append) as a,
-        opened(policy, store=store(server)) as b,
-    ):
-        await admitted(a)
-        await admitted(b)
-        await trio.sleep(TTL)  # until each has heard of the other
+    async with opened(policy, store=one, observer=events.append) as a, opened(policy, store=other) as b:
+        await no_pause(server)
+        await until_each_has_heard_of_the_other(one, other)
         async with a.destination("api.test").permit():
             server.kill()
-            await trio.sleep(2 * TTL)
+            await trio.sleep(2.2)
             async with a.destination("api.test").permit(now() + 1000):
                 assert "the store cannot be reached" in await refused_because(a, "2 of 4 connections")
                 async with b.destination("api.test").permit(now() + 1000):
                     pass
                 server.start()
                 # They are counted again: two of two are left.
-                await trio.sleep(2 * TTL + 0.5)
+                await until_there_are(server, 2)
+                await until_each_has_heard_of_the_other(one, other)
+                await no_pause(server)
                 async with (
-                    b.destination("api.test").permit(now() + 1000),
-                    b.destination("api.test").permit(now() + 1000),
+                    b.destination("api.test").permit(now() + 10_000),
+                    b.destination("api.test").permit(now() + 10_000),
                 ):
                     await refused_because(b, "some by other processes")
     told = [each.what for each in events if each.what.startswith("store")]
@@ -620,14 +642,13 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
 
 async def test_the_share_of_a_rate_is_kept_warm(server):
     policy = rules(rate=Rate(1, 10.0, 4), max_connections=100)
-    async with opened(policy, store=store(server)) as a, opened(policy, store=store(server)) as b:
-        await admitted(b)
-        await admitted(a)
-        await trio.sleep(TTL)
+    one, other = store(server), store(server)
+    async with opened(policy, store=one) as a, opened(policy, store=other) as b:
+        await no_pause(server)
+        await until_each_has_heard_of_the_other(one, other)
         async with a.destination("api.test").permit():
             pass
         server.kill()
-        await trio.sleep(0.2)
         # Its share is a burst of two, and one was used.
         async with a.destination("api.test").permit(now() + 1000):
             pass
@@ -638,34 +659,40 @@ async def test_the_share_of_a_rate_is_kept_warm(server):
 
 async def test_strict_nothing_is_held_without_a_lease(server):
     policy = rules(max_connections=4)
-    async with opened(policy, store=store(server, strict=True)) as out:
-        await admitted(out)
+    async with opened(policy, store=store(server, ttl=2, strict=True)) as out:
+        await no_pause(server)
         async with await tcp_listen(("127.0.0.1", 0)) as listener:
             destination = out.destination("conn.test", candidates=[listener.endpoint])
             async with destination.connect() as connection:
                 with pytest.raises(LeaseLost, match=r"the lease of a place at api\.test"):
                     async with out.destination("api.test").permit():
                         server.kill()
-                        began = trio.current_time()
                         await trio.sleep_forever()
                 with pytest.raises(trio.ClosedResourceError):
                     await connection.stream.receive_some()
-                assert trio.current_time() - began < TTL
         await refused_because(out, "cannot be reached")
 
 
 async def test_a_stopped_server_delays_no_call(server):
     async with opened(rules(max_connections=4), store=store(server, ttl=2, strict=True)) as out:
-        async with opened(rules(), store=store(server, ttl=2)) as other:
-            await admitted(other)
+        await no_pause(server)
         server.send(signal.SIGSTOP)
+
+        async def delay(milliseconds: int) -> float:
+            """Return for how much longer than asked for a call was held up."""
+            began = trio.current_time()
+            with pytest.raises((DeadlineExceeded, NotAdmitted)):
+                async with out.destination("api.test").permit(now() + milliseconds if milliseconds else 0):
+                    pass
+            return trio.current_time() - began - milliseconds / 1000
+
         try:
             for milliseconds in (0, 30, 200):
-                began = trio.current_time()
-                with pytest.raises((DeadlineExceeded, NotAdmitted)):
-                    async with out.destination("api.test").permit(now() + milliseconds if milliseconds else 0):
-                        pass
-                assert trio.current_time() - began < milliseconds / 1000 + 0.35
+                found = await delay(milliseconds)
+                for _ in range(9):  # what runs beside it only adds
+                    if found >= 0.35:
+                        found = min(found, await delay(milliseconds))
+                assert found < 0.35
         finally:
             server.send(signal.SIGCONT)
         with trio.fail_after(5):
@@ -733,6 +760,37 @@ async def test_a_place_of_which_the_server_has_not_heard_that_it_is_free_is_give
         assert given_back[0] == given_back[1] == given_back[2] != []
 
 
+async def test_strict_what_is_held_ends_before_its_lease_can(vnet, monkeypatch, autojump_clock):
+    good(vnet, "192.0.2.1")
+    renewed: list[float] = []
+
+    class Dying(Answering):
+        is_there = True
+
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            if not self.is_there:
+                raise ServerError("for the test")
+            if script is RENEW:
+                renewed.append(trio.current_time())
+                return [1] * (len(keys) - 1)
+            return await super().call(script, keys, arguments)
+
+    monkeypatch.setattr(_redis_store, "Server", Dying)
+    ttl = 4
+    async with opened(rules(max_connections=4), store=RedisStore("redis://limits.test", ttl=ttl, strict=True)) as out:
+        destination = out.destination("conn.test", candidates=[("192.0.2.1", 25)])
+        async with destination.connect() as connection:
+            with pytest.raises(LeaseLost, match=r"the lease of a place at api\.test"):
+                async with out.destination("api.test").permit():
+                    await trio.sleep(3 * ttl)
+                    Dying.is_there = False
+                    await trio.sleep_forever()
+            with pytest.raises(trio.ClosedResourceError):
+                await connection.stream.receive_some()
+            # A tenth before, for whoever has to be told.
+            assert trio.current_time() == pytest.approx(renewed[-1] + 0.9 * ttl)
+
+
 async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(monkeypatch, autojump_clock):
     asked: list[str] = []
 
@@ -782,11 +840,12 @@ async def test_what_a_store_has_seen_in_another_block_is_over(monkeypatch, autoj
 
 @pytest.mark.parametrize(("delay", "at_once", "soon"), [(0.005, 0.005, 0.005), (0.2, None, 0.2), (0.5, None, None)])
 async def test_a_deadline_of_0_waits_for_an_answer_of_the_same_network(
-    delay, at_once, soon, monkeypatch, autojump_clock
+    delay, at_once, soon, vnet, monkeypatch, autojump_clock
 ):
     monkeypatch.setattr(_redis_store, "Server", Answering)
     monkeypatch.setattr(Answering, "delay", delay)
-    candidates = [("127.0.0.1", 9)]
+    refusing(vnet, "192.0.2.1", after=0.0)
+    candidates = [("192.0.2.1", 9)]
     for call, expected, patience in (
         (lambda it: it.permit(0), at_once, 0.01),
         (lambda it: it.try_connect(0), at_once, 0.01),
