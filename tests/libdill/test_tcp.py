@@ -44,7 +44,7 @@ async def test_connect_is_tried_before_its_deadline_is_looked_at(sockets, deadli
 @pytest.mark.parametrize("deadline", [0, 1, -1])
 async def test_a_closed_port_refuses_whatever_the_deadline(sockets, deadline):
     with faults.refusing() as address, fails(errno.ECONNREFUSED) as caught:
-        await dill.tcp_connect(loopback(address.port, address.host), deadline)
+        await connect_in_time(loopback(address.port, address.host), deadline)
     assert isinstance(caught.value, ConnectionRefusedError)
 
 
@@ -383,12 +383,18 @@ async def test_close_with_a_silent_peer_times_out_and_the_peer_sees_a_clean_end(
 async def test_close_holds_its_deadline_against_a_flood(sockets):
     """libdill: `tcp_close(s, now() + 200)` returned after 6008 ms, with success."""
     async with faults.flooding() as peer:
-        client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
-        started = dill.now()
-        with fails(errno.ETIMEDOUT):
-            await dill.tcp_close(client, started + 200)
-        assert 200 <= dill.now() - started < 2000
-        assert peer.sent > 1 << 20
+        flood = 0
+        for _ in range(50):  # on a busy machine 200 ms may be over before the flood has begun
+            before = peer.sent
+            client = await dill.tcp_connect(loopback(peer.address.port, peer.address.host), -1)
+            started = dill.now()
+            with fails(errno.ETIMEDOUT):
+                await dill.tcp_close(client, started + 200)
+            assert 200 <= dill.now() - started < 2000
+            flood = max(flood, peer.sent - before)
+            if flood > 1 << 20:
+                break
+        assert flood > 1 << 20
 
 
 async def test_brecv_holds_its_deadline_against_a_flood(sockets):

@@ -62,6 +62,7 @@ class RecordPeer:
     """The server's end of a connection over TLS 1.3."""
 
     stream: TcpStream
+    _early: bytes
     _sends: _Direction
     _receives: _Direction
     key_updates: list[int] = attrs.field(factory=list)
@@ -87,13 +88,17 @@ class RecordPeer:
                     if outgoing.pending:
                         await stream.send_all(outgoing.read())
                     incoming.write(await stream.receive_some())
-            assert not incoming.pending
             assert session.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
             text = await trio.Path(log).read_text()
             lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
             secrets = {label: bytes.fromhex(secret) for label, _, secret in lines}
+        # What the client has sent behind its Finished, where this came late to that.
+        early = incoming.read()
         return cls(
-            stream, _Direction(secrets["SERVER_TRAFFIC_SECRET_0"]), _Direction(secrets["CLIENT_TRAFFIC_SECRET_0"])
+            stream,
+            early,
+            _Direction(secrets["SERVER_TRAFFIC_SECRET_0"]),
+            _Direction(secrets["CLIENT_TRAFFIC_SECRET_0"]),
         )
 
     def record(self, content: bytes, kind: int = _DATA) -> bytes:
@@ -113,11 +118,15 @@ class RecordPeer:
         """Send each of these in a record of its own."""
         await self.stream.send_all(b"".join(map(self.record, data)))
 
+    async def _exactly(self, size: int) -> bytes:
+        data, self._early = self._early[:size], self._early[size:]
+        return data + await self.stream.receive_exactly(size - len(data)) if len(data) < size else data
+
     async def receive(self) -> bytes:
         """Receive the data of one record; b"" at its end. KeyUpdates before it are counted and obeyed."""
         while True:
-            header = await self.stream.receive_exactly(5)
-            body = await self.stream.receive_exactly(int.from_bytes(header[3:], "big"))
+            header = await self._exactly(5)
+            body = await self._exactly(int.from_bytes(header[3:], "big"))
             cipher, nonce = self._receives.cipher()
             inner = cipher.decrypt(nonce, body, header)
             content, kind = inner[:-1], inner[-1]
