@@ -18,6 +18,7 @@ import trio
 
 import trio_connect
 from tests.example_promises import broken_promises, promises
+from tests.support.faults import own_host
 from trio_connect import Endpoint, tcp_listen
 from trio_connect.queues import Failed, IOQueue, Pushed, QueueSet, Succeeded, open_queue_set
 
@@ -148,7 +149,8 @@ async def test_field_34_a_close_never_fails_for_want_of_room():
 
 
 async def unreachable(qs: QueueSet, **extra: Any) -> Any:
-    async with await tcp_listen(LOOPBACK) as listener:
+    # A port of 127.0.0.1 that is free again may be a listener's of another worker by then.
+    async with await tcp_listen((own_host(), 0)) as listener:
         closed = listener.endpoint
     return closed, qs.stream().connect((closed.host, closed.port), **extra)
 

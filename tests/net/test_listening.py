@@ -61,7 +61,8 @@ async def test_an_address_in_use_or_not_ours(sockets: Sockets) -> None:
 
 async def test_an_address_can_be_bound_again_at_once(sockets: Sockets) -> None:
     async with no_leaks(counters=sockets.counters):
-        listener = await tcp_listen(("127.0.0.1", 0))
+        # Of the address of a fixture nobody else is given a port meanwhile.
+        listener = await tcp_listen((faults.own_host(), 0))
         near = await tcp_connect(listener.endpoint)
         far = await listener.accept()
         # The listener's side closes first, so its address is the one left in TIME_WAIT.

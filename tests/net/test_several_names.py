@@ -721,19 +721,21 @@ class Delayed:
         return Answer(() if family == AF_INET6 else tuple(addresses))
 
 
+# Nobody else's: at a port of 127.0.0.1 that is free for us another worker may listen, and would be connected to.
+SILENT, LISTENING, OTHER = (faults.own_host() for _ in range(3))
 SWEPT: dict[str, dict[str, tuple[Sequence[str], float]]] = {
-    "both at once": {"one": (["127.0.0.1"], 0.0), "two": (["127.0.0.2"], 0.0)},
-    "the first late": {"one": (["127.0.0.1"], 0.1), "two": (["127.0.0.2"], 0.0)},
-    "the second never": {"one": (["127.0.0.9", "127.0.0.2"], 0.0), "two": ([], math.inf)},
+    "both at once": {"one": ([SILENT], 0.0), "two": ([LISTENING], 0.0)},
+    "the first late": {"one": ([SILENT], 0.1), "two": ([LISTENING], 0.0)},
+    "the second never": {"one": ([OTHER, LISTENING], 0.0), "two": ([], math.inf)},
     "unknown": {"one": ([], 0.0), "two": ([], 0.01)},
 }
 
 
 @asynccontextmanager
 async def one_port() -> AsyncIterator[int]:
-    """A port with a listener on 127.0.0.2, and a refusal everywhere else."""
+    """A port with a listener at one address, and a refusal at the two others."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.2", 0))
+        sock.bind((LISTENING, 0))
         sock.listen(16)
         yield sock.getsockname()[1]
 
@@ -746,7 +748,7 @@ async def test_line_77_a_cancel_at_any_step_leaves_nothing(kind: str, sockets: S
         recorder = Recorder()
         recorders.append(recorder)
         return await connect(
-            ["one.test", ("two.test", port), ("127.0.0.9", port)],
+            ["one.test", ("two.test", port), (OTHER, port)],
             port,
             resolver=Delayed(**SWEPT[kind]),
             policy=RacePolicy(attempt_delay=0.010, attempt_timeout=math.inf),

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -20,11 +19,12 @@ import trio
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 
-from tests.support import tls
+from tests.support import faults, tls
 from trio_connect import (
     ConnectFailed,
     Endpoint,
     EstablishFailed,
+    RacePolicy,
     StaticResolver,
     TcpStream,
     TlsStream,
@@ -34,14 +34,6 @@ from trio_connect import (
     tcp_connect,
     tcp_listen,
 )
-
-
-def free_port() -> int:
-    """A port for a server that chooses none itself."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager
@@ -92,15 +84,15 @@ async def tampering(
 @pytest.fixture
 def mail_server() -> Iterator[Endpoint]:
     """A mail server that takes nothing before STARTTLS."""
-    port = free_port()
-    controller = Controller(
-        Sink(), hostname="127.0.0.1", port=port, tls_context=tls.contexts().server, require_starttls=True
-    )
-    controller.start()
-    try:
-        yield Endpoint("127.0.0.1", port)
-    finally:
-        controller.stop()
+    with faults.reserved_port("127.0.0.1") as port:
+        controller = Controller(
+            Sink(), hostname="127.0.0.1", port=port, tls_context=tls.contexts().server, require_starttls=True
+        )
+        controller.start()
+        try:
+            yield Endpoint("127.0.0.1", port)
+        finally:
+            controller.stop()
 
 
 async def reply(stream: TcpStream | TlsStream) -> list[bytes]:
@@ -159,7 +151,10 @@ async def test_of_several_mail_hosts_each_has_to_prove_its_own_name(mail_server:
     names = StaticResolver({"other.test": ["127.0.0.1"], tls.NAME: ["127.0.0.1"]})
     async with tampering(mail_server, b"STARTTLS", b"") as other:
         hosts = [("other.test", other.port), (tls.NAME, mail_server.port)]
-        async with await connect(hosts, 25, now() + 5_000, resolver=names, establish=secure) as stream:
+        # The second one has to wait for the failure of the first, also where that takes longer than the usual 250 ms.
+        patient = RacePolicy(attempt_delay=30.0)
+        call = connect(hosts, 25, now() + 5_000, resolver=names, establish=secure, policy=patient)
+        async with await call as stream:
             assert await command(stream, b"EHLO client.test") == b"250"
     assert seen == ["other.test", tls.NAME]
     assert stream.host == tls.NAME
@@ -243,7 +238,7 @@ def _postgres() -> Path | None:
 @contextlib.contextmanager
 def postgres() -> Iterator[Endpoint]:
     """A database server of our own with TLS. It refuses to run as root, so root gives it another user."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, faults.reserved_port("127.0.0.1") as port:
         folder = Path(name)
         programs = _postgres()
         assert programs is not None
@@ -256,7 +251,6 @@ def postgres() -> Iterator[Endpoint]:
         if user:
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, "postgres")
-        port = free_port()
         with open(folder / "log", "wb") as log:
             subprocess.run(
                 [programs / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], check=True, stdout=log,
