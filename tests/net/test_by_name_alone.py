@@ -66,7 +66,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("waits", [0.0, 0.02], ids=["answers at once", "answers together later"])
-async def test_no_race_is_built_when_both_answers_come_before_connecting_begins(races, waits):
+async def test_no_race_is_built_when_both_answers_come_before_connecting_begins(races, waits, autojump_clock):
     async with both() as port:
         resolver = ScriptedResolver(["::1"], ["127.0.0.1"], aaaa_after=waits, a_after=waits)
         stream = await connect("api.test", port, now() + 5_000, resolver=resolver)

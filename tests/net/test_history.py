@@ -590,11 +590,16 @@ def in_a_run(history: History, *waits: float) -> list[list[str]]:
     return seen
 
 
-def test_its_clock_goes_on_over_several_runs():
+def test_its_clock_goes_on_over_several_runs_and_between_them(monkeypatch):
+    outside = 0.0
+    monkeypatch.setattr("trio_connect._net.history.monotonic", lambda: outside)
     history = History()
     assert in_a_run(history, 1000.0) == [[V6, V4]]
     assert in_a_run(history, 0.0, 9.0) == [[V4], [V4]]
     assert in_a_run(history, 0.0, 2.0) == [[V4], [V6, V4]]
+    assert in_a_run(history, 0.0) == [[V4]]
+    outside += 1000.0
+    assert in_a_run(history, 0.0) == [[V6, V4]]
 
 
 def test_it_is_saved_and_loaded(tmp_path):
