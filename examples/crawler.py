@@ -96,7 +96,7 @@ class WebServer:
 
 async def main() -> None:
     """Start the hosts and crawl them."""
-    servers = {"fast.test": WebServer(0.005), "slow.test": WebServer(0.250)}
+    servers = {"fast.test": WebServer(0.005), "slow.test": WebServer(0.500)}
     visits = {"fast.test": Visit(10), "slow.test": Visit(6), "down.test": Visit(5)}
 
     def watch(event: OutboundEvent) -> None:

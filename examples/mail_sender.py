@@ -33,7 +33,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from smtpproto.protocol import SMTPClientProtocol
 
-from trio_connect import EstablishFailed, MailRecord, Source, StaticResolver, TcpStream, now
+from trio_connect import DeadlineExceeded, EstablishFailed, MailRecord, Source, StaticResolver, TcpStream, now
 from trio_connect.outbound import (
     Backoff,
     Destination,
@@ -56,7 +56,7 @@ POLICY = OutboundPolicy(
     delay=Backoff(initial=0.2, multiplier=2.0, jitter=0.0),
     address_cooldown=Backoff(initial=0.1, jitter=0.0),
 )
-TIME_TO_LIVE = 2.0
+TIME_TO_LIVE = 2.9
 """After so many seconds a message is returned to its sender. Real mail gets days."""
 
 
@@ -149,6 +149,8 @@ async def deliver(message: EmailMessage, queue: Queue, destination: Destination)
             if not isinstance(decision, DestinationRejected) and decision.until < give_up:
                 await trio.sleep(decision.seconds)  # it is complete: nothing is multiplied onto it
                 continue
+            queue.returned += 1
+        except DeadlineExceeded:
             queue.returned += 1
         return
 
