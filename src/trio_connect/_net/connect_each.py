@@ -21,16 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast, final
 
 import trio
 from trio import CancelScope, current_time
-from trio.lowlevel import (
-    Abort,
-    Task,
-    cancel_shielded_checkpoint,
-    checkpoint,
-    current_task,
-    enable_ki_protection,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, enable_ki_protection
 
 from .._check import check_size
 from .._deadline import to_seconds
@@ -47,6 +38,7 @@ from .reactor.reactor import Reactor
 from .sockets.open import factory_installed
 from .streams.tcp_stream import TcpStream
 from .tcp import tcp_connect
+from .waiter import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -173,8 +165,8 @@ class ConnectEach(AsyncIterator["Result"]):
         """How many were taken from the iterable and not handed out."""
         self._exhausted = self._closed = False
         self._error: Exception | None = None
-        self._feeder: Task | None = None
-        self._reader: Task | None = None
+        self._feeder = Waiter()
+        self._reader = Waiter()
         self._is_read = False
         """Whether a task is in `__anext__`, parked or on its way."""
 
@@ -192,8 +184,7 @@ class ConnectEach(AsyncIterator["Result"]):
             if self._results or self._has_something():
                 await checkpoint()
             while not (self._results or self._is_closed() or self._has_something()):
-                self._reader = current_task()
-                await wait_task_rescheduled(self._abort_reader)
+                await self._reader.park(inf)
         finally:
             self._is_read = False
         if self._is_closed():
@@ -201,8 +192,8 @@ class ConnectEach(AsyncIterator["Result"]):
         if self._results:
             result = self._results.popleft()
             self._taken -= 1
-            if self._feeder is not None and self._limit - self._taken >= self._batch:
-                self._wake_feeder()
+            if self._feeder.task is not None and self._limit - self._taken >= self._batch:
+                self._feeder.wake()
             return result
         if self._error is not None:
             error, self._error = self._error, None
@@ -221,15 +212,6 @@ class ConnectEach(AsyncIterator["Result"]):
     async def _refuse(self) -> NoReturn:
         await checkpoint()  # where a loop that is cancelled together with its block hears of that
         raise trio.ClosedResourceError("the block of this connect_each has been left or cancelled")
-
-    def _abort_reader(self, _: object) -> Abort:
-        self._reader = None
-        return Abort.SUCCEEDED
-
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            reschedule(reader)
 
     # ------------------------------------------------------------------ taking endpoints
 
@@ -261,7 +243,7 @@ class ConnectEach(AsyncIterator["Result"]):
             self._error = exc
         self._exhausted = True
         if self._has_something():
-            self._wake_reader()
+            self._reader.wake()
 
     async def _feed_sync(self, endpoints: Iterable[EndpointLike]) -> None:
         iterator = iter(endpoints)
@@ -288,17 +270,7 @@ class ConnectEach(AsyncIterator["Result"]):
 
     async def _room(self) -> None:
         while self._taken >= self._limit:
-            self._feeder = current_task()
-            await wait_task_rescheduled(self._abort_feeder)
-
-    def _wake_feeder(self) -> None:
-        if self._feeder is not None:
-            feeder, self._feeder = self._feeder, None
-            reschedule(feeder)
-
-    def _abort_feeder(self, _: object) -> Abort:
-        self._feeder = None
-        return Abort.SUCCEEDED
+            await self._feeder.park(inf)
 
     @enable_ki_protection
     def _begin(self, item: EndpointLike) -> None:
@@ -338,8 +310,8 @@ class ConnectEach(AsyncIterator["Result"]):
         except Exception as exc:  # noqa: BLE001 - an ImportError of an optional dependency, for the caller's loop
             self._error = exc
             self._taken -= 1
-            self._wake_feeder()
-            self._wake_reader()
+            self._feeder.wake()
+            self._reader.wake()
             return
         if outcome is None:
             outcome = took_too_long(Attempt(endpoint, self._source, started), current_time())
@@ -348,14 +320,14 @@ class ConnectEach(AsyncIterator["Result"]):
     def _completed(self, endpoint: Endpoint, outcome: Outcome) -> None:
         """Note a result."""
         self._results.append((endpoint, outcome))
-        self._wake_reader()
+        self._reader.wake()
 
     # ------------------------------------------------------------------ leaving
 
     def _leave(self) -> None:
         """Hand out nothing more."""
         self._closed = True
-        self._wake_reader()
+        self._reader.wake()
 
     @enable_ki_protection
     async def _close(self) -> None:

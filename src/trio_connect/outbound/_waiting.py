@@ -12,13 +12,14 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
+import attrs
 import trio
 from trio import current_time
-from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
 from .._engine.limits import Cap, Lease, Limits
 from .._engine.turns import Turns
 from .._messages import call_exceeded
+from .._net.waiter import Waiter
 from ._decisions import DestinationDelayed, RequeueOne, RetryAt, SourceSuspended
 from ._refusal import Refusal
 from ._shared import Shared
@@ -39,31 +40,14 @@ _AT_ONCE: Final = 0.010
 server on this machine or in this network has done so by then, and one that is silent holds up nobody who said "now"."""
 
 
-class _Waiter:
+@attrs.define(eq=False, kw_only=True)
+class _Waiter(Waiter):
     """A task that waits for admission."""
 
-    __slots__ = ("admission", "connects", "limit", "parked", "refusal", "task")
-
-    def __init__(self, limit: float, *, connects: bool) -> None:
-        self.limit = limit
-        self.connects = connects
-        self.task = current_task()
-        self.parked = False
-        self.admission: Admission | None = None
-        self.refusal: Refusal | None = None
-
-    def wake(self) -> None:
-        if self.parked:
-            self.parked = False
-            reschedule(self.task)
-
-    async def park(self) -> None:
-        def abort(_raise_cancel: object) -> Abort:
-            self.parked = False
-            return Abort.SUCCEEDED
-
-        self.parked = True
-        await wait_task_rescheduled(abort)
+    limit: float
+    connects: bool
+    admission: Admission | None = None
+    refusal: Refusal | None = None
 
 
 def _is_final(refusal: Refusal, limit: float) -> bool:
@@ -152,7 +136,7 @@ class Waiting:
 
     async def _wait(self, state: DestinationState, until: float, limit: float, *, connects: bool) -> Admission:
         began = current_time()
-        waiter = _Waiter(limit, connects=connects)
+        waiter = _Waiter(limit=limit, connects=connects)
         self.turns.join(state, waiter)
         self.pump()
         try:
@@ -161,8 +145,7 @@ class Waiting:
                 if refusal is not None and _is_final(refusal, limit):
                     raise state.refuse(refusal, limit)
                 timer = inf if refusal is None else refusal.timer
-                with trio.CancelScope(deadline=min(timer, until)):
-                    await waiter.park()
+                await waiter.park(min(timer, until))
                 if waiter.admission is None:
                     now = current_time()
                     if now >= until:

@@ -25,12 +25,13 @@ from .._messages import call_exceeded, call_late
 from .._net.reactor.reactor import Reactor
 from .._net.sockets.open import factory_installed
 from .._net.sockets.waiting import one_pass
+from .._net.waiter import Waiter
 from ._interface import Failed, IOQueue, QToken, Succeeded, Target
 from ._operations import AnyResult, AnyToken, Disposable, Operation, Pending, Work
 from ._refusals import OTHER_THREAD, refusal_of, the_wait_for
 from ._table import TokenTable
 from ._values import Completion, Op
-from ._waiters import Reaper, RoomWaiter, Waiter
+from ._waiters import Reaper, RoomWaiter
 
 _CLOSES: Final = 64
 """So many sockets are closed in a pass at the end: with their buffers this is a millisecond."""

@@ -1,40 +1,10 @@
-"""Tasks that wait for something of a queue set: for tokens, for results, for room."""
+"""What tasks wait for of a queue set beside single tokens: results of any, and room."""
 
 from __future__ import annotations
 
-from math import inf
-
 import attrs
-import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-
-@attrs.define(eq=False)
-class Waiter:
-    """A task that waits, and can be woken once."""
-
-    task: Task | None = None
-
-    def wake(self) -> None:
-        """Reschedule the task. A second call does nothing."""
-        if self.task is not None:
-            reschedule(self.task)
-            self.task = None
-
-    def _abort(self, _raise_cancel: object) -> Abort:
-        self.task = None
-        return Abort.SUCCEEDED
-
-    async def park(self, until: float) -> bool:
-        """Wait to be woken; False when `until` (Trio time) came first."""
-        self.task = current_task()
-        if until == inf:
-            await wait_task_rescheduled(self._abort)
-            return True
-        with trio.CancelScope(deadline=until):
-            await wait_task_rescheduled(self._abort)
-            return True
-        return False
+from .._net.waiter import Waiter
 
 
 @attrs.define(eq=False)
