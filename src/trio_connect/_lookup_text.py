@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._answer import Lookup
     from ._report import ConnectReport
 
-__all__ = ["beside_attempts", "each_lookup"]
+__all__ = ["beside_attempts", "each_lookup", "nothing_for"]
 
 
 def beside_attempts(report: ConnectReport) -> str:
@@ -32,10 +32,20 @@ def beside_attempts(report: ConnectReport) -> str:
     for host, lookups in by_host.items() if len(by_host) > 1 else ():
         asked = [lookup for lookup in lookups if lookup.kind in ("AAAA", "A")]
         if asked and all(lookup.answer is not None and not lookup.answer.addresses for lookup in asked):
-            told.append(f"nothing was found for {printable(host)} ({_outcomes(lookups)})")
+            told.append(nothing_for(host, lookups))
         elif all(_outcome(lookup) == "cancelled" for lookup in lookups):
             told.append(f"the lookup of {printable(host)} did not end")
     return "; ".join(told)
+
+
+def nothing_for(host: str, lookups: Sequence[Lookup]) -> str:
+    """Return what is to be said of a host without an address beside others.
+
+    Args:
+      host: its name.
+      lookups: those of this host alone.
+    """
+    return f"nothing was found for {printable(host)} ({_outcomes(lookups)})"
 
 
 def each_lookup(report: ConnectReport) -> list[str]:

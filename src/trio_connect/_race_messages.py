@@ -160,13 +160,16 @@ def race_late(target: str, report: ConnectReport, late_by: float) -> DeadlineExc
     return call_late(f"connect to {where}", late_by, report=report)
 
 
-def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception]) -> ConnectFailed:
+def race_failed(
+    target: str, report: ConnectReport, errors: Sequence[Exception], *, beside: Sequence[str] = ()
+) -> ConnectFailed:
     """Return the error for a race without a winner.
 
     Args:
       target: a name and port, or "" when the endpoints are all there is to name.
       report: the finished report.
       errors: one for each attempt that was started, in that order.
+      beside: what else is to be said, such as of hosts without an address whose lookups are not in the report.
     """
     attempts = report.attempts
     started = sum(attempt.started is not None for attempt in attempts)
@@ -183,8 +186,7 @@ def race_failed(target: str, report: ConnectReport, errors: Sequence[Exception])
         if started
         else f"{tries} to {where} ({counts})"
     )
-    if lookups := beside_attempts(report):
-        text = f"{text}; {lookups}"
+    text = "; ".join(filter(None, (text, beside_attempts(report), *beside)))
     error = ConnectFailed(code, text, report=report, errors=errors)
     if errors:
         error.__cause__ = ExceptionGroup(f"attempts to {where}", errors)

@@ -9,8 +9,9 @@ import trio
 
 from tests.outbound.kit import BOTH, BROKEN, FAR, LOCAL6, NEAR, at, connects, fails, good, opened, refusing, rules
 from tests.support import faults
-from trio_connect import ConnectFailed, Source, now
+from trio_connect import ConnectFailed, EstablishFailed, Source, TcpStream, now
 from trio_connect.outbound import (
+    Candidate,
     DestinationDelayed,
     DestinationRejected,
     NotAdmitted,
@@ -29,6 +30,7 @@ def no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Factory, "socket", refuse)
 
 
+THREE = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
 BROKEN_TOO = Source("192.0.2.78", name="broken, too")
 
 
@@ -259,3 +261,19 @@ async def test_6_a_refusal_by_the_kernel():
         async with opened(rules(failures_to_delay=1)) as out:
             dest = out.destination("a", candidates=[address.pair])
             assert isinstance(await fails(dest), DestinationDelayed)
+
+
+async def test_a_decision_says_that_there_are_more_reasons_than_it_names(vnet, autojump_clock):
+    refusing(vnet, "192.0.2.1")
+    good(vnet, "192.0.2.2", "192.0.2.3")
+
+    async def busy(stream: TcpStream) -> None:
+        raise EstablishFailed(f"{stream.peer.host} is busy")
+
+    async with opened(rules(failures_to_delay=2)) as out:
+        dest = out.destination("a", candidates=[Candidate(endpoint, n) for n, endpoint in enumerate(at(*THREE))])
+        decision = await fails(dest, establish=busy)
+        assert decision.cause == "every address failed (connection refused, 192.0.2.2 is busy and 1 more)"
+        decision = await fails(dest, establish=busy)
+        assert type(decision) is DestinationDelayed
+        assert decision.cause.endswith(" and 1 more)")

@@ -14,7 +14,7 @@ import trio
 from tests.outbound.kit import at, connects, fails, good, opened, refusing, rules
 from tests.support.dnsserver import Server, VirtualDns
 from trio_connect import Answer, DeadlineExceeded, DnsResolver, MailRecord, SrvRecord, StaticResolver, now
-from trio_connect.outbound import Candidate, DestinationRejected, RetryAt
+from trio_connect.outbound import Candidate, DestinationFailed, DestinationRejected, RetryAt
 
 
 class Scripted:
@@ -189,6 +189,38 @@ async def test_42_without_mx_records_the_domain_is_its_own_mail_host(vnet, autoj
         decision = await fails(out.mx("nowhere.test"))
         assert isinstance(decision, DestinationRejected)
         assert "no such name" in decision.cause
+
+
+async def test_hosts_without_an_address_are_told_beside_those_that_failed(vnet, autojump_clock):
+    """They may be the ones that would have worked. A zone may name a great many, so only the first are told."""
+    refusing(vnet, "192.0.2.1")
+    resolver = Scripted()
+    resolver.hosts["empty.test"] = ()
+    resolver.mail["a.test"] = [MailRecord("mx1.test", 10), MailRecord("gone.test.", 20), MailRecord("empty.test", 30)]
+    resolver.services["_x._tcp.a.test"] = [SrvRecord("mx1.test", 25)]
+    resolver.services["_x._tcp.a.test"] += [SrvRecord(f"gone{n}.test", 25, 1) for n in range(1, 7)]
+    many = "; ".join(f"nothing was found for gone{number}.test (no such name)" for number in range(1, 5))
+    async with opened(resolver=resolver) as out:
+        for destination, told in [
+            (
+                out.mx("a.test"),
+                "nothing was found for gone.test (no such name); nothing was found for empty.test (no address)",
+            ),
+            (out.srv("_x._tcp.a.test"), f"{many}; nor for 2 more hosts"),
+        ]:
+            with pytest.raises(DestinationFailed) as caught:
+                await connects(destination)
+            assert f"(refused: 1); {told}; again" in str(caught.value)
+            assert destination.snapshot().errors[-1].endswith(f"(refused: 1); {told}")
+
+
+async def test_a_mail_host_that_does_not_exist_is_named_without_the_dot_of_its_record(vnet, autojump_clock):
+    resolver = Scripted()
+    resolver.mail["a.test"] = [MailRecord("gone.test.", 10)]
+    async with opened(resolver=resolver) as out:
+        decision = await fails(out.mx("a.test"))
+    assert isinstance(decision, DestinationRejected)
+    assert decision.cause == "there is no such name: gone.test"
 
 
 async def test_42_a_name_that_does_not_exist_is_rejected(vnet, autojump_clock):

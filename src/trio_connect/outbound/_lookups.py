@@ -35,6 +35,7 @@ from .. import (
 from .._endpoint import Endpoint, EndpointLike
 from .._engine.plan import Host
 from .._engine.race import MAX_RACED
+from .._lookup_text import nothing_for
 from .._net.names.resolve import check_host, numeric
 from .._net.resolver import failure_in
 from .._outbound_values import Candidate, OutboundPolicy
@@ -45,6 +46,9 @@ __all__ = ["CandidateSource", "Finder", "Found", "Lookups", "Rejected"]
 UNKNOWN_TTL = 30.0
 """How long an answer of unknown ttl is kept, in seconds. gRPC's clients wait as long between two lookups
 ("min_time_between_resolutions")."""
+
+_MOST_TOLD = 4
+"""How many hosts without an address a text names: a zone may have a great many."""
 
 _LEFT = "the block of open_outbound has been left: nothing can be looked up any more"
 
@@ -66,6 +70,8 @@ class Found:
     expires: float
     names: Mapping[Endpoint, str] = attrs.Factory(dict[Endpoint, str])
     """The host whose address each is, for those that were looked up."""
+    without_address: tuple[str, ...] = ()
+    """What is to be said of each host that was looked up beside others and left out."""
 
 
 Finder: TypeAlias = Callable[[], Awaitable[Found]]
@@ -274,9 +280,9 @@ def by_mx(lookups: Lookups, domain: str, port: int) -> Finder:
         # Beside other records "." is not a host.
         names = [(preference, name) for preference, name in names if name != "."] or [(0, domain.lower())]
         wanted = [(preference, 1, name, port) for preference, name in dict.fromkeys(names)]
-        hosts, keys, of = await _all_addresses(lookups, wanted)
+        hosts, keys, of, left_out = await _all_addresses(lookups, wanted)
         group = "mx " + " ".join(sorted({name.removesuffix(".") for _, name in names}))
-        return Found(hosts, group, lookups.expiry(("mx", domain), *keys), of)
+        return Found(hosts, group, lookups.expiry(("mx", domain), *keys), of, left_out)
 
     return find
 
@@ -301,8 +307,8 @@ def by_srv(lookups: Lookups, service: str) -> Finder:
                 else ""
             )
             raise Rejected(f"the service is not offered there{why}")
-        hosts, keys, of = await _all_addresses(lookups, wanted)
-        return Found(hosts, None, lookups.expiry(("srv", service), *keys), of)
+        hosts, keys, of, left_out = await _all_addresses(lookups, wanted)
+        return Found(hosts, None, lookups.expiry(("srv", service), *keys), of, left_out)
 
     return find
 
@@ -343,18 +349,18 @@ async def _addresses(lookups: Lookups, host: str, port: int, priority: int) -> t
     except ResolveFailed as exc:
         answers = [lookup.answer for lookup in exc.report.lookups]
         if answers and all(answer is not None and not answer.name_exists for answer in answers):
-            raise Rejected(f"there is no such name: {host}") from exc
+            raise Rejected(f"there is no such name: {host.removesuffix('.')}") from exc
         raise
     return tuple(Candidate(endpoint, priority) for endpoint in endpoints)
 
 
 async def _all_addresses(
     lookups: Lookups, wanted: Sequence[tuple[int, int, str, int]]
-) -> tuple[tuple[Host, ...], list[Hashable], dict[Endpoint, str]]:
+) -> tuple[tuple[Host, ...], list[Hashable], dict[Endpoint, str], tuple[str, ...]]:
     """Look hosts up side by side. A host whose lookup fails is left out, unless all fail.
 
     Returns:
-      The hosts, what their answers are kept by, and the name of each address.
+      The hosts, what their answers are kept by, the name of each address, and a text for each host that is left out.
     """
     found: dict[int, Host] = {}
     failures: dict[int, Exception] = {}
@@ -382,7 +388,16 @@ async def _all_addresses(
     for index in order:
         for candidate in found[index].candidates:
             names.setdefault(candidate.endpoint, wanted[index][2].removesuffix("."))
-    return _without_duplicates([found[index] for index in order]), keys, names
+    left_out = [_left_out(wanted[index][2], failures[index]) for index in sorted(failures)]
+    beyond = [f"nor for {len(left_out) - _MOST_TOLD} more hosts"] if len(left_out) > _MOST_TOLD else []
+    return _without_duplicates([found[index] for index in order]), keys, names, (*left_out[:_MOST_TOLD], *beyond)
+
+
+def _left_out(host: str, failure: Exception) -> str:
+    """Return what is to be said of a host that has no address here."""
+    host = host.removesuffix(".")
+    behind = failure.__cause__ if isinstance(failure, Rejected) else failure
+    return nothing_for(host, behind.report.lookups) if isinstance(behind, ResolveFailed) else f"{host}: {behind}"
 
 
 def _without_duplicates(hosts: Sequence[Host]) -> tuple[Host, ...]:

@@ -86,6 +86,7 @@ class Run:
         policy = state.policy
         self._plan_deadline = now() + ceil(policy.connect_timeout * 1000)
         self._names = state.found.names
+        self._without_address = state.found.without_address
         self._by_endpoint = {candidate.endpoint: candidate for candidate in reversed(admission.plan)}
         self._trial = Trial([candidate.endpoint for candidate in admission.plan])
         self._last_charges: set[Charge] = set()
@@ -311,14 +312,15 @@ class Run:
         moment = current_time()
         deadline = min(trio.current_effective_deadline(), to_seconds(self._deadline))
         report = self._report()
-        failure = race_failed(state.name, report, self._errors)
+        failure = race_failed(state.name, report, self._errors, beside=self._without_address)
         before = state.health()
         decision: NotAdmitted
         verdict = self._trial.verdict(every_source=not self._full)
         overloaded = next((error for error in reversed(self._errors) if isinstance(error, Overloaded)), None)
         # A peer that says "not now" to one source is not down.
         if verdict == "exhausted" and overloaded is None:
-            state.why = ", ".join(list(self._reasons)[:_MOST_REASONS])
+            beyond = len(self._reasons) - _MOST_REASONS
+            state.why = ", ".join(list(self._reasons)[:_MOST_REASONS]) + (f" and {beyond} more" if beyond > 0 else "")
             counted = state.circuit.failed(admission.ticket, moment)
             state.tell("failed" if counted else "late", before, str(failure), admission.source)
             if state.circuit.state == "open":
