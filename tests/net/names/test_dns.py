@@ -609,6 +609,19 @@ async def test_a_cancel_from_outside_takes_no_error_from_the_body_of_the_block(a
         assert caught.value is error
 
 
+async def test_who_asks_behind_a_shield_in_a_block_that_was_cancelled_asks_by_himself(autojump_clock):
+    with virtual_dns({"web.test A": fault(V4, delay=0.1), "more.test A": fault(V4, delay=0.1)}) as server:
+        with trio.CancelScope() as scope:
+            async with DnsResolver([NS]) as resolver:
+                scope.cancel()
+                with trio.fail_after(1, shield=True):
+                    for name in ("web.test", "more.test"):
+                        assert (await resolver.addresses(name, AF_INET)).addresses == (V4,)
+                await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        assert server.asked == ["web.test A", "more.test A"]
+
+
 async def test_the_block_raises_what_its_body_raises_and_is_entered_once_at_a_time(autojump_clock):
     resolver = DnsResolver([NS])
     for _ in range(2):

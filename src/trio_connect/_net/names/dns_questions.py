@@ -96,7 +96,7 @@ class Questions:
         self._memory = ServerMemory["Endpoint"]()
         self._pending: dict[_Key, _Pending] = {}
         self.nursery: trio.Nursery | None = None
-        """Where questions run; None when whoever waits runs them."""
+        """Where questions run; None when whoever waits runs them: outside of a block, and once it was cancelled."""
 
     def stale(self, name: bytes, kind: RecordType) -> Known | None:
         """Return an answer that has expired and may still be used; None when nothing is known, or a fresh one."""
@@ -188,6 +188,10 @@ class Questions:
     async def _run_in_block(self, key: _Key, pending: _Pending) -> None:
         try:
             await self._run(key, pending)
+        except trio.Cancelled:
+            # The block ends, but perhaps not yet: a task that cleans up behind a shield of its own may hold it up.
+            self.nursery = None
+            raise
         finally:
             pending.is_run = False
             if pending.outcome is None and not pending.waiting and self._pending.get(key) is pending:
