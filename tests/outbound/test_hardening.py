@@ -106,6 +106,23 @@ async def test_what_a_lookup_raises_that_ends_the_block_and_an_error_of_the_body
     assert leaves[1].split(ValueError)[1] is None
 
 
+async def test_who_cleans_up_behind_a_shield_after_a_cancel_can_look_up(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    resolver = Gated()
+    with trio.CancelScope() as scope:
+        async with opened(resolver=resolver) as out, trio.open_nursery() as nursery:
+            nursery.start_soon(connects, out.destination("a.test", port=25))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            with trio.CancelScope(shield=True):
+                resolver.gate.set()
+                await connects(out.destination("a.test", port=25))
+                await connects(out.destination("b.test", port=25))
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+
+
 @pytest.mark.parametrize("when", ["before", "while"])
 async def test_who_looks_up_when_the_block_ends_hears_of_it(vnet, autojump_clock, when):
     good(vnet, "192.0.2.1")

@@ -84,7 +84,8 @@ class _Flight:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.scope = trio.CancelScope()
+        # A cancel from outside ends whoever waits, and the last one this. Who cleans up behind a shield may wait on.
+        self.scope = trio.CancelScope(shield=True)
         self.waiting = 0
         self.value: Any = None
         self.error: BaseException | None = None
@@ -106,6 +107,13 @@ class Lookups:
         self._nursery = nursery
         self._answers: dict[Hashable, tuple[Any, float]] = {}
         self._flights: dict[Hashable, _Flight] = {}
+        self._is_left = False
+
+    def leave(self) -> None:
+        """End all questions, for the block is left, and ask no more."""
+        self._is_left = True
+        for flight in self._flights.values():
+            flight.scope.cancel("the outbound is closed")
 
     async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
         """Return the addresses of one family, see `Resolver`."""
@@ -156,11 +164,10 @@ class Lookups:
             return known[0]
         flight = self._flights.get(key)
         if flight is None:
+            if self._is_left:
+                raise RuntimeError(_LEFT)
             flight = _Flight()
-            try:
-                self._nursery.start_soon(self._fly, key, flight, question, ttl)
-            except RuntimeError:
-                raise RuntimeError(_LEFT) from None
+            self._nursery.start_soon(self._fly, key, flight, question, ttl)
             self._flights[key] = flight
         flight.waiting += 1
         try:

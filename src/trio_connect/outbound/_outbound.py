@@ -285,13 +285,14 @@ async def open_outbound(
     crash: BaseException | None = None
     try:
         async with store or nullcontext(), trio.open_nursery() as nursery:
+            out = Outbound(shared, resolver, nursery)
             try:
-                out = Outbound(shared, resolver, nursery)
                 if store is not None:
                     out._bind(store)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                 yield out
             except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
                 crash = exc
+            out._lookups.leave()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             nursery.cancel_scope.cancel("the outbound is closed")
     except BaseException as exc:  # noqa: BLE001 - likewise
         crash = out_of_a_block(crash, exc)
