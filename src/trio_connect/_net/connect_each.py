@@ -32,7 +32,7 @@ from .._text import shown
 from .attempt import Attempt, load_reports
 from .race.attempts import took_too_long
 from .race.candidates import close_generator
-from .race.errors import out_of_a_block
+from .race.errors import out_of_a_block, out_of_the_group
 from .reactor.attempt import ReactorAttempt
 from .reactor.reactor import Reactor
 from .sockets.open import factory_installed
@@ -125,7 +125,7 @@ async def _opened(each: ConnectEach, endpoints: Any) -> AsyncGenerator[AsyncIter
             each._leave()
             nursery.cancel_scope.cancel()
     except BaseException as exc:  # noqa: BLE001 - likewise
-        body = out_of_a_block(body, exc)
+        body = out_of_a_block(body, out_of_the_group(exc))
     finally:
         with CancelScope(shield=True):
             await each._close()

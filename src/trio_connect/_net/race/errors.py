@@ -66,13 +66,12 @@ def out_of_a_block(body: BaseException | None, tasks: BaseException) -> BaseExce
       body: what the body raised.
       tasks: what the nursery raised of its tasks.
     """
-    error = out_of_the_group(tasks)
     if body is None or _is_cancellation(body):
-        return error
-    if _is_cancellation(error):
+        return tasks
+    if _is_cancellation(tasks):
         # A cancel from outside reaches the tasks too. What the body says of it would be lost.
         return body
-    return BaseExceptionGroup("the body of a block has failed, and one of its tasks", [body, error])
+    return BaseExceptionGroup("the body of a block has failed, and one of its tasks", [body, out_of_the_group(tasks)])
 
 
 def comes_of_closing(exc: BaseException | None) -> bool:
