@@ -443,6 +443,26 @@ async def test_an_error_of_a_callback_is_not_called_back(vnet, autojump_clock):
         assert all(row.held == 0 for row in dest.snapshot().limits)
 
 
+async def test_a_connection_is_there_for_who_cleans_up_after_a_cancel_until_the_block_is_left(vnet, autojump_clock):
+    good(vnet, "192.0.2.1")
+    calls = Calls()
+    with trio.CancelScope() as scope:
+        async with opened() as out:
+            handle = initiate_connection(
+                out, out.destination("a", candidates=at("192.0.2.1")), None, calls.finish, calls.timeout, None
+            )
+            await calls.wait_for(1)
+            assert handle.connection is not None
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+                await handle.connection.stream.send_all(b"QUIT")
+    assert handle.connection is not None
+    with pytest.raises(trio.ClosedResourceError):
+        await handle.connection.stream.send_all(b"QUIT")
+    assert not out._until_left
+
+
 async def test_bad_arguments_are_told_before_anything_happens(vnet, autojump_clock):
     calls = Calls()
 

@@ -108,6 +108,8 @@ class ConnectionHandle:
                     try:
                         async with connection.stream:
                             self._tell(self._finish, connection=connection)
+                            if self._is_told:
+                                start.live_on(self._scope)
                             await trio.sleep_forever()
                     finally:
                         run.close()

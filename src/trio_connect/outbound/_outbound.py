@@ -43,6 +43,9 @@ class Outbound:
         self._shared = shared
         self._waiting = Waiting(shared)
         self._lookups = Lookups(resolver, shared.policy, nursery)
+        self._until_left: set[trio.CancelScope] = set()
+        """What ends when the block is left, and not before, whatever cancel comes from outside."""
+        self._is_left = False
         # The states in the order of use, and the objects that a program still refers to: there is one for each key.
         self._recent: OrderedDict[tuple[str, str], tuple[Destination, DestinationState]] = OrderedDict()
         self._known: WeakValueDictionary[tuple[str, str], Destination] = WeakValueDictionary()
@@ -194,6 +197,13 @@ class Outbound:
         waiting = self._waiting
         store.bind(lambda what, cause: waiting.changed(self._all_states(), what, cause), waiting.lost)
 
+    def _leave(self) -> None:
+        """End what is of this block alone."""
+        self._is_left = True
+        self._lookups.leave()
+        for scope in self._until_left:
+            scope.cancel("the outbound is closed")
+
     def _all_states(self) -> list[DestinationState]:
         return list(self._states.values())
 
@@ -292,7 +302,7 @@ async def open_outbound(
                 yield out
             except BaseException as exc:  # noqa: BLE001 - raised below; the nursery would wrap it in a group
                 crash = exc
-            out._lookups.leave()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            out._leave()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             nursery.cancel_scope.cancel("the outbound is closed")
     except BaseException as exc:  # noqa: BLE001 - likewise
         crash = out_of_a_block(crash, exc)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import final
 
+import trio
 from trio import current_time
 from trio.lowlevel import checkpoint_if_cancelled
 
@@ -44,7 +45,7 @@ class Start:
       ValueError: the outbound does not have this destination or this source, or the destination has no candidates.
     """
 
-    __slots__ = ("_admission", "_finding", "_only", "_out", "_state", "_waiting", "destination")
+    __slots__ = ("_admission", "_finding", "_only", "_out", "_scope", "_state", "_waiting", "destination")
 
     def __init__(self, out: Outbound, dest: Destination, source: Source | None) -> None:
         if dest._waiting is not out._waiting:
@@ -59,6 +60,7 @@ class Start:
         self._waiting = dest._waiting
         self._only = None if source is None else self._state.shared.source_state(source)
         self._admission: Admission | None = None
+        self._scope: trio.CancelScope | None = None
 
     def spawn(self, task: Callable[[], Awaitable[object]], name: str) -> None:
         """Be admitted, and run the rest of the call in a task of the outbound's block.
@@ -81,8 +83,17 @@ class Start:
             self.leave()
             raise
 
+    def live_on(self, scope: trio.CancelScope) -> None:
+        """Have what is in a scope go on until the block is left, also after a cancel from outside."""
+        if not self._out._is_left:
+            scope.shield = True
+            self._scope = scope
+            self._out._until_left.add(scope)
+
     def leave(self) -> None:
         """End the call."""
+        if self._scope is not None:
+            self._out._until_left.discard(self._scope)
         self.destination._leave()
 
     def _admit_now(self) -> Admission | None:
