@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 
-from trio_connect import Answer, ConnectReport, Lookup
+from trio_connect import Answer, Attempt, ConnectReport, Endpoint, Lookup
 from trio_connect._answer import LookupKind, ServiceRecord, SrvRecord
 from trio_connect._lookup_text import beside_attempts, each_lookup
 
@@ -51,6 +51,23 @@ def test_beside_attempts_errors_are_told_and_of_several_names_those_that_are_unk
         f"the AAAA lookup of db1.test failed: {AGAIN}; the lookup of slow.test did not end"
     )
     assert beside_attempts(ConnectReport()) == ""
+
+
+def test_a_name_whose_addresses_all_went_to_another_is_told():
+    def failed(host: str | None, address: str = "192.0.2.1", port: int = 443) -> Attempt:
+        return Attempt(endpoint=Endpoint(address, port), host=host, outcome="failed")
+
+    def told(*attempts: Attempt, second: tuple[Lookup, ...] = lookups("db2.test", Answer(), FOUND)) -> str:
+        first = lookups("db1.test", Answer(), FOUND)
+        return beside_attempts(ConnectReport(lookups=first + second, attempts=attempts))
+
+    assert told(failed("db1.test")) == "every address of db2.test was taken for one of db1.test"
+    assert told(failed("db1.test"), failed("db2.test", port=444)) == ""  # it has been tried there
+    assert told(failed("db1.test"), second=lookups("db2.test", None, FOUND)) == ""  # more may have come
+    assert told(failed("db1.test"), second=lookups("db2.test", Answer(), Answer(("192.0.2.1", "192.0.2.2")))) == ""
+    assert (
+        told(failed("db1.test"), failed(None, "192.0.2.2")) == "every address of db2.test was taken for one of db1.test"
+    )
 
 
 def test_service_records_are_found_or_not() -> None:

@@ -18,7 +18,8 @@ __all__ = ["beside_attempts", "each_lookup", "nothing_for"]
 def beside_attempts(report: ConnectReport) -> str:
     """Return what is to be said of lookups beside attempts that failed: they may have had the better address.
 
-    These are the lookups that failed and, of several names, those for which nothing was found in all, or not in time.
+    These are the lookups that failed and, of several names, those for which nothing was found in all, or not in time,
+    and those that no attempt was made for, because each of their addresses was taken for another name.
 
     Args:
       report: the finished report.
@@ -35,6 +36,10 @@ def beside_attempts(report: ConnectReport) -> str:
             told.append(nothing_for(host, lookups))
         elif all(_outcome(lookup) == "cancelled" for lookup in lookups):
             told.append(f"the lookup of {printable(host)} did not end")
+        elif others := _taken_for(host, asked, report):
+            told.append(
+                f"every address of {printable(host)} was taken for one of {' or '.join(map(printable, others))}"
+            )
     return "; ".join(told)
 
 
@@ -58,6 +63,18 @@ def each_lookup(report: ConnectReport) -> list[str]:
     if len(by_host) > 1:
         return [f"{printable(host)}: {_outcomes(lookups)}" for host, lookups in by_host.items()]
     return [f"{lookup.kind}: {_outcome(lookup)}" for lookup in report.lookups]
+
+
+def _taken_for(host: str, lookups: Sequence[Lookup], report: ConnectReport) -> list[str]:
+    """Return the other names for which the addresses of a name are in the report, if all are and none is for itself."""
+    if any(attempt.host == host for attempt in report.attempts):
+        return []
+    owners = {attempt.endpoint.host: attempt.host for attempt in report.attempts if attempt.host is not None}
+    answers = [lookup.answer for lookup in lookups]
+    addresses = [address for answer in answers if answer is not None for address in answer.addresses]
+    if None in answers or not owners.keys() >= set(addresses):
+        return []
+    return list(dict.fromkeys(owners[address] for address in addresses))
 
 
 def _by_host(report: ConnectReport) -> dict[str, list[Lookup]]:

@@ -288,6 +288,10 @@ async def test_an_endpoint_of_two_names_is_tried_once_for_the_first_of_them(net)
     stream = await connect(["db1.test", "db2.test"], 5432)
     assert tried(stream.report) == [("db1.test", f"[{ONE}]:5432", 0), ("db2.test", f"[{TWO}]:5432", 250)]
     stream.abort()
+    net.host(ONE).refuse()
+    net.dns("db2.test", aaaa=[ONE])
+    with pytest.raises(ConnectFailed, match=r"; every address of db2\.test was taken for one of db1\.test$"):
+        await connect(["db1.test", "db2.test"], 5432)
 
 
 @pytest.mark.parametrize(("delay", "owner"), [(0.15, "db1.test"), (0.46, "db2.test")])
