@@ -96,7 +96,7 @@ class ReactorAttempt(Attempt, ABC):
 
     def start(self, *, factory: bool) -> None:
         """Begin."""
-        over = self.over
+        over = self.over  # to a type checker the attribute itself would then be False below
         if over:
             return
         bound = self._bound
@@ -205,7 +205,7 @@ class ReactorAttempt(Attempt, ABC):
         self.over = True
         if self._timed:
             self._timed = False
-            self._reactor.deadlines.forget()  # in a pass, so there is no wait to be shortened, as in `is_over`
+            self._reactor.deadlines.forget()  # in a pass, where there is no wait to be shortened
         self.connected()
 
     def _end(self, error: OSError) -> None:
@@ -217,7 +217,7 @@ class ReactorAttempt(Attempt, ABC):
         self.over = True
         if self._timed:
             self._timed = False
-            self._reactor.is_over()
+            self._reactor.forget_deadline()
 
     def _drop(self) -> None:
         if self.watched >= 0:

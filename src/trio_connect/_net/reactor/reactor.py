@@ -192,7 +192,7 @@ class Reactor:
         """Forget a descriptor that is about to be closed, with which the kernel drops its registration."""
         self.handlers.pop(fd, None)
 
-    def is_over(self) -> None:
+    def forget_deadline(self) -> None:
         """Note that a connect with a deadline is over before it."""
         self.deadlines.forget()
         # A clock that jumps to the next deadline, as that of Trio's tests, must not find one of nobody's.
