@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from trio_connect.outbound import (
 from trio_connect.outbound._redis import Server, ServerError
 from trio_connect.outbound._redis_claims import Claims
 from trio_connect.outbound._redis_scripts import ACQUIRE, ALLOWED, RELEASE, RENEW
+from trio_connect.outbound._waiting import Waiting
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
 
@@ -507,8 +509,8 @@ async def test_what_outlives_the_block_of_a_strict_store_has_lost_its_lease(serv
     assert sorted(ended) == (["connection", "permit"] if strict else [])
 
 
-async def _hold_forever(out: Outbound) -> None:
-    async with out.destination("api.test").permit():
+async def _hold_forever(out: Outbound, name: str = "api.test") -> None:
+    async with out.destination(name).permit():
         await trio.sleep_forever()
 
 
@@ -815,6 +817,64 @@ async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(mo
         nursery.cancel_scope.cancel()
     assert asked.count(RENEW) <= 2
     assert asked[-1] is RELEASE
+
+
+async def test_many_calls_at_once_are_no_server_that_is_away(monkeypatch, autojump_clock):
+    class Busy(Answering):
+        """Answers 500 questions in a second, ten at a time."""
+
+        free = 0.0
+
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            if script is RENEW:
+                return [1] * (len(keys) - 1)
+            Busy.free = max(Busy.free, trio.current_time()) + 0.002
+            await trio.sleep_until(ceil(Busy.free / 0.020) * 0.020)
+            return await super().call(script, keys, arguments)
+
+    monkeypatch.setattr(_redis_store, "Server", Busy)
+    told: list[str] = []
+
+    def observe(event: OutboundEvent) -> None:
+        told.append(event.what)
+
+    async def use(number: int) -> None:
+        async with out.destination(f"api{number}.test").permit():
+            await trio.sleep(1)
+
+    once = RedisStore("redis://limits.test", ttl=4, strict=True)
+    async with opened(rules(max_connections=1), store=once, observer=observe) as out, trio.open_nursery() as nursery:
+        for number in range(700):
+            nursery.start_soon(use, number)
+    assert told.count("succeeded") == 700
+    assert "store away" not in told
+
+
+async def test_who_waits_tries_again_once_for_all_answers_of_a_pass(monkeypatch, autojump_clock):
+    """All who wait try each time: else what a thousand calls cost would grow with the square of their number."""
+    monkeypatch.setattr(_redis_store, "Server", Answering)
+    monkeypatch.setattr(Answering, "delay", 0.01)
+    tries = 0
+    changed = Waiting.changed
+
+    def counted(self: Waiting, states: Any, what: str, cause: str) -> None:
+        nonlocal tries
+        tries += 1
+        changed(self, states, what, cause)
+
+    monkeypatch.setattr(Waiting, "changed", counted)
+    async with (
+        opened(rules(max_connections=1), store=RedisStore("redis://limits.test", ttl=20)) as out,
+        trio.open_nursery() as nursery,
+    ):
+        await admitted(out)
+        tries = 0
+        for number in range(60):
+            nursery.start_soon(_hold_forever, out, f"api{number}.test")
+        await trio.sleep(0.5)
+        assert all(out.destination(f"api{number}.test").snapshot().limits[0].held for number in range(60))
+        assert tries < 6
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_a_store_has_seen_in_another_block_is_over(monkeypatch, autojump_clock):

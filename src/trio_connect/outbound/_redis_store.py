@@ -34,6 +34,9 @@ _PROBE: Final = 0.2
 """Seconds between two looks whether the server is back, about."""
 _FAREWELL: Final = 0.5
 """Seconds that giving everything back may take at the end."""
+_MOST_ASKED: Final = 64
+"""How many questions are under way at once. Each costs this process a millisecond or less, and all of them together
+must be answered long before `_LONGEST_ANSWER`: else many calls at once would look like a server that is away."""
 _CHUNK: Final = 500
 """How many leases one script prolongs: it holds everybody up."""
 
@@ -86,6 +89,8 @@ class RedisStore:
         self._server: Server | None = None
         self._calls = 0
         """How many scripts are under way."""
+        self._asking = 0
+        """How many tasks ask or give back."""
         self._unreachable: Callable[[], ServerError] | None = None
         """Makes the error of the last try to connect, if that has failed."""
         self._is_refusing = False
@@ -93,6 +98,7 @@ class RedisStore:
         self._broken = trio.Event()
         self._news = ParkingLot()
         self._work = trio.Event()
+        self._answered = trio.Event()
         self._probe = trio.Event()
         self._changed: Callable[[str, str], None] = _nobody
         self._lost: Callable[[], None] = _nobody
@@ -105,11 +111,12 @@ class RedisStore:
             raise ValueError(f"{self!r} is in use by another outbound: each has one of its own")
         process = f"{getpid()}-{token_hex(8)}"
         self._unreachable = None
+        self._asking = 0
         self._claims = Claims(process, self._ttl, strict=self._strict, draw=random, wake=self._set_to_work)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         self._shields = []
-        for task in (self._connect, self._ask, self._renew, self._watch):
+        for task in (self._connect, self._ask, self._tell_of_answers, self._renew, self._watch):
             self._shields.append(trio.CancelScope(shield=True))
             nursery.start_soon(self._run, task, self._shields[-1])
         return self
@@ -220,15 +227,25 @@ class RedisStore:
         async with trio.open_nursery() as nursery:
             while True:
                 self._work = trio.Event()
-                while claims.has_work:
+                while claims.has_work and self._asking < _MOST_ASKED:
+                    self._asking += 1
                     question = claims.question()
-                    if question is None:
-                        nursery.start_soon(self._give_back, claims.releases())
-                    else:
-                        nursery.start_soon(self._claim, question)
+                    nursery.start_soon(self._take_turn, question, claims.releases() if question is None else [])
                 await self._work.wait()
 
     @enable_ki_protection
+    async def _take_turn(self, question: Question | None, leases: list[tuple[str, str]]) -> None:
+        """Ask a question, or give leases back where there is not one."""
+        try:
+            await (self._give_back(leases) if question is None else self._claim(question))
+        finally:
+            self._asking -= 1
+            self._set_to_work()
+        if question is not None and self._opened.is_kept(question.claim):
+            # Whoever has wanted it may have gone.
+            await trio.sleep(max(question.claim.until - current_time(), 0.0))
+            self._forget()
+
     async def _claim(self, question: Question) -> None:
         claims, claim = self._opened, question.claim
         asked = current_time()
@@ -244,13 +261,15 @@ class RedisStore:
             raise
         claims.released(question.releases)
         claims.answered(claim, answer, asked, current_time())
-        self._tell()
-        if claims.is_kept(claim):
-            # Whoever has wanted it may have gone.
-            await trio.sleep(max(claim.until - current_time(), 0.0))
-            self._forget()
+        self._answered.set()
 
-    @enable_ki_protection
+    async def _tell_of_answers(self) -> None:
+        """Have waiting calls try again, once for all answers that come in one pass: all of them try each time."""
+        while True:
+            await self._answered.wait()
+            self._answered = trio.Event()
+            self._tell()
+
     async def _give_back(self, leases: list[tuple[str, str]]) -> None:
         try:
             await self._call(RELEASE, [key for key, _ in leases], [id_ for _, id_ in leases])
