@@ -106,11 +106,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
           OSError: ENOTCONN, the association has ended; the text says how.
           trio.ClosedResourceError: it was closed here.
         """
-        self._check_open()
-        try:
-            return self._socket.status().primary.endpoint
-        except OSError as exc:
-            raise self._no_answer(exc) from None
+        return self._asked(lambda: self._socket.status().primary.endpoint)
 
     def set_primary(self, endpoint: EndpointLike) -> None:
         """Send to this address of the peer while that path works, RFC 6458 section 8.1.9.
@@ -141,11 +137,7 @@ class Association(trio.abc.ReceiveChannel[Message]):
           OSError: ENOTCONN, the association has ended; the text says how.
           trio.ClosedResourceError: it was closed here.
         """
-        self._check_open()
-        try:
-            return self._socket.local_addresses()
-        except OSError as exc:
-            raise self._no_answer(exc) from None
+        return self._asked(self._socket.local_addresses)
 
     def paths(self) -> tuple[Path, ...]:
         """Return how each path to the peer stands now.
@@ -157,9 +149,13 @@ class Association(trio.abc.ReceiveChannel[Message]):
           OSError: ENOTCONN, the association has ended; the text says how.
           trio.ClosedResourceError: it was closed here.
         """
+        return self._asked(lambda: tuple(map(self._socket.path, self._socket.peer_addresses())))
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        """Return what the socket tells of the association."""
         self._check_open()
         try:
-            return tuple(map(self._socket.path, self._socket.peer_addresses()))
+            return question()
         except OSError as exc:
             raise self._no_answer(exc) from None
 
