@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +33,7 @@ from tests.support.streams import (
     pair,
 )
 from tests.support.sweep import repeated
-from trio_connect import DeadlineExceeded, SocketOptions, TcpStream, now, tcp_connect, tcp_listen
+from trio_connect import DeadlineExceeded, SocketOptions, TcpStream, UnixStream, now, tcp_connect, tcp_listen
 from trio_connect._net.sockets import factory_socket, kernel_socket
 
 # More than the kernel takes on both sides together while nobody reads.
@@ -705,3 +706,31 @@ async def test_clog_clogs() -> None:
         with pytest.raises(DeadlineExceeded) as caught:
             await near.send_all(b"x", 0)
         assert caught.value.transferred == 0
+
+
+async def test_what_is_closed_or_busy_says_which_it_is(sockets: Sockets) -> None:
+    """A program has many streams, and the traceback of a pool's names none of them."""
+    async with no_leaks(counters=sockets.counters), await tcp_listen(("127.0.0.1", 0)) as listener:
+        near = await tcp_connect(listener.endpoint)
+        far = await listener.accept()
+        name = f"the stream with {listener.endpoint}"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect, near.receive_some, trio.ClosedResourceError, "closed")
+            await trio.testing.wait_all_tasks_blocked()
+            await expect(near.receive_some, trio.BusyResourceError, f"another task is receiving from {name}")
+            await near.send_eof()
+            await expect(lambda: near.send_all(b"x"), trio.ClosedResourceError, f"after send_eof() on {name}")
+            await near.aclose()
+        await expect(near.receive_some, trio.ClosedResourceError, f"{name} is closed")
+        await far.aclose()
+    await expect(listener.accept, trio.ClosedResourceError, f"the listener on {listener.endpoint} is closed")
+    left, right = socket.socketpair()
+    right.close()
+    nameless = UnixStream.from_socket(left)
+    await nameless.aclose()
+    await expect(nameless.receive_some, trio.ClosedResourceError, "this stream is closed")
+
+
+async def expect(call: Callable[[], Awaitable[object]], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=re.escape(words)):
+        await call()

@@ -109,7 +109,7 @@ class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
         until = to_seconds(deadline)
         self._check_open()
         if self._accepting:
-            raise trio.BusyResourceError("another task is accepting from this listener")
+            raise trio.BusyResourceError(f"another task is accepting from {self._named()}")
         started = current_time()
         if -inf < until <= started:
             await checkpoint()
@@ -122,7 +122,7 @@ class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
             raise call_exceeded(what, current_time() - started) from None
         except OSError as exc:
             if self._closed or exc.errno == errno.EBADF:  # EBADF: closed through .socket
-                raise trio.ClosedResourceError("this listener was closed by another task") from None
+                raise trio.ClosedResourceError(f"{self._named()} was closed by another task") from None
             raise
         finally:
             self._accepting = False
@@ -149,7 +149,11 @@ class SocketListener(OverSocket, trio.abc.Listener[S], Generic[S, A]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise trio.ClosedResourceError("this listener is closed")
+            raise trio.ClosedResourceError(f"{self._named()} is closed")
+
+    def _named(self) -> str:
+        """Return what a message calls this."""
+        return f"the listener on {printable(str(self._name))}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {printable(str(self._name))}{' (closed)' if self._closed else ''}>"

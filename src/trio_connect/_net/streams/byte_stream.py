@@ -307,7 +307,7 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         """
         self._check_open()
         if self._receiving or self._sending:
-            raise trio.BusyResourceError("another task uses this stream")
+            raise trio.BusyResourceError(f"another task uses {self._named()}")
         if count := len(self._buffer):
             raise RuntimeError(f"{count} bytes are buffered: take({count}) them before detach()")
         sock = self._sock.trio_socket()

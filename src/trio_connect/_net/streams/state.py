@@ -82,7 +82,7 @@ class StreamState(Generic[A, C]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise trio.ClosedResourceError("this stream is closed")
+            raise trio.ClosedResourceError(f"{self._named()} is closed")
 
     def _check_can_receive(self) -> None:
         if self._closed or self._receiving:
@@ -90,17 +90,17 @@ class StreamState(Generic[A, C]):
 
     def _refuse_receive(self) -> NoReturn:
         self._check_open()
-        raise trio.BusyResourceError("another task is receiving from this stream")
+        raise trio.BusyResourceError(f"another task is receiving from {self._named()}")
 
     def _check_can_send(self) -> None:
         self._check_open()
         if self._sending:
-            raise trio.BusyResourceError("another task is sending to this stream")
+            raise trio.BusyResourceError(f"another task is sending to {self._named()}")
 
     def _check_can_send_bytes(self) -> None:
         if self._closed or self._sending or self._eof_sent:
             self._check_can_send()
-            raise trio.ClosedResourceError("nothing can be sent after send_eof()")
+            raise trio.ClosedResourceError(f"nothing can be sent after send_eof() on {self._named()}")
 
     def _raise_broken(self, what: str, exc: OSError) -> NoReturn:
         # While a graceful close drains, the stream is closed for everybody but it. EBADF: closed through .socket.
@@ -114,7 +114,7 @@ class StreamState(Generic[A, C]):
         raise trio.BrokenResourceError(text) from exc
 
     def _raise_closed(self) -> NoReturn:
-        raise trio.ClosedResourceError("this stream was closed by another task") from None
+        raise trio.ClosedResourceError(f"{self._named()} was closed by another task") from None
 
     def _check_end(self, what: str) -> None:
         """Tell the end of the stream from a broken one.
@@ -124,6 +124,11 @@ class StreamState(Generic[A, C]):
         code = self._sock.lost
         if code:
             self._raise_broken(what, OSError(code, os.strerror(code)))
+
+    def _named(self) -> str:
+        """Return what a message calls this: of many streams one is meant. A unix-domain peer may have no name."""
+        peer = printable(str(self._peer))
+        return f"the stream with {peer}" if peer else "this stream"
 
     def _described(self, what: str) -> str:
         return f"{what} {_PREPOSITIONS.get(what, 'with')} {printable(str(self._peer))}"
