@@ -715,7 +715,8 @@ async def test_what_is_closed_or_busy_says_which_it_is(sockets: Sockets) -> None
         far = await listener.accept()
         name = f"the stream with {listener.endpoint}"
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(expect, near.receive_some, trio.ClosedResourceError, "closed")
+            closed = f"{name} was closed by another task"
+            nursery.start_soon(expect, near.receive_some, trio.ClosedResourceError, closed)
             await trio.testing.wait_all_tasks_blocked()
             await expect(near.receive_some, trio.BusyResourceError, f"another task is receiving from {name}")
             await near.send_eof()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from trio import current_time
+from trio import ClosedResourceError, current_time
 
 from ..._check import SIZE_LIMIT, check_size
 from ..._deadline import NO_DEADLINE, to_seconds
@@ -73,6 +73,8 @@ class BothHalves(ReceivingHalf[A, C], SendingHalf[A, C]):
                     raise self._exceeded("send", started, 0) from None
                 except OSError as exc:
                     self._raise_broken("exchange", exc)
+                except ClosedResourceError:
+                    self._raise_closed()
                 if self._closed:
                     self._raise_closed()
                 if sent == len(whole):

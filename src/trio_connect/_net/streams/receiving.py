@@ -14,7 +14,7 @@ import errno
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from trio import current_time
+from trio import ClosedResourceError, current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ..._check import SIZE_LIMIT, check_size
@@ -111,6 +111,8 @@ class ReceivingHalf(StreamState[A, C]):
             raise self._exceeded("receive", started, 0) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._receiving = False
         if self._closed:
@@ -260,6 +262,8 @@ class ReceivingHalf(StreamState[A, C]):
             raise self._exceeded("receive", started, len(self._buffer)) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._receiving = False
         if self._closed:
@@ -347,6 +351,8 @@ class ReceivingHalf(StreamState[A, C]):
             raise self._exceeded("receive", started, count) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._receiving = False
             if buffered < count < len(view) and not self._closed:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from trio import current_time
+from trio import ClosedResourceError, current_time
 from trio.lowlevel import checkpoint
 
 from ..._deadline import NO_DEADLINE, to_seconds
@@ -67,6 +67,8 @@ class SendingHalf(StreamState[A, C]):
                     raise self._exceeded("send", started, 0) from None
                 except OSError as exc:
                     self._raise_broken("send", exc)
+                except ClosedResourceError:
+                    self._raise_closed()
                 if sent == len(whole):
                     return
                 if self._closed:
@@ -101,6 +103,8 @@ class SendingHalf(StreamState[A, C]):
             raise self._exceeded("send", started, sent) from None
         except OSError as exc:
             self._raise_broken("send", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             release(views)
 
@@ -118,6 +122,8 @@ class SendingHalf(StreamState[A, C]):
             await self._sock.wait_writable()
         except OSError as exc:
             self._raise_broken("send", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._sending = False
 

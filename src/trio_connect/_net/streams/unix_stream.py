@@ -8,7 +8,7 @@ import sys
 from socket import MSG_CTRUNC
 from typing import final
 
-from trio import current_time
+from trio import ClosedResourceError, current_time
 from trio.lowlevel import checkpoint, enable_ki_protection
 
 from ..._check import check_int
@@ -66,6 +66,8 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
             if exc.errno == errno.ETOOMANYREFS:  # sendmsg(2): nothing was sent, the connection is well
                 raise
             self._raise_broken("send", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._sending = False
             os.close(copy)
@@ -109,6 +111,8 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
             raise self._exceeded("receive", started, 0) from None
         except OSError as exc:
             self._raise_broken("receive", exc)
+        except ClosedResourceError:
+            self._raise_closed()
         finally:
             self._receiving = False
         if not data:
