@@ -1,4 +1,4 @@
-"""Arguments that are numbers: what is wrong with one is said at the call, with the value and the rule.
+"""Arguments: what is wrong with one is said at the call, with the value and the rule.
 
 A bool is an int to Python, and never what a caller means by a number. An int has no end, and what floats, sockets and
 memory do with one of a hundred digits is an OverflowError or a MemoryError far from the call.
@@ -11,7 +11,7 @@ from typing import Final
 
 from ._text import shown
 
-__all__ = ["SIZE_LIMIT", "check_float", "check_int", "check_range", "check_size", "check_text"]
+__all__ = ["SIZE_LIMIT", "check_callback", "check_float", "check_int", "check_range", "check_size", "check_text"]
 
 SIZE_LIMIT: Final = 1 << 40
 """Sizes are below this and deadlines are not (see `_deadline`), so that neither is taken for the other."""
@@ -75,6 +75,16 @@ def check_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, got {shown(value)}")
     return value
+
+
+def check_callback(value: object, name: str) -> None:
+    """Refuse what is neither callable nor None.
+
+    Raises:
+      TypeError: it is neither.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, got {shown(value)}")
 
 
 def check_float(value: object, name: str, rule: str) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
+from .._check import check_callback
 from .._deadline import to_seconds
 from .._options import DEFAULT_OPTIONS, SocketOptions
 from .._policy import DEFAULT_POLICY, RacePolicy
@@ -26,7 +27,6 @@ from .race.plan import (
     RacePlan,
     TcpRaceOptions,
     any_proxy,
-    check_establish,
     check_fast_open,
     check_race_options,
 )
@@ -193,7 +193,7 @@ async def connectx(
     host_of = None if nat64 is None else HostOfEndpoint()
     if tls is not None or server_hostname is not None:
         if establish is not None:
-            check_establish(establish)
+            check_callback(establish, "establish")
         establish = over_tls(tls, server_hostname, establish, host_of=host_of)
     if (
         observer is not None

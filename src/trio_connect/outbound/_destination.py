@@ -11,7 +11,7 @@ from trio import current_time
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from .. import ConnectReport, DeadlineExceeded, Source, TcpStream, TlsStream
-from .._check import check_text
+from .._check import check_callback, check_text
 from .._deadline import IMMEDIATE, to_seconds
 from .._messages import call_late
 from .._text import shown
@@ -278,8 +278,7 @@ class Destination:
         state = self._state
         if self._finding is None:
             raise ValueError(f"destination {state.name} has no candidates and no port: it gives permits only")
-        if establish is not None and not callable(establish):
-            raise TypeError(f"establish must be callable or None, got {shown(establish)}")
+        check_callback(establish, "establish")
         self._enter()
         try:
             admission = await self._admit(deadline, connects=True, waits=waits)

@@ -21,7 +21,7 @@ import attrs
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._check import check_range
+from .._check import check_callback, check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
 from .._messages import connect_error, strerror
@@ -34,7 +34,7 @@ from ._addresses import distinct, is_refusal, is_same_address, one_port, refuser
 from ._association import Association, check_ppid
 from ._availability import availability
 from ._socket import SctpSocket, factory_installed, family_of, open_socket
-from ._telling import SctpObserver, Teller, check_observer
+from ._telling import SctpObserver, Teller
 from ._values import DEFAULT_TUNING, AssociationEvent, PathEvent, SctpTuning, check_seconds
 from ._wire import Status
 
@@ -92,7 +92,7 @@ async def connectx(
     check_range(streams, "streams", 1, 0xFFFF)
     check_ppid(ppid)
     check_tuning(tuning)
-    check_observer(observer)
+    check_callback(observer, "observer")
     until = to_seconds(deadline)
     call = _Connecting(peers, mine, until=until, delay=delay, streams=streams, tuning=tuning)
     return await _connect(call, Teller(observer, call.where), ppid=ppid, tuning=tuning)

@@ -8,7 +8,7 @@ from typing import final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._check import check_range
+from .._check import check_callback, check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_exceeded, call_late
@@ -18,7 +18,7 @@ from .._report import EMPTY_REPORT
 from ._association import Association, check_ppid
 from ._connect import bind, check_tuning, local_endpoints, open_sctp_socket
 from ._socket import SctpSocket, family_of
-from ._telling import SctpObserver, Teller, check_observer
+from ._telling import SctpObserver, Teller
 from ._values import DEFAULT_TUNING, SctpTuning
 
 
@@ -64,7 +64,7 @@ class SctpListener(trio.abc.Listener[Association]):
           trio.ClosedResourceError: it was closed.
         """
         until = to_seconds(deadline)
-        check_observer(observer)
+        check_callback(observer, "observer")
         self._check_open()
         if self._accepting:
             raise trio.BusyResourceError("another task is accepting from this listener")

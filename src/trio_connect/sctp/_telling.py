@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from trio.lowlevel import disable_ki_protection
 
-from .._text import shown
 from ._values import AssociationEvent, PathEvent
 
 if TYPE_CHECKING:
@@ -41,9 +40,3 @@ class Teller:
             except Exception:  # noqa: BLE001 - whatever it is, it must not break an association
                 _log.exception("an observer raised and is told no more of the association with %s", self._what)
                 self._observer = None
-
-
-def check_observer(value: object) -> None:
-    """Refuse what cannot be an observer."""
-    if value is not None and not callable(value):
-        raise TypeError(f"observer must be callable or None, got {shown(value)}")

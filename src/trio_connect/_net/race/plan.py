@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 import attrs
 
+from ..._check import check_callback
 from ..._endpoint import Source, sends_names
 from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from ..._policy import DEFAULT_POLICY, Adaptive, RacePolicy, check_policy
@@ -144,10 +145,10 @@ def check_race_options(
         check_proxies_can_be_filtered(cast("Sequence[Source]", sources))
     if options is not DEFAULT_OPTIONS:
         check_options(options)
-    if observer is not None and not callable(observer):
-        raise TypeError(f"observer must be callable or None, got {shown(observer)}")
+    if observer is not None:
+        check_callback(observer, "observer")
     if establish is not None:
-        check_establish(establish)
+        check_callback(establish, "establish")
 
 
 def check_learns_nothing(policy: RacePolicy) -> None:
@@ -160,12 +161,6 @@ def check_learns_nothing(policy: RacePolicy) -> None:
         raise ValueError(  # noqa: TRY004 - what is wrong is that there is no history
             "an Adaptive attempt_delay learns from a History: pass history=, the same one to each call"
         )
-
-
-def check_establish(establish: object) -> None:
-    """Refuse what cannot be called."""
-    if not callable(establish):
-        raise TypeError(f"establish must be callable or None, got {shown(establish)}")
 
 
 def _check_sources(sources: object) -> None:
