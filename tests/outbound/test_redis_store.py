@@ -41,6 +41,7 @@ from trio_connect.outbound import (
 from trio_connect.outbound._redis import Server, ServerError
 from trio_connect.outbound._redis_claims import Claims
 from trio_connect.outbound._redis_scripts import ACQUIRE, ALLOWED, RELEASE, RENEW
+from trio_connect.outbound._state import DestinationState
 from trio_connect.outbound._waiting import Waiting
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="NOT RUN: there is no redis-server")
@@ -848,6 +849,45 @@ async def test_many_calls_at_once_are_no_server_that_is_away(monkeypatch, autoju
             nursery.start_soon(use, number)
     assert told.count("succeeded") == 700
     assert "store away" not in told
+
+
+async def test_an_answer_has_only_those_try_again_whom_it_answers(monkeypatch, autojump_clock):
+    class InTurn(Answering):
+        free = 0.0
+
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            if script is ACQUIRE:
+                InTurn.free = max(InTurn.free, trio.current_time()) + 0.005
+                await trio.sleep_until(InTurn.free)
+            return await super().call(script, keys, arguments)
+
+    monkeypatch.setattr(_redis_store, "Server", InTurn)
+    tries = 0
+    admit = DestinationState.admit
+
+    def counted(self: DestinationState, moment: float, *, connects: bool) -> Any:
+        nonlocal tries
+        tries += 1
+        return admit(self, moment, connects=connects)
+
+    monkeypatch.setattr(DestinationState, "admit", counted)
+    async with (
+        opened(rules(max_connections=1), store=RedisStore("redis://limits.test", ttl=20)) as out,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(40):
+            nursery.start_soon(_hold_forever, out, f"api{number}.test")
+            # Those who may not wait for admission wait for the answer.
+            nursery.start_soon(_hold_if_free, out, f"now{number}.test")
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert 160 <= tries < 400
+
+
+async def _hold_if_free(out: Outbound, name: str) -> None:
+    with contextlib.suppress(NotAdmitted, DestinationFailed):
+        async with out.destination(name, candidates=[("127.0.0.1", 9)]).try_connect():
+            pass
 
 
 async def test_who_waits_tries_again_once_for_all_answers_of_a_pass(monkeypatch, autojump_clock):

@@ -11,7 +11,7 @@ import attrs
 from .._engine.limits import Cap, Pace
 from ._store import Later
 
-__all__ = ["EPOCH_KEY", "PEERS_KEY", "Claim", "Key", "Question", "cap_key", "pace_key", "wanted_key"]
+__all__ = ["EPOCH_KEY", "PEERS_KEY", "Claim", "Key", "Question", "Turn", "cap_key", "pace_key", "wanted_key"]
 
 EPOCH_KEY: Final = "{trio-connect}:run"
 PEERS_KEY: Final = "{trio-connect}:processes"
@@ -39,6 +39,21 @@ class Claim:
     refusal: Later | None = None
     may_hold: bool = False
     """Whether the server may have given a lease: it was asked, and has not refused since."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is to be asked, or is on its way."""
+        return self.state in ("new", "asked")
+
+
+@attrs.define(eq=False)
+class Turn:
+    """How this process takes places under a limit that others want too."""
+
+    began: float
+    """Since when."""
+    rest: float = -inf
+    """Until when nothing is asked, so that others have a chance."""
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Final, final
 
@@ -25,7 +26,7 @@ import attrs
 from .._engine.limits import Cap, Pace, Place
 from .._engine.moments import has_come
 from .._outbound_values import MICROSECONDS
-from ._redis_claim import EPOCH_KEY, PEERS_KEY, Claim, Key, Question, cap_key, pace_key, wanted_key
+from ._redis_claim import EPOCH_KEY, PEERS_KEY, Claim, Key, Question, Turn, cap_key, pace_key, wanted_key
 from ._store import CLOSED, Later
 
 __all__ = ["Claims", "Held"]
@@ -67,16 +68,6 @@ class Held:
         self._claims.release(self)
 
 
-@attrs.define(eq=False)
-class _Turn:
-    """How this process takes places under a limit that others want too."""
-
-    began: float
-    """Since when."""
-    rest: float = -inf
-    """Until when nothing is asked, so that others have a chance."""
-
-
 @final
 class Claims:
     """The claims and places of one process.
@@ -112,7 +103,7 @@ class Claims:
         self._releases: deque[tuple[str, str, float]] = deque()
         self._leaving: dict[tuple[str, str], float] = {}
         """Leases that are being given back, and when each runs out: whether the server has heard of it is unknown."""
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[str, Turn] = {}
         """By limit. Rejected: by claim. Those of many sources or destinations have a limit in common, and each its own
         turn, so that one of them asks while another one rests."""
         self._due: dict[str, int] = {}
@@ -154,7 +145,7 @@ class Claims:
             return attrs.evolve(claim.refusal, seconds=claim.until - now)
         # What it said last is worth more to whoever gives up now.
         cause = "the store has not answered yet" if claim.refusal is None else claim.refusal.cause
-        return Later(cause, self._ttl, pending=True)
+        return Later(cause, self._ttl, pending=True, is_answered=partial(self._has_news, claim))
 
     def release(self, held: Held) -> None:
         """Give a place back, and have those asked again whom its limit refuses."""
@@ -172,7 +163,7 @@ class Claims:
         """Give back what nobody has come for, and forget old refusals."""
         for claim in tuple(self._claims.values()):
             patience = _PATIENCE if claim.state == "refused" else 0.0
-            if claim.state not in ("new", "asked") and has_come(claim.until + patience, now):
+            if not claim.is_pending and has_come(claim.until + patience, now):
                 del self._claims[claim.key]
                 self._unblock(claim)
                 self._give_up(claim, now)
@@ -210,7 +201,7 @@ class Claims:
             claim.until = now + _KEPT
             for key, is_wanted in zip(claim.key[0], str(answer[1]), strict=False):
                 if is_wanted == "1":
-                    self._turns.setdefault(key, _Turn(now))
+                    self._turns.setdefault(key, Turn(now))
                 else:
                     self._turns.pop(key, None)
             return
@@ -284,7 +275,7 @@ class Claims:
         self.processes = int(str(answer[0]))
         lost: list[Held] = []
         for each, flag in zip(held, answer[1:], strict=True):
-            is_there = bool(int(str(flag)))
+            is_there = int(str(flag)) > 0
             if each not in self._held:
                 if is_there:  # it was given back meanwhile, and the server may have heard of that first
                     self._releases.append((each.key, each.id, asked + self._ttl))
@@ -346,6 +337,9 @@ class Claims:
         return self._ttl / _LOOKS
 
     # Parts
+
+    def _has_news(self, claim: Claim) -> bool:
+        return not claim.is_pending or self.is_over or self.away != ""
 
     @property
     def _margin(self) -> float:

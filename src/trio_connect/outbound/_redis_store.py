@@ -156,7 +156,7 @@ class RedisStore:
         """Have waiting calls try again when there is an answer, and holders hear of what is lost; for outbounds.
 
         Args:
-          changed: called with what has happened to the store and why, "" for neither.
+          changed: called with what has happened to the store and why, "" for both when calls were answered.
           lost: called when places are lost.
         """
         self._changed, self._lost = changed, lost

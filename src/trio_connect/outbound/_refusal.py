@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import attrs
@@ -30,6 +30,13 @@ class Refusal:
     """The source that is suspended."""
     pending: bool = False
     """Whether a store is being asked."""
+    is_answered: Callable[[], bool] | None = None
+    """Of a pending one, says whether the store is not being asked any more."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether another try may come out differently because a store has answered."""
+        return self.is_answered is None or self.is_answered()
 
 
 def refusal_of(blocked: Blocked, layers: Layers) -> Refusal:

@@ -219,7 +219,7 @@ class DestinationState:
             if isinstance(outcome, Later):
                 return Refusal(
                     RetryAt, outcome.cause, now + outcome.seconds, outcome.known, outcome.blockers,
-                    pending=outcome.pending,
+                    pending=outcome.pending, is_answered=outcome.is_answered,
                 )  # fmt: skip
             places = outcome
         lease = Limits.acquire(layers, self, now)

@@ -36,6 +36,8 @@ class Later:
     """The limits of which a place that this process gives back may help."""
     pending: bool = False
     """Whether the store is being asked: what it will answer is unknown."""
+    is_answered: Callable[[], bool] | None = None
+    """Of a pending one, says whether it is not being asked any more, so that another try is worth it."""
 
 
 CLOSED: Final = Later("the store is closed", inf, known=True)
@@ -64,7 +66,8 @@ class Store(Protocol):
         """Take what is called when something changes without a call.
 
         Args:
-          changed: to try again for the waiting calls; told what has happened to the store and why, "" for neither.
+          changed: to try again for the waiting calls; told what has happened to the store and why. "" for both says
+            that calls were answered, and is nothing to those that were not.
           lost: to end what holds places that are lost by now, see `Place.is_lost`.
         """
         ...

@@ -116,17 +116,21 @@ class Waiting:
             with trio.CancelScope(deadline=limit):
                 await self.shared.answers.park()
             moment = current_time()
-            outcome = ask(moment)
+            if outcome.has_news or moment >= limit:
+                outcome = ask(moment)
         return outcome
 
     def changed(self, states: list[DestinationState], what: str, cause: str) -> None:
-        """Try again for the calls that wait for a store: it has answered, or cannot be reached, or is back."""
+        """Try again for the calls that wait for a store: it has answered, or cannot be reached, or is back.
+
+        Where it is still being asked for a call, that one is not tried: there may be thousands of them.
+        """
         if what:
             for state in states:
                 health = state.health()
                 if state.busy and health is not None:
                     state.tell(cast("What", what), health, cause)
-        self.wake_all(states)
+        self.wake_all([each for each in states if each.last_refusal is None or each.last_refusal.has_news])
         self.shared.answers.unpark_all()
 
     def lost(self) -> None:
