@@ -129,7 +129,8 @@ class Snapshot:
       waiting: how many calls wait for admission.
       limits: every cap, the smallest first.
       rates: every rate, the slowest first.
-      binding: the name of what would refuse a call now; "" when nothing would.
+      binding: the name of what would refuse a call now, as far as this process knows: a store is not asked. "" when
+        nothing would.
       addresses: the known addresses that have failed last.
       suspensions: the sources that are not used.
       errors: the texts of the last failures, the latest last.

@@ -365,11 +365,11 @@ class RedisStore:
     def _is_away(self, cause: ServerError) -> None:
         was_there = not self._opened.away
         self._is_refusing = isinstance(cause, Refused)
-        words = "answers with an error" if self._is_refusing else "cannot be reached"
-        self._opened.away = f"{words} ({cause})"
+        words = f"{'answers with an error' if self._is_refusing else 'cannot be reached'} ({cause})"
+        self._opened.away = f"{hidden(self._url)} {words}"
         if was_there:
             self._probe.set()
-            self._tell("store away", f"{self!r} {self._opened.away}")
+            self._tell("store away", f"{self!r} {words}")
 
     def _is_back(self) -> None:
         if self._opened.away:
