@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from tests.cli.conftest import DOCUMENT
+from tests.support import faults
 from tests.support.pace import least
 from trio_connect import Attempt, ConnectReport, Endpoint
 from trio_connect.cli.interrupt import interruptible
@@ -38,21 +39,15 @@ def listener() -> Any:
 
 @pytest.fixture
 def closed() -> Any:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
+    with faults.refusing() as address:
+        yield f"{address.host}:{address.port}"
 
 
 @pytest.fixture
 def deaf() -> Any:
     """A place that drops every SYN: its backlog is full."""
-    with socket.socket() as sock, socket.socket() as first, socket.socket() as second:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(0)
-        for each in (first, second):
-            each.setblocking(False)
-            each.connect_ex(sock.getsockname())
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
+    with faults.black_hole() as nowhere:
+        yield f"{nowhere.host}:{nowhere.port}"
 
 
 def test_a_connection(shell, listener):
