@@ -38,14 +38,15 @@ async def main() -> None:
     """Make a port of each kind and check them."""
     async with contextlib.AsyncExitStack() as stack:
         listening = await stack.enter_async_context(await tcp_listen(("127.0.0.1", 0)))
-        closed = await tcp_listen(("127.0.0.1", 0))
-        await closed.aclose()
+        bound = stack.enter_context(trio.socket.socket())
+        await bound.bind(("127.0.0.1", 0))  # and not listening: it refuses, and no other program can take it meanwhile
+        closed = Endpoint(*bound.getsockname())
         silent = await stack.enter_async_context(await tcp_listen(("127.0.0.1", 0), backlog=0))
         with contextlib.suppress(DeadlineExceeded):
             while True:  # until its backlog is full and the kernel drops what comes
                 await stack.enter_async_context(await tcp_connect(silent.endpoint, now() + 50))
 
-        endpoints = [listening.endpoint, closed.endpoint, silent.endpoint]
+        endpoints = [listening.endpoint, closed, silent.endpoint]
         verdicts: dict[Endpoint, str] = {}
         deadline = now() + PATIENCE_MS
         async with trio.open_nursery() as nursery:

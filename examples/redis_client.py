@@ -114,9 +114,11 @@ def answer(command: Command, memory: dict[bytes, bytes]) -> bytes:
 @asynccontextmanager
 async def real_server(program: str) -> AsyncGenerator[Endpoint, None]:
     """Run redis-server, with nothing on disk, and wait until it says that it is ready."""
-    async with await tcp_listen(("127.0.0.1", 0)) as free:
-        endpoint = free.endpoint
-    with tempfile.TemporaryDirectory() as folder:
+    with trio.socket.socket() as reserved, tempfile.TemporaryDirectory() as folder:
+        # A server may use the address again, and can listen there. The kernel gives the port to nobody else.
+        reserved.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+        await reserved.bind(("127.0.0.1", 0))
+        endpoint = Endpoint(*reserved.getsockname())
         words = [program, "--bind", endpoint.host, "--port", str(endpoint.port), "--save", "", "--dir", folder]
         run = partial(trio.run_process, words, stdout=subprocess.PIPE, check=False)
         async with trio.open_nursery() as nursery:
@@ -165,13 +167,13 @@ async def main() -> None:
         server = real_server(program)
     else:
         server = scripted_server()
-    async with await tcp_listen(("127.0.0.1", 0)) as closed:
-        gone = closed.endpoint
-    async with server as good, trio.open_nursery() as nursery:
-        starting = await tcp_listen(("127.0.0.1", 0))
-        nursery.start_soon(trio.serve_listeners, loading, [starting])
-        await use([gone, starting.endpoint, good])
-        nursery.cancel_scope.cancel()
+    with trio.socket.socket() as gone:
+        await gone.bind(("127.0.0.1", 0))  # and not listening
+        async with server as good, trio.open_nursery() as nursery:
+            starting = await tcp_listen(("127.0.0.1", 0))
+            nursery.start_soon(trio.serve_listeners, loading, [starting])
+            await use([Endpoint(*gone.getsockname()), starting.endpoint, good])
+            nursery.cancel_scope.cancel()
 
 
 trio.run(main)

@@ -35,7 +35,9 @@ class Log:
         begun: dict[str, int] = {}
         intervals: list[tuple[int, int]] = []
         counted: list[tuple[int, int]] = []
-        for line in path.read_text(encoding="ascii").splitlines():
+        # A line that is being written may be there in part, where it goes on on another page of memory.
+        whole, _, _ = path.read_text(encoding="ascii").rpartition("\n")
+        for line in whole.splitlines():
             _pid, task, what, at, *after = line.split()
             if what == "counted":
                 counted.append((int(at), int(after[0])))

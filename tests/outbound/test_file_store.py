@@ -508,6 +508,12 @@ def test_the_judge_sees_too_many():
     assert surely_in_window([(0, 10), (50_000, 99_999), (50_000, 100_000), (60_000, 149_999)], 0.1) == 3
 
 
+def test_the_judge_reads_whole_lines(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("1 0 begin 5\n1 - counted 6 7\n1 0 e")
+    assert Log.read(log, 9) == Log([(5, 5)], [(6, 7)])
+
+
 def test_without_a_file_in_common_the_judge_sees_too_many(tmp_path):
     def during(_workers: list[subprocess.Popen[bytes]], logs: list[Path]) -> int:
         wait_until(logs, lines=5, cap=3)
