@@ -326,6 +326,13 @@ def test_leases_are_renewed_and_fenced_from_before_the_asking():
     assert claims.releases() == []
 
 
+def test_fewer_processes_are_believed_only_after_the_pause():
+    claims = made()
+    for heard, believed in (("-1", 1), ("3", 3), ("-1", 3), ("-4", 4), ("2", 2)):
+        claims.renewed([], [heard], 0.0)
+        assert claims.processes == believed
+
+
 def test_without_strict_nothing_lapses():
     claims = made()
     held = ask(claims)[CAP]

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -630,7 +631,6 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
                 server.start()
                 # They are counted again: two of two are left.
                 await until_there_are(server, 2)
-                await until_each_has_heard_of_the_other(one, other)
                 await no_pause(server)
                 async with (
                     b.destination("api.test").permit(now() + 10_000),
@@ -641,6 +641,34 @@ async def test_away_each_process_has_its_share_and_what_is_held_lives_on(server)
     # More than once where the machine was so busy that an answer took a quarter of the TTL.
     assert told == ["store away", "store back"] * (len(told) // 2)
     assert "cannot be reached" in next(each.cause for each in events if each.what == "store away")
+
+
+async def test_who_is_the_first_to_come_back_still_knows_of_the_others(server):
+    one, other = store(server, ttl=2), store(server, ttl=2)
+    heard: list[int] = []
+
+    def hear(event: OutboundEvent, who: RedisStore) -> None:
+        if event.what == "store back":
+            heard.append(who._opened.processes)
+
+    async with (
+        opened(rules(), store=one, observer=partial(hear, who=one)) as a,
+        opened(rules(), store=other, observer=partial(hear, who=other)) as b,
+    ):
+        await no_pause(server)
+        await until_each_has_heard_of_the_other(one, other)
+        # An observer hears of a store for each destination in use.
+        async with a.destination("api.test").permit(), b.destination("api.test").permit():
+            heard.clear()
+            server.kill()
+            with trio.fail_after(20):
+                while not (one._opened.away and other._opened.away):  # noqa: ASYNC110 - no event for a test
+                    await trio.sleep(0.01)
+            server.start()
+            with trio.fail_after(20):
+                while len(heard) < 2:  # noqa: ASYNC110 - an observer says so
+                    await trio.sleep(0.01)
+    assert set(heard) == {2}
 
 
 async def test_the_share_of_a_rate_is_kept_warm(server):

@@ -272,7 +272,9 @@ class Claims:
 
     def renewed(self, held: Sequence[Held], answer: Sequence[object], asked: float) -> list[Held]:
         """Learn which leases were prolonged, and return those that are lost."""
-        self.processes = int(str(answer[0]))
+        heard = int(str(answer[0]))
+        # Below 0 in the pause: not all have registered again, and the shares of too few would be too large.
+        self.processes = heard if heard > 0 else max(self.processes, -heard)
         lost: list[Held] = []
         for each, flag in zip(held, answer[1:], strict=True):
             is_there = int(str(flag)) > 0

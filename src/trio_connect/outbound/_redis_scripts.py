@@ -115,7 +115,8 @@ RENEW: Final = (
 -- KEYS: the first one, the processes, then the limit of each lease. ARGV: ttl, id of the process, 0 or 1, then ids.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 hold(KEYS[2], ARGV[2])
-local answer = {redis.call('ZCARD', KEYS[2])}
+local processes = redis.call('ZCARD', KEYS[2])
+local answer = {now < open and -processes or processes}
 for i = 3, #KEYS do
   local id = ARGV[i + 1]
   local at = redis.call('ZSCORE', KEYS[i], id)
@@ -134,7 +135,8 @@ return answer
 In the pause a lease is written that is not there. With 1 as the third argument it always is: for connections that live
 on without a lease, which are counted again.
 
-Returns how many processes there are, then 1 for each lease that is held, and 0 for each that is gone.
+Returns how many processes there are, below 0 in the pause, when not all have said so yet; then 1 for each lease that is
+held, and 0 for each that is gone.
 """
 
 RELEASE: Final = "for i = 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i]) end return {1}"
