@@ -28,8 +28,8 @@ from tests.support.pace import PacedClock, running_tasks
 from tests.support.sweep import AFTER, Step, sweep
 from trio_connect import DeadlineExceeded, now
 from trio_connect._engine.limits import Cap
-from trio_connect.outbound import Candidate, FileStore, Outbound, Rate, RetryAt, _file_locks
-from trio_connect.outbound._file_locks import FileOfLocks
+from trio_connect.outbound import Candidate, DestinationFailed, FileStore, Outbound, Rate, RetryAt, _file_locks
+from trio_connect.outbound._file_locks import COUNTING, FileOfLocks, Limit
 from trio_connect.outbound._store import Later
 
 pytestmark = pytest.mark.skipif(
@@ -225,7 +225,7 @@ def test_a_rate_that_a_stopped_process_has_locked_is_not_waited_for(two):
     a, b = two
     rate = a.limit("rate", "k", 1, 1000)
     assert a._try_lock(rate.entry + 56, 8)
-    assert b.start([b.limit("rate", "k", 1, 1000)]) == pytest.approx(0.001)
+    assert b.start([b.limit("rate", "k", 1, 1000)]) == COUNTING
     a._unlock(rate.entry + 56, 8)
     assert b.start([b.limit("rate", "k", 1, 1000)]) is None
 
@@ -372,6 +372,47 @@ async def test_a_limit_with_another_number_is_a_refusal_where_nobody_can_hear_an
         assert isinstance(outcome, Later)
         assert (outcome.seconds, outcome.known) == (inf, True)
         assert outcome.cause.startswith("connections 'k': 3 here, 2 in ")
+
+
+@pytest.mark.parametrize("deadline", [0, -1])
+async def test_a_rate_that_another_process_is_counting_is_not_one_that_is_used_up(path, autojump_clock, deadline):
+    async with opened(rules(rate=Rate(1000, 1.0, burst=1000)), store=FileStore(path)) as out:
+        destination = out.destination("api.test", candidates=[("127.0.0.1", 9)])
+        async with destination.permit():
+            pass
+        other = FileOfLocks(path)
+        due = Limit(1, 1000, 1000).entry + 56  # the limit on connections was first
+
+        def counting() -> None:
+            assert other._try_lock(due, 8)
+
+        def counted() -> None:
+            other._unlock(due, 8)
+
+        async def count() -> None:
+            counting()
+            await trio.sleep(0.003)
+            counted()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            await wait_all_tasks_blocked()
+            began = trio.current_time()
+            if deadline:
+                # It may not wait for admission, and is admitted all the same.
+                with pytest.raises(DestinationFailed):
+                    async with destination.try_connect():
+                        pass
+            else:
+                async with destination.permit(0):
+                    pass
+            assert trio.current_time() - began < 0.005
+        counting()
+        with pytest.raises((DeadlineExceeded, RetryAt), match="another process is counting a start of a rate"):
+            async with destination.permit(0) if not deadline else destination.try_connect():
+                pass
+        counted()
+        other.close()
 
 
 async def test_a_store_is_for_one_outbound(path):

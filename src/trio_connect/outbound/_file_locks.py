@@ -36,7 +36,7 @@ import attrs
 
 from .._text import shown
 
-__all__ = ["MOST_PLACES", "FileOfLocks", "Limit"]
+__all__ = ["COUNTING", "MOST_PLACES", "FileOfLocks", "Limit"]
 
 _MAGIC: Final = b"trioco\x00\x01"
 _HEADER: Final = struct.Struct("<8s16sq")
@@ -54,6 +54,8 @@ _PRESENCE_BYTE: Final = 1
 _PLACES: Final = 1 << 40
 """Where the places begin. The file never grows so far."""
 MOST_PLACES: Final = 1 << 20
+COUNTING: Final = -1.0
+"""Another process is counting a start of a rate in this moment."""
 
 _HAS_LOCKS: Final[bool] = sys.platform == "linux"
 """macOS has such locks too, with a struct flock of its own."""
@@ -190,14 +192,14 @@ class FileOfLocks:
         """Count a start of each rate, or of not one.
 
         Returns:
-          None when it was counted, else the seconds until all admit one.
+          None when it was counted, `COUNTING`, or the seconds until all admit one.
         """
         locked: list[Limit] = []
         try:
             for rate in rates:
                 # Whoever holds it may have been stopped (SIGSTOP) with the lock, so nobody waits for it here.
                 if not self._try_lock(rate.entry + _DUE_OFFSET, _DUE.size):
-                    return 0.001
+                    return COUNTING
                 locked.append(rate)
             moment = _moment()
             dues = [max(self._due(rate), moment) for rate in rates]

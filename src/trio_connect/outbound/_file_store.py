@@ -14,13 +14,16 @@ import attrs
 
 from .._engine.limits import Cap, Pace, Place
 from .._text import shown
-from ._file_locks import MOST_PLACES, FileOfLocks, Limit
+from ._file_locks import COUNTING, MOST_PLACES, FileOfLocks, Limit
 from ._store import CLOSED, Later
 
 __all__ = ["FileStore"]
 
 _POLL: Final = 0.050
 """Seconds between two looks for a place that another process may have given back: the kernel does not tell of it."""
+
+_MOMENT: Final = 0.001
+"""Seconds after which a rate is asked for again that another process was counting."""
 
 _PLACES: Final = "connections"
 _RATE: Final = "rate"
@@ -145,6 +148,9 @@ class FileStore:
             places[cap] = _Held(file, limit, place)
         if paces:
             wait = file.start([file.known(_RATE, each.shared) or self._rate(each) for each in paces])
+            if wait == COUNTING:
+                # It may not have the processor now, so even who may not wait is to ask once more.
+                return Later("another process is counting a start of a rate", _MOMENT, pending=True)
             if wait is not None:
                 slowest = max(paces, key=lambda pace: pace.interval)
                 return Later(f"the {slowest.name} is used up by all processes", wait, known=True)

@@ -113,7 +113,7 @@ class Waiting:
         limit = min(moment + _MOMENT, until) if until > moment else moment + _AT_ONCE
         outcome = ask(moment)
         while isinstance(outcome, Refusal) and outcome.pending and moment < limit:
-            with trio.CancelScope(deadline=limit):
+            with trio.CancelScope(deadline=min(limit, outcome.timer)):
                 await self.shared.answers.park()
             moment = current_time()
             if outcome.has_news or moment >= limit:
