@@ -230,6 +230,18 @@ def test_a_rate_that_a_stopped_process_has_locked_is_not_waited_for(two):
     assert b.start([b.limit("rate", "k", 1, 1000)]) is None
 
 
+def test_a_header_that_a_stopped_process_has_locked_stops_nobody(two, path):
+    a, b = two
+    a._lock(0)
+    for use in (lambda: b.limit("rate", "k", 1, 1000), lambda: FileOfLocks(path)):
+        with pytest.raises(
+            BlockingIOError, match=rf"another process has it locked, and may have been stopped: '{path}'"
+        ):
+            use()
+    a._unlock(0, 1)
+    assert b.start([b.limit("rate", "k", 1, 1000)]) is None
+
+
 def test_a_forked_child_holds_nothing(two):
     a, b = two
     limit = a.limit("connections", "k", 1)

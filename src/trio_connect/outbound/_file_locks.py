@@ -60,6 +60,12 @@ COUNTING: Final = -1.0
 _HAS_LOCKS: Final[bool] = sys.platform == "linux"
 """macOS has such locks too, with a struct flock of its own."""
 
+_PATIENCE: Final = 0.5
+"""Seconds for which the lock of the header is waited for. Whoever has it needs some system calls; one that was stopped
+with it (SIGSTOP) must not stop all others."""
+_PAUSE: Final = 0.0005
+"""Seconds between two tries."""
+
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES})
 """fcntl(2): F_SETLK fails with either when another holds a lock."""
 
@@ -69,8 +75,8 @@ if sys.platform == "linux":
 
     _SHARED, _EXCLUSIVE, _NONE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
 
-    def _set_lock(fd: int, kind: int, start: int, length: int, *, wait: bool = False) -> None:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _FLOCK.pack(kind, 0, start, length, 0))
+    def _set_lock(fd: int, kind: int, start: int, length: int) -> None:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, 0, start, length, 0))
 
     _pread, _pwrite, _CLOEXEC = os.pread, os.pwrite, os.O_CLOEXEC
 
@@ -83,8 +89,8 @@ else:
 
     _CLOEXEC = 0
 
-    def _set_lock(*_: object, wait: bool = False) -> None:
-        raise AssertionError(wait)
+    def _set_lock(*_: object) -> None:
+        raise AssertionError
 
     def _pread(*_: object) -> bytes:
         raise AssertionError
@@ -290,11 +296,15 @@ class FileOfLocks:
             self._unlock(byte, 1)
 
     def _lock(self, byte: int, *, shared: bool = False) -> None:
-        _set_lock(self._fd, _SHARED if shared else _EXCLUSIVE, byte, 1, wait=True)
+        until = time.monotonic() + _PATIENCE
+        while not self._try_lock(byte, 1, shared=shared):
+            if time.monotonic() > until:
+                raise OSError(errno.EAGAIN, "another process has it locked, and may have been stopped", str(self._path))
+            time.sleep(_PAUSE)
 
-    def _try_lock(self, start: int, length: int) -> bool:
+    def _try_lock(self, start: int, length: int, *, shared: bool = False) -> bool:
         try:
-            _set_lock(self._fd, _EXCLUSIVE, start, length)
+            _set_lock(self._fd, _SHARED if shared else _EXCLUSIVE, start, length)
         except OSError as exc:
             if exc.errno in _BUSY:
                 return False
