@@ -821,6 +821,46 @@ async def test_strict_what_is_held_ends_before_its_lease_can(vnet, monkeypatch, 
             assert trio.current_time() == pytest.approx(renewed[-1] + 0.9 * ttl)
 
 
+async def test_a_place_that_was_renewed_after_it_was_given_back_is_given_back_once_more_without_an_answer(
+    server, monkeypatch
+):
+    """Two connections are heard of in any order, and one of them may break before the answer."""
+    under_way, given_back = trio.Event(), trio.Event()
+
+    class Broken:
+        def __init__(self, real: Server) -> None:
+            self.real = real
+
+        @classmethod
+        @contextlib.asynccontextmanager
+        async def opened(cls, url: str) -> AsyncIterator[Broken]:
+            async with Server.opened(url) as real:
+                yield cls(real)
+
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+            if script is RENEW and len(keys) > 2 and not under_way.is_set():
+                under_way.set()
+                await given_back.wait()
+                await self.real.call(script, keys, arguments)
+                raise ServerError("for the test")
+            answer = await self.real.call(script, keys, arguments)
+            if script is RELEASE:
+                given_back.set()
+            return answer
+
+    policy = rules(max_connections=1)
+    async with opened(policy, store=store(server, ttl=3)) as other:
+        await no_pause(server)
+        monkeypatch.setattr(_redis_store, "Server", Broken)
+        async with opened(policy, store=store(server, ttl=3)) as out:
+            async with out.destination("api.test").permit():
+                await under_way.wait()
+            await given_back.wait()
+            with trio.fail_after(1.5):
+                async with other.destination("api.test").permit():
+                    pass
+
+
 async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(monkeypatch, autojump_clock):
     asked: list[str] = []
 

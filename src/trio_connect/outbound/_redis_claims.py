@@ -288,6 +288,10 @@ class Claims:
         self._lose(lost)
         return lost
 
+    def unrenewed(self, held: Iterable[Held], asked: float) -> None:
+        """Learn that there was no answer: what was given back meanwhile the server may have written once more."""
+        self._releases += [(each.key, each.id, asked + self._ttl) for each in held if each not in self._held]
+
     def lapsed(self, now: float) -> list[Held]:
         """Return the places whose leases end now, with `strict`; they are not held any more."""
         if not self.strict:

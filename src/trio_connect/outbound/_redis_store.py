@@ -309,7 +309,11 @@ class RedisStore:
                 return  # leaving waits for this
             part = held[start : start + _CHUNK]
             asked = current_time()
-            answer = await self._call(RENEW, *claims.renewal(part))
+            try:
+                answer = await self._call(RENEW, *claims.renewal(part))
+            except ServerError:
+                claims.unrenewed(part, asked)
+                raise
             self._lose(claims.renewed(part, answer, asked))
 
     async def _watch(self) -> None:
