@@ -861,6 +861,54 @@ async def test_a_place_that_was_renewed_after_it_was_given_back_is_given_back_on
                     pass
 
 
+def test_an_interrupt_in_a_task_of_the_library_loses_no_place_and_comes_to_the_block(monkeypatch):
+    given_back: list[str] = []
+    interrupts = 0
+
+    class Interrupted(Answering):
+        @classmethod
+        @contextlib.asynccontextmanager
+        async def opened(cls, _url: str) -> AsyncIterator[Answering]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cls.wait)
+                yield cls()
+                nursery.cancel_scope.cancel()
+
+        @staticmethod
+        async def wait() -> None:
+            nonlocal interrupts
+            await held.wait()
+            interrupts += 1
+            if interrupts == 1:
+                raise KeyboardInterrupt
+            await trio.sleep_forever()
+
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            if script is RELEASE:
+                given_back.extend(keys)
+            if script is RENEW:
+                return [1] * (len(keys) - 1)
+            return await super().call(script, keys, arguments)
+
+    async def main() -> None:
+        async with (
+            opened(rules(max_connections=1), store=RedisStore("redis://limits.test", ttl=20)) as out,
+            out.destination("api.test").permit(),
+        ):
+            held.set()
+            await trio.sleep(5)
+
+    monkeypatch.setattr(_redis_store, "Server", Interrupted)
+    held = trio.Event()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert any("api.test" in key for key in given_back)
+
+
 async def test_leaving_waits_for_one_renewal_and_not_for_those_of_many_places(monkeypatch, autojump_clock):
     asked: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -213,6 +214,10 @@ class RedisStore:
                     self._server, self._unreachable = server, None
                     self._news.unpark_all()
                     await self._broken.wait()
+            except* KeyboardInterrupt:
+                # It came into a task of the library's, from which nothing keeps it. Connect anew, to give back what is
+                # held, and have Trio take it to the main task.
+                signal.raise_signal(signal.SIGINT)
             except* Exception as failures:  # noqa: BLE001 - whatever a library raises, the limits go on
                 self._unreachable = _like_the_first(failures)
             finally:
