@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,6 +179,16 @@ def test_a_full_disk_leaves_no_part_of_a_file(path, room):
     FileOfLocks(path).close()
 
 
+def test_a_full_disk_leaves_no_part_of_a_file_of_another_boot(path):
+    FileOfLocks(path).close()
+    header = bytearray(path.read_bytes())
+    header[8:24] = bytes(16)
+    path.write_bytes(header)
+    with room_for(8), pytest.raises(OSError, match=r"too large|No space left"):
+        FileOfLocks(path)
+    FileOfLocks(path).close()
+
+
 @pytest.mark.parametrize("room", [32, 64, 95])
 def test_a_full_disk_makes_no_limit_of_two_keys(two, path, room):
     a, b = two
@@ -240,6 +251,27 @@ def test_a_header_that_a_stopped_process_has_locked_stops_nobody(two, path):
             use()
     a._unlock(0, 1)
     assert b.start([b.limit("rate", "k", 1, 1000)]) is None
+
+
+def test_a_header_that_a_stopped_process_has_locked_is_waited_for_once(two, monkeypatch):
+    """The whole loop waits."""
+    a, b = two
+    pauses: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    monkeypatch.setattr(_file_locks, "time", clock)
+    a._lock(0)
+    for key in ("k", "l", "m"):
+        with pytest.raises(BlockingIOError):
+            b.limit("connections", key, 1)
+    once = sum(pauses)
+    assert once == pytest.approx(0.5, abs=0.01)
+    a._unlock(0, 1)
+    b.limit("connections", "k", 1)
+    a._lock(0)
+    with pytest.raises(BlockingIOError):
+        b.limit("connections", "l", 1)
+    assert sum(pauses) == pytest.approx(2 * once, abs=0.01), "what has gone on may be stopped again"
+    a._unlock(0, 1)
 
 
 def test_a_forked_child_holds_nothing(two):
@@ -425,6 +457,29 @@ async def test_a_rate_that_another_process_is_counting_is_not_one_that_is_used_u
                 pass
         counted()
         other.close()
+
+
+async def test_a_file_that_cannot_be_used_refuses_with_the_reason(path, autojump_clock):
+    words = rf"local: FileStore\('{path}'\) cannot be used: "
+    async with opened(rules(max_connections=1), store=FileStore(path)) as out:
+        with room_for(32), pytest.raises(DeadlineExceeded, match=words):
+            async with out.destination("full.test").permit(now() + 3000):
+                pass
+        other = FileOfLocks(path)
+        other._lock(0)
+        with pytest.raises(DeadlineExceeded, match=f"{words}another process has it locked, and may have been stopped"):
+            async with out.destination("stopped.test").permit(now() + 3000):
+                pass
+
+        async def go_on() -> None:
+            await trio.sleep(1.5)
+            other.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go_on)
+            for name in ("full.test", "stopped.test"):
+                async with out.destination(name).permit(now() + 3000):
+                    pass
 
 
 async def test_a_store_is_for_one_outbound(path):

@@ -61,8 +61,8 @@ _HAS_LOCKS: Final[bool] = sys.platform == "linux"
 """macOS has such locks too, with a struct flock of its own."""
 
 _PATIENCE: Final = 0.5
-"""Seconds for which the lock of the header is waited for. Whoever has it needs some system calls; one that was stopped
-with it (SIGSTOP) must not stop all others."""
+"""Seconds for which the lock of the header is waited for, with the whole loop. Whoever has it needs some system calls;
+one that was stopped with it (SIGSTOP) must not stop all others. After a wait in vain nobody waits until it is had."""
 _PAUSE: Final = 0.0005
 """Seconds between two tries."""
 
@@ -148,6 +148,7 @@ class FileOfLocks:
         """The index of each entry that was read."""
         self._limits: dict[tuple[str, str], Limit] = {}
         """Those that were asked for."""
+        self._has_waited_in_vain = False
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o600)
         try:
             self._open()
@@ -236,6 +237,7 @@ class FileOfLocks:
                 _, of, generation = _HEADER.unpack(header)
                 if of != boot:
                     os.ftruncate(self._fd, 0)
+                    header = b""
             if is_alone:
                 generation += 1
             try:
@@ -298,9 +300,11 @@ class FileOfLocks:
     def _lock(self, byte: int, *, shared: bool = False) -> None:
         until = time.monotonic() + _PATIENCE
         while not self._try_lock(byte, 1, shared=shared):
-            if time.monotonic() > until:
+            if self._has_waited_in_vain or time.monotonic() > until:
+                self._has_waited_in_vain = True
                 raise OSError(errno.EAGAIN, "another process has it locked, and may have been stopped", str(self._path))
             time.sleep(_PAUSE)
+        self._has_waited_in_vain = False
 
     def _try_lock(self, start: int, length: int, *, shared: bool = False) -> bool:
         try:

@@ -274,9 +274,10 @@ async def open_outbound(
       The `Outbound`.
 
     Raises:
+      OSError: the file of a `FileStore` cannot be opened, locked or written.
       TypeError: an argument has the wrong type.
       ValueError: a source is there twice, or there are an `address_filter` and a proxy that looks names up (see
-        `trio_connect.Source`).
+        `trio_connect.Source`), or the file of a `FileStore` is something else.
     """
     _check(policy, OutboundPolicy, "policy")
     given: object = sources

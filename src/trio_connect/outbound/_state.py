@@ -123,15 +123,17 @@ class DestinationState:
         """Have the store know every limit, in the task of a call, which hears of what is wrong.
 
         Raises:
-          OSError: the store cannot be used.
           ValueError: another process has a limit with another number.
         """
         store = self.shared.store
         if store is not None and not self._is_registered:
             there = list(self.all_layers())
-            for layers in there:
-                if layers not in self._registered:
-                    store.register(layers.shared_caps, layers.shared_paces)
+            try:
+                for layers in there:
+                    if layers not in self._registered:
+                        store.register(layers.shared_caps, layers.shared_paces)
+            except OSError:
+                return  # it will refuse what it is asked for, with the reason
             self._registered = set(there)
             self._is_registered = True
 

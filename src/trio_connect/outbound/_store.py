@@ -76,6 +76,7 @@ class Store(Protocol):
         """Refuse limits that other processes have with other numbers.
 
         Raises:
+          OSError: it cannot be used. `acquire` refuses then, with the reason.
           ValueError: another process has one of them with another number.
         """
         ...
