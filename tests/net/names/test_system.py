@@ -14,7 +14,7 @@ from tests.support.etc import Etc
 from tests.support.sweep import sweep
 from trio_connect import ResolveFailed, resolve
 from trio_connect._answer import Answer
-from trio_connect._net.names.resolve import Resolver, StaticResolver
+from trio_connect._net.names.resolve import Resolver, StaticResolver, encoded
 from trio_connect._net.names.system import SYSTEM_RESOLVER, SystemLookup, SystemResolver, custom_resolver
 
 NODATA = getattr(socket, "EAI_NODATA", socket.EAI_NONAME)
@@ -373,6 +373,14 @@ async def test_both_families_come_from_one_candidate(monkeypatch, etc):
     zone = Zone(monkeypatch, db_dev_example=["192.0.2.1"], db_prod_example=["2001:db8::9", "192.0.2.9"])
     assert await both("db") == ((), ("192.0.2.1",))
     assert sorted(zone.calls) == [("db.dev.example.", AF_INET), ("db.dev.example.", AF_INET6)]
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "127。0。0。1", "\uff11\uff12\uff17.0.0.1", "①②⑦.1"])
+async def test_no_spelling_of_an_address_is_completed_or_asked_of_a_server(libc, etc, host):
+    etc.write(resolv="search dev.example prod.example\n", hosts="192.0.2.7 127.1 127.0.0.1\n")
+    libc.result = [entry4("127.0.0.1")]
+    assert await SystemResolver().addresses(host, AF_INET) == Answer(("127.0.0.1",))
+    assert [call[0] for call in libc.calls] == [encoded(host)]
 
 
 @pytest.mark.parametrize("family", [AF_INET, AF_INET6])

@@ -143,7 +143,11 @@ _remembered_numeric: Final = lru_cache(maxsize=1024)(_numeric)
 
 
 def old_spelling(name: bytes) -> str | None:
-    """Return the address that a name spells in the other ways of inet_aton(3), such as 127.1 and 0x7f.1."""
+    """Return the address that a name spells in any of the ways of inet_aton(3), such as 127.1 and 0x7f.1.
+
+    Args:
+      name: encoded: digits of other scripts are ASCII then.
+    """
     if not name[:1].isdigit():
         return None
     try:

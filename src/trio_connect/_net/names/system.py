@@ -33,7 +33,7 @@ from ..._messages import local_lookup_error
 from ..._text import shown
 from . import system_files
 from .localhost import LOOPBACK, is_localhost
-from .resolve import check_host, cleaned, encoded, numeric
+from .resolve import check_host, cleaned, encoded, numeric, old_spelling
 
 __all__ = ["SYSTEM_RESOLVER", "SystemLookup", "SystemResolver", "custom_resolver"]
 
@@ -234,20 +234,10 @@ class SystemLookup:
             return _negative(exc)
         return _answer(found, family)
 
-    def _is_numeric(self) -> bool:
-        # inet_aton(3) knows more spellings of an IPv4 address, such as 127.1 and 0x7f.1; getaddrinfo takes them all.
-        if not self._name[:1].isdigit():
-            return False
-        try:
-            socket.inet_aton(self._host)
-        except OSError:
-            return False
-        return True
-
     def _make_plan(self) -> Answer | tuple[bytes, ...]:
         """Return an answer that needs no server, or the names to ask for; no names means one call for both families."""
-        if self._is_numeric():
-            return (self._name,)
+        if old_spelling(self._name) is not None:
+            return (self._name,)  # getaddrinfo(3) takes them all; a search list, or a server, has no say
         services = system_files.name_services()
         if services.hosts_file:
             found = system_files.hosts_file().addresses(self._name)
