@@ -6,7 +6,9 @@ import copy
 import pickle
 import socket
 
-from trio_connect import Attempt, Endpoint
+import attrs
+
+from trio_connect import Attempt, ConnectReport, Endpoint
 from trio_connect._unresolved import UnresolvedEndpoint
 
 
@@ -31,3 +33,12 @@ def test_it_stands_for_an_endpoint_and_is_equal_to_none() -> None:
     assert isinstance(name, Endpoint)
     assert name != Endpoint("192.0.2.1", 443)
     assert Attempt(endpoint=name, outcome="won").to_dict()["endpoint"] == "192.0.2.1:443"
+
+
+def test_a_report_that_has_it_can_be_taken_apart() -> None:
+    report = ConnectReport(attempts=(Attempt(endpoint=UnresolvedEndpoint("example.test", 443), outcome="won"),))
+    endpoint = attrs.asdict(report)["attempts"][0]["endpoint"]
+    assert endpoint == {
+        "host": "example.test", "port": 443, "scope_id": 0, "flowinfo": 0, "family": socket.AF_UNSPEC
+    }  # fmt: skip
+    assert "example.test" in repr(attrs.astuple(report))

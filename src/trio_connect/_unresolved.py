@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from socket import AF_UNSPEC
+from typing import Any
 
 import attrs
 
@@ -11,7 +13,12 @@ from ._endpoint import Endpoint
 __all__ = ["UnresolvedEndpoint"]
 
 
-@attrs.frozen(init=False, repr=False)
+def _without_sockaddr(_cls: type, fields: Iterable[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Leave out the field that is never set, for `attrs.asdict` and its like, which read each."""
+    return [field for field in fields if field.name != "sockaddr"]
+
+
+@attrs.frozen(init=False, repr=False, field_transformer=_without_sockaddr)
 class UnresolvedEndpoint(Endpoint):
     """Where a connect through a proxy goes when the proxy looks the name up.
 
