@@ -44,7 +44,7 @@ class Layer(enum.Enum):
 PURE_VALUES: Final = frozenset(
     {
         "_answer", "_check", "_durations", "_endpoint", "_filter", "_ipv4_embedded", "_lookup_text", "_multipath",
-        "_options", "_outbound_values", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr",
+        "_options", "_outbound_values", "_pickling", "_policy", "_proxy", "_relabel", "_render", "_report", "_repr",
         "_special_purpose", "_svg", "_text", "_trace", "_unresolved",
     }
 )  # fmt: skip

@@ -14,8 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_connect import Attempt, ConnectReport, Endpoint, Source
+from trio_connect import (
+    NO_DEADLINE,
+    Attempt,
+    AttemptStarted,
+    ConnectFailed,
+    ConnectReport,
+    Endpoint,
+    RaceFinished,
+    Source,
+)
+from trio_connect._engine.circuit import Health
 from trio_connect._proxy import Credentials, Proxy, parse_proxy
+from trio_connect.outbound import DestinationFailed, OutboundEvent, SourceSuspended, Suspension
 
 SECRET = "hunter2"
 
@@ -132,6 +143,31 @@ def test_what_takes_a_source_or_a_report_apart_finds_no_password() -> None:
     for value in values:
         for taken in (attrs.asdict(value), attrs.astuple(value), str(value), repr(value), pformat(value)):
             assert SECRET not in repr(taken)
+
+
+def test_what_is_pickled_of_a_connect_has_no_password_and_a_source_by_itself_has() -> None:
+    source = Source(proxy=f"http://user:{SECRET}@proxy.test:1080")
+    attempt = Attempt(endpoint=Endpoint("192.0.2.1", 80), source=source, outcome="failed", errno=13, delay=0.25)
+    report = ConnectReport(attempts=(attempt,))
+    health = Health()
+    suspended = SourceSuspended("a", "because", until=NO_DEADLINE, source=source)
+    values: tuple[Any, ...] = (
+        attempt, report, ConnectFailed(13, "no", report=report), suspended,
+        DestinationFailed(13, "no", decision=suspended, report=report),
+        AttemptStarted(0, attempt.endpoint, source, "first", 1.0), RaceFinished(report, 2.0),
+        OutboundEvent(
+            destination="a", what="suspended", at=1.0, before=health, after=health, cause="because", source=source
+        ),
+        Suspension(source, NO_DEADLINE, "because"),
+    )  # fmt: skip
+    for value in values:
+        pickled = pickle.dumps(value)
+        assert SECRET.encode() not in pickled
+        again = pickle.loads(pickled)
+        assert (type(again), str(again), repr(again)) == (type(value), str(value), repr(value))
+    assert pickle.loads(pickle.dumps(source)) == source
+    direct = attrs.evolve(attempt, source=Source(ipv4="192.0.2.9"))
+    assert pickle.loads(pickle.dumps(direct)) == direct
 
 
 def test_credentials_are_a_value() -> None:

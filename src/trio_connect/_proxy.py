@@ -67,6 +67,10 @@ class Proxy:
     def __repr__(self) -> str:
         return repr(str(self))
 
+    def without_password(self) -> Proxy:
+        """Return a proxy of the same text that has ``***`` for its name and its password."""
+        return self if self.credentials is None else attrs.evolve(self, credentials=Credentials("***", "***"))
+
     def censored(self, text: str) -> str:
         """Return what the proxy has said without the password, as it is or in base64, if that is in it.
 

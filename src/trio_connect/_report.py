@@ -9,6 +9,7 @@ import attrs
 
 from ._durations import microseconds, short_duration
 from ._endpoint import Endpoint, Source
+from ._pickling import reduced_without_password
 from ._render import Ending, TimelineRow, cut_middle, draw_timeline
 from ._repr import changed_repr
 from ._text import printable, shown
@@ -87,6 +88,7 @@ class Attempt:
     """Why a `History` had it put behind others, or tried again: "put behind: connection refused 2.00 s before"."""
 
     __repr__ = changed_repr
+    __reduce__ = reduced_without_password
 
     def to_dict(self) -> dict[str, Any]:
         """Return this attempt as JSON-safe data, times in whole microseconds."""

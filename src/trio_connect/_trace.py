@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from ._endpoint import Endpoint, Source
+from ._pickling import reduced_without_password
 from ._report import Cause, ConnectReport, Outcome, Phase
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class AttemptStarted:
     delay: float | None = None
     delay_reason: str | None = None
     history: str | None = None
+
+    __reduce__ = reduced_without_password
 
 
 @attrs.frozen

@@ -27,6 +27,7 @@ from .._deadline import NO_DEADLINE, now, to_seconds
 from .._endpoint import Source
 from .._errors import ConnectFailed
 from .._messages import first_leaf
+from .._pickling import without_password
 from .._report import ConnectReport
 from .._text import shown
 
@@ -151,6 +152,10 @@ class SourceSuspended(NotAdmitted):
     ) -> None:
         self.source = source
         super().__init__(destination, cause, until=until, misses_deadline=misses_deadline)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, arguments, state = super().__reduce__()
+        return make, arguments, {**state, "source": without_password(self.source)}
 
 
 class DestinationFailed(ConnectFailed):

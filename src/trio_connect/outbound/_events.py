@@ -9,6 +9,7 @@ import attrs
 
 from .._endpoint import Endpoint, Source
 from .._engine.circuit import Health
+from .._pickling import reduced_without_password
 
 __all__ = [
     "AddressState",
@@ -50,6 +51,8 @@ class OutboundEvent:
     after: Health
     cause: str
     source: Source | None = None
+
+    __reduce__ = reduced_without_password
 
 
 OutboundObserver: TypeAlias = Callable[[OutboundEvent], None]
@@ -112,6 +115,8 @@ class Suspension:
     source: Source | None
     until: int
     reason: str
+
+    __reduce__ = reduced_without_password
 
 
 @attrs.frozen(kw_only=True)
