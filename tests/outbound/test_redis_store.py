@@ -1294,6 +1294,7 @@ def test_four_processes_and_a_server_that_is_killed(server, tmp_path, how):
 async def test_an_admission_costs_less_than_a_millisecond(server):
     policy = rules(max_connections=1000)
     async with opened(policy, store=store(server, ttl=5)) as out:
+        await no_pause(server)
         await admitted(out)
 
         async def ask(times: int, number: int) -> None:
