@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import pytest
 import trio
+import trio.testing
 
 from trio_connect.testing import VirtualNetwork, run
 
@@ -254,6 +255,86 @@ async def shutdown_wakes_a_reader(log: Log) -> None:
     await note(log, "server", server.recv(1))
     client.close()
     server.close()
+
+
+@script
+async def a_listener_shut_down_for_writing_listens_on(log: Log) -> None:
+    listener = await listening()
+    listener.shutdown(socket.SHUT_WR)
+    listener.shutdown(socket.SHUT_WR)
+    log.append(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    log.append((listener.did_shutdown_SHUT_WR, listener.is_readable()))
+    client = trio.socket.socket()
+    await note(log, "connect", client.connect(listener.getsockname()))
+    server, _ = await listener.accept()
+    await client.send(b"as ever")
+    await note(log, "recv", server.recv(100))
+    await note(log, "out of band, on a listener", listener.recv(1, socket.MSG_OOB))
+    for sock in (client, server, listener):
+        sock.close()
+
+
+@script
+async def shutdown_ends_a_connect(log: Log) -> None:
+    for direction in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
+        listener = await listening(0)
+        first, client, owner = trio.socket.socket(), trio.socket.socket(), trio.socket.socket()
+        await first.connect(listener.getsockname())
+        await owner.bind(("127.0.0.1", 0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note, log, "pending", client.connect(listener.getsockname()))
+            await trio.testing.wait_all_tasks_blocked()
+            client.shutdown(direction)
+        log.append(client.did_shutdown_SHUT_WR)
+        await note(log, "recv", client.recv(1))
+        await note(log, "send", client.send(b"x"))
+        await note(log, "connect again", client.connect(owner.getsockname()))
+        for sock in (first, client, owner, listener):
+            sock.close()
+
+
+@script
+async def a_shutdown_without_a_connection_is_an_error_and_remembered(log: Log) -> None:
+    sock, other = trio.socket.socket(), trio.socket.socket()
+    try:
+        sock.shutdown(socket.SHUT_RD)
+    except OSError as error:
+        log.append(errno.errorcode[error.errno or 0])
+    await note(log, "recv", sock.recv(1))
+    await note(log, "recv of the other", other.recv(1))
+    listener = await listening()
+    await note(log, "connect", sock.connect(listener.getsockname()))
+    await note(log, "recv", sock.recv(1))
+    for opened in (sock, other, listener):
+        opened.close()
+
+
+@script
+async def an_accepted_socket_never_connects(log: Log) -> None:
+    client, server = await pair()
+    listener = await listening()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+    client.close()
+    await settle()
+    await note(log, "recv", server.recv(1))
+    await note(log, "connect", server.connect(listener.getsockname()))
+    await note(log, "connect", server.connect(listener.getsockname()))
+    server.close()
+    listener.close()
+
+
+@script
+async def nothing_is_received_from_any_socket(log: Log) -> None:
+    sock, listener = trio.socket.socket(), await listening()
+    await note(log, "unconnected", sock.recv(0))
+    await note(log, "listening", listener.recv(0))
+    sock.close()
+    await note(log, "closed", sock.recv(0))
+    try:
+        log.append(sock.is_readable())
+    except (OSError, ValueError) as error:
+        log.append(type(error).__name__)
+    listener.close()
 
 
 @script

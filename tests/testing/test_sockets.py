@@ -406,3 +406,32 @@ def test_a_port_that_is_bound_but_does_not_listen_refuses() -> None:
         quiet.close()  # with a connection in its queue that is no longer one
 
     run(main)
+
+
+def test_a_socket_whose_connect_had_to_wait_and_failed_connects_again_only_after_one_error_more() -> None:
+    # As Linux has it (inet_stream_connect): the second connect asks what became of the first, whose error was taken.
+    async def main(net: VirtualNetwork) -> None:
+        net.host(A).refuse(after=0.1, port=7)
+        sock = trio.socket.socket()
+        seen: list[int | None] = []
+        for _ in range(3):
+            with pytest.raises(OSError) as caught:
+                await sock.connect((A, 7))
+            seen.append(caught.value.errno)
+        assert seen == [errno.ECONNREFUSED, errno.ECONNABORTED, errno.ECONNREFUSED]
+        sock.close()
+
+    run(main)
+
+
+def test_the_second_connect_says_once_that_the_first_has_succeeded() -> None:
+    async def main(net: VirtualNetwork) -> None:
+        serve(net, rtt=0.1)
+        sock = await connected()
+        await sock.connect((A, 7))
+        with pytest.raises(OSError) as caught:
+            await sock.connect((A, 7))
+        assert caught.value.errno == errno.EISCONN
+        sock.close()
+
+    run(main)

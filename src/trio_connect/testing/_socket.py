@@ -8,7 +8,7 @@ import os
 import socket
 from operator import index
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 import trio
 
@@ -53,6 +53,9 @@ class VirtualSocket(ByteCalls):
         self._local: tuple[str, int] | None = None
         self._end: End | None = None
         self._dial: Dial | None = None
+        # As the kernel's socket has them beside its connection: what connect(2) has said, what shutdown(2) was told.
+        self._step: Literal["unconnected", "connecting", "connected"] = "unconnected"
+        self._shut: set[int] = set()
         self._zone: tuple[int, int] = (0, 0)
         self._wrote_eof = False
         self._reading = Parking("another task is currently reading from this socket")
@@ -60,6 +63,7 @@ class VirtualSocket(ByteCalls):
         self._fileno = fabric.opened(node, self)
         if end is not None:  # an accepted connection
             self._adopt(end)
+            self._step = "connected"
 
     @property
     def _sock(self) -> Self:
@@ -276,13 +280,14 @@ class VirtualSocket(ByteCalls):
             else:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
-            while self._end is not None and self._end.state == "connecting":
+            end = self._end
+            while end is not None and end.state == "connecting":
                 await self._writing.park()
         except trio.Cancelled:
             # Trio's sockets close themselves here, because the kernel goes on connecting.
             self.close()
             raise
-        error = 0 if self._end is None else self._end.take_error()
+        error = 0 if end is None else end.take_error()
         if error:
             raise OSError(error, f"Error connecting to {address!r}: {os.strerror(error)}")
 
@@ -290,8 +295,11 @@ class VirtualSocket(ByteCalls):
         self._check_open()
         if self._listening:
             fail(errno.EISCONN)
-        if self._end is not None and self._end.state != "dead":
-            fail(errno.EALREADY if self._end.state == "connecting" else errno.EISCONN)
+        if self._step == "connected":
+            fail(errno.EISCONN)  # also when that connection is over
+        if self._step == "connecting" and self._end is not None:
+            self._say_what_became_of(self._end)
+            return
         self._keep_zone(place)
         self._dial = dial(
             self._fabric, self._node, self._local, (canonical(place[0]), place[1]),
@@ -302,13 +310,26 @@ class VirtualSocket(ByteCalls):
         self._adopt(self._dial.client)
         self._dial.start()
         if self._dial.client.state == "connecting":
+            self._step = "connecting"
             fail(errno.EINPROGRESS)
         if self._dial.client.error:
             fail(self._dial.client.take_error())
+        self._step = "connected"
+
+    def _say_what_became_of(self, end: End) -> None:
+        """Answer a connect after the one that was not done at once, as Linux does (inet_stream_connect)."""
+        if end.state == "connecting":
+            fail(errno.EALREADY)
+        if end.state == "dead" or end.is_over:
+            # Who reads SO_ERROR before has the error; the socket may connect again only after this.
+            self._step = "unconnected"
+            fail(end.take_error() or errno.ECONNABORTED)
+        self._step = "connected"
 
     def _adopt(self, end: End) -> None:
         self._end = end
         self._local = end.local
+        end.read_closed, end.write_closed = socket.SHUT_RD in self._shut, socket.SHUT_WR in self._shut
         end.on_readable, end.on_writable = self._reading.wake, self._writing.wake
 
     # ---- Bytes ----
@@ -330,12 +351,18 @@ class VirtualSocket(ByteCalls):
             raise trio.WouldBlock from None
 
     def _receive(self, limit: int, flags: int) -> bytes:
+        if not limit:
+            return b""  # CPython asks no kernel for nothing, also of a closed socket
         self._check_open()
+        if self._listening:
+            fail(errno.ENOTCONN)
         if flags & socket.MSG_OOB:
             fail(errno.EINVAL)
         if self._end is None:
+            if socket.SHUT_RD in self._shut:
+                return b""
             fail(errno.ENOTCONN)
-        return self._end.receive(limit, peek=bool(flags & socket.MSG_PEEK)) if limit else b""
+        return self._end.receive(limit, peek=bool(flags & socket.MSG_PEEK))
 
     async def send(self, data: Buffer, flags: int = 0, /) -> int:  # noqa: ARG002
         def put() -> int:
@@ -351,18 +378,32 @@ class VirtualSocket(ByteCalls):
         self._check_open()
         if flag not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             fail(errno.EINVAL)
-        if self._listening and self._binding is not None:
-            self._binding.close()
-            self._reading.wake()
-            return
-        if self._end is None:
-            fail(errno.ENOTCONN)
-        self._end.shutdown(read=flag != socket.SHUT_WR, write=flag != socket.SHUT_RD)
+        self._shut_down(read=flag != socket.SHUT_WR, write=flag != socket.SHUT_RD)
         if flag != socket.SHUT_RD:
             self._wrote_eof = True
 
+    def _shut_down(self, *, read: bool, write: bool) -> None:
+        """Half-close, as Linux does (inet_shutdown): no connection is an error, and remembered all the same."""
+        if self._listening and self._binding is not None:
+            if read:
+                self._binding.close()
+                self._reading.wake()
+            return
+        if self._dial is not None and self._end is not None and self._end.state == "connecting":
+            end, self._end, self._step = self._end, None, "unconnected"
+            self._dial.abandon()
+            end.die(errno.ECONNRESET)  # for the connect that waits; nothing of it is left for the socket
+            return
+        self._shut.update({socket.SHUT_RD} if read else (), {socket.SHUT_WR} if write else ())
+        if self._end is None:
+            fail(errno.ENOTCONN)
+        if self._step == "connecting" and not self._end.is_over and self._end.state == "open":
+            self._step = "connected"
+        self._end.shutdown(read=read, write=write)
+
     def is_readable(self) -> bool:
-        self._check_open()
+        if self._fileno == -1:
+            raise ValueError("file descriptor cannot be a negative integer (-1)")  # poll(2) is never asked
         if self._listening and self._binding is not None:
             return bool(self._binding.queue)
         return self._end is None or self._end.readable
