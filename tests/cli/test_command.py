@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -203,6 +204,43 @@ def test_a_bug_is_taken_neither_for_a_usage_error_nor_for_an_interrupt(raised, m
     with pytest.raises(type(raised)) as caught:
         main(["probe", "192.0.2.1:80"])
     assert caught.value is raised
+
+
+def in_a_shell(words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a line of a shell, in which `$command` is the command."""
+    environment = {**os.environ, "command": shlex.join(COMMAND)}
+    return subprocess.run(
+        ["bash", "-c", words], check=False, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(("words", "code", "error"), [
+    ("$command probe {closed} >&-", 23, "cannot write the result: stdout is closed"),
+    ("$command probe {closed} --format json 2>&-", 7, ""),
+    ("$command check - <&-", 2, "cannot read -: stdin is closed"),
+    ("$command probe {closed} -o ''", 23, "cannot write '': "),
+    ("ulimit -n 4; $command probe {closed}", 7, "trio-connect: cannot begin: Too many open files"),
+])  # fmt: skip
+def test_a_stream_that_is_closed_or_a_descriptor_that_is_not_to_be_had(closed, words, code, error):
+    done = in_a_shell(words.format(closed=closed))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert error in done.stderr
+    assert (done.stdout == "") == (code == 23 or bool(error))
+    if done.stdout:
+        assert json.loads(done.stdout)["exit_code"] == code
+
+
+def test_what_the_encoding_of_stdout_does_not_have_is_spelt():
+    words = (
+        "PYTHONIOENCODING=ascii $command probe --deadline 1 --resolve bücher.test:1:127.0.0.1 bücher.test:1 --format "
+    )
+    done = in_a_shell(words + "text")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert "b\\xfccher.test:1" in done.stdout
+    done = in_a_shell(words + "svg")
+    assert (done.returncode, done.stderr) == (7, "")
+    assert "b&#252;cher.test:1" in done.stdout
 
 
 def test_a_reader_that_goes_away(listener):

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from .interrupt import interruptible
-from .outcome import ExitCode, Probe
+from .outcome import ExitCode, Probe, write
 from .probing import probe_each
 from .prometheus import exposition
 from .recorder import Recorder
@@ -67,7 +67,7 @@ async def check(job: Check) -> ExitCode:
     SIGINT ends it: what is known of the targets that were done is written then.
 
     Raises:
-      OSError: what was found could not be written.
+      CannotWrite: what was found could not be written.
     """
     found: dict[Target, Probe] = {}
     limit = trio.CapacityLimiter(job.at_once)
@@ -87,7 +87,7 @@ async def check(job: Check) -> ExitCode:
                 nursery.start_soon(one, target)
     ordered = [(target, found[target]) for target in job.targets if target in found]
     text = exposition(ordered) if job.format == "prometheus" else "\n".join(_row(*each) for each in ordered)
-    print(text, file=job.out, flush=True)
+    write(job.out, text)
     if interrupt.happened:
         print(f"interrupted: {len(found)} of {len(job.targets)} targets were checked", file=sys.stderr)
         return ExitCode.INTERRUPTED

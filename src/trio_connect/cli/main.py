@@ -7,16 +7,16 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
-from typing import IO, Final, cast
+from typing import IO, Final, TextIO, cast
 
 import trio
 
 import trio_connect
 from trio_connect import RacePolicy
 
-from .outcome import ExitCode
+from .outcome import CannotWrite, ExitCode
 from .settings import (
     Settings,
     make_sources,
@@ -42,7 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: the words after its name; None for those of the process.
     """
-    parser = _parser()
+    with contextlib.ExitStack() as stack:
+        if sys.stderr is None:
+            # Closed by who started us (2>&-), and print would take stdout in its place.
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
+        return _main(_parser(), arguments)
+
+
+def _main(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "demo":
@@ -189,12 +196,14 @@ def _probe(parser: argparse.ArgumentParser, parsed: argparse.Namespace, settings
         )
         return trio.run(run, job)
 
-    return _into(parsed.output, start)
+    return _into(parsed.output, parsed.format, start)
 
 
 def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace, settings: Settings) -> int:
     from .check import Check, check, read_targets
 
+    if parsed.file == "-" and sys.stdin is None:
+        parser.error("cannot read -: stdin is closed")
     try:
         with contextlib.ExitStack() as stack:
             file = sys.stdin if parsed.file == "-" else stack.enter_context(open(parsed.file, encoding="utf-8"))
@@ -213,26 +222,33 @@ def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace, settings
         )
         return trio.run(check, job)
 
-    return _into(parsed.output, start)
+    return _into(parsed.output, parsed.format, start)
 
 
-def _into(name: str | None, start: Callable[[IO[str], IO[str] | None], int]) -> int:
+def _into(name: str | None, form: str, start: Callable[[IO[str], IO[str] | None], int]) -> int:
     try:
         with contextlib.ExitStack() as stack:
-            out: IO[str] = sys.stdout
-            if name is not None:
-                # Before the first packet: a probe whose result has no place to go is a probe for nothing.
-                out = stack.enter_context(open(name, "w", encoding="utf-8"))
+            # Before the first packet: a probe whose result has no place to go is a probe for nothing.
+            out = _stdout(form, stack) if name is None else stack.enter_context(_file(name))
             return start(out, sys.stderr if sys.stderr.isatty() else None)
-    except BrokenPipeError:
+    except CannotWrite as failed:
+        error = failed.__cause__
+        if not isinstance(error, BrokenPipeError):
+            why = error.strerror if isinstance(error, OSError) else failed
+            print(
+                f"trio-connect: cannot write {'the result' if name is None else name or repr(name)}: {why}",
+                file=sys.stderr,
+            )
+            return ExitCode.WRITE
         # The reader has gone, as in `trio-connect probe ... | head -1`. Python would say so once more at its end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
         return ExitCode.WRITE
     except OSError as error:
-        print(f"trio-connect: cannot write {name or 'the result'}: {error.strerror}", file=sys.stderr)
-        return ExitCode.WRITE
+        # No descriptor for Trio's own needs, say.
+        print(f"trio-connect: cannot begin: {error.strerror}", file=sys.stderr)
+        return ExitCode.CONNECT
     except (ValueError, ImportError) as error:
         return _refused(error)
     except ExceptionGroup as group:
@@ -240,6 +256,33 @@ def _into(name: str | None, start: Callable[[IO[str], IO[str] | None], int]) -> 
         if group.split((ValueError, ImportError))[1] is not None:
             raise
         return _refused(group)
+
+
+@contextlib.contextmanager
+def _file(name: str) -> Generator[IO[str]]:
+    try:
+        file = open(name, "w", encoding="utf-8")  # noqa: SIM115 - what closing raises is told apart from what is written
+    except OSError as error:
+        raise CannotWrite from error
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            raise CannotWrite from error
+
+
+def _stdout(form: str, stack: contextlib.ExitStack) -> IO[str]:
+    """Return stdout, which spells what its encoding does not have: a result is worth more than an umlaut."""
+    out: TextIO | None = sys.stdout
+    if out is None:
+        raise CannotWrite("stdout is closed")
+    reconfigure = getattr(out, "reconfigure", None)
+    if reconfigure is not None:
+        stack.callback(reconfigure, errors=out.errors)
+        reconfigure(errors="xmlcharrefreplace" if form == "svg" else "backslashreplace")
+    return out
 
 
 def _refused(error: Exception) -> int:

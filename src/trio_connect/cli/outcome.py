@@ -6,7 +6,7 @@ import errno
 import ssl
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import Any
+from typing import IO, Any
 
 import attrs
 
@@ -25,6 +25,26 @@ class ExitCode(IntEnum):
     TLS = 35
     CERTIFICATE = 60
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class CannotWrite(Exception):
+    """What was found has no place to go; ``__cause__`` is the `OSError` that says why."""
+
+
+def write(out: IO[str], text: str) -> None:
+    """Write a line, or several.
+
+    Args:
+      out: where to.
+      text: without its last line break.
+
+    Raises:
+      CannotWrite: it could not be written.
+    """
+    try:
+        print(text, file=out, flush=True)
+    except OSError as error:
+        raise CannotWrite from error
 
 
 @attrs.frozen(kw_only=True)

@@ -16,7 +16,7 @@ from trio_connect import TraceEvent
 from .document import document, event_data, target_data
 from .interrupt import Interrupt, interruptible
 from .live import Live
-from .outcome import ExitCode, Probe
+from .outcome import ExitCode, Probe, write
 from .probing import probe_each, probe_race
 from .recorder import Recorder, Watcher
 from .settings import Settings, Target
@@ -62,7 +62,7 @@ async def run(job: Job) -> ExitCode:
       job: what to do.
 
     Raises:
-      OSError: what was found could not be written.
+      CannotWrite: what was found could not be written.
       ExceptionGroup: of a ValueError, an argument is not one, or of an ImportError, an extra is not installed. Both are
         said before anything is done.
     """
@@ -158,7 +158,7 @@ def _give_out(job: Job, target: Target, probes: list[Probe], verdict: Verdict | 
 
 
 def _write(job: Job, text: str) -> None:
-    print(text, file=job.out, flush=True)
+    write(job.out, text)
 
 
 def _width() -> int:
