@@ -1032,6 +1032,21 @@ async def test_who_waits_tries_again_once_for_all_answers_of_a_pass(monkeypatch,
         nursery.cancel_scope.cancel()
 
 
+async def test_a_store_of_which_a_task_has_crashed_can_be_used_again(monkeypatch, autojump_clock):
+    class Crashing(Answering):
+        async def call(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> list[object]:
+            raise ZeroDivisionError
+
+    once = RedisStore("redis://limits.test")
+    monkeypatch.setattr(_redis_store, "Server", Crashing)
+    with trio.fail_after(5), pytest.RaisesGroup(ZeroDivisionError):
+        async with once:
+            await trio.sleep_forever()
+    monkeypatch.setattr(_redis_store, "Server", Answering)
+    async with once:
+        pass
+
+
 async def test_what_a_store_has_seen_in_another_block_is_over(monkeypatch, autojump_clock):
     class There(Answering):
         is_there = False

@@ -142,9 +142,11 @@ class RedisStore:
         finally:
             for shield in self._shields:
                 shield.cancel("the store is closed")
-            # What left the block goes its own way: the nursery would wrap it in a group.
-            await manager.__aexit__(None, None, None)
-            self._claims = self._nursery = None
+            try:
+                # What left the block goes its own way: the nursery would wrap it in a group.
+                await manager.__aexit__(None, None, None)
+            finally:
+                self._claims = self._nursery = None
 
     # The seam
 

@@ -39,7 +39,7 @@ async def start(
     server_hostname: str | None,
     server_side: bool,
 ) -> TlsChannel:
-    """Do the handshake over a connection. Whatever this raises, but for wrong arguments, has closed the connection.
+    """Do the handshake over a connection. What this raises once it has begun has closed the connection.
 
     Args:
       stream: the connection.
@@ -49,7 +49,8 @@ async def start(
       server_side: whether the peer is to begin.
 
     Raises:
-      DeadlineExceeded: the deadline came first.
+      DeadlineExceeded: the deadline came first. It has closed the connection, too.
+      PlainTextBeforeTls: bytes are buffered.
       trio.BrokenResourceError: the handshake failed.
     """
     handshake = Handshake(stream, context, server_hostname=server_hostname, server_side=server_side)
