@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 import weakref
 from typing import Any, Self
 
@@ -474,6 +475,34 @@ async def test_a_task_for_each_attempt_from_the_second_pending_one_on(monkeypatc
         with pytest.raises(DeadlineExceeded):
             await connectx([hole.pair, other.pair], now() + 500, policy=SOON)
         assert sorted(census.tasks) == sorted(f"connect to {address.host}:{address.port}" for address in (hole, other))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there a nursery that has cancelled its tasks leaves a cycle")
+@pytest.mark.parametrize("by_name", [False, True], ids=["connectx", "connect"])
+@pytest.mark.parametrize("end", ["a cancel", "a win"])
+async def test_attempts_that_are_cancelled_leave_no_cycle(end, by_name):
+    """The frames of one would keep the sockets, the stream and the report of the whole race until a collection."""
+    async with faults.echoing() as peer:
+        with faults.black_hole() as hole, faults.black_hole() as other:
+            gc.collect()
+            gc.disable()  # what is gone then was counted, and in no cycle
+            try:
+                with trio.move_on_after(5 if end == "a win" else 0.1) as scope:
+                    if by_name:
+                        names = StaticResolver({"api.test": hole.host})
+                        hosts = [("api.test", hole.port), (peer.address.host, peer.address.port)]
+                        hosts = hosts if end == "a win" else [hosts[0], ("api.test", other.port)]
+                        stream = await connect(hosts, 1, policy=SOON, resolver=names)
+                    else:
+                        last = peer.address if end == "a win" else other
+                        stream = await connectx([hole.pair, last.pair], policy=SOON)
+                    stream.abort()
+                await trio.lowlevel.checkpoint()  # until then Trio's loop holds what it has sent into this task
+                left = [each for each in gc.get_objects() if isinstance(each, race_driver._Driver)]
+            finally:
+                gc.enable()
+    assert scope.cancelled_caught == (end == "a cancel")
+    assert left == []
 
 
 async def test_without_an_observer_or_establish_a_race_that_was_not_run_makes_no_driver(monkeypatch):

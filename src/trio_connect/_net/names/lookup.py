@@ -271,7 +271,10 @@ class Lookups:
                 raise
             if cancelled is not None:
                 self.gate.cancel()
-                raise cancelled from None
+                try:
+                    raise cancelled from None
+                finally:
+                    del cancelled, rest  # its traceback holds this frame
         except trio.Cancelled:
             self.gate.cancel()
             raise

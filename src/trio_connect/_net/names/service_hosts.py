@@ -92,7 +92,10 @@ class HostsOfService:
             if error is None:
                 raise
             if cancelled is not None:
-                raise cancelled from None
+                try:
+                    raise cancelled from None
+                finally:
+                    del cancelled  # its traceback holds this frame
         finally:
             ended, origin = current_time(), self._plan.started
             lookup = Lookup(

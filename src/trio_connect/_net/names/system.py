@@ -297,7 +297,10 @@ def _negative(error: socket.gaierror) -> _Outcome:
 
 def _of(outcome: _Outcome, family: AddressFamily) -> Answer:
     if isinstance(outcome, OSError):
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # its traceback holds this frame
     return cleaned(outcome, family)
 
 

@@ -31,15 +31,21 @@ def without_cancellation(exc: BaseException) -> BaseException:
 
     A nursery in the caller's establish raises a group when several of its tasks are cancelled.
     """
-    if isinstance(exc, trio.Cancelled):
+    rest = _rest_of(exc)
+    if rest is not None:
+        return rest
+    try:
         raise exc
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        cancelled, rest = group.split(trio.Cancelled)
-        if rest is None:
-            raise exc
-        return group if cancelled is None else rest
-    return exc
+    finally:
+        del exc  # its traceback holds this frame, and those of the whole race
+
+
+def _rest_of(exc: BaseException) -> BaseException | None:
+    if not isinstance(exc, BaseExceptionGroup):
+        return None if isinstance(exc, trio.Cancelled) else exc
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    cancelled, rest = group.split(trio.Cancelled)
+    return group if cancelled is None else rest
 
 
 def _is_cancellation(exc: BaseException) -> bool:
