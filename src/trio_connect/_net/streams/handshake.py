@@ -105,10 +105,8 @@ class Handshake:
         if context.protocol == (ssl.PROTOCOL_TLS_CLIENT if server_side else ssl.PROTOCOL_TLS_SERVER):
             wanted, other = ("servers", "clients") if server_side else ("clients", "servers")
             raise ValueError(f"context must be one for {wanted}, got one for {other}: {shown(context)}")
-        # trio.SSLStream would check no name for None, and say nothing. RFC 6066 section 3: without a trailing dot.
-        name = None if server_side else server_hostname or stream.peer.host
-        if name is not None and name.endswith(_DOTS):
-            name = name[:-1]
+        # trio.SSLStream would check no name for None, and say nothing.
+        name = None if server_side else _to_verify(server_hostname or stream.peer.host)
         self._transport = TlsTransport(stream)
         self._spy = SpyContext(context, self._transport)
         try:
@@ -188,6 +186,13 @@ class Handshake:
             if self._server_side:
                 return  # OpenSSL puts session tickets there, which trio.SSLStream keeps until something is sent
         self._unsent = self._spy.outgoing.read()
+
+
+def _to_verify(name: str) -> str:
+    """Return a name or an address as a certificate has it."""
+    # RFC 6066 section 3: without a trailing dot. A zone is this machine's own name for a link (RFC 4007 section 6).
+    name = name.partition("%")[0] if ":" in name else name
+    return name[:-1] if name.endswith(_DOTS) else name
 
 
 def _why_not(error: BaseException, opening: bytes) -> str:
