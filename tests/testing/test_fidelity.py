@@ -570,6 +570,58 @@ async def options(log: Log) -> None:
 
 
 @script
+async def options_out_of_range(log: Log) -> None:
+    sock = trio.socket.socket()
+    for level, option, value in (
+        *((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, value) for value in (0, 32767, 32768)),
+        *((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, value) for value in (0, 32767, 32768)),
+        *((socket.IPPROTO_TCP, socket.TCP_KEEPCNT, value) for value in (0, 127, 128)),
+        *((socket.IPPROTO_TCP, socket.TCP_SYNCNT, value) for value in (0, 127, 128)),
+        *((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, value) for value in (-1, 0, 1)),
+        *((socket.IPPROTO_IP, socket.IP_TTL, value) for value in (0, 1, 255, 256)),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 5),
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR, -1),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 2),
+    ):
+        try:
+            sock.setsockopt(level, option, value)
+        except OSError as error:
+            log.append(errno.errorcode[error.errno or 0])
+        log.append((level, option, value, sock.getsockopt(level, option)))
+    sock.close()
+
+
+@script
+async def addresses_of_the_other_family(log: Log) -> None:
+    listener = await listening()
+    port = listener.getsockname()[1]
+    only = trio.socket.socket(socket.AF_INET6)
+    only.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    await note(log, "an IPv6 socket only, to IPv4", only.connect(("::ffff:127.0.0.1", port)))
+    await note(log, "the same, from IPv4", only.bind(("::ffff:127.0.0.1", 0)))
+    four, six = trio.socket.socket(socket.AF_INET6), trio.socket.socket(socket.AF_INET6)
+    await four.bind(("::ffff:127.0.0.1", 0))
+    await six.bind(("::1", 0))
+    await note(log, "from IPv4 to IPv6", four.connect(("::1", port)))
+    await note(log, "from IPv6 to IPv4", six.connect(("::ffff:127.0.0.1", port)))
+    for sock in (only, four, six, listener):
+        sock.close()
+
+
+@script
+async def all_of_loopback_is_reached_from_its_first_address(log: Log) -> None:
+    listener, client = trio.socket.socket(), trio.socket.socket()
+    await listener.bind(("127.0.0.2", 0))
+    listener.listen()
+    await client.connect(listener.getsockname())
+    log.append((client.getsockname()[0], client.getpeername()[0]))
+    server, peer = await listener.accept()
+    log.append((server.getsockname()[0], peer[0]))
+    for sock in (server, client, listener):
+        sock.close()
+
+
+@script
 async def peeking_and_scattering(log: Log) -> None:
     client, server = await pair()
     await client.sendmsg([b"abc", b"", b"defgh"])

@@ -38,7 +38,7 @@ def dial(
     """Prepare a connect from a node.
 
     Raises:
-      OSError: the route does not exist: ENETUNREACH, EINVAL.
+      OSError: the route does not exist: ENETUNREACH, EINVAL, EAFNOSUPPORT.
       UnknownHost: the test does not mention the address.
     """
     address, port = remote
@@ -48,12 +48,14 @@ def dial(
     if target is None:
         raise fabric.unknown(address, f"describe it with net.host({address!r})")
     here = None if local is None or local[0] in WILDCARDS else local[0]
-    if here is None:
+    if here is None and is_loopback(address):
+        here = LOOPBACK[family_of(address)]  # of all of 127.0.0.0/8, as in Linux's local table
+    elif here is None:
         here = address if target is source else source.address_of(family_of(address)) or fail(errno.ENETUNREACH)
     if is_loopback(here) and target is not source:
         fail(errno.EINVAL)
     if family_of(here) != family_of(address):
-        fail(errno.ENETUNREACH)
+        fail(errno.ENETUNREACH if ":" in here else errno.EAFNOSUPPORT)
     ordinal = fabric.count(source, address, port)
     # A port per destination, as Linux allocates them too: it does not depend on which task came first.
     own = local[1] if local is not None else _FIRST_EPHEMERAL + ordinal % (65536 - _FIRST_EPHEMERAL)

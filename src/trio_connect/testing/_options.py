@@ -53,6 +53,24 @@ SNDBUF: Final = (_S, socket.SO_SNDBUF)
 RCVBUF: Final = (_S, socket.SO_RCVBUF)
 V6ONLY: Final = (_6, socket.IPV6_V6ONLY)
 SYNCNT: Final = (_T, getattr(socket, "TCP_SYNCNT", -1))
+_FLAGS: Final = frozenset(
+    _table(
+        (_S, "SO_REUSEADDR", 0), (_S, "SO_REUSEPORT", 0), (_S, "SO_KEEPALIVE", 0), (_S, "SO_BROADCAST", 0),
+        (_S, "SO_OOBINLINE", 0), (_S, "SO_DONTROUTE", 0), (_T, "TCP_NODELAY", 0), (_T, "TCP_CORK", 0),
+        (_4, "IP_TRANSPARENT", 0), (_4, "IP_FREEBIND", 0), (_4, "IP_RECVERR", 0),
+        (_4, "IP_BIND_ADDRESS_NO_PORT", 0), (_6, "IPV6_V6ONLY", 0), (_6, "IPV6_RECVERR", 0),
+    )
+)  # fmt: skip
+"""What reads back as 1, whatever it was set to but 0."""
+_RANGES: Final = {
+    (level, getattr(socket, name, -1)): allowed
+    for level, name, allowed in (
+        (_T, "TCP_KEEPIDLE", range(1, 32768)), (_T, "TCP_KEEPINTVL", range(1, 32768)),
+        (_T, "TCP_KEEPCNT", range(1, 128)), (_T, "TCP_SYNCNT", range(1, 128)),
+        (_T, "TCP_USER_TIMEOUT", range(2**31)), (_4, "IP_TTL", range(1, 256)),
+    )
+}  # fmt: skip
+"""Anything else is EINVAL, as Linux has it; a test would let a program pass that fails where it runs."""
 _SMALLEST: Final = {SNDBUF: 2304, RCVBUF: 1152}  # Linux doubles what it is given; these are before doubling
 
 
@@ -105,7 +123,7 @@ class Options:
         """Store an option.
 
         Raises:
-          OSError: ENOPROTOOPT, or EINVAL for bytes of the wrong length.
+          OSError: ENOPROTOOPT, or EINVAL for bytes of the wrong length and a number out of range.
         """
         self._check(key, errno.ENOPROTOOPT)
         if key == LINGER or key in _BYTES:
@@ -122,6 +140,10 @@ class Options:
                 fail(errno.EINVAL)
             (value,) = struct.unpack_from("i", packed)
         assert isinstance(value, int)
+        if key in _RANGES and value not in _RANGES[key]:
+            fail(errno.EINVAL)
+        if key in _FLAGS:
+            value = int(value != 0)
         if key in _SMALLEST:
             value = 2 * max(value, _SMALLEST[key])
         self._set[key] = int(value)

@@ -213,6 +213,8 @@ class VirtualSocket(ByteCalls):
         if self._local is not None:
             fail(errno.EINVAL)
         where, port = canonical(place[0]), place[1]
+        if self._v6only and ":" not in where:
+            fail(errno.EINVAL)
         if where not in WILDCARDS and not is_loopback(where) and where not in self._node.addresses:
             fail(errno.EADDRNOTAVAIL)
         self._bind(where, port)
@@ -300,9 +302,12 @@ class VirtualSocket(ByteCalls):
         if self._step == "connecting" and self._end is not None:
             self._say_what_became_of(self._end)
             return
+        where = canonical(place[0])
+        if self._v6only and ":" not in where:
+            fail(errno.ENETUNREACH)
         self._keep_zone(place)
         self._dial = dial(
-            self._fabric, self._node, self._local, (canonical(place[0]), place[1]),
+            self._fabric, self._node, self._local, (where, place[1]),
             send_buffer=self._options.number(_options.SNDBUF) // 2,
             receive_buffer=self._options.number(_options.RCVBUF) // 2,
             retries=self._options.number(_options.SYNCNT) or 6,
@@ -379,8 +384,7 @@ class VirtualSocket(ByteCalls):
         if flag not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             fail(errno.EINVAL)
         self._shut_down(read=flag != socket.SHUT_WR, write=flag != socket.SHUT_RD)
-        if flag != socket.SHUT_RD:
-            self._wrote_eof = True
+        self._wrote_eof |= flag != socket.SHUT_RD
 
     def _shut_down(self, *, read: bool, write: bool) -> None:
         """Half-close, as Linux does (inet_shutdown): no connection is an error, and remembered all the same."""
