@@ -35,6 +35,7 @@ from trio_connect import (
     now,
     tcp_listen,
 )
+from trio_connect._net.names.resolve import encoded
 
 XMPP = "_xmpp-client._tcp"
 QUESTION = f"{XMPP}.example.test"
@@ -240,6 +241,29 @@ async def test_tls_verifies_the_domain_and_not_the_host_of_the_record():
         ):
             pass
         nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_a_domain_beyond_ascii(net):
+    """Underscores are no part of what IDNA encodes; the rest of the question is."""
+    good(net, ONE)
+    asked: list[str] = []
+
+    class Noting:
+        srv_of = StaticResolver({}, srv={f"{XMPP}.b\u00fccher.test": [SrvRecord("one.test", 443)]})
+
+        async def srv(self, name: str) -> Any:
+            asked.append(name)
+            return await self.srv_of.srv(name)
+
+        async def addresses(self, host: str, family: AddressFamily) -> Answer:
+            return await StaticResolver(HOSTS).addresses(host, family)
+
+    (await connect_srv(XMPP, "b\u00fccher.test", resolver=Noting())).abort()
+    assert asked == [f"{XMPP}.b\u00fccher.test"]
+    assert encoded(asked[0]) == b"_xmpp-client._tcp.xn--bcher-kva.test"
+    with pytest.raises(ValueError, match="IDNA 2008"):
+        await connect_srv(XMPP, "b_\u00fccher.test", resolver=Noting())
 
 
 @pytest.mark.parametrize(

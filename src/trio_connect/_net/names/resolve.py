@@ -159,10 +159,18 @@ def old_spelling(name: bytes) -> str | None:
 def encoded(host: str) -> bytes:
     """Return a name as it is asked for: ASCII as it is, anything else by IDNA 2008, as Trio encodes it.
 
+    Labels in front that begin with an underscore, as those of a service do (RFC 8552), are no part of a name that IDNA
+    knows, so they stay as they are.
+
     Raises:
       ValueError: it cannot be encoded.
     """
-    return host.encode("ascii") if host.isascii() else trio.lowlevel.encode_hostname(host)
+    if host.isascii():
+        return host.encode("ascii")
+    begin = 0
+    while host.startswith("_", begin) and (dot := host.find(".", begin)) >= 0 and host[begin:dot].isascii():
+        begin = dot + 1
+    return host[:begin].encode("ascii") + trio.lowlevel.encode_hostname(host[begin:])
 
 
 def check_host(host: object) -> str:

@@ -226,7 +226,7 @@ class SystemLookup:
     async def _ask_custom(self, custom: trio.abc.HostnameResolver, family: AddressFamily) -> _Outcome:
         try:
             if self._name[:1].isdigit() or not self._host.isascii():
-                found = await trio.socket.getaddrinfo(self._host, 0, family, SOCK_STREAM)
+                found = await trio.socket.getaddrinfo(self._name, 0, family, SOCK_STREAM)
             else:
                 # Which comes down to this for what cannot spell a number, at a tenth of the cost.
                 found = await custom.getaddrinfo(self._name, 0, family, SOCK_STREAM, 0, 0)
