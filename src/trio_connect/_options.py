@@ -74,7 +74,8 @@ class SocketOptions:
       multipath: ask for Multipath TCP (RFC 8684, IPPROTO_MPTCP), which uses several paths for one connection and
         survives the loss of one. A peer, a path or a system without it makes a plain TCP connection;
         `TcpStream.multipath` says what was got. Where an MPTCP socket refuses one of the other options, connecting
-        fails with an error that names it: Linux 6.18 refuses `user_timeout`.
+        fails with an error that names it: Linux 6.18 refuses `user_timeout`. Not together with an `address_filter`: the
+        kernel may connect to further addresses that the peer names.
 
     Raises:
       TypeError: a value has the wrong type.

@@ -23,11 +23,13 @@ from trio_connect import (
     Endpoint,
     NetworkFilter,
     ResolveFailed,
+    SocketOptions,
     Source,
     StaticResolver,
     TcpListener,
     TcpStream,
     connect,
+    connect_srv,
     connectx,
     now,
     resolve,
@@ -348,6 +350,26 @@ async def test_what_cannot_be_a_filter_is_a_type_error_before_any_lookup(net, wr
     async with open_queue_set() as queues:
         with pytest.raises(TypeError, match="address_filter must "):
             queues.connectx(at(V4), **options)
+    assert net.trace.lookups == ()
+    assert net.trace.starts == {}
+
+
+@virtual
+async def test_multipath_is_refused_before_any_lookup_for_its_peer_names_addresses_that_nobody_judges(net):
+    net.dns("api.test", a=[V4])
+    options: Any = {"address_filter": NetworkFilter.public_only(), "options": SocketOptions(multipath=True)}
+    resolver = StaticResolver({}, srv={})
+    async with open_queue_set() as queues:
+        calls: list[Any] = [
+            lambda: connectx(at(V4), **options),
+            lambda: connect("api.test", 443, **options),
+            lambda: connect(V4, 443, **options),
+            lambda: connect_srv("_a._tcp", "api.test", resolver=resolver, **options),
+            lambda: queues.connectx(at(V4), **options),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="address_filter cannot be combined with multipath"):
+                await call()
     assert net.trace.lookups == ()
     assert net.trace.starts == {}
 

@@ -187,8 +187,8 @@ async def connect(
         `server_hostname` and no `tls`.
       ValueError: the host is no possible name, there is no host, a port is out of range, the options ask for
         `fast_open` for a name without an `establish` or `tls`, the context is for servers, there are an
-        `address_filter` and a proxy that looks names up (see `Source`), the delay is `Adaptive` without a `history`, or
-        the deadline is below -1.
+        `address_filter` and a proxy that looks names up (see `Source`) or `SocketOptions.multipath`, the delay is
+        `Adaptive` without a `history`, or the deadline is below -1.
 
     See RFC 8305.
     """

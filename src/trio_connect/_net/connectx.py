@@ -185,7 +185,8 @@ async def connectx(
         `server_hostname` and no `tls`.
       ValueError: there are no endpoints, one is a name or has port 0, the options ask for `fast_open` where there may
         be several and no `establish` or `tls`, the context is for servers, there are an `address_filter` and a proxy
-        that looks names up (see `Source`), the delay is `Adaptive` without a `history`, or the deadline is below -1.
+        that looks names up (see `Source`) or `SocketOptions.multipath`, the delay is `Adaptive` without a `history`, or
+        the deadline is below -1.
 
     See RFC 8305 section 5 for the race, RFC 6458 section 9.9 for sctp_connectx().
     """

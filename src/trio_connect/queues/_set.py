@@ -168,7 +168,8 @@ class QueueSet:
           OSError: EAGAIN, as many operations are submitted and not claimed as the set allows; EBADF, the set has ended.
           TypeError: an argument has the wrong type.
           ValueError: there are no endpoints, one is a name or has port 0, the delay is `Adaptive` without a `history`,
-            or the deadline is below -1.
+            there is an `address_filter` that cannot judge every address (see `trio_connect.connectx`), or the deadline
+            is below -1.
         """
         check_deadline(deadline)
         check_race_options(

@@ -122,8 +122,8 @@ def check_race_options(
 
     Raises:
       TypeError: one has the wrong type.
-      ValueError: a field of the policy or of the options is out of range, or the policy is to learn and has nothing to
-        learn from.
+      ValueError: a field of the policy or of the options is out of range, the policy is to learn and has nothing to
+        learn from, or the filter could not judge every address.
     """
     if history is not None:
         # Loaded only where one is used.
@@ -145,6 +145,12 @@ def check_race_options(
         check_proxies_can_be_filtered(cast("Sequence[Source]", sources))
     if options is not DEFAULT_OPTIONS:
         check_options(options)
+        if address_filter is not None and cast("SocketOptions", options).multipath:
+            # RFC 8684 section 3.4.1. Linux does so where `ip mptcp limits` has add_addr_accepted above 0.
+            raise ValueError(
+                "address_filter cannot be combined with multipath: the peer of an MPTCP connection names more of its "
+                "addresses, and the kernel may connect to these without asking"
+            )
     if observer is not None:
         check_callback(observer, "observer")
     if establish is not None:
