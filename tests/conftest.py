@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio.testing
 from hypothesis import HealthCheck, settings
 
 from tests.support import examples, multipath
@@ -35,6 +36,15 @@ os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority
 # Before any test module imports the public names.
 if multipath.SWITCHED_ON:
     multipath.ask_for_multipath()
+
+
+@pytest.fixture
+def loopback_clock():
+    """Return a clock that jumps, but over nothing that loopback is about to deliver: the kernel may leave it for later.
+
+    `autojump_clock` jumps in the pass in which nothing is there, and a deadline comes before the answer.
+    """
+    return trio.testing.MockClock(autojump_threshold=0.05)
 
 
 @pytest.fixture

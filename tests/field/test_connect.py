@@ -298,7 +298,7 @@ async def test_field_18_nor_whatever_closing_a_loser_raises(error: BaseException
                         await connectx(targets, policy=policy)
 
 
-async def test_field_19_a_black_hole_that_holds_the_last_descriptor(autojump_clock: trio.testing.MockClock) -> None:
+async def test_field_19_a_black_hole_that_holds_the_last_descriptor(loopback_clock: trio.testing.MockClock) -> None:
     """Out of descriptors, an endpoint is tried again when an attempt gives its own back."""
     events: list[TraceEvent] = []
     policy = RacePolicy(attempt_delay=0.05, attempt_timeout=0.3)
@@ -341,7 +341,7 @@ WAYS = ["lost", "attempt_timeout", "deadline", "cancelled", "crash", "establish 
 @pytest.mark.parametrize("by", ["socket", "fileno"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_field_14_tasks_that_wait_on_a_socket_of_a_connect_that_ends(
-    way: str, by: str, autojump_clock: trio.testing.MockClock
+    way: str, by: str, loopback_clock: trio.testing.MockClock
 ) -> None:
     """However a connect ends, a task that waits on a socket which its establish gave out is woken."""
     woken: list[str] = []

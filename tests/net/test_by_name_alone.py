@@ -66,7 +66,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("waits", [0.0, 0.02], ids=["answers at once", "answers together later"])
-async def test_no_race_is_built_when_both_answers_come_before_connecting_begins(races, waits, autojump_clock):
+async def test_no_race_is_built_when_both_answers_come_before_connecting_begins(races, waits, loopback_clock):
     async with both() as port:
         resolver = ScriptedResolver(["::1"], ["127.0.0.1"], aaaa_after=waits, a_after=waits)
         stream = await connect("api.test", port, now() + 5_000, resolver=resolver)
@@ -173,7 +173,7 @@ async def test_attempts_are_timed_from_the_first_one_and_reported_from_the_call(
     stream.abort()
 
 
-async def test_so_they_are_on_a_real_network(races, autojump_clock):
+async def test_so_they_are_on_a_real_network(races, loopback_clock):
     async with both_loopbacks("refused", "good") as port:
         resolver = ScriptedResolver(["::1"], ["127.0.0.1"], aaaa_after=0.5, a_after=0.5)
         stream = await connect("api.test", port, resolver=resolver)
@@ -229,7 +229,7 @@ async def test_what_a_resolver_raises_comes_out_as_itself_and_leaves_nothing(soc
         assert caught.value is error
 
 
-async def test_a_resolver_that_breaks_when_it_is_cancelled_takes_the_winner_with_it(sockets, autojump_clock):
+async def test_a_resolver_that_breaks_when_it_is_cancelled_takes_the_winner_with_it(sockets, loopback_clock):
     class Breaking:
         async def addresses(self, host: str, family: AddressFamily, /) -> Answer:
             if family == AF_INET6:
