@@ -57,6 +57,8 @@ def carried_addresses(address: Address, nat64: list[str]) -> tuple[list[ipaddres
     alone = bool(found)
     if octets[8] & 0xFC == 0 and octets[9:12] == b"\x00\x5e\xfe":
         found.append(octets[12:])
+    if octets[:12] == bytes(8) + b"\xff\xff\x00\x00":
+        found.append(octets[12:])
     return [ipaddress.IPv4Address(four) for four in found], alone
 
 
@@ -251,6 +253,21 @@ def test_no_spelling_leads_to_an_internal_address(spelling):
 )
 def test_public_only_by_example(host, public):
     assert PUBLIC(endpoint(host)) is public
+
+
+@given(ipv4_addresses, st.none() | some_networks, some_networks)
+def test_what_was_ipv4_translated_agrees_with_the_oracle(ipv4, allow, deny):
+    """RFC 2765 section 2.1: a block that nobody has any more, so what it carries is judged beside it."""
+    address = ipv6(bytes(8), b"\xff\xff\0\0", ipv4.packed)
+    expected = oracle(address, allow, deny, [], public=False)
+    assert NetworkFilter(allow=allow, deny=deny)(endpoint(address)) is expected
+
+
+def test_a_network_that_is_denied_is_not_reached_as_ipv4_translated():
+    judged = NetworkFilter(deny=["10.0.0.0/8"])
+    assert judged.refusal(endpoint("::ffff:0:10.0.0.1")) == "carries 10.0.0.1, which is in 10.0.0.0/8 (denied)"
+    assert judged(endpoint("::ffff:0:192.0.2.1"))
+    assert not NetworkFilter(allow=["10.0.0.0/8"])(endpoint("::ffff:0:10.0.0.1"))
 
 
 # --- networks of one's own --------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ AddressFilter: TypeAlias = Callable[[Endpoint], bool]
 _IPV4: Final = 1 << 128
 _32_BITS: Final = (1 << 32) - 1
 _MAPPED: Final = 0xFFFF  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+_TRANSLATED: Final = 0xFFFF << 16  # ::ffff:0:0:0/96, RFC 2765 section 2.1
 _WELL_KNOWN_PREFIX: Final = 0x64FF9B << 64  # 64:ff9b::/96, RFC 6052 section 2.1
 _6TO4: Final = 0x2002  # 2002::/16, RFC 3056 section 2
 _TEREDO: Final = 0x20010000  # 2001::/32, RFC 4380 section 4
@@ -59,6 +60,7 @@ def _embedded(number: int, nat64: Iterable[tuple[int, int]]) -> tuple[list[int],
     """Return the IPv4 addresses in an address, and whether they alone say where its packets go.
 
     They do where a block exists to carry IPv4 addresses. An ISATAP address is at the same time one of its site's block.
+    An IPv4-translated one was given up (RFC 6145 section 1), so only a translator of old hands on what is sent there.
     """
     if number >= _IPV4:
         return [], False
@@ -77,7 +79,7 @@ def _embedded(number: int, nat64: Iterable[tuple[int, int]]) -> tuple[list[int],
         found += (number >> 64 & _32_BITS, number & _32_BITS ^ _32_BITS)
     found += [extract(number, length) for prefix, length in nat64 if number >> (128 - length) == prefix]
     alone = bool(found)
-    if above_ipv4 & _32_BITS & _NOT_U_AND_G == _ISATAP:
+    if above_ipv4 & _32_BITS & _NOT_U_AND_G == _ISATAP or above_ipv4 == _TRANSLATED:
         found.append(number & _32_BITS)
     return [_IPV4 | address for address in found], alone
 
@@ -184,9 +186,10 @@ class NetworkFilter:
 
     `deny` wins over `allow`. An IPv4 network covers IPv4-mapped addresses (``::ffff:10.0.0.1``) too, and a network of
     IPv4-mapped addresses is that IPv4 network. Every IPv4 address inside an IPv6 address must pass as well:
-    IPv4-compatible (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), the server and the client of Teredo (RFC 4380), and
-    ISATAP (RFC 5214). But for ISATAP, the address around them then need not be in `allow` itself. A connection to the
-    unspecified address, 0.0.0.0 or ``::``, goes to loopback, so that a `deny` of 127.0.0.1 or ``::1`` covers it too.
+    IPv4-compatible (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056), the server and the client of Teredo (RFC 4380),
+    ISATAP (RFC 5214), and IPv4-translated (RFC 2765). But for the last two, the address around them then need not be
+    in `allow` itself. A connection to the unspecified address, 0.0.0.0 or ``::``, goes to loopback, so that a `deny`
+    of 127.0.0.1 or ``::1`` covers it too.
 
     Args:
       allow: the only networks that are allowed. None allows everything, an empty list nothing.
