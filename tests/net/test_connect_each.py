@@ -112,7 +112,7 @@ async def test_no_endpoints_no_results(sockets: Sockets):
     assert await results(none()) == []
 
 
-async def test_the_first_to_complete_comes_first(sockets: Sockets, autojump_clock):
+async def test_the_first_to_complete_comes_first(sockets: Sockets, loopback_clock):
     with listening() as open_, faults.black_hole() as nowhere:
         found = await results([nowhere.pair, open_], attempt_timeout=2.0)
         assert [endpoint for endpoint, _ in found] == [open_, Endpoint(*nowhere.pair)]
