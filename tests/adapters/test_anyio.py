@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from functools import partial
 from importlib import import_module
@@ -99,6 +100,19 @@ async def test_several_names_also_when_it_connects_again(net: VirtualNetwork) ->
             assert stream.extra(anyio.abc.SocketAttribute.remote_address) == (V4, 5433)
 
 
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [(5, "got 5"), (b"db1.test", "got b'db1.test'"), ({"db1.test": 5432}, "got a mapping"), (["db1.test", 5], "got 5")],
+)
+async def test_hosts_that_are_none_are_refused_in_the_words_of_connect(host: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        await Connectable(host, 80).connect()
+
+
+async def test_of_hosts_without_an_end_those_are_read_that_can_be_tried() -> None:
+    assert len(Connectable((f"db{number}.test" for number in itertools.count()), 80).host) == 64
+
+
 @virtual
 async def test_under_the_tls_of_anyio(net: VirtualNetwork) -> None:
     net.host(V4).listen(443, shout_over_tls)
@@ -181,6 +195,11 @@ async def test_extra_attributes(host: str, family: int) -> None:
         assert stream.extra(attribute.local_port) == stream.stream.local.port
         with pytest.raises(anyio.TypedAttributeLookupError):
             stream.extra(attribute.raw_socket)
+        closed = Stream(await connectx([endpoint]))
+        await closed.aclose()
+        for local in (attribute.local_address, attribute.local_port):
+            with pytest.raises(anyio.ClosedResourceError, match=f"the stream with .*{endpoint.port} is closed"):
+                closed.extra(local)
 
 
 async def test_a_busy_and_a_broken_stream() -> None:

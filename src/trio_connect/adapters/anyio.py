@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, Unpack, final
+from itertools import islice
+from typing import Any, Final, Unpack, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -20,6 +21,9 @@ except ImportError as exc:
     raise ImportError("trio_connect.adapters.anyio needs anyio 4.10 or later: pip install anyio") from exc
 
 __all__ = ["Connectable", "Stream"]
+
+_MOST_HOSTS: Final = 64
+"""As many as `connect` looks up: an iterable may have no end."""
 
 
 @contextmanager
@@ -111,8 +115,8 @@ class Stream(ByteStream):
         stream = self.stream
         attributes: dict[Any, Callable[[], Any]] = {
             SocketAttribute.family: lambda: stream.peer.family,
-            SocketAttribute.local_address: lambda: (stream.local.host, stream.local.port),
-            SocketAttribute.local_port: lambda: stream.local.port,
+            SocketAttribute.local_address: self._local,
+            SocketAttribute.local_port: lambda: self._local()[1],
             SocketAttribute.remote_address: lambda: (stream.peer.host, stream.peer.port),
             SocketAttribute.remote_port: lambda: stream.peer.port,
         }
@@ -129,6 +133,10 @@ class Stream(ByteStream):
                 TLSAttribute.tls_version: lambda: stream.version,
             }
         return attributes
+
+    def _local(self) -> tuple[str, int]:
+        with _told("asking"):
+            return self.stream.local.host, self.stream.local.port
 
 
 @final
@@ -150,8 +158,10 @@ class Connectable(ByteStreamConnectable):
         resolver: Resolver | None = None,
         **options: Unpack[RaceOptions],
     ) -> None:
-        # Connecting again reads it again.
-        self.host = host if isinstance(host, str) else tuple(host)
+        # Connecting again reads it again. What `connect` refuses is left to it.
+        given: object = host
+        is_one = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
+        self.host = host if is_one else tuple(islice(host, _MOST_HOSTS))
         self.port = port
         self._resolver = resolver
         self._options = options
