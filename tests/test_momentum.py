@@ -463,6 +463,10 @@ async def test_a_connection_is_there_for_who_cleans_up_after_a_cancel_until_the_
     assert not out._until_left
 
 
+async def unawaited(handle: ConnectionHandle, data: object) -> None:
+    raise AssertionError("a callback is called, and not awaited")
+
+
 async def test_bad_arguments_are_told_before_anything_happens(vnet, autojump_clock):
     calls = Calls()
 
@@ -478,6 +482,8 @@ async def test_bad_arguments_are_told_before_anything_happens(vnet, autojump_clo
             (TypeError, "source must be a Source or None, got 1", call(out, dest, 1, calls.finish, calls.timeout)),
             (TypeError, "finish_connect must be callable, got None", call(out, dest, None, None, calls.timeout)),
             (TypeError, "timeout_func must be callable, got None", call(out, dest, None, calls.finish, None)),
+            (TypeError, "finish_connect must not be async", call(out, dest, None, unawaited, calls.timeout)),
+            (TypeError, "timeout_func must not be async", call(out, dest, None, calls.finish, unawaited)),
             (ValueError, "belongs to another outbound", call(other, dest, None, calls.finish, calls.timeout)),
             (ValueError, "is not a source of this outbound", call(out, dest, FAR, calls.finish, calls.timeout)),
             (ValueError, "it gives permits only", call(out, none, None, calls.finish, calls.timeout)),

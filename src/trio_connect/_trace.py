@@ -139,4 +139,7 @@ TraceEvent: TypeAlias = (
 )
 
 Observer: TypeAlias = Callable[[TraceEvent], None]
-"""Called synchronously by whoever connects: it must be quick. One that raises is logged and dropped for that call."""
+"""Called synchronously by whoever connects: it must be quick. One that raises is logged and dropped for that call.
+
+An async function is a TypeError: nobody would await it.
+"""

@@ -24,6 +24,7 @@ from trio import current_effective_deadline
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from . import ConnectFailed, Source
+from ._net.callbacks import check_not_async
 from ._text import shown
 from .outbound import Connection, Destination, Outbound
 from .outbound._start import Start
@@ -180,6 +181,7 @@ def initiate_connection(
     for what, callback in (("finish_connect", finish_connect), ("timeout_func", timeout_func)):
         if not callable(callback):
             raise TypeError(f"{what} must be callable, got {shown(callback)}")
+        check_not_async(callback, what)
     start = Start(out, dest, source)
     handle = ConnectionHandle(dest, source, finish_connect, timeout_func, user_data)
     start.spawn(partial(handle._run, start), f"initiate_connection to {dest.name}")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -78,6 +78,15 @@ async def test_endpoints_that_are_none_are_refused_before_anything_is_opened(end
     assert sockets.factory is None or not sockets.factory.created
 
 
+async def unawaited(event: object) -> None:
+    raise AssertionError("an observer is called, and not awaited")
+
+
+class AsyncObserver:
+    async def __call__(self, event: object) -> None:
+        raise AssertionError("an observer is called, and not awaited")
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -101,6 +110,12 @@ async def test_endpoints_that_are_none_are_refused_before_anything_is_opened(end
 async def test_options_that_are_none_are_refused(options, error):
     with pytest.raises(error):
         await connectx([("127.0.0.1", 9)], **options)
+
+
+@pytest.mark.parametrize("observer", [unawaited, AsyncObserver()], ids=["a function", "an object"])
+async def test_an_observer_that_is_async_would_never_run_and_is_refused(observer):
+    with pytest.raises(TypeError, match=r"^observer must not be async, got "):
+        await connectx([("127.0.0.1", 9)], observer=observer)
 
 
 @pytest.mark.parametrize("delay", [0, 0.009, -1, math.nan, True, None, "1"])

@@ -397,6 +397,7 @@ async def test_bad_arguments_are_told_before_anything_happens(vnet, autojump_clo
         ({"resolver": "dns"}, TypeError, "resolver must have an async method addresses"),
         ({"resolver": StaticResolver}, TypeError, "resolver must have an async method addresses"),
         ({"observer": 3}, TypeError, "observer must be callable or None"),
+        ({"observer": trio.sleep}, TypeError, "observer must not be async"),
         ({"address_filter": 3}, TypeError, "address_filter must be callable or None"),
     ]
     for arguments, error, text in bad:

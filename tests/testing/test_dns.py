@@ -113,6 +113,14 @@ def test_services_types_and_canonical_names() -> None:
         ]
         with pytest.raises(socket.gaierror):
             await trio.socket.getaddrinfo("api.test", "no-such-service")
+        # What is numeric needs no name server, also where the port is the name of a service.
+        for host in (A, B, "::1", None):
+            found = await trio.socket.getaddrinfo(host, "https", type=socket.SOCK_STREAM)
+            assert found == socket.getaddrinfo(host, "https", type=socket.SOCK_STREAM)
+        for host in (A, "api.test"):
+            with pytest.raises(socket.gaierror) as caught:
+                await trio.socket.getaddrinfo(host, "https", flags=socket.AI_NUMERICSERV)
+            assert caught.value.errno == socket.EAI_NONAME
         assert await trio.socket.getnameinfo((A, 443), 0) == ("api.test", "https")
         assert await trio.socket.getnameinfo((B, 1), socket.NI_NUMERICSERV) == (B, "1")
         with pytest.raises(socket.gaierror):

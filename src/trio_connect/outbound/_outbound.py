@@ -17,8 +17,8 @@ from trio import current_time
 from trio.lowlevel import enable_ki_protection
 
 from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolver
-from .._check import check_callback
 from .._endpoint import check_port
+from .._net.callbacks import check_observer
 from .._net.names.resolve import check_host, check_resolver
 from .._net.race.errors import out_of_a_block
 from .._net.race.plan import check_address_filter, check_proxies_can_be_filtered
@@ -289,7 +289,7 @@ async def open_outbound(
     if address_filter is not None:
         check_address_filter(address_filter)
         check_proxies_can_be_filtered(sources)
-    check_callback(observer, "observer")
+    check_observer(observer)
     _check(random, (Random, type(None)), "random")
     _check(store, (FileStore, RedisStore, type(None)), "store")
     shared = Shared(sources, policy, address_filter, observer, random or Random(), store)  # noqa: S311 - for jitter and draws

@@ -21,10 +21,11 @@ import attrs
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._check import check_callback, check_range
+from .._check import check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike, as_endpoint, check_connectable
 from .._messages import connect_error, strerror
+from .._net.callbacks import check_observer
 from .._net.sockets.waiting import park
 from .._race_messages import race_exceeded, race_failed, race_late
 from .._report import Attempt, Cause, ConnectReport, Outcome
@@ -92,7 +93,7 @@ async def connectx(
     check_range(streams, "streams", 1, 0xFFFF)
     check_ppid(ppid)
     check_tuning(tuning)
-    check_callback(observer, "observer")
+    check_observer(observer)
     until = to_seconds(deadline)
     call = _Connecting(peers, mine, until=until, delay=delay, streams=streams, tuning=tuning)
     return await _connect(call, Teller(observer, call.where), ppid=ppid, tuning=tuning)

@@ -8,10 +8,11 @@ from typing import final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._check import check_callback, check_range
+from .._check import check_range
 from .._deadline import is_late, to_seconds
 from .._endpoint import Endpoint, EndpointLike
 from .._messages import call_exceeded, call_late
+from .._net.callbacks import check_observer
 from .._net.sockets.stream_socket import CONNECTION_ERRORS
 from .._net.sockets.waiting import Expired, park
 from .._report import EMPTY_REPORT
@@ -64,7 +65,7 @@ class SctpListener(trio.abc.Listener[Association]):
           trio.ClosedResourceError: it was closed.
         """
         until = to_seconds(deadline)
-        check_callback(observer, "observer")
+        check_observer(observer)
         self._check_open()
         if self._accepting:
             raise trio.BusyResourceError("another task is accepting from this listener")

@@ -98,7 +98,14 @@ class Names(trio.abc.HostnameResolver):
     ) -> list[Any]:
         self._fabric.check_usable()
         asked = host or ""
-        number = _service(port, type)
+        number = _service(port, type, flags)
+        if isinstance(port, str | bytes):
+            # Trio answers what is numeric by itself, unless the port is the name of a service.
+            try:
+                return socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+            except socket.gaierror as error:
+                if error.errno != socket.EAI_NONAME:
+                    raise
         if flags & socket.AI_NUMERICHOST:
             raise _gaierror(socket.EAI_NONAME)
         entry = self._names.get(_key(asked))
@@ -218,12 +225,14 @@ def _gaierror(number: int) -> socket.gaierror:
     return socket.gaierror(number, _EAI_TEXTS.get(name, name))
 
 
-def _service(port: bytes | str | int | None, kind: int) -> int:
+def _service(port: bytes | str | int | None, kind: int, flags: int) -> int:
     if port is None or isinstance(port, int):
         return port or 0
     text = port.decode("ascii") if isinstance(port, bytes) else port
     if text.isdigit():
         return int(text)
+    if flags & socket.AI_NUMERICSERV:
+        raise _gaierror(socket.EAI_NONAME)
     try:
         return socket.getservbyname(text, "udp" if kind == socket.SOCK_DGRAM else "tcp")
     except OSError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
@@ -14,6 +13,7 @@ from ..._endpoint import Source, sends_names
 from ..._options import DEFAULT_OPTIONS, SocketOptions, check_options
 from ..._policy import DEFAULT_POLICY, Adaptive, RacePolicy, check_policy
 from ..._text import shown
+from ..callbacks import check_not_async, check_observer
 
 if TYPE_CHECKING:
     import ssl
@@ -152,7 +152,7 @@ def check_race_options(
                 "addresses, and the kernel may connect to these without asking"
             )
     if observer is not None:
-        check_callback(observer, "observer")
+        check_observer(observer)
     if establish is not None:
         check_callback(establish, "establish")
 
@@ -204,9 +204,8 @@ def check_address_filter(address_filter: object) -> None:
     """
     if not callable(address_filter):
         raise TypeError(f"address_filter must be callable or None, got {shown(address_filter)}")
-    if iscoroutinefunction(address_filter) or iscoroutinefunction(type(address_filter).__call__):
-        # The coroutine of an async function is true, so as an answer it would allow every endpoint.
-        raise TypeError(f"address_filter must not be async, got {shown(address_filter)}")
+    # The coroutine of an async function is true, so as an answer it would allow every endpoint.
+    check_not_async(address_filter, "address_filter")
 
 
 def check_fast_open(options: SocketOptions, establish: Establish | None, *, candidates: float = inf) -> None:
