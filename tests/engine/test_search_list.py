@@ -64,6 +64,7 @@ def test_the_environment_amends():
         (b"db", SearchList((b"", b"a")), [b"db.", b"db.a."]),
         (b"x" * 60, SearchList((b"y" * 60 + b"." + b"z" * 132, b"a")), [b"x" * 60 + b".a.", b"x" * 60 + b"."]),
         (b"x" * 60, SearchList((b"y" * 193,), tld_query=False), [b"x" * 60 + b"."]),
+        (b"db", SearchList((b"a..b", b"y" * 64, b"c")), [b"db.c.", b"db."]),
     ],
 )
 def test_candidates(name, search, expected):

@@ -20,6 +20,12 @@ __all__ = ["NO_SEARCH", "SearchList", "parse_resolv_conf", "questions"]
 
 _MAX_NDOTS: Final = 15  # RES_MAXNDOTS, resolv.h
 _MAX_NAME: Final = 254  # RFC 1035 section 3.1, with the closing dot
+_MAX_LABEL: Final = 63  # RFC 1035 section 2.3.4
+
+
+def _is_possible(name: bytes) -> bool:
+    """Say whether there can be such a complete name: an operator may have written a domain that cannot be."""
+    return len(name) <= _MAX_NAME and all(0 < len(label) <= _MAX_LABEL for label in name[:-1].split(b"."))
 
 
 @attrs.frozen
@@ -51,7 +57,7 @@ class SearchList:
             completed.insert(0, as_it_is)
         elif dots or self.tld_query:
             completed.append(as_it_is)
-        return tuple(dict.fromkeys(name for name in completed if len(name) <= _MAX_NAME)) or (as_it_is,)
+        return tuple(dict.fromkeys(filter(_is_possible, completed))) or (as_it_is,)
 
 
 NO_SEARCH: Final = SearchList()

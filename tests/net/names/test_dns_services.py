@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.dnsserver import fault, virtual_dns
 from tests.support.etc import Etc
@@ -119,6 +121,25 @@ async def test_a_name_of_the_hosts_file_has_no_services(autojump_clock, tmp_path
         system = DnsResolver(services="https", optimistic=True)
         assert await system.services("web.test", 443) == ()
         assert server.asked == []
+
+
+async def test_a_host_that_leaves_no_room_for_port_and_scheme_has_no_services(autojump_clock):
+    """Nothing can be called so; a stranger may choose the host, in a redirect say."""
+    longest = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
+    with virtual_dns({f"{longest} HTTPS": ["1 ."]}) as server:
+        one = resolver()
+        with trio.testing.assert_checkpoints():
+            assert await one.services(longest, 8443) == ()
+        assert server.asked == []
+        assert len(await resolver().services(longest, 443)) == 1
+
+
+async def test_a_domain_of_the_search_list_that_cannot_be_completes_nothing(autojump_clock, tmp_path, monkeypatch):
+    etc = Etc(tmp_path, monkeypatch)
+    etc.write(resolv=f"nameserver {NS}\nsearch dev..test {'x' * 64}.test prod.test\n")
+    with virtual_dns({"web.prod.test A": ["192.0.2.1"]}) as server:
+        assert (await DnsResolver().addresses("web", socket.AF_INET)).addresses == ("192.0.2.1",)
+        assert server.asked == ["web.prod.test A"]
 
 
 async def test_services_are_those_of_the_candidate_that_the_addresses_are_of(autojump_clock, tmp_path, monkeypatch):

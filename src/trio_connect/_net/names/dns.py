@@ -26,7 +26,7 @@ from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, se
 from .dns_questions import Known, Questions
 from .dns_wire import RecordType, Wire
 from .localhost import LOOPBACK, is_localhost
-from .resolve import AnswersNow, check_host, cleaned, encoded, numeric, old_spelling
+from .resolve import MAX_HOST_BYTES, AnswersNow, check_host, cleaned, encoded, numeric, old_spelling
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -284,8 +284,12 @@ class DnsResolver(AnswersNow):
         candidates = self._candidates(host, name)
         for candidate in candidates:
             asked = _key(prefix + candidate)
-            known = await self._questions.ask(asked, kind)
-            found = cast("tuple[ServiceRecord, ...]", known.reply.records)
+            found: tuple[ServiceRecord, ...] = ()
+            if len(asked) <= MAX_HOST_BYTES:
+                known = await self._questions.ask(asked, kind)
+                found = cast("tuple[ServiceRecord, ...]", known.reply.records)
+            else:
+                await checkpoint()  # nothing can be called so, and have records
             if prefix:
                 # "." is the owner of the record, and that is not the host then (RFC 9460 section 2.5.2).
                 owner = asked.decode() + "."
