@@ -29,7 +29,7 @@ from trio_connect import Endpoint, SocketOptions, now
 from trio_connect._net.reactor import attempt as reactor_attempt
 from trio_connect._net.reactor import events, reactor
 from trio_connect._net.reactor.reactor import Reactor
-from trio_connect.queues import IOQueue, QToken, QueueSet, open_queue_set
+from trio_connect.queues import IOQueue, QResult, QToken, QueueSet, open_queue_set
 from trio_connect.queues._channel import Channel
 from trio_connect.queues._connecting import TcpConnect
 
@@ -480,8 +480,18 @@ async def test_a_connect_that_was_called_too_late_opens_nothing():
 async def test_deadline_0_is_one_try_one_pass_and_one_more_look():
     with faults.black_hole() as nowhere, faults.refusing() as closed, socket.create_server(LOOPBACK) as server:
         async with open_queue_set() as qs:
-            assert (await qs.wait(qs.stream().connect(server.getsockname(), 0))).ok
-            assert failed(await qs.wait(qs.stream().connect(closed.pair, 0)), errno.ECONNREFUSED)
+
+            async def in_time(address: Any) -> QResult[Any]:
+                """Connect by 0, often enough: the kernel may leave an answer to ksoftirqd."""
+                with trio.fail_after(20):
+                    while True:
+                        result = await qs.wait(qs.stream().connect(address, 0))
+                        if result.errno != errno.ETIMEDOUT:
+                            return result
+                        await trio.sleep(0.001)
+
+            assert (await in_time(server.getsockname())).ok
+            assert failed(await in_time(closed.pair), errno.ECONNREFUSED)
             with trio.fail_after(5):
                 assert failed(await qs.wait(qs.stream().connect(nowhere.pair, 0)), errno.ETIMEDOUT)
 
