@@ -278,3 +278,33 @@ async def test_a_cancelled_listen_leaves_no_path(sockets: Sockets, tmp_path: Pat
         await unix_listen(tmp_path / "socket")
     assert scope.cancelled_caught
     assert not os.listdir(tmp_path)
+
+
+async def test_a_client_that_has_no_name_is_named_by_where_it_came(sockets: Sockets, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    client = f"a client of {path}"
+    async with await unix_listen(path) as listener, await unix_connect(path) as near:
+        async with await listener.accept() as far:
+            assert far.peer == ""
+            assert repr(far) == f"<UnixStream to {client}>"
+            with pytest.raises(DeadlineExceeded, match=f"^.*receive from {client} had no result by its deadline"):
+                await far.receive_some(1, 0)
+            await near.send_all(b"abc")
+            with pytest.raises(OSError, match=f"within 2 bytes from {client}$"):
+                await far.receive_until(b"x", 2)
+            await near.send_eof()
+            with pytest.raises(trio.BrokenResourceError, match=f"^{client} ended the stream before 4 bytes"):
+                await far.receive_exactly(4)
+            await near.aclose()
+            with pytest.raises(trio.BrokenResourceError, match=f"^send: connection with {client} broke"):
+                await far.send_all(b"x")
+        with pytest.raises(trio.ClosedResourceError, match=f"^the stream with {client} is closed$"):
+            await far.receive_some()
+
+
+async def test_neither_end_of_a_pair_has_a_name() -> None:
+    left, right = socket.socketpair()
+    async with UnixStream.from_socket(left) as near, UnixStream.from_socket(right):
+        assert repr(near) == "<UnixStream to a peer without a name>"
+        with pytest.raises(DeadlineExceeded, match="receive from a peer without a name had no result"):
+            await near.receive_some(1, 0)

@@ -779,6 +779,20 @@ def exists_now(path: str) -> bool:
 # --- unix-domain queues -----------------------------------------------------------------------------------------------
 
 
+async def test_a_unix_client_that_has_no_name_is_named_by_where_it_came(sockets: Sockets, tmp_path):
+    path = str(tmp_path / "s")
+    async with open_queue_set() as qs:
+        listener = qs.unix()
+        await listener.bind(path)
+        await listener.listen(1)
+        near = (await qs.wait(qs.unix().connect(path))).queue
+        far = (await qs.wait(listener.accept())).unwrap().queue
+        await near.aclose()
+        result = await qs.wait(far.push(b"x"))
+        assert failed(result, errno.EPIPE)
+        assert f"push to a client of {path}: " in str(result.error)
+
+
 async def test_unix(sockets: Sockets, tmp_path):
     path = str(tmp_path / "socket")
     async with open_queue_set() as qs:

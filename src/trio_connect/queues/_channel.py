@@ -281,10 +281,10 @@ class Pops(ReactorLane):
             self._block()
         except OSError as exc:
             channel.lost = errno_of(exc)
-            self._fail(exc, "pop from", peer)
+            self._complete(error(channel.lost, "pop from", peer, self._transport.local))
         else:
             if not data and channel.lost:
-                self._complete(error(channel.lost, "pop from", peer))
+                self._complete(error(channel.lost, "pop from", peer, self._transport.local))
                 return
             if len(data) < size and channel.drains and data:
                 self.ready = False
@@ -320,7 +320,7 @@ class Pushes(ReactorLane):
             # After EPIPE the other direction may still end well: the peer closed, and had sent all it wanted to.
             if code != errno.EPIPE:
                 channel.lost = code
-            self._complete(error(code, "push to", self._transport.peer))
+            self._complete(error(code, "push to", self._transport.peer, self._transport.local))
         else:
             sent += count
             if sent == len(data):

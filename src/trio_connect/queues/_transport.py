@@ -43,17 +43,25 @@ def show(address: Address | None) -> str:
     return show_path(address) if isinstance(address, str | bytes) else str(address)
 
 
-def error(code: int, what: str, address: Address | None) -> OSError:
-    """Return the error of an operation, with a text that names the operation and the peer."""
+def error(code: int, what: str, address: Address | None, own: Address | None = None) -> OSError:
+    """Return the error of an operation, with a text that names the operation and the peer.
+
+    Args:
+      code: its errno.
+      what: the operation.
+      address: the peer's; a unix-domain client has none.
+      own: that of our end, which tells then.
+    """
     prefix = "local: " if code in SHORTAGE else ""
-    return OSError(code, f"{prefix}{what} {show(address)}: {strerror(code)}")
+    whom = show(address) or (f"a client of {show(own)}" if own else "a peer without a name")
+    return OSError(code, f"{prefix}{what} {whom}: {strerror(code)}")
 
 
-def raise_broken(what: str, peer: Address, exc: trio.BrokenResourceError) -> NoReturn:
+def raise_broken(what: str, peer: Address, own: Address | None, exc: trio.BrokenResourceError) -> NoReturn:
     """Raise the cause of a broken connection as the error of an operation."""
     cause = exc.__cause__
     code = errno_of(cause) if isinstance(cause, OSError) else errno.EIO
-    raise error(code, what, peer) from None
+    raise error(code, what, peer, own) from None
 
 
 def check_family(local: Address | None, endpoint: Endpoint) -> None:
@@ -311,7 +319,7 @@ class StreamTransport(Transport, Generic[S]):
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError as exc:
-            raise_broken("push to", self._stream.peer, exc)
+            raise_broken("push to", self._stream.peer, self.local, exc)
 
     async def pop(self, size: int) -> tuple[bytes, Address, bool]:
         assert self._stream is not None
@@ -319,7 +327,7 @@ class StreamTransport(Transport, Generic[S]):
         try:
             return await self._stream.receive_some(size), peer, False
         except trio.BrokenResourceError as exc:
-            raise_broken("pop from", peer, exc)
+            raise_broken("pop from", peer, self.local, exc)
 
     async def aclose(self) -> None:
         try:

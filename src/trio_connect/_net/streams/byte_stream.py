@@ -18,7 +18,7 @@ from trio.lowlevel import (
 
 from ..._check import check_range
 from ..._deadline import to_seconds
-from ..._text import printable, shown
+from ..._text import shown
 from ..sockets.families import OverSocket
 from ..sockets.open import adopt
 from ..sockets.stream_socket import StreamSocket
@@ -178,7 +178,7 @@ class ByteStream(OverSocket, BothHalves[A, StreamSocket], trio.abc.HalfCloseable
         return self._sock.getsockopt(level, option, buffersize)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} to {printable(str(self._peer))}{' (closed)' if self._closed else ''}>"
+        return f"<{type(self).__name__} to {self._whom()}{' (closed)' if self._closed else ''}>"
 
     # ------------------------------------------------------------------ closing
 

@@ -20,7 +20,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ..._check import SIZE_LIMIT, check_size
 from ..._deadline import NO_DEADLINE, is_late, to_seconds
 from ..._errors import IncompleteRead
-from ..._text import printable, shown
+from ..._text import shown
 from ..sockets.waiting import Expired
 from .state import A, C, StreamState, turns
 
@@ -194,7 +194,7 @@ class ReceivingHalf(StreamState[A, C]):
             await self._read(missing, until, None, repr(delimiter))
         if found < 0:
             await checkpoint()
-            text = f"no {delimiter!r} within {max_bytes} bytes from {self._peer}"
+            text = f"no {delimiter!r} within {max_bytes} bytes from {self._whom()}"
             raise OSError(errno.EMSGSIZE, text)
         if buffered:
             await checkpoint_if_cancelled()
@@ -365,7 +365,7 @@ class ReceivingHalf(StreamState[A, C]):
 
     def _incomplete(self, expected: int | None, what: str) -> IncompleteRead:
         available = len(self._buffer)
-        text = f"{printable(str(self._peer))} ended the stream before {what}; {available} bytes came and stay buffered"
+        text = f"{self._whom()} ended the stream before {what}; {available} bytes came and stay buffered"
         return IncompleteRead(text, expected=expected, available=available)
 
 

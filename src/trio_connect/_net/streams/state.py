@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 C = TypeVar("C", bound=ByteChannel)
 
+_NOBODY: Final = "a peer without a name"
 _PREPOSITIONS: Final = {"send": "to", "receive": "from"}
 
 
@@ -110,7 +112,7 @@ class StreamState(Generic[A, C]):
         # After EPIPE the other direction may still end well: the peer closed, and had sent all it wanted to.
         if code != errno.EPIPE:
             self._sock.lost = code
-        text = f"{what}: connection with {printable(str(self._peer))} broke: {strerror(code)}"
+        text = f"{what}: connection with {self._whom()} broke: {strerror(code)}"
         raise trio.BrokenResourceError(text) from exc
 
     def _raise_closed(self) -> NoReturn:
@@ -126,12 +128,27 @@ class StreamState(Generic[A, C]):
             self._raise_broken(what, OSError(code, os.strerror(code)))
 
     def _named(self) -> str:
-        """Return what a message calls this: of many streams one is meant. A unix-domain peer may have no name."""
-        peer = printable(str(self._peer))
-        return f"the stream with {peer}" if peer else "this stream"
+        """Return what a message calls this: of many streams one is meant."""
+        whom = self._whom()
+        return "this stream" if whom == _NOBODY else f"the stream with {whom}"
+
+    def _whom(self) -> str:
+        """Return what a message calls the peer. A unix-domain client has no name, so that of our end tells."""
+        if self._peer:
+            return printable(str(self._peer))
+        try:
+            own = self._local if self._closed else self.local
+        except OSError:
+            own = None  # closed through .socket
+        return f"a client of {printable(str(own))}" if own else _NOBODY
+
+    @property
+    @abstractmethod
+    def local(self) -> A:
+        """The local address."""
 
     def _described(self, what: str) -> str:
-        return f"{what} {_PREPOSITIONS.get(what, 'with')} {printable(str(self._peer))}"
+        return f"{what} {_PREPOSITIONS.get(what, 'with')} {self._whom()}"
 
     async def _refuse_late(self, what: str, until: float) -> NoReturn:
         """Refuse a call that begins at or after its deadline, a point in Trio time.

@@ -53,9 +53,9 @@ class UnixStream(OverUnix, ByteStream[str | bytes]):
         # While this waits for room, its caller may close the number, and another open may get it.
         try:
             copy = duplicate(fd)
-        except OSError:
+        except OSError as exc:
             await checkpoint()  # or a loop that waits for a free number would starve those who have them
-            raise
+            raise OSError(exc.errno, f"descriptor {fd} cannot be sent: {os.strerror(exc.errno or 0)}") from None
         started = current_time()
         self._sending = True
         try:
