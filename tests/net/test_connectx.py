@@ -8,7 +8,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.net.racing import Recorder, Stopwatch, at, causes, dead, good, ms, ou
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
+from tests.support.streams import in_time
 from tests.support.sweep import Step, sweep
 from trio_connect import (
     ConnectFailed,
@@ -558,24 +559,16 @@ class Patience(trio.abc.Instrument):
         self.longest = max(self.longest, timeout)
 
 
-async def in_time(endpoints: Sequence[Any]) -> TcpStream:
-    """Connect by 0, often enough: the kernel may leave an answer to ksoftirqd, and 0 waits for no one."""
-    with trio.fail_after(20):
-        while True:
-            with contextlib.suppress(DeadlineExceeded):
-                return await connectx(endpoints, 0, policy=SEQUENTIAL)
-            await trio.sleep(0.001)
-
-
 async def test_now_or_never(sockets: Sockets):
     async with faults.echoing() as peer, no_leaks(counters=sockets.counters):
         with faults.refusing() as refused, faults.black_hole() as hole:
-            stream = await in_time([peer.address.pair])
+            stream = await in_time(lambda: connectx([peer.address.pair], 0))
             stream.abort()
             with pytest.raises(ConnectFailed, match="refused: 1"):
-                await in_time([refused.pair])
+                await in_time(lambda: connectx([refused.pair], 0))
             # After an immediate failure the next; loopback keeps no floor.
-            stream = await in_time([refused.pair, (refused.host, refused.port), peer.address.pair])
+            pairs = [refused.pair, (refused.host, refused.port), peer.address.pair]
+            stream = await in_time(lambda: connectx(pairs, 0, policy=SEQUENTIAL))
             assert outcomes(stream.report) == ["failed", "won"]
             stream.abort()
             patience = Patience()

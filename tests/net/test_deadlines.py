@@ -16,8 +16,19 @@ import trio.testing
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.sockets import Sockets
-from tests.support.streams import ANY_KINDS, KINDS, RECEIVES, AnyKind, Kind, connect_to, listening, make_pair, pair
-from trio_connect import IMMEDIATE, DeadlineExceeded, TcpStream, now, tcp_connect, unix_connect
+from tests.support.streams import (
+    ANY_KINDS,
+    KINDS,
+    RECEIVES,
+    AnyKind,
+    Kind,
+    connect_to,
+    in_time,
+    listening,
+    make_pair,
+    pair,
+)
+from trio_connect import IMMEDIATE, DeadlineExceeded, now, tcp_connect, unix_connect
 from trio_connect._deadline import to_seconds
 
 Call: TypeAlias = Callable[[int], Awaitable[Any]]
@@ -142,25 +153,16 @@ async def test_bad_deadlines(sockets: Sockets, kind: AnyKind, name: str) -> None
 # --- ready beats expired ----------------------------------------------------------------------------------------------
 
 
-async def connect_in_time(pair: tuple[str, int]) -> TcpStream:
-    """Connect by `IMMEDIATE`, often enough: the kernel may leave an answer to ksoftirqd, and nobody waits for that."""
-    with trio.fail_after(20):
-        while True:
-            with contextlib.suppress(DeadlineExceeded):
-                return await tcp_connect(pair, IMMEDIATE)
-            await trio.sleep(0.001)
-
-
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 async def test_connect_now_or_never(sockets: Sockets, family: socket.AddressFamily) -> None:
     async with no_leaks(counters=sockets.counters), faults.echoing(family) as peer:
         with faults.refusing(family) as closed, faults.black_hole(family) as hole:
             for _ in range(20):
-                async with await connect_in_time(peer.address.pair) as stream:
+                async with await in_time(lambda: tcp_connect(peer.address.pair, IMMEDIATE)) as stream:
                     await stream.send_all(b"x", IMMEDIATE)
                     assert await stream.receive_some() == b"x"
                 with pytest.raises(ConnectionRefusedError):
-                    await connect_in_time(closed.pair)
+                    await in_time(lambda: tcp_connect(closed.pair, IMMEDIATE))
                 with pytest.raises(DeadlineExceeded) as caught:
                     await tcp_connect(hole.pair, IMMEDIATE)
                 assert caught.value.report is not None

@@ -11,6 +11,7 @@ import trio
 from tests.support import faults
 from tests.support.leaks import no_leaks
 from tests.support.scripted import IN_PROGRESS, passes, script
+from tests.support.streams import in_time
 from trio_connect import ConnectFailed, Endpoint, connectx, now
 from trio_connect._engine.spinning import Spinning
 from trio_connect._net import attempt as attempt_module
@@ -75,7 +76,7 @@ async def test_a_zone_that_names_no_interface_fails_the_attempt_and_closes_its_s
 async def test_now_or_never_hears_a_refusal_and_goes_on():
     with faults.refusing() as nobody:
         async with faults.echoing() as peer, no_leaks():
-            stream = await connectx([nobody.pair, peer.address.pair], 0)
+            stream = await in_time(lambda: connectx([nobody.pair, peer.address.pair], 0))
             assert [attempt.outcome for attempt in stream.report.attempts] == ["failed", "won"]
             stream.abort()
 
