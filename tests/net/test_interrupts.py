@@ -21,12 +21,13 @@ import trio.testing
 
 import trio_connect
 from tests.net.racing import connects
-from tests.support import faults, tls
+from tests.support import dnsserver, faults, tls
 from tests.support.leaks import LeakError, no_leaks
 from tests.support.sockets import NAMES, Name, Sockets
 from tests.support.streams import arrival, make_tls_pair
 from trio_connect import (
     Answer,
+    DnsResolver,
     Endpoint,
     RacePolicy,
     TcpStream,
@@ -41,6 +42,7 @@ from trio_connect import (
     unix_listen,
 )
 from trio_connect._net.listeners.socket_listener import SocketListener
+from trio_connect._net.names import dns_exchange, dns_questions
 from trio_connect._net.names.lookup import __file__ as lookup_file
 from trio_connect._net.race import attempts
 from trio_connect._net.sockets import local_ports
@@ -466,6 +468,23 @@ def test_an_interrupt_at_any_line_of_a_lookup_is_heard_and_leaves_nothing() -> N
 
     heard = sweep(answering, lambda pair: connect("api.test", pair[1], now() + 5_000, resolver=Own()), 5, lookup_file)
     assert len(heard) > FEW
+    assert all(heard)
+
+
+@asynccontextmanager
+async def name_server() -> Any:
+    async with dnsserver.serving({"api.test A": ["127.0.0.1"]}) as (_, where):
+        yield Endpoint(*where)
+
+
+@pytest.mark.parametrize("file", [dns_questions.__file__, dns_exchange.__file__], ids=["questions", "exchange"])
+def test_an_interrupt_in_a_task_of_a_dns_resolver_comes_as_itself_and_leaves_no_socket(file: str) -> None:
+    async def ask(server: Endpoint) -> None:
+        async with DnsResolver([server]) as resolver:
+            await resolver.addresses("api.test", AF_INET)
+
+    heard = sweep(name_server, ask, 1, file)
+    assert len(heard) > 10
     assert all(heard)
 
 

@@ -20,7 +20,7 @@ from ..._engine.dns_cache import CacheRules
 from ..._engine.services import with_protocols
 from ..._messages import local_lookup_error
 from ..._text import shown
-from ..race.errors import out_of_a_block
+from ..race.errors import out_of_a_block, out_of_the_group
 from . import system_files
 from .dns_arguments import DNS_PORT, HTTPS, protocols, scheme_of, seconds_of, server_endpoints
 from .dns_questions import Known, Questions
@@ -167,7 +167,7 @@ class DnsResolver(AnswersNow):
                 questions.nursery = None
                 nursery.cancel_scope.cancel("the block of the resolver was left")
         except BaseException as exc:  # noqa: BLE001 - likewise
-            crash = out_of_a_block(crash, exc)
+            crash = out_of_a_block(crash, out_of_the_group(exc))
         if crash is not None:
             try:
                 raise crash

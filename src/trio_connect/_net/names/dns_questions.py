@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import attrs
 import trio
 from trio import current_time
-from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import ParkingLot, cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from ..._engine.dns_cache import CacheRules, DnsCache, Found
 from ..._engine.dns_tries import LIFETIME, ServerMemory, Tries
@@ -108,6 +108,7 @@ class Questions:
         found = self._cache.find((name, kind), current_time())
         return None if found is None or not found.is_fresh else _usable(found)
 
+    @enable_ki_protection  # an interrupt must not come between a socket and who closes it
     async def ask(self, name: bytes, kind: RecordType) -> Known:
         """Return what servers say, or have said not long ago; an expired answer where no other is to be had.
 
@@ -185,6 +186,7 @@ class Questions:
                 pending.is_run = False
                 pending.lot.unpark_all()  # when this was a cancel, another one goes on
 
+    @enable_ki_protection
     async def _run_in_block(self, key: _Key, pending: _Pending) -> None:
         try:
             await self._run(key, pending)
@@ -237,12 +239,14 @@ class Questions:
             with trio.CancelScope(deadline=min(tries.deadline, pending.forget_at)):
                 await pending.lot.park()
 
+    @enable_ki_protection
     async def _send_again(self, exchange: Exchange) -> None:
         try:
             await exchange.send()
         except OSError:
             pass  # the task that listens gets an error of its own, or an answer
 
+    @enable_ki_protection
     async def _listen(self, key: _Key, pending: _Pending, exchange: Exchange) -> None:
         tries, server = pending.tries, exchange.server
         try:
