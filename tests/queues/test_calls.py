@@ -779,6 +779,34 @@ def exists_now(path: str) -> bool:
 # --- unix-domain queues -----------------------------------------------------------------------------------------------
 
 
+async def test_what_waits_for_a_connect_says_whom_it_is_to(vnet, autojump_clock):
+    vnet.host("192.0.2.1").blackhole()
+    vnet.host("192.0.2.2").blackhole()
+    one, two = ("192.0.2.1", 7), ("192.0.2.2", 7)
+    async with open_queue_set() as qs:
+        for submit, whom in (
+            (lambda: qs.stream().connect(one), "connect to 192.0.2.1:7 on <IOQueue "),
+            (lambda: qs.connectx([one]), "connectx to 192.0.2.1:7 on <IOQueue "),
+            (lambda: qs.connectx([one, two]), "connectx to 2 endpoints on <IOQueue "),
+        ):
+            token: QToken[Any] = submit()
+            with pytest.raises(DeadlineExceeded) as caught:
+                await qs.wait(token, now() + 1000)
+            assert f"the wait for <QToken {token.id}: {whom}" in str(caught.value)
+            token.cancel()
+            error = (await qs.wait(token)).error
+            assert error is not None
+            assert error.strerror is not None
+            assert error.strerror.startswith(whom)
+
+
+async def test_a_token_says_to_which_path_it_connects(tmp_path):
+    async with open_queue_set() as qs:
+        token = qs.unix().connect(str(tmp_path / "s"))
+        assert f": connect to {tmp_path / 's'} on <IOQueue " in repr(token)
+        await qs.wait(token)
+
+
 async def test_a_unix_client_that_has_no_name_is_named_by_where_it_came(sockets: Sockets, tmp_path):
     path = str(tmp_path / "s")
     async with open_queue_set() as qs:

@@ -32,7 +32,7 @@ from .._endpoint import Endpoint, EndpointLike
 from .._net.sockets.unix_path import UnixPath
 from ._states import State
 from ._table import Entry
-from ._values import Address, Closed, Completion, Connected, Op, Popped, Pushed
+from ._values import Address, Closed, Completion, Connected, Op, Popped, Pushed, named
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -323,7 +323,7 @@ class QToken(Entry, Generic[V_co]):
         self._owner.cancel(self)
 
     def __repr__(self) -> str:
-        return f"<QToken {self.id}: {self.op} on {self.queue!r}{' (done)' if self.done else ''}>"
+        return f"<QToken {self.id}: {named(self.op, self.target)} on {self.queue!r}{' (done)' if self.done else ''}>"
 
 
 @attrs.define(repr=False, unsafe_hash=True, match_args=False)

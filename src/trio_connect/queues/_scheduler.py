@@ -30,7 +30,7 @@ from ._interface import Failed, IOQueue, QToken, Succeeded, Target
 from ._operations import AnyResult, AnyToken, Disposable, Operation, Pending, Work
 from ._refusals import OTHER_THREAD, refusal_of, the_wait_for
 from ._table import TokenTable
-from ._values import Completion, Op
+from ._values import Completion, Op, named
 from ._waiters import Reaper, RoomWaiter
 
 _CLOSES: Final = 64
@@ -209,7 +209,9 @@ class Scheduler:
 
     def complete_cancelled(self, token: AnyToken) -> None:
         """Complete an operation with ECANCELED."""
-        self.complete(token, OSError(errno.ECANCELED, f"{token.op} on {token.queue} was cancelled"))
+        self.complete(
+            token, OSError(errno.ECANCELED, f"{named(token.op, token.target)} on {token.queue} was cancelled")
+        )
 
     def complete(self, token: AnyToken, outcome: OSError | Completion, now: float | None = None) -> None:
         """Store a result and wake the task that waits for it.

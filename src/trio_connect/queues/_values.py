@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol, TypeAlias, cast, final
 import attrs
 
 from .._endpoint import Endpoint
+from .._net.sockets.unix_path import show_path
 from .._report import ConnectReport
 
 Op: TypeAlias = Literal["connect", "accept", "push", "push_to", "pop", "close", "connectx"]
@@ -122,3 +123,14 @@ class Popped(Completion):
 @attrs.frozen
 class Closed(Completion):
     """The queue is closed, and every operation that was pending on it has completed."""
+
+
+def named(op: Op, target: Address | tuple[Endpoint, ...] | None) -> str:
+    """Return an operation with whom it was submitted to: before it is over its queue cannot tell."""
+    if target is None or target == ():
+        return op
+    if isinstance(target, tuple):
+        whom = str(target[0]) if len(target) == 1 else f"{len(target)} endpoints"
+    else:
+        whom = show_path(target) if isinstance(target, str | bytes) else str(target)
+    return f"{op} {whom}" if op == "push_to" else f"{op} to {whom}"
