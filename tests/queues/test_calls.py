@@ -821,6 +821,18 @@ async def test_a_unix_client_that_has_no_name_is_named_by_where_it_came(sockets:
         assert f"push to a client of {path}: " in str(result.error)
 
 
+async def test_bytes_with_gaps_between_them_are_refused_in_words():
+    gaps = r"bytes that lie side by side, got <memory .+> with gaps$"
+    async with open_queue_set() as qs:
+        listener = await listening(qs)
+        near = (await qs.wait(qs.stream().connect(where(listener)))).queue
+        with pytest.raises(TypeError, match=f"^data must be {gaps}"):
+            near.push(memoryview(b"abcd")[::2])
+        async with await tcp_connect(where(listener)) as stream:
+            with pytest.raises(TypeError, match=f"^send_all needs {gaps}"):
+                await stream.send_all(memoryview(b"abcd")[::2])
+
+
 async def test_unix(sockets: Sockets, tmp_path):
     path = str(tmp_path / "socket")
     async with open_queue_set() as qs:

@@ -63,6 +63,8 @@ def view_of(data: Buffer) -> memoryview:
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"data must be a bytes-like object, got {shown(data)}") from None
+    if not view.c_contiguous:
+        raise TypeError(f"data must be bytes that lie side by side, got {shown(data)} with gaps")
     # A view without items cannot be cast.
     return view.cast("B") if view.nbytes else memoryview(b"")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from trio import ClosedResourceError, current_time
 from trio.lowlevel import checkpoint
@@ -137,6 +137,10 @@ def views_of(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
     try:
         return [memoryview(data).cast("B")]  # type: ignore[arg-type]
     except TypeError:
+        if isinstance(data, memoryview):  # which is a sequence too, of numbers
+            raise TypeError(
+                f"send_all needs bytes that lie side by side, got {shown(cast('object', data))} with gaps"
+            ) from None
         if isinstance(data, str) or not isinstance(data, Sequence):
             raise TypeError(f"send_all needs bytes or a sequence of bytes, got {shown(data)}") from None
     try:
