@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from socket import AF_INET, AddressFamily
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.net.test_interrupts import interrupt_at
 from tests.outbound.kit import rules
 from tests.support import faults
 from tests.support.leaks import no_leaks
-from trio_connect import TcpStream
+from trio_connect import Answer, TcpStream
 from trio_connect.momentum import initiate_connection
 from trio_connect.outbound import Candidate, Destination, FileStore, Outbound, Rate, open_outbound
 
@@ -177,3 +178,25 @@ def test_an_interrupt_in_an_observer_is_heard_and_loses_no_place() -> None:
                 assert {limit.held for limit in destination.snapshot().limits} == {0}
 
         trio.run(main)
+
+
+def test_an_interrupt_in_a_lookup_of_an_outbound_comes_as_itself() -> None:
+    """The lookup runs in a task of the block, whose nursery raises a group."""
+
+    class Interrupted:
+        async def addresses(self, _host: str, family: AddressFamily, /) -> Answer:
+            if family == AF_INET:
+                signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+            raise AssertionError("it goes on")
+
+    async def main() -> None:
+        async with no_leaks():
+            with pytest.raises(KeyboardInterrupt):
+                async with (
+                    open_outbound(resolver=Interrupted()) as out,
+                    out.destination("api.test", port=443).connect(),
+                ):
+                    raise AssertionError("connected")
+
+    trio.run(main)

@@ -20,7 +20,7 @@ from .. import Endpoint, EndpointLike, MailResolver, Resolver, Source, SrvResolv
 from .._endpoint import check_port
 from .._net.callbacks import check_observer
 from .._net.names.resolve import check_host, check_resolver
-from .._net.race.errors import out_of_a_block
+from .._net.race.errors import out_of_a_block, out_of_the_group
 from .._net.race.plan import check_address_filter, check_proxies_can_be_filtered
 from .._outbound_values import DEFAULT_OUTBOUND_POLICY, Candidate, OutboundPolicy
 from .._text import shown
@@ -306,7 +306,11 @@ async def open_outbound(
             out._leave()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             nursery.cancel_scope.cancel("the outbound is closed")
     except BaseException as exc:  # noqa: BLE001 - likewise
-        crash = out_of_a_block(crash, exc)
+        alone = out_of_the_group(
+            exc
+        )  # Ctrl-C is caught as itself; what a task of the program's raises stays in its group
+        crash = out_of_a_block(crash, alone if isinstance(alone, KeyboardInterrupt) else exc)
+        del alone
     if crash is not None:
         try:
             raise crash
