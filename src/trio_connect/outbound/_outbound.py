@@ -306,9 +306,8 @@ async def open_outbound(
             out._leave()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             nursery.cancel_scope.cancel("the outbound is closed")
     except BaseException as exc:  # noqa: BLE001 - likewise
-        alone = out_of_the_group(
-            exc
-        )  # Ctrl-C is caught as itself; what a task of the program's raises stays in its group
+        # Ctrl-C is caught as itself. What a task of the program's raises stays in its group.
+        alone = out_of_the_group(exc)
         crash = out_of_a_block(crash, alone if isinstance(alone, KeyboardInterrupt) else exc)
         del alone
     if crash is not None:
