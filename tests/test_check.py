@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trio_connect._check import SIZE_LIMIT, check_float, check_int, check_range, check_size, check_text
+from trio_connect._check import SIZE_LIMIT, check_callback, check_float, check_int, check_range, check_size, check_text
 
 
 class Count(int):
@@ -75,3 +75,10 @@ def test_a_text_is_a_str() -> None:
     assert check_text("", "reason") == ""
     with pytest.raises(TypeError, match="reason must be a str, got b'x'"):
         check_text(b"x", "reason")
+
+
+def test_a_callback_is_callable_or_not_there() -> None:
+    check_callback(None, "observer")
+    check_callback(print, "observer")
+    with pytest.raises(TypeError, match=r"^observer must be callable or None, got 5$"):
+        check_callback(5, "observer")

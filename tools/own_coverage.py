@@ -25,6 +25,8 @@ TESTED_IN: Final = {
     "_engine/race_table": "tests/engine/test_race.py",
     "_engine/race_tries": "tests/engine/test_race.py",
     "_engine/race_schedule": "tests/engine/test_race.py",
+    "_engine/shortage": "tests/engine/test_charge.py",
+    "_pickling": "tests/test_proxy.py",
     "_policy": "tests/engine/test_race.py",
     "outbound/_redis_claim": "tests/outbound/test_redis_claims.py",
     "outbound/_store": "tests/outbound/test_redis_claims.py",

@@ -326,6 +326,35 @@ def test_leases_are_renewed_and_fenced_from_before_the_asking():
     assert claims.releases() == []
 
 
+def test_what_was_given_back_while_an_answer_was_lost_is_given_back_once_more():
+    claims = made()
+    a, b = ask(claims)[CAP], ask(claims)[CAP]
+    claims.renewal([a, b])
+    a.release()
+    claims.released(claims.releases())
+    claims.unrenewed([a, b], 4.0)
+    assert claims.releases() == [(a.key, "me:1")]
+    claims.unreleased([(a.key, "me:1")])
+    claims.forget(14.0)  # a TTL after the asking
+    assert claims.releases() == []
+
+
+def test_who_waits_is_to_ask_again_when_it_is_answered_or_nobody_will_answer():
+    claims = made()
+    assert not acquire(claims, (CAP,), (), 0.0).is_answered()
+    waiting = acquire(claims, (CAP,), (), 0.0).is_answered
+    claims.away = "is away"
+    assert waiting()
+    claims.away = ""
+    assert not waiting()
+    claims.answered(question(claims).claim, GRANTED, 0.0, 0.0)
+    assert waiting()
+    left = made()
+    waiting = acquire(left, (CAP,), (), 0.0).is_answered
+    left.stop()
+    assert waiting()
+
+
 def test_fewer_processes_are_believed_only_after_the_pause():
     claims = made()
     for heard, believed in (("-1", 1), ("3", 3), ("-1", 3), ("-4", 4), ("2", 2)):
