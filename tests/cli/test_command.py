@@ -253,7 +253,21 @@ def test_what_the_encoding_of_stdout_does_not_have_is_spelt():
     assert "b&#252;cher.test:1" in done.stdout
 
 
-def test_a_reader_that_goes_away(listener):
+UNBUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+"""Values of PYTHONUNBUFFERED, which containers and services often set: without it, what cannot be written is kept."""
+
+
+@UNBUFFERED
+def test_a_stdout_without_room(listener, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    done = in_a_shell(f"$command probe {listener} >/dev/full")
+    said = "trio-connect: cannot write the result: No space left on device\n"
+    assert (done.returncode, done.stderr) == (23, said)
+
+
+@UNBUFFERED
+def test_a_reader_that_goes_away(listener, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     for _ in range(3):
         process = subprocess.Popen(
             [*COMMAND, "probe", listener, "--format", "json", "-n", "3", "--interval", "0.05"],

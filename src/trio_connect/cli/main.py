@@ -233,17 +233,18 @@ def _into(name: str | None, form: str, start: Callable[[IO[str], IO[str] | None]
             return start(out, sys.stderr if sys.stderr.isatty() else None)
     except CannotWrite as failed:
         error = failed.__cause__
+        # Broken: the reader has gone, as in `trio-connect probe ... | head -1`.
         if not isinstance(error, BrokenPipeError):
             why = error.strerror if isinstance(error, OSError) else failed
             print(
                 f"trio-connect: cannot write {'the result' if name is None else name or repr(name)}: {why}",
                 file=sys.stderr,
             )
-            return ExitCode.WRITE
-        # The reader has gone, as in `trio-connect probe ... | head -1`. Python would say so once more at its end.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        if name is None and isinstance(error, OSError):
+            # What it holds still, Python would try to write at its end, and say once more that it cannot.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
         return ExitCode.WRITE
     except OSError as error:
         # No descriptor for Trio's own needs, say.
@@ -280,9 +281,15 @@ def _stdout(form: str, stack: contextlib.ExitStack) -> IO[str]:
         raise CannotWrite("stdout is closed")
     reconfigure = getattr(out, "reconfigure", None)
     if reconfigure is not None:
-        stack.callback(reconfigure, errors=out.errors)
+        stack.callback(_restore, reconfigure, out.errors)
         reconfigure(errors="xmlcharrefreplace" if form == "svg" else "backslashreplace")
     return out
+
+
+def _restore(reconfigure: Callable[..., None], errors: str | None) -> None:
+    # It writes first what is held still. That this cannot be written has been raised already.
+    with contextlib.suppress(OSError):
+        reconfigure(errors=errors)
 
 
 def _refused(error: Exception) -> int:
